@@ -1,0 +1,102 @@
+"""Checks of inputs before anything is submitted: each returns a message with value and remedy, or None."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from aiida import orm
+from aiida.engine import Process
+from pydantic import create_model
+
+from aiida_difftre.data.potential import PotentialData
+from aiida_difftre.engine.jobs import Job, validate
+
+LABEL = re.compile(r"[A-Za-z](_?[A-Za-z0-9])*")
+
+Check = Callable[[Any, Any], str | None]
+
+
+def parameters_model(job: type[Job], files: Iterable[str]) -> type[Job]:
+    """The part of a job that the user states: all its fields but its kind and those that input nodes fill."""
+    left_out = {*files, "kind", *Job.model_fields}
+    fields: dict[str, Any] = {
+        name: (field.annotation, field) for name, field in job.model_fields.items() if name not in left_out
+    }
+    return create_model(f"{job.__name__}Parameters", __base__=Job, **fields)
+
+
+def parameters_check(model: type[Job]) -> Check:
+    """A port validator that checks a Dict node against ``model``."""
+
+    def check(node: orm.Dict | None, _: Any) -> str | None:
+        if node is None:
+            return None
+        content = node.get_dict()
+        try:
+            validate(model, content)
+        except ValueError as error:
+            return str(error)
+        return check_labels(
+            (one.get("label") or one.get("observable") for one in content.get("observables", [])), "observable"
+        )
+
+    return check
+
+
+def check_labels(labels: Iterable[Any], what: str) -> str | None:
+    """Labels name arrays and links: letters, digits and single underscores; each but once."""
+    seen = set()
+    for label in labels:
+        if not isinstance(label, str) or not LABEL.fullmatch(label):
+            return (
+                f"the {what} label {label!r} is no valid name: start with a letter and use letters, digits and single "
+                "underscores"
+            )
+        if label in seen:
+            return f"the {what} label {label!r} is used twice; give each a label of its own"
+        seen.add(label)
+    return None
+
+
+def check_species(potential: PotentialData | None, species: Iterable[str], what: str) -> str | None:
+    """Every species must be known to the potential."""
+    if potential is None:
+        return None
+    unknown = sorted(set(species) - set(potential.species))
+    if not unknown:
+        return None
+    return (
+        f"{what} contains {', '.join(unknown)}, but the potential knows {', '.join(potential.species)} only; use a "
+        "potential that was trained with these species"
+    )
+
+
+def check_periodic(structure: orm.StructureData, what: str) -> str | None:
+    """The engine simulates cells that are periodic in three directions."""
+    if all(structure.pbc):
+        return None
+    return f"{what} has pbc {tuple(structure.pbc)}; a cell that is periodic in three directions is needed"
+
+
+def check_computer(inputs: Mapping[str, Any]) -> str | None:
+    """The computer must be configured and enabled, where a user launches; a running chain waits for it instead."""
+    code = inputs.get("code")
+    computer = inputs.get("metadata", {}).get("computer") or (code.computer if code is not None else None)
+    if computer is None or Process.current() is not None:
+        return None
+    user = orm.User.collection.get_default()
+    if user is None:
+        return None
+    if not computer.is_user_configured(user):
+        return (
+            f"computer {computer.label!r} of the code is not configured for {user.email}; run "
+            f"`verdi computer configure {computer.transport_type} {computer.label}`"
+        )
+    if not computer.is_user_enabled(user):
+        return (
+            f"computer {computer.label!r} of the code is disabled for {user.email}; when it is up again run "
+            f"`verdi computer enable {computer.label} {user.email}`, or choose a code on another computer"
+        )
+    return None

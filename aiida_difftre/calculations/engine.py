@@ -1,0 +1,189 @@
+"""What the jobs of the engine share: the job file, its checks, options, files to bring back, and exit codes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any, ClassVar
+
+import ase.io
+from aiida import orm
+from aiida.common import datastructures
+from aiida.common.folders import Folder
+from aiida.engine import CalcJob, CalcJobProcessSpec
+from aiida.engine.processes.calcjobs.calcjob import validate_calc_job
+from ase import Atoms
+
+from aiida_difftre.calculations.checks import check_computer
+from aiida_difftre.data.trajectory import TrajectoryEnsembleData
+from aiida_difftre.engine.errors import ExitStatus
+from aiida_difftre.engine.files import write_json
+from aiida_difftre.engine.jobs import CHECKPOINT, ERROR, JOB, PROGRESS, RESULTS, TRAJECTORY, Job, validate
+
+WALLTIME_FRACTION = 0.95
+"""The engine stops itself, with a checkpoint, after this part of the scheduler's walltime."""
+
+DEFAULT_WALLTIME_S = 12 * 3600
+
+EXIT_MESSAGES = {
+    ExitStatus.INVALID_INPUT: "The engine refuses its input: {message}",
+    ExitStatus.CORRUPT_FILE: "An input file cannot be read: {message}",
+    ExitStatus.WALLTIME: "Stopped before the walltime: {message}",
+    ExitStatus.INTERRUPTED: "Interrupted: {message}",
+    ExitStatus.NO_ACCELERATOR: "The job asks for an accelerator that JAX does not see: {message}",
+    ExitStatus.SELF_CHECK_FAILED: "JAX computes wrong energies on this machine: {message}",
+    ExitStatus.OUT_OF_MEMORY: "Out of memory: {message}",
+    ExitStatus.NOT_FINITE: "Not finite: {message}",
+    ExitStatus.ATOMS_TOO_CLOSE: "Atoms too close: {message}",
+    ExitStatus.TEMPERATURE_OUT_OF_BOUNDS: "Temperature out of bounds: {message}",
+    ExitStatus.TOO_FEW_EFFECTIVE_SAMPLES: "Too few effective samples: {message}",
+}
+
+
+class EngineCalculation(CalcJob):
+    """A job of the engine; the subclasses say which."""
+
+    JOB_MODEL: ClassVar[type[Job]]
+    KIND: ClassVar[str]
+    NEEDED: ClassVar[tuple[str, ...]]
+    """Inputs without which a job cannot be checked as a whole (a work chain may supply them later)."""
+    RETRIEVE: ClassVar[tuple[str, ...]] = ()
+    RETRIEVE_TEMPORARY: ClassVar[tuple[str, ...]] = ()
+
+    @classmethod
+    def define(cls, spec: CalcJobProcessSpec) -> None:  # type: ignore[override]
+        """Ports, options and exit codes of every job."""
+        super().define(spec)
+        spec.inputs.validator = cls.validate_inputs  # type: ignore[assignment]
+        spec.inputs["code"].required = True
+        options = spec.inputs["metadata"]["options"]  # type: ignore[index]
+        options["parser_name"].default = f"difftre.{cls.KIND}"
+        options["resources"].default = lambda: {"num_machines": 1, "num_mpiprocs_per_machine": 1}
+        options["resources"].required = False  # a default that is set later does not say so by itself
+        options["max_wallclock_seconds"].default = DEFAULT_WALLTIME_S
+        options["withmpi"].default = False
+        spec.output(
+            "output_parameters",
+            valid_type=orm.Dict,
+            help="What results.json says but for predictions: versions, device, timings (s), statistics, history; for "
+            "a job that failed, why.",
+        )
+        for status, message in EXIT_MESSAGES.items():
+            # What the machine did to one run says nothing about the next one.
+            invalidates_cache = status // 10 in (34, 35)
+            spec.exit_code(status, f"ERROR_{status.name}", message, invalidates_cache=invalidates_cache)
+        spec.exit_code(
+            303, "ERROR_NO_RESULTS", "The job left neither results nor a reason: {message}", invalidates_cache=True
+        )
+        spec.exit_code(304, "ERROR_OUTPUT_MISSING", message="The job finished, but a file is missing: {message}")
+        spec.exit_code(312, "ERROR_OUTPUT_UNREADABLE", message="An output file cannot be read: {message}")
+
+    @classmethod
+    def validate_inputs(cls, inputs: Mapping[str, Any], port: Any) -> str | None:
+        """Check the inputs together; what a work chain supplies later is checked when it launches the job."""
+        message = validate_calc_job(inputs, port) or check_computer(inputs)
+        if message or any(inputs.get(name) is None for name in cls.NEEDED):
+            return message
+        message = cls.check(inputs)
+        if message:
+            return message
+        try:
+            cls.make_job(inputs)
+        except ValueError as error:
+            return str(error)
+        return None
+
+    @classmethod
+    def check(cls, inputs: Mapping[str, Any]) -> str | None:
+        """Checks of this kind of job that need several inputs."""
+        return None
+
+    @classmethod
+    def content(cls, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """The fields of the job that input nodes fill."""
+        raise NotImplementedError
+
+    @classmethod
+    def make_job(cls, inputs: Mapping[str, Any]) -> Job:
+        """The job as the engine will read it.
+
+        Raises:
+            ValueError: naming each offending value.
+        """
+        parameters = inputs["parameters"].get_dict() if inputs.get("parameters") is not None else {}
+        job = validate(cls.JOB_MODEL, {**parameters, **cls.content(inputs)})
+        seconds = inputs.get("metadata", {}).get("options", {}).get("max_wallclock_seconds")
+        if job.machine.walltime_s is None and seconds:
+            job.machine.walltime_s = WALLTIME_FRACTION * seconds
+        return job
+
+    def prepare_for_submission(self, folder: Folder) -> datastructures.CalcInfo:
+        """Write the job file, and say which files go to the machine and which come back."""
+        write_json(Path(folder.get_abs_path(JOB)), self.make_job(self.inputs).model_dump(mode="json"))
+        submission = Submission(folder, self.inputs.metadata.get("computer") or self.inputs.code.computer)
+        self.add_files(submission)
+        code = datastructures.CodeInfo()
+        code.code_uuid = self.inputs.code.uuid
+        code.cmdline_params = [self.KIND, JOB]
+        info = submission.info()
+        info.codes_info = [code]
+        info.retrieve_list = [RESULTS, ERROR, PROGRESS, *self.RETRIEVE]
+        info.retrieve_temporary_list = list(self.RETRIEVE_TEMPORARY)
+        return info
+
+    def add_files(self, submission: Submission) -> None:
+        """Add the files that the job refers to."""
+        raise NotImplementedError
+
+
+class Submission:
+    """The files of one job: what is copied from nodes, written, or linked on the machine.
+
+    Args:
+        folder: sandbox whose content goes to the machine.
+        computer: on which the job will run.
+    """
+
+    def __init__(self, folder: Folder, computer: orm.Computer) -> None:
+        self._folder = folder
+        self._computer = computer
+        self._copies: list[tuple[str, str, str]] = []
+        self._remote_copies: list[tuple[str, str, str]] = []
+        self._links: list[tuple[str, str, str]] = []
+        self._excluded: list[str] = []
+
+    def info(self) -> datastructures.CalcInfo:
+        """What was added, as the engine of AiiDA wants it."""
+        info = datastructures.CalcInfo()
+        info.local_copy_list = self._copies
+        info.remote_copy_list = self._remote_copies
+        info.remote_symlink_list = self._links
+        info.provenance_exclude_list = self._excluded
+        return info
+
+    def copy(self, node: orm.SinglefileData, name: str) -> None:
+        """Copy the file of a node; the job's own node keeps no second copy of it."""
+        self._copies.append((node.uuid, node.filename, name))
+
+    def structure(self, node: orm.StructureData, name: str) -> None:
+        """Write a structure as extended XYZ; it is stored in the input node, and not again with the job."""
+        atoms = node.get_ase()
+        ase.io.write(self._folder.get_abs_path(name), Atoms(atoms.symbols, atoms.positions, cell=atoms.cell, pbc=True))
+        self._excluded.append(name)
+
+    def trajectory(self, node: TrajectoryEnsembleData, remote: orm.RemoteData | None, name: str) -> None:
+        """Link to the trajectory where it lies on the same computer; else write it from the node's arrays."""
+        if remote is not None and not remote.is_cleaned and self._is_here(remote):
+            self._links.append((self._computer.uuid, str(PurePosixPath(remote.get_remote_path(), TRAJECTORY)), name))
+            return
+        node.to_file(Path(self._folder.get_abs_path(name)))
+        self._excluded.append(name)
+
+    def checkpoint(self, remote: orm.RemoteData) -> None:
+        """Copy the checkpoint of a job that was stopped; a job that left none is simply begun again."""
+        if self._is_here(remote):
+            path = str(PurePosixPath(remote.get_remote_path(), CHECKPOINT))
+            self._remote_copies.append((self._computer.uuid, path, CHECKPOINT))
+
+    def _is_here(self, remote: orm.RemoteData) -> bool:
+        return remote.computer is not None and remote.computer.uuid == self._computer.uuid

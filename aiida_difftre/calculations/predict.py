@@ -1,0 +1,96 @@
+"""Predict with a given potential, for structures or on a trajectory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from aiida import orm
+from aiida.engine import CalcJobProcessSpec
+
+from aiida_difftre.calculations.checks import check_species, parameters_check, parameters_model
+from aiida_difftre.calculations.engine import EngineCalculation, Submission
+from aiida_difftre.data.dataset import DatasetData
+from aiida_difftre.data.potential import PotentialData
+from aiida_difftre.data.trajectory import TrajectoryEnsembleData
+from aiida_difftre.engine.jobs import DATASET, POTENTIAL_IN, PREDICTIONS, TRAJECTORY, PredictJob
+
+PredictParameters = parameters_model(PredictJob, ("potential", "structures", "trajectory", "temperature"))
+
+
+class PredictCalculation(EngineCalculation):
+    """Energies, forces and stresses of structures; observables on a trajectory."""
+
+    JOB_MODEL = PredictJob
+    KIND = "predict"
+    NEEDED = ("potential",)
+    RETRIEVE_TEMPORARY = (PREDICTIONS,)
+
+    @classmethod
+    def define(cls, spec: CalcJobProcessSpec) -> None:  # type: ignore[override]
+        """Ports of the prediction job."""
+        super().define(spec)
+        spec.input(
+            "parameters",
+            valid_type=orm.Dict,
+            default=lambda: orm.Dict({}),
+            serializer=orm.to_aiida_type,
+            validator=parameters_check(PredictParameters),
+            help="Whether to compute the static stiffness (static_stiffness), observables on the trajectory, seed and "
+            "machine: a PredictJob without its files and temperature.",
+        )
+        spec.input("potential", valid_type=PotentialData, help="The potential to predict with.")
+        spec.input(
+            "structures",
+            valid_type=DatasetData,
+            required=False,
+            help="Configurations, labelled or not; where they are labelled, errors are reported.",
+        )
+        spec.input(
+            "trajectory",
+            valid_type=TrajectoryEnsembleData,
+            required=False,
+            help="Snapshots on which observables are averaged, at the trajectory's own temperature.",
+        )
+        spec.input(
+            "remote",
+            valid_type=orm.RemoteData,
+            required=False,
+            help="The folder in which the trajectory was made; on the same computer the file is linked, not copied.",
+        )
+        spec.output(
+            "predictions",
+            valid_type=orm.ArrayData,
+            required=False,
+            help="Of the structures: energies (eV), forces (eV/Å, atoms of all structures one after another), stresses "
+            "(GPa), atoms (their number in each); for each observable LABEL_values, LABEL_errors, LABEL_grid.",
+        )
+
+    @classmethod
+    def check(cls, inputs: Mapping[str, Any]) -> str | None:
+        """The potential must know all species."""
+        for name in ("structures", "trajectory"):
+            node = inputs.get(name)
+            message = None if node is None else check_species(inputs["potential"], node.species, f"input {name!r}")
+            if message:
+                return message
+        return None
+
+    @classmethod
+    def content(cls, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Names of the files, and the temperature."""
+        structures, trajectory = inputs.get("structures"), inputs.get("trajectory")
+        return {
+            "potential": POTENTIAL_IN,
+            "structures": DATASET if structures is not None else None,
+            "trajectory": TRAJECTORY if trajectory is not None else None,
+            "temperature": trajectory.temperature if trajectory is not None else None,
+        }
+
+    def add_files(self, submission: Submission) -> None:
+        """Potential, structures, trajectory."""
+        submission.copy(self.inputs.potential, POTENTIAL_IN)
+        if "structures" in self.inputs:
+            submission.copy(self.inputs.structures, DATASET)
+        if "trajectory" in self.inputs:
+            submission.trajectory(self.inputs.trajectory, self.inputs.get("remote"), TRAJECTORY)

@@ -1,0 +1,90 @@
+"""Match the energies, forces and stresses of a dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from aiida import orm
+from aiida.engine import CalcJobProcessSpec
+
+from aiida_difftre.calculations.checks import check_species, parameters_check, parameters_model
+from aiida_difftre.calculations.engine import EngineCalculation, Submission
+from aiida_difftre.data.dataset import DatasetData
+from aiida_difftre.data.potential import PotentialData
+from aiida_difftre.engine.jobs import DATASET, POTENTIAL_IN, POTENTIAL_OUT, PretrainJob
+
+PretrainParameters = parameters_model(PretrainJob, ("initial_potential", "dataset"))
+
+
+class PretrainCalculation(EngineCalculation):
+    """Train a potential on a labelled dataset."""
+
+    JOB_MODEL = PretrainJob
+    KIND = "pretrain"
+    NEEDED = ("parameters", "dataset")
+    RETRIEVE_TEMPORARY = (POTENTIAL_OUT,)
+
+    @classmethod
+    def define(cls, spec: CalcJobProcessSpec) -> None:  # type: ignore[override]
+        """Ports of the pretraining job."""
+        super().define(spec)
+        spec.input(
+            "parameters",
+            valid_type=orm.Dict,
+            serializer=orm.to_aiida_type,
+            validator=parameters_check(PretrainParameters),
+            help="The potential to make (unless one is given), atomic energies (eV), weights of the loss, optimizer, "
+            "steps, seed and machine: a PretrainJob without its files.",
+        )
+        spec.input("dataset", valid_type=DatasetData, help="Configurations with energy (eV), forces (eV/Å), stress.")
+        spec.input(
+            "potential",
+            valid_type=PotentialData,
+            required=False,
+            help="A potential to continue from, in place of parameters.potential.",
+        )
+        spec.input(
+            "parent_folder",
+            valid_type=orm.RemoteData,
+            required=False,
+            help="The folder of an interrupted job with the same inputs; continue from its checkpoint, if it left one.",
+        )
+        spec.output("potential", valid_type=PotentialData, help="The trained potential.")
+
+    @classmethod
+    def check(cls, inputs: Mapping[str, Any]) -> str | None:
+        """The dataset must be labelled, with species that the potential knows and atomic energies for all of them."""
+        dataset, parameters, potential = inputs["dataset"], inputs["parameters"].get_dict(), inputs.get("potential")
+        if not dataset.labelled:
+            return "the dataset carries no energies and forces; label it first (difftre.dataset)"
+        message = check_species(potential, dataset.species, "the dataset")
+        if message:
+            return message
+        energies = parameters.get("atomic_energies")
+        known = parameters["potential"]["species"] if parameters.get("potential") else dataset.species
+        for missing, what, given in (
+            (set(dataset.species) - set(known), "potential.species", known),
+            (
+                set(dataset.species) - set(dataset.species if energies is None else energies),
+                "atomic_energies",
+                energies,
+            ),
+        ):
+            if missing:
+                return f"the dataset contains {', '.join(sorted(missing))}, which {what} = {given!r} leaves out; add it"
+        return None
+
+    @classmethod
+    def content(cls, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Names of the files."""
+        initial = POTENTIAL_IN if inputs.get("potential") is not None else None
+        return {"dataset": DATASET, "initial_potential": initial}
+
+    def add_files(self, submission: Submission) -> None:
+        """Dataset, and where to continue from."""
+        submission.copy(self.inputs.dataset, DATASET)
+        if "potential" in self.inputs:
+            submission.copy(self.inputs.potential, POTENTIAL_IN)
+        if "parent_folder" in self.inputs:
+            submission.checkpoint(self.inputs.parent_folder)

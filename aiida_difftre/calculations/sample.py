@@ -1,0 +1,99 @@
+"""Sample a trajectory at one state point."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from aiida import orm
+from aiida.engine import CalcJobProcessSpec
+
+from aiida_difftre.calculations.checks import check_periodic, check_species, parameters_check, parameters_model
+from aiida_difftre.calculations.engine import EngineCalculation, Submission
+from aiida_difftre.data.potential import PotentialData
+from aiida_difftre.data.trajectory import TrajectoryEnsembleData
+from aiida_difftre.engine.jobs import POTENTIAL_IN, STRUCTURE, TRAJECTORY, SampleJob
+
+START_TRAJECTORY = "start.npz"
+
+SampleParameters = parameters_model(SampleJob, ("potential", "structure", "start_trajectory"))
+
+
+class SampleCalculation(EngineCalculation):
+    """Sample a trajectory at one state point (NVT) and predict observables on it."""
+
+    JOB_MODEL = SampleJob
+    KIND = "sample"
+    NEEDED = ("parameters", "potential", "structure")
+    RETRIEVE_TEMPORARY = (TRAJECTORY,)
+
+    @classmethod
+    def define(cls, spec: CalcJobProcessSpec) -> None:  # type: ignore[override]
+        """Ports of the sampling job."""
+        super().define(spec)
+        spec.input(
+            "parameters",
+            valid_type=orm.Dict,
+            serializer=orm.to_aiida_type,
+            validator=parameters_check(SampleParameters),
+            help="Temperature (K), sampling (times in fs), observables, seed, machine: SampleJob without its files.",
+        )
+        spec.input("potential", valid_type=PotentialData, help="The potential to sample with.")
+        spec.input(
+            "structure",
+            valid_type=orm.StructureData,
+            help="Cell (Å) and atoms; where every walker starts if there is no start_trajectory.",
+        )
+        spec.input(
+            "start_trajectory",
+            valid_type=TrajectoryEnsembleData,
+            required=False,
+            help="Continue from the last positions and velocities of the walkers of this trajectory.",
+        )
+        spec.input(
+            "start_folder",
+            valid_type=orm.RemoteData,
+            required=False,
+            help="The folder in which start_trajectory was made; on the same computer the file is linked, not copied.",
+        )
+        spec.input(
+            "parent_folder",
+            valid_type=orm.RemoteData,
+            required=False,
+            help="The folder of an interrupted job with the same inputs; continue from its checkpoint.",
+        )
+        spec.output("trajectory", valid_type=TrajectoryEnsembleData, help="Snapshots of all walkers.")
+        spec.output(
+            "predictions",
+            valid_type=orm.ArrayData,
+            required=False,
+            help="For each observable the arrays LABEL_values, LABEL_errors (standard errors) and LABEL_grid; units "
+            "and component labels in the attribute predictions.",
+        )
+
+    @classmethod
+    def check(cls, inputs: Mapping[str, Any]) -> str | None:
+        """The species of the structure, and of the trajectory to start from, must be known to the potential."""
+        potential, structure, start = inputs["potential"], inputs["structure"], inputs.get("start_trajectory")
+        symbols = sorted(structure.get_symbols_set())
+        message = check_periodic(structure, "the structure") or check_species(potential, symbols, "the structure")
+        if message or start is None:
+            return message
+        if start.species != symbols:
+            return f"start_trajectory is of {', '.join(start.species)}, but the structure of {', '.join(symbols)}"
+        return None
+
+    @classmethod
+    def content(cls, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Names of the files."""
+        start = START_TRAJECTORY if inputs.get("start_trajectory") is not None else None
+        return {"potential": POTENTIAL_IN, "structure": STRUCTURE, "start_trajectory": start}
+
+    def add_files(self, submission: Submission) -> None:
+        """Potential, structure, and where to start or restart from."""
+        submission.copy(self.inputs.potential, POTENTIAL_IN)
+        submission.structure(self.inputs.structure, STRUCTURE)
+        if "start_trajectory" in self.inputs:
+            submission.trajectory(self.inputs.start_trajectory, self.inputs.get("start_folder"), START_TRAJECTORY)
+        if "parent_folder" in self.inputs:
+            submission.checkpoint(self.inputs.parent_folder)

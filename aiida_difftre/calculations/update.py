@@ -1,0 +1,143 @@
+"""Move the parameters of a potential towards the targets, on reference trajectories, until the gate closes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from aiida import orm
+from aiida.engine import CalcJobProcessSpec
+
+from aiida_difftre.calculations.checks import check_labels, check_species, parameters_check, parameters_model
+from aiida_difftre.calculations.engine import EngineCalculation, Submission
+from aiida_difftre.data.dataset import DatasetData
+from aiida_difftre.data.potential import PotentialData
+from aiida_difftre.data.target import TargetData
+from aiida_difftre.data.trajectory import TrajectoryEnsembleData
+from aiida_difftre.engine.jobs import DATASET, OPTIMIZER_IN, OPTIMIZER_OUT, POTENTIAL_IN, POTENTIAL_OUT, UpdateJob
+
+UpdateParameters = parameters_model(UpdateJob, ("potential", "optimizer_state", "state_points", "dataset"))
+
+
+def trajectory_name(label: str) -> str:
+    """The file of the trajectory of one state point."""
+    return f"trajectory_{label}.npz"
+
+
+def check_state_points(points: Mapping[str, Any] | None, _: Any) -> str | None:
+    """Each state point needs a trajectory and targets, under labels that are valid names."""
+    message = check_labels(points or {}, "state point")
+    if message:
+        return message
+    for label, point in (points or {}).items():
+        unknown = set(point) - {"trajectory", "remote", "targets"}
+        if unknown:
+            return f"state point {label!r} has {', '.join(sorted(unknown))}; it takes trajectory, remote and targets"
+        if not isinstance(point.get("trajectory"), TrajectoryEnsembleData):
+            return f"state point {label!r} needs a trajectory (TrajectoryEnsembleData), got {point.get('trajectory')!r}"
+        remote, targets = point.get("remote"), point.get("targets") or {}
+        if remote is not None and not isinstance(remote, orm.RemoteData):
+            return f"remote of state point {label!r} is {remote!r}; give the remote_folder of the sampling job"
+        wrong = [name for name, node in targets.items() if not isinstance(node, TargetData)]
+        if not targets or wrong:
+            return f"state point {label!r} needs targets (TargetData), got {wrong or 'none'}"
+        message = check_labels((node.target.name for node in targets.values()), "target")
+        if message:
+            return f"state point {label!r}: {message}"
+    return None
+
+
+class UpdateCalculation(EngineCalculation):
+    """Optimizer steps on trajectories that were sampled with the potential which the update starts from."""
+
+    JOB_MODEL = UpdateJob
+    KIND = "update"
+    NEEDED = ("potential", "state_points")
+    RETRIEVE_TEMPORARY = (POTENTIAL_OUT, OPTIMIZER_OUT)
+
+    @classmethod
+    def define(cls, spec: CalcJobProcessSpec) -> None:  # type: ignore[override]
+        """Ports of the update job."""
+        super().define(spec)
+        spec.input(
+            "parameters",
+            valid_type=orm.Dict,
+            default=lambda: orm.Dict({}),
+            serializer=orm.to_aiida_type,
+            validator=parameters_check(UpdateParameters),
+            help="Loss, optimizer, gate, factor on the learning rate, seed, machine: UpdateJob without its files.",
+        )
+        spec.input("potential", valid_type=PotentialData, help="The potential that sampled the trajectories.")
+        spec.input(
+            "optimizer_state",
+            valid_type=orm.SinglefileData,
+            required=False,
+            help="State of the optimizer after an earlier update.",
+        )
+        spec.input(
+            "dataset",
+            valid_type=DatasetData,
+            required=False,
+            help="Labelled configurations for the matching term (update.loss.dataset_weight > 0).",
+        )
+        spec.input_namespace(
+            "state_points",
+            dynamic=True,
+            valid_type=(TrajectoryEnsembleData, orm.RemoteData, TargetData),
+            validator=check_state_points,
+            help="LABEL -> {trajectory: TrajectoryEnsembleData, remote: RemoteData (optional; the folder where it was "
+            "made, to link instead of copy), targets: {NAME: TargetData}}.",
+        )
+        spec.output("potential", valid_type=PotentialData, help="The potential after the last step.")
+        spec.output(
+            "optimizer_state", valid_type=orm.SinglefileData, help="State of the optimizer after the last step."
+        )
+        spec.output_namespace(
+            "predictions",
+            dynamic=True,
+            valid_type=orm.ArrayData,
+            help="For each state point the reweighted predictions after the last step: arrays LABEL_values, "
+            "LABEL_errors (standard errors), LABEL_grid; units and labels in the attribute predictions.",
+        )
+
+    @classmethod
+    def check(cls, inputs: Mapping[str, Any]) -> str | None:
+        """Trajectories and dataset must be of species that the potential knows."""
+        for label, point in inputs["state_points"].items():
+            what = f"the trajectory of state point {label!r}"
+            message = check_species(inputs["potential"], point["trajectory"].species, what)
+            if message:
+                return message
+        dataset = inputs.get("dataset")
+        if dataset is None:
+            return None
+        if not dataset.labelled:
+            return "the dataset carries no energies and forces; label it first (difftre.dataset)"
+        return check_species(inputs["potential"], dataset.species, "the dataset")
+
+    @classmethod
+    def content(cls, inputs: Mapping[str, Any]) -> dict[str, Any]:
+        """Names of the files, state points and targets."""
+        points = [
+            {
+                "label": label,
+                "temperature": point["trajectory"].temperature,
+                "trajectory": trajectory_name(label),
+                "targets": [node.target.model_dump() for _, node in sorted(point["targets"].items())],
+            }
+            for label, point in sorted(inputs["state_points"].items())
+        ]
+        return {
+            "potential": POTENTIAL_IN,
+            "optimizer_state": OPTIMIZER_IN if inputs.get("optimizer_state") is not None else None,
+            "dataset": DATASET if inputs.get("dataset") is not None else None,
+            "state_points": points,
+        }
+
+    def add_files(self, submission: Submission) -> None:
+        """Potential, optimizer state, dataset and trajectories."""
+        for port, name in (("potential", POTENTIAL_IN), ("optimizer_state", OPTIMIZER_IN), ("dataset", DATASET)):
+            if port in self.inputs:
+                submission.copy(self.inputs[port], name)
+        for label, point in self.inputs.state_points.items():
+            submission.trajectory(point["trajectory"], point.get("remote"), trajectory_name(label))

@@ -1,0 +1,267 @@
+"""The command ``aiida-difftre``. Everything heavy is imported in the command that needs it.
+
+The functions end in ``_command``: a module of this package that is called like a command keeps its name.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from aiida_difftre import __version__
+
+if TYPE_CHECKING:
+    from aiida.orm import Node
+
+OWN_PROFILE = "difftre"
+"""The profile that ``setup`` and ``demo`` make: the user's own ones are left alone."""
+
+PROFILE_HELP = (
+    "AiiDA profile; by default our own (difftre) where it exists, else the default one. setup and demo make it."
+)
+FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+FOLDER = click.Path(file_okay=False, path_type=Path)
+
+
+@contextmanager
+def _complaints() -> Iterator[None]:
+    """Show a ValueError of ours as a message, not as a traceback."""
+    try:
+        yield
+    except ValueError as error:
+        raise click.ClickException(str(error)) from None
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="aiida-difftre")
+@click.option("-p", "--profile", help=PROFILE_HELP)
+@click.pass_context
+def cli(context: click.Context, profile: str | None) -> None:
+    """Correct machine-learned interatomic potentials with experimental data."""
+    context.obj = profile
+    # aiida-core warns when it makes the configuration folder that setup is asked to make.
+    warnings.filterwarnings("ignore", message="Creating AiiDA configuration folder")
+    # AiiDA's daemon looks for `verdi` on the PATH when its module is imported; a virtual environment that is not
+    # activated is not on it.
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+
+
+def _load(profile: str | None) -> str:
+    """Load a profile, and return its name: the given one, else our own where it exists, else the default one.
+
+    Raises:
+        click.ClickException: where there is none.
+    """
+    from aiida.common.exceptions import ConfigurationError
+    from aiida.manage import get_config
+    from aiida.manage.configuration import load_profile
+
+    try:
+        name = profile or (OWN_PROFILE if OWN_PROFILE in get_config().profile_names else None)
+        return load_profile(name).name
+    except ConfigurationError as error:
+        raise click.ClickException(f"{error}; make a profile with `aiida-difftre setup`") from None
+
+
+def _node(identifier: str) -> Node:
+    from aiida.common.exceptions import MultipleObjectsError, NotExistent
+    from aiida.orm import load_node
+
+    try:
+        return load_node(identifier)
+    except (NotExistent, MultipleObjectsError, ValueError) as error:
+        raise click.ClickException(f"{identifier!r} is no node: {error}") from None
+
+
+@cli.command("setup")
+@click.option("--pseudo-family", help="An installed pseudopotential family to use instead of a generated one.")
+@click.option(
+    "--pw", type=FILE, help="A pw.x to use; else the one on PATH, else that of the qepy wheel, installed apart."
+)
+@click.option("--default", "make_default", is_flag=True, help="Make the profile AiiDA's default one.")
+@click.pass_obj
+def setup_command(profile: str | None, pseudo_family: str | None, pw: Path | None, make_default: bool) -> None:
+    """Make what a run needs: profile, computer, codes, pseudopotentials; what exists is kept."""
+    with _complaints():
+        result = _setup(profile, pseudo_family=pseudo_family, pw=pw, make_default=make_default)
+        click.echo(
+            f"profile {result.profile}, codes {result.engine} and {result.pw} ({result.pw_version}), pseudopotentials "
+            f"{result.pseudo_family}: ready"
+        )
+
+
+def _setup(profile: str | None, **options: Any) -> Any:
+    from aiida_difftre.cli.setup import SetupError, setup
+
+    try:
+        return setup(profile or OWN_PROFILE, report=click.echo, **options)
+    except SetupError as error:
+        raise click.ClickException(str(error)) from None
+
+
+@cli.command("demo")
+@click.option("-o", "--output", type=FOLDER, default=Path(), help="Folder of the plots; the current one by default.")
+@click.option("--daemon/--no-daemon", default=True, help="Submit to AiiDA's daemon, or run in this process.")
+@click.option("--input", "file", type=FILE, help="Another input than that of diamond, quick preset.")
+@click.pass_obj
+def demo_command(profile: str | None, output: Path, daemon: bool, file: Path | None) -> None:
+    """Diamond, from DFT to agreement with experiment, in minutes, with a live display."""
+    with _complaints():
+        from aiida_difftre.workchains.inputs import example
+
+        _setup(profile)
+        _go(profile or OWN_PROFILE, file or example("diamond/quick.yaml"), output=output, in_process=not daemon)
+
+
+@cli.command("run")
+@click.argument("file", type=FILE)
+@click.option("-o", "--output", type=FOLDER, help="Folder of plots; none without.")
+@click.pass_obj
+def run_command(profile: str | None, file: Path, output: Path | None) -> None:
+    """Do the run that FILE (YAML) describes, in this process."""
+    with _complaints():
+        _go(_load(profile), file, output=output, in_process=True)
+
+
+@cli.command("submit")
+@click.argument("file", type=FILE)
+@click.pass_obj
+def submit_command(profile: str | None, file: Path) -> None:
+    """Hand the run that FILE (YAML) describes to AiiDA's daemon."""
+    with _complaints():
+        from aiida_difftre.cli.demo import launch
+        from aiida_difftre.workchains.from_input import read_builder
+
+        name = _load(profile)
+        pk = launch(read_builder(file), in_process=False)
+        click.echo(f"submitted {pk}; watch it with: aiida-difftre -p {name} status {pk}")
+
+
+def _go(profile: str, file: Path, *, output: Path | None, in_process: bool) -> None:
+    """Launch, watch, and show the result; the exit status tells whether the run succeeded."""
+    from contextlib import nullcontext
+
+    from aiida_difftre.cli.demo import conclude, console, daemon, launch, watch
+    from aiida_difftre.workchains.from_input import read_builder
+
+    _load(profile)
+    out = console()
+    builder = read_builder(file)
+    with nullcontext() if in_process else daemon():
+        pk = launch(builder, in_process=in_process)
+        try:
+            snapshot = watch(pk, out)
+        except KeyboardInterrupt:
+            click.echo(f"\nthe daemon goes on with run {pk}; watch it with: aiida-difftre -p {profile} status {pk}")
+            raise click.exceptions.Exit(130) from None
+    conclude(snapshot, out, output, profile)
+    if snapshot.message:
+        raise click.ClickException(f"run {pk} did not succeed: {snapshot.message}")
+
+
+@cli.command("status")
+@click.argument("pk", type=int)
+@click.option("--once", is_flag=True, help="Show the present state and return.")
+@click.pass_obj
+def status_command(profile: str | None, pk: int, once: bool) -> None:
+    """Show the live picture of run PK."""
+    with _complaints():
+        from aiida_difftre.cli.demo import conclude, console, watch
+
+        name = _load(profile)
+        _node(str(pk))
+        out = console()
+        snapshot = watch(pk, out, until_over=not once)
+        if snapshot.is_over:
+            conclude(snapshot, out, None, name)
+
+
+@cli.command("report")
+@click.argument("pk", type=int)
+@click.pass_obj
+def report_command(profile: str | None, pk: int) -> None:
+    """Show the validation of run PK: experiment, DFT, before, after."""
+    with _complaints():
+        from aiida_difftre.cli.demo import console, show_report
+        from aiida_difftre.cli.live import take
+
+        _load(profile)
+        _node(str(pk))
+        show_report(take(pk), console())
+
+
+@cli.command("plot")
+@click.argument("pk", type=int)
+@click.option("-o", "--output", type=FOLDER, default=Path(), help="Folder; the current one by default.")
+@click.pass_obj
+def plot_command(profile: str | None, pk: int, output: Path) -> None:
+    """Draw loss, effective samples and observables of run PK as PNG."""
+    with _complaints():
+        from aiida_difftre.cli.live import take
+        from aiida_difftre.cli.plots import plot as draw
+
+        _load(profile)
+        _node(str(pk))
+        for path in draw(take(pk), output):
+            click.echo(path)
+
+
+@cli.command("lineage")
+@click.argument("node")
+@click.pass_obj
+def lineage_command(profile: str | None, node: str) -> None:
+    """Show from what a potential, or that of a run, was made: parameter sets, trajectories, targets, labels."""
+    with _complaints():
+        from aiida_difftre.cli.lineage import lines, potential_of
+
+        _load(profile)
+        for line in lines(potential_of(_node(node))):
+            click.echo(line)
+
+
+@cli.group()
+def target() -> None:
+    """Experimental targets."""
+
+
+@target.command("import")
+@click.argument("file", type=FILE)
+@click.option("-l", "--label", default="", help="Label of the node.")
+@click.pass_obj
+def target_import(profile: str | None, file: Path, label: str) -> None:
+    """Check the target in FILE (YAML) and store it."""
+    with _complaints():
+        _load(profile)
+        from aiida_difftre.data.target import TargetData
+
+        node = TargetData.from_yaml(file, label=label).store()
+        click.echo(f"stored target {node.target.name!r} as {node.pk}")
+
+
+@cli.group()
+def potential() -> None:
+    """Potentials."""
+
+
+@potential.command("export")
+@click.argument("node")
+@click.option(
+    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="potential-PK.safetensors by default."
+)
+@click.option("-f", "--force", is_flag=True, help="Replace a file that exists.")
+@click.pass_obj
+def potential_export(profile: str | None, node: str, output: Path | None, force: bool) -> None:
+    """Write a potential, or that of a run, to a file that `difftre` and ASE read."""
+    with _complaints():
+        from aiida_difftre.cli.data import write
+        from aiida_difftre.cli.lineage import potential_of
+
+        _load(profile)
+        click.echo(f"wrote {write(potential_of(_node(node)), output, force)}")

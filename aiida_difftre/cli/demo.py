@@ -1,0 +1,136 @@
+"""Launch a run, watch it, and show its result: what ``demo``, ``run``, ``submit``, ``status`` and ``report`` share."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from aiida_difftre.cli import live, plots, report
+
+if TYPE_CHECKING:
+    from aiida.engine import ProcessBuilder
+    from rich.console import Console
+
+POLL_S = 2.0
+
+
+def console() -> Console:
+    """A terminal, or a pipe that gets lines as long as they are."""
+    from rich.console import Console
+
+    made = Console()
+    return made if made.is_terminal else Console(width=160)
+
+
+@contextmanager
+def daemon() -> Iterator[None]:
+    """A running daemon; stopped afterwards where it was not running before, unless the user interrupts.
+
+    Raises:
+        ValueError: when the daemon does not start.
+    """
+    from aiida.engine.daemon.client import DaemonException, get_daemon_client
+
+    client = get_daemon_client()
+    was_running = client.is_daemon_running
+    if not was_running:
+        try:
+            client.start_daemon()
+        except DaemonException as error:
+            raise ValueError(f"the daemon does not start: {error}; see `verdi daemon logshow`") from None
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise
+    except BaseException:
+        if not was_running:
+            client.stop_daemon(wait=True)
+        raise
+    if not was_running:
+        client.stop_daemon(wait=True)
+
+
+def launch(builder: ProcessBuilder, *, in_process: bool) -> int:
+    """Start a work chain; returns its PK, at once or, in process, when it is over.
+
+    Raises:
+        ValueError: when there is no daemon to submit to.
+    """
+    from aiida.common.exceptions import InvalidOperation
+    from aiida.engine import run_get_node, submit
+    from aiida.manage import get_manager
+
+    if in_process:
+        return int(run_get_node(builder)[1].pk or 0)
+    try:
+        return int(submit(builder).pk or 0)
+    except InvalidOperation as error:
+        profile = get_manager().get_profile()
+        start = f"verdi -p {profile.name} daemon start" if profile is not None else "verdi daemon start"
+        raise ValueError(f"nothing was submitted: {error} Start the daemon with `{start}`.") from None
+
+
+def watch(pk: int, out: Console, *, until_over: bool = True) -> live.Snapshot:
+    """Show a run until it is over: live on a terminal, line by line elsewhere.
+
+    Args:
+        pk: of the work chain.
+        out: where to.
+        until_over: False shows the present state and returns.
+    """
+    snapshot = live.take(pk)
+    if not until_over:
+        out.print(live.picture(snapshot))
+        return snapshot
+    if out.is_terminal:
+        from rich.live import Live
+
+        with Live(live.picture(snapshot), console=out, refresh_per_second=2) as display:
+            while not snapshot.is_over:
+                time.sleep(POLL_S)
+                snapshot = live.take(pk)
+                display.update(live.picture(snapshot))
+        return snapshot
+    shown: set[str] = set()
+    while True:
+        for line in live.lines(snapshot, is_log=True):
+            if line not in shown:
+                shown.add(line)
+                out.print(line, markup=False, highlight=False)
+        if snapshot.is_over:
+            return snapshot
+        time.sleep(POLL_S)
+        snapshot = live.take(pk)
+
+
+def conclude(snapshot: live.Snapshot, out: Console, folder: Path | None, profile: str) -> None:
+    """The final table, plots, and where to look further.
+
+    Args:
+        snapshot: of a run that is over.
+        out: where to.
+        folder: of the plots; None for no plots.
+        profile: name, for the commands.
+    """
+    if snapshot.report is not None:
+        show_report(snapshot, out)
+    if folder is not None and snapshot.iterations:
+        for path in plots.plot(snapshot, folder):
+            out.print(f"plot: {path}", markup=False, highlight=False)
+    out.print("\nTo look further:", markup=False)
+    for command in report.next_steps(snapshot, profile):
+        out.print(f"  {command}", markup=False, highlight=False, soft_wrap=True)
+
+
+def show_report(snapshot: live.Snapshot, out: Console) -> None:
+    """The table of a validation and what belongs to it.
+
+    Raises:
+        ValueError: when there is no validation.
+    """
+    out.print(report.table(snapshot))
+    for note in report.notes(snapshot):
+        out.print(note, markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,113 @@
+"""Where a potential comes from: experiment -> targets -> trajectories -> parameter sets, read from the graph."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from aiida import orm
+from aiida.common.links import LinkType
+
+from aiida_difftre.data.dataset import DatasetData
+from aiida_difftre.data.potential import PotentialData
+from aiida_difftre.data.target import TargetData
+from aiida_difftre.data.trajectory import TrajectoryEnsembleData
+
+
+@dataclass(frozen=True)
+class Generation:
+    """A parameter set and what it was made from.
+
+    Args:
+        potential: the parameter set.
+        made_by: the calculation that made it; None for one that was imported.
+        trajectories: reference trajectories, by state point.
+        targets: measurements that it was fitted to, by state point and link label.
+        dataset: first-principles labels that it was fitted to.
+    """
+
+    potential: PotentialData
+    made_by: orm.CalcJobNode | None
+    trajectories: dict[str, TrajectoryEnsembleData] = field(default_factory=dict)
+    targets: dict[str, dict[str, TargetData]] = field(default_factory=dict)
+    dataset: DatasetData | None = None
+
+
+def potential_of(node: orm.Node) -> PotentialData:
+    """The potential that a node is, or that a process returned.
+
+    Raises:
+        ValueError: for a node that has to do with none.
+    """
+    if isinstance(node, PotentialData):
+        return node
+    if isinstance(node, orm.ProcessNode) and "potential" in node.outputs:
+        return node.outputs.potential
+    raise ValueError(f"node {node.pk} ({type(node).__name__}) is no potential and returned none; give one of those")
+
+
+def generations(potential: PotentialData) -> Iterator[Generation]:
+    """The parameter sets that led to a potential, itself first, back to the one that was pretrained or imported."""
+    current: PotentialData | None = potential
+    while current is not None:
+        made_by = current.creator
+        if made_by is None:
+            yield Generation(current, None)
+            return
+        inputs = made_by.base.links.get_incoming(link_type=LinkType.INPUT_CALC).nested()
+        points = inputs.get("state_points", {})
+        yield Generation(
+            current,
+            made_by,
+            trajectories={label: point["trajectory"] for label, point in points.items()},
+            targets={label: dict(point["targets"]) for label, point in points.items()},
+            dataset=inputs.get("dataset"),
+        )
+        current = inputs.get("potential")
+
+
+def lines(potential: PotentialData) -> Iterator[str]:
+    """The lineage of a potential as indented lines, from the result back to its origin."""
+    for generation in generations(potential):
+        yield f"potential {_name(generation.potential)} ({generation.potential.base.attributes.get('architecture')})"
+        if generation.made_by is None:
+            yield "  imported"
+            continue
+        yield f"  made by {generation.made_by.process_label} {_name(generation.made_by)}"
+        for label, trajectory in generation.trajectories.items():
+            sampled = trajectory.creator
+            how = f", sampled by {sampled.process_label} {_name(sampled)}" if sampled is not None else ""
+            yield (
+                f"  trajectory {_name(trajectory)} at {label!r}: {trajectory.number_of_snapshots} snapshots at "
+                f"{trajectory.temperature:g} K{how}"
+            )
+            for node in generation.targets[label].values():
+                yield f"    {_target(node)}"
+        if generation.dataset is not None:
+            dataset = generation.dataset
+            yield f"  dataset {_name(dataset)}: {len(dataset)} configurations{_sources(dataset)}"
+
+
+def _name(node: orm.Node) -> str:
+    return f"<{node.pk}>" + (f" '{node.label}'" if node.label else "")
+
+
+def _target(node: TargetData) -> str:
+    target = node.target
+    doi = f", doi:{target.doi}" if target.doi else ""
+    return f"target {_name(node)} {target.name} ({target.role}): {target.citation}{doi}"
+
+
+def _sources(dataset: DatasetData) -> str:
+    """The calculations that labelled a dataset, counted by kind."""
+    uuids = [uuid for uuid in dataset.base.attributes.get("sources") if uuid]
+    if not uuids:
+        return ""
+    query = orm.QueryBuilder().append(
+        orm.ProcessNode, filters={"uuid": {"in": uuids}}, project="attributes.process_label"
+    )
+    kinds: dict[Any, int] = {}
+    for (kind,) in query.iterall():
+        kinds[kind] = kinds.get(kind, 0) + 1
+    return ", labelled by " + ", ".join(f"{number} {kind}" for kind, number in kinds.items()) if kinds else ""

@@ -1,0 +1,134 @@
+"""The verdict on a run: experiment, DFT, before and after refinement in one table, and where to look further."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from aiida_difftre.cli.live import Snapshot, rows
+from aiida_difftre.workchains import records
+
+MISSING = "–"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table, as text; ``within`` says whether the refined value agrees with experiment."""
+
+    name: str
+    experiment: str
+    reference: str
+    before: str
+    after: str
+    within: bool | None = None
+
+
+def table_rows(report: dict[str, Any], reference: dict[str, Any] | None) -> list[Row]:
+    """The lines of the final table.
+
+    Args:
+        report: of a validation.
+        reference: DFT itself, where it is known.
+    """
+    dft = records.static_values(reference or {})
+    found = []
+    several = len(report["state_points"]) > 1
+    for point, targets in report["state_points"].items():
+        for label, by_potential in targets.items():
+            after = rows(label, by_potential["after"])
+            before = rows(label, by_potential["before"]) if "before" in by_potential else {}
+            held_out = " (held out)" if by_potential["after"]["role"] == "held_out" else ""
+            for name, (value, error, measured, unit) in after.items():
+                found.append(
+                    Row(
+                        name=f"{name}{f' {point}' if several else ''}{held_out}" + (f" / {unit}" if unit else ""),
+                        experiment=f"{measured:g}",
+                        reference=f"{dft[name]:.1f}" if name in dft else MISSING,
+                        before=_number(*before[name][:2]) if name in before else MISSING,
+                        after=_number(value, error),
+                        within=abs(value - measured) <= 2 * error if error == error else None,
+                    )
+                )
+    return found
+
+
+def _number(value: float, error: float) -> str:
+    if error != error:  # a chi² has no error bar
+        return f"{value:.3g}"
+    digits = sum(error < limit for limit in (10, 0.05, 0.005))
+    return f"{value:.{digits}f} ± {error:.{digits}f}"
+
+
+HEADERS = ("", "experiment", "DFT as labelled", "before", "after")
+
+
+def table(snapshot: Snapshot) -> Any:
+    """The final table for a terminal.
+
+    Raises:
+        ValueError: when there is no validation yet.
+    """
+    from rich.table import Table
+
+    made = Table(title="validation in long independent runs (± one standard error)")
+    for header in HEADERS:
+        made.add_column(header, justify="right" if header else "left")
+    for row in table_rows(_report(snapshot), snapshot.reference):
+        style = {True: "green", False: "yellow", None: None}[row.within]
+        after = f"[{style}]{row.after}[/]" if style else row.after
+        made.add_row(row.name, row.experiment, row.reference, row.before, after)
+    return made
+
+
+def text_table(snapshot: Snapshot) -> list[str]:
+    """The final table as plain lines."""
+    cells = [HEADERS] + [
+        (row.name, row.experiment, row.reference, row.before, row.after)
+        for row in table_rows(_report(snapshot), snapshot.reference)
+    ]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(HEADERS))]
+    return [" | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
+
+
+def _report(snapshot: Snapshot) -> dict[str, Any]:
+    if snapshot.report is None:
+        why = snapshot.message or f"its state is {snapshot.state}"
+        raise ValueError(f"run {snapshot.pk} has no validation report: {why}")
+    return snapshot.report
+
+
+def notes(snapshot: Snapshot) -> list[str]:
+    """What the table does not say: chi², errors against DFT, static stiffness."""
+    report = _report(snapshot)
+    found = []
+    for when, chi2 in report["chi2"].items():
+        held_out = "" if chi2["held_out"] is None else f", held-out {chi2['held_out']:.3g}"
+        found.append(f"reduced chi² {when}: training {chi2['training']:.3g}{held_out}")
+    for when, errors in report["dataset"].items():
+        shown = records.shown_errors(errors)
+        described = ", ".join(f"{name} {value:.3g} {unit}" for name, (value, unit) in shown.items())
+        found.append(f"error against DFT {when}: {described}")
+    for when, values in report["static"].items():
+        described = _in_gpa(values)
+        found.append(f"static {when} (T = 0, no vibrations): {described}")
+    if snapshot.reference:
+        found.append(f"static DFT as labelled: {_in_gpa(snapshot.reference)}")
+    return found
+
+
+def _in_gpa(static: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value:.1f} GPa" for name, value in records.static_values(static).items())
+
+
+def next_steps(snapshot: Snapshot, profile: str) -> list[str]:
+    """Commands with which to look further."""
+    verdi = f"verdi -p {profile}"
+    ours = f"aiida-difftre -p {profile}"
+    return [
+        f"{verdi} process report {snapshot.pk}",
+        f"{verdi} process status {snapshot.pk}",
+        f"{verdi} node graph generate {snapshot.pk}",
+        f"{ours} lineage {snapshot.pk}",
+        f"{ours} report {snapshot.pk}",
+        f"{ours} potential export {snapshot.pk}",
+    ]

@@ -1,0 +1,284 @@
+"""What `aiida-difftre setup` does: profile, computer, codes, pseudopotentials, each made only where it is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from aiida import orm
+from aiida.common import exceptions
+from aiida.manage import get_manager
+from aiida.manage.configuration import create_profile, get_config, load_profile
+from aiida.plugins import BrokerFactory
+from aiida_pseudo.groups.family import PseudoPotentialFamily
+
+from aiida_difftre.cli.pseudopotential import PseudopotentialError, ensure_family, find_family
+from aiida_difftre.cli.quantum_espresso import (
+    PREPEND_TEXT,
+    Programs,
+    QuantumEspressoError,
+    check_scf,
+    engine_script,
+    find_programs,
+    private_programs,
+)
+
+PROFILE = "difftre"
+COMPUTER = "localhost"
+ENGINE = "difftre"
+PW = "pw"
+BROKER = "core.zeromq"
+POLL_INTERVAL = 0.5
+"""s; between looks at the processes of this machine."""
+DAEMON_TIMEOUT = 60
+"""s; stopping a daemon in the middle of an import takes longer than AiiDA's 20 s on a busy laptop."""
+
+Report = Callable[[str], None]
+
+
+class SetupError(Exception):
+    """A part of the set-up is impossible; the message says which and what to do."""
+
+
+@dataclass(frozen=True)
+class SetupResult:
+    """What is there after the set-up.
+
+    Args:
+        profile: name.
+        computer: label.
+        engine: full label of the engine's code, ``difftre@localhost``.
+        pw: full label of the code of pw.x, ``pw@localhost``.
+        pw_version: version of pw.x.
+        pseudo_family: label.
+        created: what did not exist before, in words.
+    """
+
+    profile: str
+    computer: str
+    engine: str
+    pw: str
+    pw_version: str
+    pseudo_family: str
+    created: list[str] = field(default_factory=list)
+
+
+def setup(
+    profile: str = PROFILE,
+    *,
+    elements: Sequence[str] = ("C",),
+    functional: str = "LDA",
+    pseudo_family: str | None = None,
+    pw: Path | None = None,
+    make_default: bool = False,
+    report: Report = lambda _: None,
+) -> SetupResult:
+    """Make everything that a run on this machine needs, and load the profile. Running it again changes nothing.
+
+    Args:
+        profile: AiiDA profile; made (SQLite, ZeroMQ broker, no service needed) where there is none of that name.
+        elements: chemical symbols for which pseudopotentials are needed.
+        functional: of a generated pseudopotential family.
+        pseudo_family: label of an installed family to use instead.
+        pw: path of a pw.x to use; else the one on PATH, else the one of the qepy wheel in an environment of its own.
+        make_default: make the profile the default one, which otherwise happens only where there is no default.
+        report: is told each step that takes time or makes something.
+
+    Raises:
+        SetupError: naming the part and the remedy.
+    """
+    created: list[str] = []
+
+    def made(what: str) -> None:
+        created.append(what)
+        report(f"made {what}")
+
+    ensure_profile(profile, make_default=make_default, made=made)
+    computer = ensure_computer(made)
+    try:
+        script = engine_script()
+    except FileNotFoundError as error:
+        raise SetupError(f"engine: {error}") from None
+    engine = ensure_code(computer, ENGINE, script, description="Engine of aiida-difftre.", made=made)
+    try:
+        programs = find_programs(pw, report)
+    except QuantumEspressoError as error:
+        raise SetupError(f"pw.x: {error}") from None
+    code = ensure_code(
+        computer,
+        PW,
+        programs.pw,
+        description=f"pw.x {programs.version} of Quantum ESPRESSO.",
+        plugin="quantumespresso.pw",
+        prepend_text="" if programs.private else PREPEND_TEXT,
+        made=made,
+    )
+    family = _family(programs, elements, functional, pseudo_family, made, report)
+    if created:
+        _check_pw(programs, family, elements[0])
+    return SetupResult(
+        profile=profile,
+        computer=computer.label,
+        engine=engine.full_label,
+        pw=code.full_label,
+        pw_version=programs.version,
+        pseudo_family=str(family.label),
+        created=created,
+    )
+
+
+def ensure_profile(name: str, *, make_default: bool = False, made: Report = lambda _: None) -> None:
+    """Load a profile; where it does not exist make it, as ``verdi presto`` does: SQLite and the ZeroMQ broker.
+
+    Other profiles, and which one is the default, are left alone (unless there is no default, or it is asked for).
+
+    Raises:
+        SetupError: when it can be neither made nor loaded.
+    """
+    config = get_config(create=True)
+    if name not in config.profile_names:
+        default = config.default_profile_name
+        try:
+            create_profile(
+                config,
+                name=name,
+                email=config.get_option("autofill.user.email") or "aiida@localhost",
+                storage_backend="core.sqlite_dos",
+                storage_config={},
+                broker_backend=BROKER,
+                broker_config=BrokerFactory(BROKER).get_default_config(),
+            )
+        except (ValueError, TypeError, OSError, exceptions.AiidaException) as error:
+            raise SetupError(f"profile: cannot make {name!r} in {config.dirpath}: {error}") from None
+        config.set_option("runner.poll.interval", 1, scope=name)
+        config.set_option("daemon.timeout", DAEMON_TIMEOUT, scope=name)
+        config.set_default_profile(name if make_default else default or name, overwrite=True)
+        config.store()
+        made(f"profile {name!r} (SQLite, ZeroMQ broker)")
+    elif make_default and config.default_profile_name != name:
+        config.set_default_profile(name, overwrite=True)
+        config.store()
+    _load(name)
+
+
+def _profile_name() -> str:
+    profile = get_manager().get_profile()
+    return profile.name if profile is not None else PROFILE
+
+
+def _load(name: str) -> None:
+    try:
+        load_profile(name, allow_switch=True)
+        get_manager().get_profile_storage()
+    except (exceptions.AiidaException, OSError) as error:
+        raise SetupError(
+            f"profile: {name!r} exists but cannot be used: {error}; `verdi -p {name} status` says more, "
+            "--profile takes another name"
+        ) from None
+
+
+def ensure_computer(made: Report = lambda _: None) -> orm.Computer:
+    """This machine as a computer: an existing one of the label ``localhost`` is taken as it is.
+
+    Raises:
+        SetupError: when the existing one cannot run jobs here.
+    """
+    try:
+        computer = orm.load_computer(COMPUTER)
+    except exceptions.NotExistent:
+        workdir = Path(get_config().dirpath) / "scratch" / _profile_name()
+        computer = orm.Computer(
+            label=COMPUTER,
+            hostname="localhost",
+            description="This machine.",
+            transport_type="core.local",
+            scheduler_type="core.direct",
+            workdir=str(workdir),
+        ).store()
+        computer.set_default_mpiprocs_per_machine(1)
+        computer.set_minimum_job_poll_interval(POLL_INTERVAL)
+        made(f"computer {COMPUTER!r} (jobs run in {workdir})")
+    if computer.transport_type != "core.local":
+        raise SetupError(
+            f"computer: {COMPUTER!r} of this profile is reached by {computer.transport_type}, not core.local; relabel "
+            f"it (`verdi computer relabel {COMPUTER} OTHER`) or use another profile (--profile)"
+        )
+    if not computer.is_configured:
+        computer.configure(safe_interval=0)
+    return computer
+
+
+def ensure_code(
+    computer: orm.Computer,
+    label: str,
+    executable: Path,
+    *,
+    description: str,
+    plugin: str | None = None,
+    prepend_text: str = "",
+    made: Report = lambda _: None,
+) -> orm.InstalledCode:
+    """A code for the executable; an existing one of that label is taken, unless it names another executable.
+
+    Stored codes cannot change; one that names another executable keeps its jobs and gets another label.
+
+    Args:
+        computer: where it runs.
+        label: such as ``pw``.
+        executable: absolute path.
+        description: of the code.
+        plugin: default CalcJob plugin.
+        prepend_text: shell lines before it.
+        made: is told what was made.
+    """
+    try:
+        existing = orm.load_code(f"{label}@{computer.label}")
+    except exceptions.NotExistent:
+        pass
+    else:
+        if isinstance(existing, orm.InstalledCode) and Path(str(existing.filepath_executable)) == executable:
+            return existing
+        existing.label = f"{label}-{existing.pk}"
+        made(f"the label {existing.full_label!r} for the code {label!r} of before, which runs another program")
+    code = orm.InstalledCode(
+        label=label,
+        computer=computer,
+        filepath_executable=str(executable),
+        default_calc_job_plugin=plugin,
+        description=description,
+        prepend_text=prepend_text,
+    )
+    code.store()
+    made(f"code {code.full_label!r} ({executable})")
+    return code
+
+
+def _family(
+    programs: Programs,
+    elements: Sequence[str],
+    functional: str,
+    label: str | None,
+    made: Report,
+    report: Report,
+) -> PseudoPotentialFamily:
+    before = orm.QueryBuilder().append(orm.Group).count()
+    try:
+        ld1 = programs.ld1
+        if ld1 is None and label is None and find_family(elements, functional) is None:
+            ld1 = private_programs(report).ld1  # a pw.x on PATH often comes without its ld1.x
+        family = ensure_family(elements, functional, label=label, ld1=ld1, report=report)
+    except (PseudopotentialError, QuantumEspressoError) as error:
+        raise SetupError(f"pseudopotentials: {error}") from None
+    if orm.QueryBuilder().append(orm.Group).count() > before:
+        made(f"pseudopotential family {family.label!r}")
+    return family
+
+
+def _check_pw(programs: Programs, family: PseudoPotentialFamily, element: str) -> None:
+    """A real calculation, of one atom."""
+    with family.get_pseudo(element).as_path() as path:
+        try:
+            check_scf(programs.pw, path, element)
+        except QuantumEspressoError as error:
+            raise SetupError(f"pw.x: {error}") from None

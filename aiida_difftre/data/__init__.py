@@ -1,0 +1,1 @@
+"""Data nodes: potentials, datasets, trajectories and experimental targets."""

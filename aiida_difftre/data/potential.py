@@ -1,0 +1,120 @@
+"""An interatomic potential as a node: one safetensors file, what it is as queryable attributes."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import shutil
+import tempfile
+from pathlib import Path
+from typing import IO, Any
+
+from aiida import orm
+from aiida.common import exceptions
+from numpy.typing import NDArray
+
+from aiida_difftre.engine.errors import EngineError
+from aiida_difftre.engine.files import read_potential
+from aiida_difftre.engine.jobs import POTENTIAL_IN, PotentialSpec, validate
+
+
+class PotentialData(orm.SinglefileData):
+    """Parameters and description of a potential; see ``aiida_difftre.engine.files`` for the format.
+
+    Attributes to query: ``architecture`` (the terms joined by ``+``), ``architectures``, ``species``, ``cutoff`` (Å),
+    ``number_of_parameters``, ``digest`` (SHA-256 of the file) and ``spec`` (architectures with hyperparameters).
+
+    Args:
+        file: path of a potential, or a stream of its content; refused where it is corrupt or not finite.
+        filename: accepted for compatibility with its base class; the file is always kept under one name.
+    """
+
+    DEFAULT_FILENAME = POTENTIAL_IN
+
+    @classmethod
+    def from_file(cls, path: str | Path, **kwargs: Any) -> PotentialData:
+        """Make an (unstored) node from a potential's file.
+
+        Args:
+            path: of a ``.safetensors`` file that the engine wrote; may be relative.
+            **kwargs: label, description and the like.
+
+        Raises:
+            ValueError: naming the file and what is wrong with it.
+        """
+        return cls(Path(path).resolve(), **kwargs)
+
+    def set_file(self, file: str | Path | IO, filename: str | Path | None = None) -> None:
+        """Check the potential, then keep its file and fill the attributes.
+
+        Raises:
+            ValueError: for a file that is missing, is not a potential, or holds numbers that are not finite.
+        """
+        content = Path(file).read_bytes() if isinstance(file, str | Path) and Path(file).is_file() else None
+        if content is None and isinstance(file, str | Path):
+            raise ValueError(f"there is no potential file {str(file)!r}")
+        if content is None:
+            content = file.read()  # type: ignore[union-attr]
+        if not isinstance(content, bytes):
+            raise ValueError("a potential is a binary file; open it with mode 'rb'")
+        name = str(file) if isinstance(file, str | Path) else POTENTIAL_IN
+        spec, number = _read(content, name)
+        super().set_file(io.BytesIO(content), POTENTIAL_IN)
+        self.base.attributes.set_many(
+            {
+                "architecture": "+".join(term.architecture for term in spec.terms),
+                "architectures": [term.architecture for term in spec.terms],
+                "species": spec.species,
+                "cutoff": spec.cutoff,
+                "number_of_parameters": number,
+                "digest": hashlib.sha256(content).hexdigest(),
+                "spec": spec.model_dump(mode="json"),
+            }
+        )
+
+    def _validate(self) -> bool:
+        super()._validate()
+        if not self.base.attributes.get("spec", None):
+            raise exceptions.ValidationError("a PotentialData is made from a file: PotentialData.from_file(path)")
+        return True
+
+    @property
+    def spec(self) -> PotentialSpec:
+        """Everything about the potential but its parameters."""
+        return validate(PotentialSpec, self.base.attributes.get("spec"))
+
+    @property
+    def species(self) -> list[str]:
+        """Chemical symbols that the potential knows."""
+        return list(self.base.attributes.get("species"))
+
+    @property
+    def cutoff(self) -> float:
+        """The largest cutoff of its terms, Å."""
+        return self.base.attributes.get("cutoff")
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the file."""
+        return self.base.attributes.get("digest")
+
+    def get_parameters(self) -> dict[str, NDArray[Any]]:
+        """The parameters, by their path in the parameter tree."""
+        with self.as_path() as path:
+            return read_potential(path)[1]
+
+    def to_file(self, path: str | Path) -> None:
+        """Write the potential to ``path``, for the engine or for another program."""
+        with self.open(mode="rb") as source, Path(path).open("wb") as target:
+            shutil.copyfileobj(source, target)
+
+
+def _read(content: bytes, name: str) -> tuple[PotentialSpec, int]:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, Path(name).name)
+        path.write_bytes(content)
+        try:
+            spec, parameters = read_potential(path)
+        except EngineError as error:
+            raise ValueError(f"cannot use {name!r} as a potential: {error.message}") from None
+    return spec, sum(array.size for array in parameters.values())

@@ -1,0 +1,64 @@
+"""An experimental target as a node: observable, values, errors, conditions and citation, checked on construction."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from aiida import orm
+from aiida.common import exceptions
+
+from aiida_difftre.engine.jobs import validate
+from aiida_difftre.engine.targets import Target
+
+
+class TargetData(orm.Data):
+    """A measured observable; its attributes are the fields of ``aiida_difftre.engine.targets.Target``.
+
+    Args:
+        target: a target, or a dictionary of its fields.
+        **kwargs: label, description and the like.
+
+    Raises:
+        ValueError: naming the offending value, such as an error that is not positive or an unknown observable.
+    """
+
+    def __init__(self, target: Target | dict[str, Any] | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if target is not None:
+            content = target if isinstance(target, Target) else validate(Target, target)
+            self.base.attributes.set_many(content.model_dump(mode="json"))
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any], **kwargs: Any) -> TargetData:
+        """Make an (unstored) node from the fields of a target."""
+        return cls(content, **kwargs)
+
+    @classmethod
+    def from_yaml(cls, path: str | Path, **kwargs: Any) -> TargetData:
+        """Make an (unstored) node from a YAML (or JSON) file that holds the fields of one target.
+
+        Raises:
+            ValueError: naming the file, and the offending value.
+        """
+        try:
+            content = yaml.safe_load(Path(path).read_text())
+            if not isinstance(content, dict):
+                raise ValueError(f"expected the fields of a target, found {type(content).__name__}")
+            return cls(content, **kwargs)
+        except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError) as error:
+            raise ValueError(f"{str(path)!r} is no target: {error}") from None
+
+    @property
+    def target(self) -> Target:
+        """The target, with its methods."""
+        return validate(Target, self.base.attributes.all)
+
+    def _validate(self) -> bool:
+        super()._validate()
+        try:
+            validate(Target, self.base.attributes.all)
+        except ValueError as error:
+            raise exceptions.ValidationError(f"not a target: {error}") from None
+        return True

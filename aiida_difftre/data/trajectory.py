@@ -1,0 +1,129 @@
+"""Snapshots of several walkers at one state point as a node: the arrays of the engine's trajectory, kept once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from aiida import orm
+from aiida.common import exceptions
+from ase import Atoms
+
+from aiida_difftre.engine.errors import EngineError
+from aiida_difftre.engine.files import TRAJECTORY_ARRAYS, Trajectory, read_trajectory, write_trajectory
+
+FS_PER_PS = 1000.0
+
+
+class TrajectoryEnsembleData(orm.ArrayData):
+    """The arrays of ``aiida_difftre.engine.files.Trajectory`` under the same names, positions in float32.
+
+    Attributes to query: ``species`` (sorted, distinct), ``temperature`` (K), ``number_of_walkers``,
+    ``number_of_snapshots``, ``number_of_atoms``.
+    """
+
+    @classmethod
+    def from_trajectory(cls, trajectory: Trajectory, **kwargs: Any) -> TrajectoryEnsembleData:
+        """Make an (unstored) node from a trajectory in memory."""
+        node = cls(**kwargs)
+        for name in TRAJECTORY_ARRAYS:
+            node.set_array(name, np.asarray(getattr(trajectory, name)))
+        node.set_array("species", np.array(trajectory.species, dtype=np.str_))
+        node.base.attributes.set_many(
+            {
+                "species": sorted(set(trajectory.species)),
+                "temperature": float(trajectory.temperature),
+                "number_of_walkers": len(trajectory.last_positions),
+                "number_of_snapshots": len(trajectory.positions),
+                "number_of_atoms": len(trajectory.species),
+            }
+        )
+        return node
+
+    @classmethod
+    def from_file(cls, path: str | Path, **kwargs: Any) -> TrajectoryEnsembleData:
+        """Make an (unstored) node from the engine's ``trajectory.npz``.
+
+        Raises:
+            ValueError: naming the file and what is wrong with it.
+        """
+        try:
+            return cls.from_trajectory(read_trajectory(Path(path)), **kwargs)
+        except EngineError as error:
+            raise ValueError(error.message) from None
+
+    def get_trajectory(self) -> Trajectory:
+        """The trajectory in memory."""
+        return Trajectory(
+            species=tuple(str(symbol) for symbol in self.get_array("species")),
+            temperature=self.temperature,
+            **{name: self.get_array(name) for name in TRAJECTORY_ARRAYS},
+        )
+
+    def to_file(self, path: str | Path) -> None:
+        """Write the ``.npz`` file that the engine reads."""
+        write_trajectory(Path(path), self.get_trajectory())
+
+    @property
+    def temperature(self) -> float:
+        """Temperature of the thermostat, K."""
+        return self.base.attributes.get("temperature")
+
+    @property
+    def species(self) -> list[str]:
+        """Chemical symbols in the trajectory, sorted."""
+        return list(self.base.attributes.get("species"))
+
+    @property
+    def number_of_snapshots(self) -> int:
+        """Snapshots of all walkers together."""
+        return self.base.attributes.get("number_of_snapshots")
+
+    def get_ase(self, index: int = -1) -> Atoms:
+        """A snapshot as ase structure, wrapped into the cell.
+
+        Args:
+            index: of the snapshot; negative numbers count from the end.
+        """
+        atoms = Atoms(
+            [str(symbol) for symbol in self.get_array("species")],
+            cell=self.get_array("cell"),
+            scaled_positions=np.asarray(self.get_array("positions")[index], dtype=float),
+            pbc=True,
+        )
+        atoms.wrap()
+        return atoms
+
+    def to_trajectory_data(self, walker: int = 0) -> orm.TrajectoryData:
+        """One walker as AiiDA's own trajectory (unstored), for tools that read it; larger and slower than this node.
+
+        Args:
+            walker: its index.
+
+        Raises:
+            ValueError: for a walker that does not exist.
+        """
+        chosen = np.flatnonzero(self.get_array("walkers") == walker)
+        if not len(chosen):
+            last = self.base.attributes.get("number_of_walkers") - 1
+            raise ValueError(f"there is no walker {walker!r} with snapshots; walkers are numbered from 0 to {last}")
+        cell = np.asarray(self.get_array("cell"), dtype=float)
+        trajectory = orm.TrajectoryData()
+        trajectory.set_trajectory(
+            symbols=[str(symbol) for symbol in self.get_array("species")],
+            positions=np.asarray(self.get_array("positions")[chosen], dtype=float) @ cell,
+            stepids=chosen.astype(int),
+            cells=np.broadcast_to(cell, (len(chosen), 3, 3)).copy(),
+            times=self.get_array("times")[chosen] / FS_PER_PS,
+            pbc=(True, True, True),
+        )
+        return trajectory
+
+    def _validate(self) -> bool:
+        missing = {*TRAJECTORY_ARRAYS, "species"} - set(self.get_arraynames())
+        if missing:
+            raise exceptions.ValidationError(
+                f"the trajectory lacks {', '.join(sorted(missing))}; make it with {type(self).__name__}.from_file"
+            )
+        return super()._validate()

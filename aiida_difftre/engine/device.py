@@ -1,0 +1,126 @@
+"""The machine under the engine: JAX's configuration, the accelerator check and the start-up self-check."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import os
+import platform
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import aiida_difftre
+from aiida_difftre.engine.errors import EngineError, ExitStatus
+from aiida_difftre.engine.jobs import Machine
+
+if TYPE_CHECKING:
+    from jax.sharding import Mesh
+
+SELF_CHECK_TOLERANCE = {"float32": 2e-5, "float64": 1e-10}
+"""Relative difference of compiled and uncompiled energies; the known miscompilation is 2e-4 and larger."""
+
+
+def cache_folder(machine: Machine) -> Path:
+    """Folder of the persistent compilation cache."""
+    default = os.environ.get("DIFFTRE_CACHE") or Path.home() / ".cache" / "difftre"
+    return Path(machine.compilation_cache or default)
+
+
+def configure(machine: Machine) -> None:
+    """Set JAX up for this process; call it before the first array is made.
+
+    64-bit types are on (energies that enter weights are float64); each CPU device runs one thread, and walkers and
+    batches are spread over devices; compiled programs persist between jobs.
+
+    Raises:
+        EngineError: with status NO_ACCELERATOR, when the job asks for a GPU and JAX sees none.
+    """
+    threads = machine.threads or len(os.sched_getaffinity(0))
+    flags = [os.environ.get("XLA_FLAGS", "")]
+    if "host_platform_device_count" not in flags[0]:
+        flags.append(f"--xla_force_host_platform_device_count={threads}")
+        flags.append("--xla_cpu_multi_thread_eigen=false")
+    os.environ["XLA_FLAGS"] = " ".join(flags).strip()
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    # XLA logs an error for each cached program whose tuning hints (prefer-no-gather) are no CPU features: harmless.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    logging.getLogger("jax._src.xla_bridge").setLevel(logging.ERROR)
+
+    import jax
+
+    jax.config.update("jax_enable_x64", True)
+    cache = cache_folder(machine)
+    cache.mkdir(parents=True, exist_ok=True)
+    jax.config.update("jax_compilation_cache_dir", str(cache))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    if machine.platform == "cpu":
+        jax.config.update("jax_platforms", "cpu")
+    found = jax.default_backend()
+    if machine.platform == "gpu" and found != "gpu":
+        raise EngineError(
+            ExitStatus.NO_ACCELERATOR,
+            f"the job asks for a GPU, but JAX {jax.__version__} found {found!r} only; install jax[cuda12] on the "
+            "compute node and request a GPU from the scheduler, or set machine.platform to cpu",
+        )
+
+
+def mesh() -> Mesh:
+    """All devices of the process along one axis, ``device``; walkers and batches of snapshots are spread over it."""
+    import jax
+
+    return jax.make_mesh((jax.device_count(),), ("device",), axis_types=(jax.sharding.AxisType.Auto,))
+
+
+def description(machine: Machine) -> dict[str, Any]:
+    """Versions and device, for ``results.json``."""
+    import jax
+
+    return {
+        "version": aiida_difftre.__version__,
+        "jax": jax.__version__,
+        "jaxlib": importlib.metadata.version("jaxlib"),
+        "platform": jax.default_backend(),
+        "device": jax.devices()[0].device_kind,
+        "devices": jax.device_count(),
+        "host": platform.machine(),
+        "python": platform.python_version(),
+        "precision": machine.precision,
+    }
+
+
+def self_check(potential: Any, parameters: Any, environment: Any, precision: str) -> float:
+    """Compare the compiled energy of a configuration with an uncompiled evaluation.
+
+    jaxlib 0.10.2 on CPU compiled neighbour-list energies to wrong values without an error; forces were right, so that
+    only such a check sees it.
+
+    Returns:
+        The relative difference.
+
+    Raises:
+        EngineError: with status SELF_CHECK_FAILED, or NOT_FINITE where the uncompiled energy is not.
+    """
+    import jax
+    import numpy as np
+
+    # Without the atomic reference energies, whose size would hide a wrong interaction.
+    parameters = {**parameters, "atomic_energies": 0 * parameters["atomic_energies"]}
+    compiled = np.asarray(jax.jit(potential.energies)(parameters, environment), np.float64)
+    with jax.disable_jit():
+        reference = np.asarray(potential.energies(parameters, environment), np.float64)
+    if not np.isfinite(reference).all():
+        raise EngineError(
+            ExitStatus.NOT_FINITE,
+            f"the energy of atom {int(np.argmin(np.isfinite(reference)))} of the first configuration is not finite; "
+            "check the structure and the parameters of the potential",
+        )
+    difference = float(abs(compiled.sum() - reference.sum()) / max(abs(reference).sum(), 1e-6))
+    if not difference <= SELF_CHECK_TOLERANCE[precision]:
+        raise EngineError(
+            ExitStatus.SELF_CHECK_FAILED,
+            f"the compiled energy differs from the uncompiled one by {difference:.1e} (relative): this build of JAX "
+            f"({jax.__version__}, {jax.default_backend()}) miscompiles; install another version (not jaxlib 0.10.2)",
+            {"relative_difference": difference},
+        )
+    return difference

@@ -1,0 +1,52 @@
+"""Failures with names: what stops an engine job, and the exit status that tells the AiiDA side."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import Any
+
+
+class ExitStatus(IntEnum):
+    """Exit status of a job, the same number in the engine's ``error.json`` and in the exit codes of the CalcJobs.
+
+    34x: incomplete; 35x: the machine; 31x: unreadable input; 4xx: physics.
+    """
+
+    INVALID_INPUT = 310
+    """The job file or a file beside it is invalid; the message names the value and the remedy."""
+    CORRUPT_FILE = 311
+    """A potential, trajectory or checkpoint cannot be read."""
+    WALLTIME = 340
+    """Stopped before the walltime; a checkpoint was written."""
+    INTERRUPTED = 341
+    """SIGTERM or SIGINT; a checkpoint was written."""
+    NO_ACCELERATOR = 350
+    """The job asks for a GPU and JAX does not see one."""
+    SELF_CHECK_FAILED = 351
+    """The compiled energy differs from the uncompiled one: this JAX miscompiles on this machine."""
+    OUT_OF_MEMORY = 352
+    """The device ran out of memory."""
+    NOT_FINITE = 410
+    """An energy, force or gradient is not finite."""
+    ATOMS_TOO_CLOSE = 411
+    """Two atoms are closer than the limit."""
+    TEMPERATURE_OUT_OF_BOUNDS = 412
+    """The instantaneous temperature left its bounds."""
+    TOO_FEW_EFFECTIVE_SAMPLES = 420
+    """No step, however small, keeps enough effective samples."""
+
+
+class EngineError(Exception):
+    """A failure that the engine explains.
+
+    Args:
+        status: what happened.
+        message: names the offending value and the remedy.
+        diagnostics: numbers for ``error.json``; JSON-serialisable.
+    """
+
+    def __init__(self, status: ExitStatus, message: str, diagnostics: dict[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.diagnostics = diagnostics or {}

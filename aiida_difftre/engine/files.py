@@ -1,0 +1,180 @@
+"""Files of the contract: potentials, trajectories, checkpoints, results. Never pickle. Free of JAX."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from aiida_difftre.engine.errors import EngineError, ExitStatus
+from aiida_difftre.engine.jobs import PotentialSpec, validate
+
+FORMAT_VERSION = "1"
+POTENTIAL_FORMAT = "difftre-potential"
+Arrays = dict[str, NDArray[Any]]
+
+
+def write_atomically(path: Path, content: bytes | str) -> None:
+    """Write to a temporary file beside ``path``, then rename: readers see the old content or the new, never a part."""
+    data = content.encode() if isinstance(content, str) else content
+    temporary = path.with_name(path.name + ".part")
+    with temporary.open("wb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
+    temporary.replace(path)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON atomically; numbers that are not finite are refused, since JSON has none."""
+    write_atomically(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+
+def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str] | None = None) -> None:
+    """Write named arrays as one ``.safetensors`` file, atomically."""
+    contiguous = {name: np.asarray(array, order="C") for name, array in arrays.items()}
+    write_atomically(path, save(contiguous, metadata={"format_version": FORMAT_VERSION, **(metadata or {})}))
+
+
+def read_arrays(path: Path) -> tuple[Arrays, dict[str, str]]:
+    """Read a ``.safetensors`` file: arrays and metadata.
+
+    Raises:
+        EngineError: with status CORRUPT_FILE.
+    """
+    try:
+        with safe_open(path, framework="numpy") as stream:
+            return {name: stream.get_tensor(name) for name in stream.keys()}, dict(stream.metadata() or {})  # noqa: SIM118 (not a dict)
+    except (SafetensorError, OSError) as error:
+        raise EngineError(ExitStatus.CORRUPT_FILE, f"{path.name} is not a readable safetensors file: {error}") from None
+
+
+def write_potential(path: Path, spec: PotentialSpec, parameters: Mapping[str, NDArray[Any]]) -> None:
+    """Write a potential: parameters by their path in the parameter tree, the spec as metadata."""
+    metadata = {"format": POTENTIAL_FORMAT, "potential": spec.model_dump_json(), "units": "angstrom, eV, amu"}
+    write_arrays(path, parameters, metadata)
+
+
+def read_potential_spec(path: Path) -> tuple[PotentialSpec, int]:
+    """Read what a potential is without its parameters, and their number.
+
+    Raises:
+        EngineError: with status CORRUPT_FILE, for anything that is not a potential.
+    """
+    arrays, metadata = read_arrays(path)
+    return _spec(path, metadata), sum(array.size for array in arrays.values())
+
+
+def read_potential(path: Path) -> tuple[PotentialSpec, Arrays]:
+    """Read a potential: its spec, and its parameters by path.
+
+    Raises:
+        EngineError: with status CORRUPT_FILE, for anything that is not a potential or holds numbers that are not
+        finite.
+    """
+    arrays, metadata = read_arrays(path)
+    spec = _spec(path, metadata)
+    for name, array in arrays.items():
+        if not np.isfinite(array).all():
+            raise EngineError(ExitStatus.CORRUPT_FILE, f"parameter {name!r} in {path.name} is not finite")
+    return spec, arrays
+
+
+def _spec(path: Path, metadata: dict[str, str]) -> PotentialSpec:
+    if metadata.get("format") != POTENTIAL_FORMAT:
+        raise EngineError(
+            ExitStatus.CORRUPT_FILE, f"{path.name} is no potential: its format is {metadata.get('format')!r}"
+        )
+    try:
+        return validate(PotentialSpec, json.loads(metadata["potential"]))
+    except (KeyError, ValueError) as error:
+        raise EngineError(ExitStatus.CORRUPT_FILE, f"{path.name} describes no potential: {error}") from None
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """Snapshots of several walkers at one state point.
+
+    Args:
+        positions: (snapshots, atoms, 3), fractional, unwrapped, float32.
+        cell: (3, 3), rows are the lattice vectors, Å, float64.
+        species: chemical symbols, one per atom.
+        energies: (snapshots,), potential energy with the sampling potential, of the positions as stored, eV, float64.
+        walkers: (snapshots,), index of the walker.
+        times: (snapshots,), fs since the end of equilibration.
+        temperatures: (snapshots,), instantaneous, K.
+        last_positions: (walkers, atoms, 3), fractional, float64.
+        last_velocities: (walkers, atoms, 3), Å/fs.
+        temperature: of the thermostat, K.
+    """
+
+    positions: NDArray[np.float32]
+    cell: NDArray[np.float64]
+    species: tuple[str, ...]
+    energies: NDArray[np.float64]
+    walkers: NDArray[np.int32]
+    times: NDArray[np.float64]
+    temperatures: NDArray[np.float64]
+    last_positions: NDArray[np.float64]
+    last_velocities: NDArray[np.float64]
+    temperature: float
+
+
+TRAJECTORY_ARRAYS = (
+    "positions",
+    "cell",
+    "energies",
+    "walkers",
+    "times",
+    "temperatures",
+    "last_positions",
+    "last_velocities",
+)
+
+
+def write_trajectory(path: Path, trajectory: Trajectory) -> None:
+    """Write a trajectory as ``.npz``, atomically: the arrays of :class:`Trajectory`, species as fixed-width unicode."""
+    temporary = path.with_name(path.name + ".part")
+    arrays = {name: getattr(trajectory, name) for name in TRAJECTORY_ARRAYS}
+    with temporary.open("wb") as stream:
+        np.savez(
+            stream,
+            allow_pickle=False,
+            species=np.array(trajectory.species, dtype=np.str_),
+            temperature=np.float64(trajectory.temperature),
+            **arrays,
+        )
+    temporary.replace(path)
+
+
+def read_trajectory(path: Path) -> Trajectory:
+    """Read a trajectory.
+
+    Raises:
+        EngineError: with status CORRUPT_FILE, for anything that is not a trajectory.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return Trajectory(
+                species=tuple(str(symbol) for symbol in archive["species"]),
+                temperature=float(archive["temperature"]),
+                **{name: archive[name] for name in TRAJECTORY_ARRAYS},
+            )
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        raise EngineError(ExitStatus.CORRUPT_FILE, f"{path.name} is not a readable trajectory: {error}") from None

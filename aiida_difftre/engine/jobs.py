@@ -1,0 +1,510 @@
+"""The file contract: one JSON file describes a job, checked by these models; unknown keys are errors. Free of JAX.
+
+A job runs in a folder of its own: ``difftre KIND job.json`` reads ``job.json`` and the binary files that it names
+(plain file names beside it), and writes the files named below. ``results.json`` is written last and atomically: a job
+without it did not finish. A failure that the engine can explain writes ``error.json`` instead. ``progress.jsonl``
+grows while it runs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path, PurePath
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
+
+from aiida_difftre.engine.errors import EngineError, ExitStatus
+from aiida_difftre.engine.targets import ObservableRequest, Strict, Target
+
+SCHEMA_VERSION = 1
+
+JOB = "job.json"
+RESULTS = "results.json"
+ERROR = "error.json"
+PROGRESS = "progress.jsonl"
+CHECKPOINT = "checkpoint.safetensors"
+TRAJECTORY = "trajectory.npz"
+PREDICTIONS = "predictions.npz"
+POTENTIAL_IN = "potential.safetensors"
+POTENTIAL_OUT = "potential_out.safetensors"
+OPTIMIZER_IN = "optimizer.safetensors"
+OPTIMIZER_OUT = "optimizer_out.safetensors"
+DATASET = "dataset.extxyz"
+STRUCTURE = "structure.extxyz"
+
+
+def _plain_file_name(name: str) -> str:
+    if PurePath(name).name != name or name in {"", ".", ".."} or "\\" in name:
+        raise ValueError(f"{name!r} is not a plain file name; files lie beside the job file")
+    return name
+
+
+FileName = Annotated[str, AfterValidator(_plain_file_name)]
+
+LONGEST_CUTOFF = 20.0
+"""Å. A neighbour list holds every neighbour of every snapshot in memory; diamond has some 6000 within this distance."""
+
+
+class TermSpec(Strict):
+    """One term of a potential that is a sum of terms.
+
+    Args:
+        architecture: registry name.
+        cutoff: Å; at most ``LONGEST_CUTOFF``.
+        hyperparameters: of the architecture; checked by it.
+        trainable: whether its parameters change in pretraining and refinement.
+    """
+
+    architecture: str
+    cutoff: float = Field(gt=0)
+    hyperparameters: dict[str, Any] = Field(default_factory=dict)
+    trainable: bool = True
+
+    @field_validator("cutoff")
+    @classmethod
+    def _listable(cls, cutoff: float) -> float:
+        if cutoff > LONGEST_CUTOFF:
+            raise ValueError(
+                f"the neighbour list allows a cutoff of at most {LONGEST_CUTOFF:g} Å, not {cutoff:g} Å; potentials of "
+                "this package are short-ranged, some 3 to 8 Å are usual"
+            )
+        return cutoff
+
+
+class PotentialSpec(Strict):
+    """Everything about a potential but its parameters.
+
+    Args:
+        species: chemical symbols, without repetition.
+        terms: the energy is their sum.
+    """
+
+    species: list[str] = Field(min_length=1)
+    terms: list[TermSpec] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _distinct(self) -> PotentialSpec:
+        if len(set(self.species)) != len(self.species):
+            raise ValueError(f"species {self.species} repeat")
+        return self
+
+    @property
+    def cutoff(self) -> float:
+        """The largest cutoff of the terms, in Å."""
+        return max(term.cutoff for term in self.terms)
+
+
+class Machine(Strict):
+    """How a job uses the machine.
+
+    Args:
+        platform: ``auto`` takes what JAX finds; ``gpu`` refuses to run without one.
+        precision: of forces and of gradients; energies that enter weights are always float64.
+        threads: CPU devices over which walkers and batches are spread; 0 takes all cores that the process may use.
+        batch_size: snapshots per device and batch; 0 lets the engine choose.
+        walltime_s: stop, with a checkpoint, when this much time has passed; None for no limit.
+        compilation_cache: folder of JAX's persistent compilation cache; None takes ``$DIFFTRE_CACHE`` or
+            ``~/.cache/difftre``.
+    """
+
+    platform: Literal["auto", "cpu", "gpu"] = "auto"
+    precision: Literal["float32", "float64"] = "float32"
+    threads: int = Field(default=0, ge=0)
+    batch_size: int = Field(default=0, ge=0)
+    walltime_s: float | None = Field(default=None, gt=0)
+    compilation_cache: str | None = None
+
+
+class Job(Strict):
+    """What every job has.
+
+    Args:
+        schema_version: of the file contract.
+        seed: of the pseudo-random numbers.
+        machine: how to run.
+    """
+
+    schema_version: Literal[1] = 1
+    seed: int = 0
+    machine: Machine = Field(default_factory=Machine)
+
+
+class OptimizerSpec(Strict):
+    """An optax optimizer.
+
+    Args:
+        name: attribute of optax, such as ``adam``.
+        options: its keyword arguments, but for the learning rate.
+        learning_rate: at step 0.
+        final_learning_rate_fraction: learning rate at the last step over that at step 0 (cosine in pretraining,
+            exponential in refinement).
+        decay_steps: steps over which it falls; 0 for a constant learning rate (pretraining takes its number of steps).
+        clip_norm: global norm to which gradients are clipped; None for none.
+    """
+
+    name: str = "adam"
+    options: dict[str, Any] = Field(default_factory=dict)
+    learning_rate: float = Field(default=5e-3, gt=0)
+    final_learning_rate_fraction: float = Field(default=0.01, gt=0, le=1)
+    decay_steps: int = Field(default=0, ge=0)
+    clip_norm: float | None = Field(default=None, gt=0)
+
+
+class DatasetWeights(Strict):
+    """Weights of energy (per atom, eV), force (eV/Å) and stress (eV/Å³) mean squared errors in a matching loss."""
+
+    energy: float = Field(default=100.0, ge=0)
+    force: float = Field(default=1.0, ge=0)
+    stress: float = Field(default=1e4, ge=0)
+
+
+class PretrainJob(Job):
+    """Match energies, forces and stresses of a dataset.
+
+    Args:
+        potential: the potential to make; or
+        initial_potential: file of a potential to continue from.
+        dataset: extended XYZ with energy, forces and (optional) stress.
+        atomic_energies: reference energy of each species in eV; None fits them to the dataset.
+        weights: of the loss.
+        validation_fraction: fraction of configurations held out.
+        optimizer: optax optimizer.
+        steps: optimizer steps.
+        batch_configurations: configurations per step.
+        evaluate_every: steps between validations.
+        patience: validations without improvement before stopping; the best parameters are kept.
+
+    Writes: ``potential_out.safetensors``, ``results.json`` (errors in meV/atom, meV/Å, GPa on both parts; history).
+    """
+
+    kind: Literal["pretrain"] = "pretrain"
+    potential: PotentialSpec | None = None
+    initial_potential: FileName | None = None
+    dataset: FileName = DATASET
+    atomic_energies: dict[str, float] | None = None
+    weights: DatasetWeights = Field(default_factory=DatasetWeights)
+    validation_fraction: float = Field(default=0.1, ge=0, lt=1)
+    optimizer: OptimizerSpec = Field(default_factory=OptimizerSpec)
+    steps: int = Field(default=4000, ge=1)
+    batch_configurations: int = Field(default=10, ge=1)
+    evaluate_every: int = Field(default=100, ge=1)
+    patience: int = Field(default=20, ge=1)
+
+    @model_validator(mode="after")
+    def _one_start(self) -> PretrainJob:
+        if (self.potential is None) == (self.initial_potential is None):
+            raise ValueError("give either potential (to make one) or initial_potential (to continue from one)")
+        return self
+
+
+class LangevinSpec(Strict):
+    """Langevin thermostat (BAOAB); friction in 1/ps."""
+
+    name: Literal["langevin"] = "langevin"
+    friction_per_ps: float = Field(default=10.0, gt=0)
+
+
+class NoseHooverSpec(Strict):
+    """Nose-Hoover chain; relaxation time in fs."""
+
+    name: Literal["nose_hoover"] = "nose_hoover"
+    time_constant_fs: float = Field(default=50.0, gt=0)
+    chain_length: int = Field(default=5, ge=1)
+
+
+class SamplingSettings(Strict):
+    """Molecular dynamics of several independent walkers.
+
+    Args:
+        thermostat: NVT thermostat.
+        walkers: independent walkers, batched in one program.
+        timestep_fs: fs.
+        equilibration_fs: discarded time of each walker, fs.
+        production_fs: sampled time of each walker, fs.
+        stride_fs: time between snapshots, fs.
+        skin: of the neighbour list, Å.
+        min_distance: two atoms closer than this stop the run, Å.
+        max_temperature_ratio: an instantaneous temperature of a walker above this multiple of the target stops the run.
+        checkpoint_interval_s: time between checkpoints, s.
+    """
+
+    thermostat: LangevinSpec | NoseHooverSpec = Field(default_factory=LangevinSpec, discriminator="name")
+    walkers: int = Field(default=8, ge=1)
+    timestep_fs: float = Field(default=1.0, gt=0, le=10)
+    equilibration_fs: float = Field(default=500.0, ge=0)
+    production_fs: float = Field(default=1000.0, gt=0)
+    stride_fs: float = Field(default=20.0, gt=0)
+    skin: float = Field(default=0.3, gt=0)
+    min_distance: float = Field(default=0.7, gt=0)
+    max_temperature_ratio: float = Field(default=3.0, gt=1)
+    checkpoint_interval_s: float = Field(default=60.0, gt=0)
+
+    @model_validator(mode="after")
+    def _times(self) -> SamplingSettings:
+        if self.stride_fs < self.timestep_fs:
+            raise ValueError(f"stride_fs = {self.stride_fs} is shorter than timestep_fs = {self.timestep_fs}")
+        if self.production_fs < self.stride_fs:
+            raise ValueError(f"production_fs = {self.production_fs} is shorter than stride_fs = {self.stride_fs}")
+        return self
+
+
+class SampleJob(Job):
+    """Sample a trajectory at one state point (NVT).
+
+    Args:
+        potential: file.
+        structure: extended XYZ, one frame: the start of every walker where no trajectory is given, and the cell.
+        start_trajectory: continue from the last positions and velocities of the walkers of this trajectory.
+        temperature: K.
+        sampling: molecular dynamics.
+        observables: predicted on the trajectory, with errors.
+
+    Writes: ``trajectory.npz``, ``results.json`` (predictions, mean temperature, statistical inefficiency, ...),
+    ``checkpoint.safetensors`` while it runs; a run with a checkpoint beside its job file continues from it.
+    """
+
+    kind: Literal["sample"] = "sample"
+    potential: FileName = POTENTIAL_IN
+    structure: FileName = STRUCTURE
+    start_trajectory: FileName | None = None
+    temperature: float = Field(gt=0)
+    sampling: SamplingSettings = Field(default_factory=SamplingSettings)
+    observables: list[ObservableRequest] = Field(default_factory=list)
+
+
+class LossSettings(Strict):
+    """The loss of an update.
+
+    Args:
+        kind: ``chi2``: sum of gamma_k mean[(pred - exp)²/(σ_exp² + σ_sim²)]; ``mse``: sum of gamma_k mean[(pred -
+        exp)²].
+        dataset_weight: factor of the energy, force and stress matching term on the DFT dataset; 0 for none.
+        dataset_weights: inside that term.
+        anchor_weight: factor of the squared L2 distance of the parameters to those the update starts from.
+    """
+
+    kind: Literal["chi2", "mse"] = "chi2"
+    dataset_weight: float = Field(default=0.0, ge=0)
+    dataset_weights: DatasetWeights = Field(default_factory=DatasetWeights)
+    anchor_weight: float = Field(default=0.0, ge=0)
+
+
+class UpdateSettings(Strict):
+    """How parameters move on one set of trajectories.
+
+    Args:
+        loss: what is minimised.
+        optimizer: optax optimizer.
+        gate: resample when the effective fraction of snapshots falls below this (0.9 in the original work).
+        max_step_loss: a single step may lose at most this fraction of the effective samples, else it is halved.
+        max_halvings: halvings of a step before the update ends.
+        max_steps: optimizer steps on one set of trajectories.
+        chi2_stop: stop when the reduced chi² of the training targets is below this.
+        chi2_converged: take no step at all when the reduced chi² of the potential that sampled is below this.
+        bootstrap: replicates of the block bootstrap.
+    """
+
+    loss: LossSettings = Field(default_factory=LossSettings)
+    optimizer: OptimizerSpec = Field(default_factory=lambda: OptimizerSpec(learning_rate=2e-3, clip_norm=1.0))
+    gate: float = Field(default=0.9, gt=0, lt=1)
+    max_step_loss: float = Field(default=0.3, gt=0, lt=1)
+    max_halvings: int = Field(default=12, ge=0)
+    max_steps: int = Field(default=20, ge=1)
+    chi2_stop: float = Field(default=0.0, ge=0)
+    chi2_converged: float = Field(default=0.0, ge=0)
+    bootstrap: int = Field(default=200, ge=10)
+
+
+class StatePointTrajectory(Strict):
+    """A reference trajectory and the targets that it serves.
+
+    Args:
+        label: of the state point.
+        temperature: K.
+        trajectory: file, sampled with the potential that the update starts from.
+        targets: measured at this state point.
+    """
+
+    label: str = Field(min_length=1)
+    temperature: float = Field(gt=0)
+    trajectory: FileName = TRAJECTORY
+    targets: list[Target] = Field(min_length=1)
+
+
+class UpdateJob(Job):
+    """Move the parameters on reference trajectories until the gate closes.
+
+    Args:
+        potential: file; the potential with which the trajectories were sampled.
+        optimizer_state: file of an earlier update, or None.
+        state_points: trajectories and targets.
+        dataset: extended XYZ for the matching term, or None.
+        learning_rate_scale: factor on the learning rate (halved by the work chain after a roll-back).
+        update: settings.
+
+    Writes: ``potential_out.safetensors``, ``optimizer_out.safetensors``, ``results.json`` (history of steps; per state
+    point the effective sample sizes, the predictions before and after, with errors).
+    """
+
+    kind: Literal["update"] = "update"
+    potential: FileName = POTENTIAL_IN
+    optimizer_state: FileName | None = None
+    state_points: list[StatePointTrajectory] = Field(min_length=1)
+    dataset: FileName | None = None
+    learning_rate_scale: float = Field(default=1.0, gt=0, le=1)
+    update: UpdateSettings = Field(default_factory=UpdateSettings)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> UpdateJob:
+        _check_refinement(self.update, self.state_points, self.dataset)
+        return self
+
+
+class RefineStatePoint(Strict):
+    """A state point of the loop in one process: its structure, temperature and targets."""
+
+    label: str = Field(min_length=1)
+    temperature: float = Field(gt=0)
+    structure: FileName = STRUCTURE
+    targets: list[Target] = Field(min_length=1)
+
+
+def _check_refinement(
+    update: UpdateSettings, points: Sequence[StatePointTrajectory | RefineStatePoint], dataset: str | None
+) -> None:
+    if update.loss.dataset_weight > 0 and dataset is None:
+        raise ValueError(f"loss.dataset_weight is {update.loss.dataset_weight}, but there is no dataset")
+    labels = [point.label for point in points]
+    if len(set(labels)) != len(labels):
+        raise ValueError(f"state points {labels} repeat a label")
+    if not any(target.role == "training" and target.weight > 0 for point in points for target in point.targets):
+        raise ValueError("no training target with a positive weight: nothing to refine towards")
+
+
+class PredictJob(Job):
+    """Predict with a given potential, for structures or for a trajectory.
+
+    Args:
+        potential: file.
+        structures: extended XYZ; energies, forces and stress of each frame, and errors where the frames carry labels.
+        static_stiffness: also the static relaxed stiffness and stress (T = 0, finite strains with internal
+        relaxation) of
+            the first frame, as it is.
+        trajectory: file, sampled with this potential; observables as averages over it.
+        temperature: of the trajectory, K.
+        observables: to predict on the trajectory.
+
+    Writes: ``predictions.npz`` (energies, forces, stresses), ``results.json``.
+    """
+
+    kind: Literal["predict"] = "predict"
+    potential: FileName = POTENTIAL_IN
+    structures: FileName | None = None
+    static_stiffness: bool = False
+    trajectory: FileName | None = None
+    temperature: float | None = Field(default=None, gt=0)
+    observables: list[ObservableRequest] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _something(self) -> PredictJob:
+        if self.structures is None and self.trajectory is None:
+            raise ValueError("give structures or a trajectory to predict for")
+        if self.trajectory is not None and self.temperature is None:
+            raise ValueError("a trajectory needs the temperature at which it was sampled")
+        if self.static_stiffness and self.structures is None:
+            raise ValueError("static_stiffness needs structures")
+        return self
+
+
+class RefineJob(Job):
+    """The whole loop in one process: sample, update, until it converges; then a long independent run.
+
+    Args:
+        potential: file.
+        state_points: structures, temperatures, targets.
+        sampling: of the reference trajectories.
+        update: settings of each update.
+        dataset: for the matching term.
+        max_iterations: resamplings.
+        patience: iterations without a better chi² (measured on the freshly sampled trajectory) before stopping.
+        validation: sampling of the final run; None for none.
+
+    Writes: ``potential_out.safetensors`` (the best by chi² on fresh trajectories), ``results.json``.
+    """
+
+    kind: Literal["refine"] = "refine"
+    potential: FileName = POTENTIAL_IN
+    state_points: list[RefineStatePoint] = Field(min_length=1)
+    sampling: SamplingSettings = Field(default_factory=SamplingSettings)
+    update: UpdateSettings = Field(default_factory=UpdateSettings)
+    dataset: FileName | None = None
+    max_iterations: int = Field(default=10, ge=1)
+    patience: int = Field(default=4, ge=1)
+    validation: SamplingSettings | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> RefineJob:
+        _check_refinement(self.update, self.state_points, self.dataset)
+        return self
+
+
+class Prediction(Strict):
+    """A predicted observable in ``results.json``: values and standard errors in ``unit``, on labels or a grid."""
+
+    label: str
+    observable: str
+    options: dict[str, Any] = Field(default_factory=dict)
+    unit: str
+    labels: list[str]
+    grid: list[float] | None = None
+    values: list[float]
+    errors: list[float]
+
+
+JOBS: dict[str, type[Job]] = {
+    "pretrain": PretrainJob,
+    "sample": SampleJob,
+    "update": UpdateJob,
+    "predict": PredictJob,
+    "refine": RefineJob,
+}
+
+ModelT = TypeVar("ModelT", bound=Strict)
+
+
+def explain(error: ValidationError) -> str:
+    """One line per problem of a pydantic error: where, what, and the offending value."""
+    lines = []
+    for problem in error.errors(include_url=False):
+        where = ".".join(str(part) for part in problem["loc"]) or "input"
+        message = problem["msg"].removeprefix("Value error, ")
+        value = "" if isinstance(problem["input"], dict | list) else f" (got {problem['input']!r})"
+        lines.append(f"{where}: {message}{value}")
+    return "; ".join(lines)
+
+
+def validate(model: type[ModelT], content: Any) -> ModelT:
+    """Validate ``content`` against ``model``.
+
+    Raises:
+        ValueError: whose message names each offending value; free of pydantic's own wording where possible.
+    """
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        raise ValueError(explain(error)) from None
+
+
+def read_job(path: Path, kind: str) -> Job:
+    """Read and check a job file.
+
+    Raises:
+        EngineError: with status INVALID_INPUT, naming each offending value.
+    """
+    try:
+        content = json.loads(path.read_text())
+        return validate(JOBS[kind], content)
+    except (OSError, ValueError) as error:
+        raise EngineError(ExitStatus.INVALID_INPUT, f"{path.name}: {error}") from None

@@ -1,0 +1,73 @@
+r"""Losses of predictions against targets.
+
+χ²_k = mean over points of (prediction - experiment)²/(σ_exp² + σ_sim²),    L = Σ_k γ_k χ²_k
+MSE_k = mean over points of (prediction - experiment)²,                    L = Σ_k γ_k MSE_k
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+from numpy.typing import NDArray
+
+from aiida_difftre.engine.targets import Target
+
+
+@dataclass(frozen=True)
+class TargetTerm:
+    """A target with the statistical errors of its prediction.
+
+    Args:
+        target: the experiment.
+        simulation_errors: standard errors of the prediction, in the target's unit.
+    """
+
+    target: Target
+    simulation_errors: NDArray[np.float64]
+
+    @property
+    def variance(self) -> NDArray[np.float64]:
+        """σ_exp² + σ_sim²."""
+        return np.asarray(self.target.errors) ** 2 + self.simulation_errors**2
+
+
+def chi2(prediction: Float[Array, " points"], term: TargetTerm) -> Float[Array, ""]:
+    """Reduced chi² of one target."""
+    return jnp.mean((prediction - jnp.asarray(term.target.values)) ** 2 / jnp.asarray(term.variance))
+
+
+def mse(prediction: Float[Array, " points"], term: TargetTerm) -> Float[Array, ""]:
+    """Mean squared error of one target."""
+    return jnp.mean((prediction - jnp.asarray(term.target.values)) ** 2)
+
+
+def target_loss(
+    predictions: Sequence[Float[Array, " points"]], terms: Sequence[TargetTerm], kind: Literal["chi2", "mse"]
+) -> Float[Array, ""]:
+    """Weighted sum over the training targets."""
+    measure = {"chi2": chi2, "mse": mse}[kind]
+    total = jnp.zeros(())
+    for prediction, term in zip(predictions, terms, strict=True):
+        if term.target.role == "training" and term.target.weight > 0:
+            total = total + term.target.weight * measure(prediction, term)
+    return total
+
+
+def reduced_chi2(
+    predictions: Sequence[NDArray[np.float64]], terms: Sequence[TargetTerm], role: Literal["training", "held_out"]
+) -> float | None:
+    """chi² per point of all targets of a role, the training ones with a weight; None where there is none."""
+    chosen = [
+        (p, t)
+        for p, t in zip(predictions, terms, strict=True)
+        if t.target.role == role and (role == "held_out" or t.target.weight > 0)
+    ]
+    if not chosen:
+        return None
+    squares = [((np.asarray(p) - np.asarray(t.target.values)) ** 2 / t.variance) for p, t in chosen]
+    return float(np.mean(np.concatenate(squares)))

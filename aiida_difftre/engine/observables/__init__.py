@@ -1,0 +1,114 @@
+"""Observables: per-snapshot features, then a combination of their weighted averages.
+
+The registry of names, units and shapes is :mod:`aiida_difftre.engine.targets`; here are the JAX implementations.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol, Self
+
+import numpy as np
+from jaxtyping import Array, Float
+from numpy.typing import NDArray
+
+from aiida_difftre.engine import units
+from aiida_difftre.engine.errors import EngineError, ExitStatus
+from aiida_difftre.engine.jobs import Prediction
+from aiida_difftre.engine.quantities import Directions
+from aiida_difftre.engine.targets import ObservableRequest, observable
+
+
+@dataclass(frozen=True)
+class StatePoint:
+    """What a combination needs besides averages.
+
+    Args:
+        temperature: K.
+        volume: Å³.
+        atoms: number of atoms.
+    """
+
+    temperature: float
+    volume: float
+    atoms: int
+
+    @property
+    def ideal_pressure(self) -> float:
+        """N k T / V, GPa."""
+        return self.atoms * units.BOLTZMANN * self.temperature / self.volume * units.EV_PER_A3_IN_GPA
+
+    @property
+    def volume_over_thermal_energy(self) -> float:
+        """V / k T, 1/GPa."""
+        return self.volume / (units.BOLTZMANN * self.temperature) / units.EV_PER_A3_IN_GPA
+
+
+class Observable(Protocol):
+    """An observable of a trajectory.
+
+    Attributes:
+        quantities: theta-dependent quantities that it needs besides the energy: ``stress``, ``born``.
+        static: True where it has features that depend on positions only (``features``).
+    """
+
+    quantities: tuple[str, ...]
+    static: bool
+
+    @classmethod
+    def from_request(cls, request: ObservableRequest, species: tuple[str, ...], cell: NDArray[np.float64]) -> Self:
+        """Check the request against the system; ValueError names the value."""
+
+    def directions(self, snapshots: int) -> Directions:
+        """Strain directions of the Born terms, for observables that need ``born``."""
+
+    def features(self, positions: Float[Array, "atoms 3"], cell: Float[Array, "3 3"]) -> Float[Array, " features"]:
+        """Features of one snapshot that depend on positions only."""
+
+    def combine(
+        self, inputs: Mapping[str, Array], weights: Float[Array, " snapshots"], point: StatePoint
+    ) -> Float[Array, " values"]:
+        """The observable from quantities (``energy``, ``stress``, ``born``) or ``features`` of all snapshots."""
+
+
+def make(request: ObservableRequest, species: tuple[str, ...], cell: NDArray[np.float64]) -> Observable:
+    """The implementation of a requested observable.
+
+    Raises:
+        EngineError: with status INVALID_INPUT, when the request does not fit the system.
+    """
+    module, _, name = observable(request.observable).implementation.partition(":")
+    implementation = getattr(importlib.import_module(module), name)
+    try:
+        made: Observable = implementation.from_request(request, species, cell)
+    except ValueError as error:
+        raise EngineError(ExitStatus.INVALID_INPUT, f"observable {request.name!r}: {error}") from None
+    return made
+
+
+def prediction(request: ObservableRequest, values: NDArray[np.float64], errors: NDArray[np.float64]) -> Prediction:
+    """A prediction as results record it.
+
+    Raises:
+        EngineError: with status NOT_FINITE, for a value or an error that is not; a single snapshot has no fluctuations.
+    """
+    if not (np.isfinite(values).all() and np.isfinite(errors).all()):
+        raise EngineError(
+            ExitStatus.NOT_FINITE,
+            f"prediction {request.name!r} is not finite: {np.asarray(values).tolist()} ± {np.asarray(errors).tolist()}"
+            "; sample more snapshots, or look at the potential",
+        )
+    spec = observable(request.observable)
+    labels = list(spec.labels(request.options)) if spec.labels else [f"{x:g}" for x in request.grid or []]
+    return Prediction(
+        label=request.name,
+        observable=request.observable,
+        options=request.options,
+        unit=spec.unit,
+        labels=labels,
+        grid=request.grid,
+        values=np.asarray(values, float).tolist(),
+        errors=np.asarray(errors, float).tolist(),
+    )

@@ -1,0 +1,162 @@
+"""Structural observables: functions of positions alone, computed once per trajectory."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+from numpy.typing import NDArray
+from scipy.special import ndtr
+
+from aiida_difftre.engine.observables import StatePoint
+from aiida_difftre.engine.space import heights
+from aiida_difftre.engine.targets import ObservableRequest
+
+SUBDIVISIONS = 8
+"""Fine bins over a bin, or over the smearing where that is narrower, in a smeared histogram."""
+
+SMEARING_REACH = 6.0
+"""Standard deviations beyond the last bin from which smeared distances still count."""
+
+
+@dataclass(frozen=True)
+class RadialDistribution:
+    r"""Radial distribution function, averaged over each bin.
+
+    .. math:: g_{ab}(r) = \frac{V}{N_a N_b V_\mathrm{bin}} \sum_{i \in a} \sum_{j \in b} [r_{ij} \in \mathrm{bin}]
+
+    with the volume of the spherical shell of the bin; pairs are ordered and include periodic images, an atom's own too.
+    With a smearing each distance counts as a Gaussian of that standard deviation, integrated over the bin.
+
+    Args:
+        rows: atoms of the first species.
+        columns: atoms of the second species.
+        edges: of the bins, Å.
+        shifts: lattice shifts besides the one to the nearest image, the zero shift first.
+        histogram: first edge (Å), width (Å) and number of the bins of the histogram.
+        smearing: (bins, edges of the histogram), share of each edge in each bin; None where its bins are the bins.
+    """
+
+    rows: NDArray[np.intp]
+    columns: NDArray[np.intp]
+    edges: NDArray[np.float64]
+    shifts: NDArray[np.int32]
+    histogram: tuple[float, float, int]
+    smearing: NDArray[np.float64] | None
+
+    quantities = ()
+    static = True
+
+    @classmethod
+    def from_request(cls, request: ObservableRequest, species: tuple[str, ...], cell: NDArray[np.float64]) -> Self:
+        """Check the request against a structure.
+
+        Args:
+            request: its grid holds the centres of equal bins, Å.
+            species: chemical symbol of each atom.
+            cell: rows are the lattice vectors, Å.
+
+        Raises:
+            ValueError: where the grid is not equally spaced, a bin begins below zero or a species is not there.
+        """
+        edges = _edges(np.array(request.grid, dtype=np.float64), request.name)
+        pair = request.options["pair"]
+        for symbol in pair or ():
+            if symbol not in species:
+                present = ", ".join(sorted(set(species)))
+                raise ValueError(f"option 'pair' of {request.name!r} names {symbol!r}; the structure has {present}")
+        symbols = np.array(species)
+        everything = np.arange(len(species))
+        rows, columns = (np.flatnonzero(symbols == symbol) for symbol in pair) if pair else (everything, everything)
+
+        deviation = request.options["smearing"] or 0.0
+        fine, matrix = _fine_bins(edges, deviation)
+        end = fine[0] + fine[1] * fine[2]
+        # Fractional separations reduced to the nearest image lie in [-1/2, 1/2].
+        limits = np.maximum(np.ceil(end / heights(cell) - 0.5), 0).astype(int)
+        axes = np.meshgrid(*(np.arange(-n, n + 1) for n in limits), indexing="ij")
+        shifts = np.stack(axes, -1).reshape(-1, 3).astype(np.int32)
+        order = np.argsort(np.any(shifts != 0, axis=1), kind="stable")
+        return cls(rows, columns, edges, shifts[order], fine, matrix)
+
+    def features(self, positions: Float[Array, "atoms 3"], cell: Float[Array, "3 3"]) -> Float[Array, " bins"]:
+        """g of one snapshot.
+
+        Args:
+            positions: fractional.
+            cell: rows are the lattice vectors, Å; not smaller than that of :meth:`from_request`.
+        """
+        difference = positions[self.columns][None] - positions[self.rows][:, None]
+        nearest = difference - jnp.round(difference)
+        start, width, count = self.histogram
+        itself = jnp.asarray(self.rows[:, None] == self.columns[None])
+
+        def add(counts: Array, shift: Array) -> tuple[Array, None]:
+            vectors = (nearest + shift) @ cell
+            squared = jnp.sum(vectors**2, -1)
+            same = itself & jnp.all(shift == 0)
+            coordinate = ((jnp.sqrt(squared) - start) / width).reshape(-1)
+            bins = jnp.floor(coordinate).astype(jnp.int32)
+            outside = same.reshape(-1) | (bins < 0) | (bins >= count)
+            bins = jnp.where(outside, count + 1, bins)
+            if self.smearing is None:
+                return counts.at[bins].add(1, mode="drop"), None
+            # Shared between the two nearest points, a distance keeps its place and smears by a hair more.
+            upper = coordinate - bins
+            return counts.at[bins].add(1 - upper, mode="drop").at[bins + 1].add(upper, mode="drop"), None
+
+        shifts = jnp.asarray(self.shifts, positions.dtype)
+        counts = jax.lax.scan(add, jnp.zeros(count + 1, positions.dtype), shifts)[0]
+        counts = counts[:count] if self.smearing is None else jnp.asarray(self.smearing, positions.dtype) @ counts
+        shells = 4 / 3 * math.pi * np.diff(self.edges**3)
+        volume = jnp.abs(jnp.linalg.det(cell))
+        return counts * volume / jnp.asarray(len(self.rows) * len(self.columns) * shells, positions.dtype)
+
+    def combine(
+        self, inputs: Mapping[str, Array], weights: Float[Array, " snapshots"], point: StatePoint
+    ) -> Float[Array, " bins"]:
+        """Weighted mean over the snapshots."""
+        return weights @ inputs["features"]
+
+
+def _edges(grid: NDArray[np.float64], name: str) -> NDArray[np.float64]:
+    width = (grid[-1] - grid[0]) / (len(grid) - 1)
+    equal = grid[0] + width * np.arange(len(grid))
+    worst = int(np.argmax(np.abs(grid - equal)))
+    if abs(grid[worst] - equal[worst]) > 1e-3 * width:
+        raise ValueError(
+            f"grid of {name!r} must hold the centres of equal bins: value {grid[worst]:g} at index {worst} "
+            f"should be {equal[worst]:g} Å"
+        )
+    if grid[0] < width / 2 * (1 - 1e-6):
+        raise ValueError(
+            f"grid of {name!r} holds the centres of bins {width:g} Å wide: the first, {grid[0]:g} Å, must be at least "
+            f"{width / 2:g} Å"
+        )
+    return np.maximum(grid[0] - width / 2 + width * np.arange(len(grid) + 1), 0.0)
+
+
+def _fine_bins(
+    edges: NDArray[np.float64], deviation: float
+) -> tuple[tuple[float, float, int], NDArray[np.float64] | None]:
+    """First edge, width and number of the histogram's bins, and the share of their edges in each bin of the grid.
+
+    A smeared distance is shared between two edges of the histogram. The variance that this adds on average, a sixth of
+    the squared width, is taken off that of the Gaussian.
+    """
+    bins = len(edges) - 1
+    width = (edges[-1] - edges[0]) / bins
+    if deviation == 0.0:
+        return (float(edges[0]), float(width), bins), None
+    fine = min(width, deviation) / SUBDIVISIONS
+    start = max(0.0, edges[0] - SMEARING_REACH * deviation)
+    count = math.ceil((edges[-1] + SMEARING_REACH * deviation - start) / fine)
+    points = start + fine * np.arange(count + 1)
+    spread = math.sqrt(deviation**2 - fine**2 / 6)
+    return (start, fine, count), np.diff(ndtr((edges[:, None] - points) / spread), axis=0)

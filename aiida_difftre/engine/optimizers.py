@@ -1,0 +1,113 @@
+"""Optax optimizers from their name and options, with the learning rate of an :class:`OptimizerSpec`."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from aiida_difftre.engine import files
+from aiida_difftre.engine.errors import EngineError, ExitStatus
+from aiida_difftre.engine.jobs import OptimizerSpec
+
+OPTIMIZERS = (
+    "adabelief",
+    "adadelta",
+    "adagrad",
+    "adam",
+    "adamax",
+    "adamaxw",
+    "adamw",
+    "adan",
+    "amsgrad",
+    "fromage",
+    "lamb",
+    "lars",
+    "lion",
+    "nadam",
+    "nadamw",
+    "novograd",
+    "radam",
+    "rmsprop",
+    "sgd",
+    "yogi",
+)
+"""First-order optimizers of optax that need the gradient alone."""
+
+
+def cosine(spec: OptimizerSpec, steps: int) -> optax.Schedule:
+    """Learning rate that falls as a cosine over ``decay_steps`` of the spec, or over ``steps`` where that is 0."""
+    return optax.cosine_decay_schedule(
+        spec.learning_rate, spec.decay_steps or steps, alpha=spec.final_learning_rate_fraction
+    )
+
+
+def exponential(spec: OptimizerSpec) -> optax.Schedule:
+    """Learning rate that falls exponentially over ``decay_steps`` of the spec, then stays; constant where that is 0."""
+    fraction = spec.final_learning_rate_fraction
+    if spec.decay_steps == 0 or fraction == 1:
+        return optax.constant_schedule(spec.learning_rate)
+    return optax.exponential_decay(
+        spec.learning_rate, spec.decay_steps, fraction, end_value=spec.learning_rate * fraction
+    )
+
+
+def make(spec: OptimizerSpec, schedule: optax.Schedule) -> optax.GradientTransformation:
+    """The optimizer that a spec describes.
+
+    Args:
+        spec: name, options, clipping.
+        schedule: learning rate as a function of the step.
+
+    Raises:
+        EngineError: with status INVALID_INPUT, naming the optimizer or the option that optax does not have.
+    """
+    if spec.name not in OPTIMIZERS:
+        known = ", ".join(OPTIMIZERS)
+        raise EngineError(ExitStatus.INVALID_INPUT, f"unknown optimizer {spec.name!r}; known: {known}")
+    factory = getattr(optax, spec.name)
+    options = [name for name in inspect.signature(factory).parameters if name != "learning_rate"]
+    for name in spec.options:
+        if name not in options:
+            raise EngineError(
+                ExitStatus.INVALID_INPUT,
+                f"optimizer {spec.name!r} has no option {name!r}; its options: {', '.join(options)}",
+            )
+    try:
+        optimizer = factory(schedule, **spec.options)
+    except (TypeError, ValueError) as error:
+        message = f"options {spec.options} of optimizer {spec.name!r} are refused by optax: {error}"
+        raise EngineError(ExitStatus.INVALID_INPUT, message) from None
+    return optimizer if spec.clip_norm is None else optax.chain(optax.clip_by_global_norm(spec.clip_norm), optimizer)
+
+
+def write_state(path: Path, state: Any) -> None:
+    """Write an optimizer state: its leaves by number."""
+    files.write_arrays(path, {str(number): np.asarray(leaf) for number, leaf in enumerate(jax.tree.leaves(state))})
+
+
+def read_state(path: Path, like: Any) -> Any:
+    """Read an optimizer state into the structure of ``like``.
+
+    Raises:
+        EngineError: with status CORRUPT_FILE, when it belongs to another optimizer or potential.
+    """
+    arrays, _ = files.read_arrays(path)
+    leaves, structure = jax.tree.flatten(like)
+    stored = [arrays.get(str(number)) for number in range(len(leaves))]
+    restored = [
+        jnp.asarray(array, leaf.dtype)
+        for array, leaf in zip(stored, leaves, strict=True)
+        if array is not None and array.shape == leaf.shape
+    ]
+    if not len(arrays) == len(leaves) == len(restored):
+        raise EngineError(
+            ExitStatus.CORRUPT_FILE,
+            f"{path.name} is the state of another optimizer or potential; leave it out to start afresh",
+        )
+    return jax.tree.unflatten(structure, restored)

@@ -1,0 +1,247 @@
+"""Potentials: a registry of terms, and their sum.
+
+A term is an ``init``/``energy`` pair over the neighbourhood of each atom. What does not depend on the parameters is
+computed by ``project``; refinement computes it, and its derivatives with respect to strain, once per trajectory.
+"""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, Self, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ase.data import atomic_masses, atomic_numbers
+from jaxtyping import Array, Bool, Float, Int
+
+from aiida_difftre.engine import files
+from aiida_difftre.engine.errors import EngineError, ExitStatus
+from aiida_difftre.engine.jobs import PotentialSpec
+
+ENTRY_POINT_GROUP = "difftre.potentials"
+Parameters: TypeAlias = dict[str, Any]
+
+
+class Environment(NamedTuple):
+    """The neighbourhoods of all atoms of a configuration.
+
+    Args:
+        displacements: r_j - r_i, Å; any finite value where ``mask`` is False.
+        mask: True for real neighbours, which may lie beyond a term's cutoff.
+        species: index of each atom's species.
+        neighbor_species: index of each neighbour's species.
+    """
+
+    displacements: Float[Array, "atoms neighbors 3"]
+    mask: Bool[Array, "atoms neighbors"]
+    species: Int[Array, " atoms"]
+    neighbor_species: Int[Array, "atoms neighbors"]
+
+
+class Term(Protocol):
+    """One term of a potential: immutable, all methods traceable.
+
+    A term may also have ``buffers`` (names of parameters that are never trained) and
+    ``standardise(parameters, projected) -> parameters``, which sets them from a batch of training configurations.
+    """
+
+    @property
+    def cutoff(self) -> float:
+        """Å."""
+
+    @classmethod
+    def from_spec(cls, species: tuple[str, ...], cutoff: float, hyperparameters: dict[str, Any]) -> Self:
+        """Check the hyperparameters; ValueError names the value."""
+
+    def init(self, key: Array) -> Parameters:
+        """Initial parameters, float64."""
+
+    def project(self, environment: Environment) -> Any:
+        """What the energy needs of the environment: a pytree with a leading atoms axis, free of parameters."""
+
+    def energy(self, parameters: Parameters, projected: Any) -> Float[Array, " atoms"]:
+        """Energy of each atom, eV."""
+
+
+@cache
+def registry() -> dict[str, Any]:
+    """Entry points of all registered terms, by name."""
+    return {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
+
+
+@dataclass(frozen=True)
+class Potential:
+    """A sum of terms and of atomic reference energies.
+
+    Args:
+        spec: what the potential is.
+        terms: one for each term of the spec.
+    """
+
+    spec: PotentialSpec
+    terms: tuple[Term, ...]
+
+    @property
+    def cutoff(self) -> float:
+        """The largest cutoff, Å."""
+        return self.spec.cutoff
+
+    def names(self) -> list[str]:
+        """Keys of the terms in the parameter tree."""
+        return [f"{number}_{term.architecture}" for number, term in enumerate(self.spec.terms)]
+
+    def init(self, key: Array) -> Parameters:
+        """Initial parameters; atomic reference energies are zero."""
+        keys = jax.random.split(key, len(self.terms))
+        terms = {name: term.init(k) for name, term, k in zip(self.names(), self.terms, keys, strict=True)}
+        return {"atomic_energies": jnp.zeros(len(self.spec.species)), "terms": terms}
+
+    def project(self, environment: Environment) -> tuple[Any, ...]:
+        """What the energies need of the environment, free of parameters, term by term; species last."""
+        return (*(term.project(environment) for term in self.terms), environment.species)
+
+    def energy(self, parameters: Parameters, projected: tuple[Any, ...]) -> Float[Array, " atoms"]:
+        """Energy of each atom, eV, atomic reference energies included."""
+        *parts, species = projected
+        energy = parameters["atomic_energies"][species]
+        for name, term, part in zip(self.names(), self.terms, parts, strict=True):
+            energy = energy + term.energy(parameters["terms"][name], part)
+        return energy
+
+    def energies(self, parameters: Parameters, environment: Environment) -> Float[Array, " atoms"]:
+        """Energy of each atom of an environment, eV."""
+        return self.energy(parameters, self.project(environment))
+
+    def total(self, parameters: Parameters, environment: Environment) -> Float[Array, ""]:
+        """Potential energy, eV."""
+        return jnp.sum(self.energies(parameters, environment))
+
+    def energy_and_gradient(
+        self, parameters: Parameters, environment: Environment
+    ) -> tuple[Float[Array, ""], Float[Array, "atoms neighbors 3"]]:
+        """Potential energy without the constant atomic reference energies, and dU/d displacements.
+
+        Forces and virial follow from the gradient: :func:`forces`, :func:`virial`.
+        """
+        free = {**parameters, "atomic_energies": jnp.zeros_like(parameters["atomic_energies"])}
+
+        def energy(displacements: Array) -> Array:
+            return self.total(free, environment._replace(displacements=displacements))
+
+        value, gradient = jax.value_and_grad(energy)(environment.displacements)
+        return value, jnp.where(environment.mask[..., None], gradient, 0.0)
+
+    def trainable(self, parameters: Parameters) -> Parameters:
+        """Tree of booleans: which parameters an optimizer may move (not those of fixed terms, buffers, references)."""
+        tree: Parameters = {"atomic_energies": False, "terms": {}}
+        for name, term, spec in zip(self.names(), self.terms, self.spec.terms, strict=True):
+            buffers = getattr(term, "buffers", ())
+            tree["terms"][name] = {
+                key: jax.tree.map(lambda _, free=spec.trainable and key not in buffers: free, value)
+                for key, value in parameters["terms"][name].items()
+            }
+        return tree
+
+
+def forces(
+    gradient: Float[Array, "atoms neighbors 3"], index: Int[Array, "atoms neighbors"]
+) -> Float[Array, "atoms 3"]:
+    """F_i = Σ_j dU/dr_ij - Σ_(k: i neighbour of k) dU/dr_ki, eV/Å."""
+    return jnp.sum(gradient, 1) - jnp.zeros((gradient.shape[0], 3), gradient.dtype).at[index].add(gradient)
+
+
+def virial(
+    gradient: Float[Array, "atoms neighbors 3"], displacements: Float[Array, "atoms neighbors 3"]
+) -> Float[Array, "3 3"]:
+    """dU/dε = Σ dU/dr_ij ⊗ r_ij, eV; stress times volume, positive in tension."""
+    total = jnp.einsum("ija,ijb->ab", gradient, displacements)
+    return (total + total.T) / 2
+
+
+def build(spec: PotentialSpec) -> Potential:
+    """The potential that a spec describes.
+
+    Raises:
+        EngineError: with status INVALID_INPUT, for an unknown architecture or a hyperparameter out of range.
+    """
+    terms = []
+    for term in spec.terms:
+        if term.architecture not in registry():
+            known = ", ".join(sorted(registry()))
+            raise EngineError(
+                ExitStatus.INVALID_INPUT, f"unknown architecture {term.architecture!r}; registered: {known}"
+            )
+        cls = registry()[term.architecture].load()
+        try:
+            terms.append(cls.from_spec(tuple(spec.species), term.cutoff, dict(term.hyperparameters)))
+        except ValueError as error:
+            raise EngineError(ExitStatus.INVALID_INPUT, f"potential term {term.architecture!r}: {error}") from None
+    return Potential(spec, tuple(terms))
+
+
+def known_hyperparameters(cls: type, hyperparameters: dict[str, Any]) -> dict[str, Any]:
+    """Refuse hyperparameters that are no field of a term's dataclass.
+
+    Raises:
+        ValueError: naming the unknown one and the known ones.
+    """
+    known = set(inspect.signature(cls).parameters) - {"species", "cutoff"}
+    for name in hyperparameters:
+        if name not in known:
+            raise ValueError(f"unknown hyperparameter {name!r}; known: {', '.join(sorted(known))}")
+    return hyperparameters
+
+
+def flatten(parameters: Parameters) -> files.Arrays:
+    """Parameter tree to arrays by path, such as ``terms/0_moment_network/mlp/w0``."""
+    leaves = jax.tree_util.tree_flatten_with_path(parameters)[0]
+    return {"/".join(str(part.key) for part in path): np.asarray(leaf) for path, leaf in leaves}
+
+
+def unflatten(arrays: files.Arrays) -> Parameters:
+    """The inverse of :func:`flatten`."""
+    tree: Parameters = {}
+    for path, array in arrays.items():
+        *folders, name = path.split("/")
+        node = tree
+        for folder in folders:
+            node = node.setdefault(folder, {})
+        node[name] = jnp.asarray(array)
+    return tree
+
+
+def load(path: Path) -> tuple[Potential, Parameters]:
+    """Read a potential file.
+
+    Raises:
+        EngineError: for a file that is corrupt, or whose parameters do not fit its spec.
+    """
+    spec, arrays = files.read_potential(path)
+    potential = build(spec)
+    expected = _shapes(potential)
+    found = {name: array.shape for name, array in arrays.items()}
+    if expected != found:
+        differing = sorted(set(expected.items()) ^ set(found.items()))
+        raise EngineError(ExitStatus.CORRUPT_FILE, f"parameters of {path.name} do not fit its spec: {differing[:4]}")
+    return potential, unflatten(arrays)
+
+
+def _shapes(potential: Potential) -> dict[str, tuple[int, ...]]:
+    tree = jax.eval_shape(potential.init, jax.random.key(0))
+    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return {"/".join(str(part.key) for part in path): tuple(leaf.shape) for path, leaf in leaves}
+
+
+def save(path: Path, potential: Potential, parameters: Parameters) -> None:
+    """Write a potential file."""
+    files.write_potential(path, potential.spec, flatten(parameters))
+
+
+def masses(symbols: tuple[str, ...] | list[str]) -> Float[np.ndarray, " atoms"]:
+    """Atomic masses, amu (ase's table of standard atomic weights)."""
+    return np.array([atomic_masses[atomic_numbers[symbol]] for symbol in symbols])

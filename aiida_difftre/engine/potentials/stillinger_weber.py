@@ -1,0 +1,132 @@
+r"""Stillinger-Weber: pairs and angles of tetrahedral crystals.
+
+.. math::
+    U = \sum_{i<j} A \epsilon \left[B (\sigma/r)^p - (\sigma/r)^q\right] e^{\sigma/(r - r_c)}
+      + \sum_i \sum_{j<k} \lambda \epsilon \left(\cos\theta_{jik} + \tfrac13\right)^2
+        e^{\gamma\sigma/(r_{ij} - r_c)} e^{\gamma\sigma/(r_{ik} - r_c)}
+
+with :math:`r_c = a\sigma`. In refinement r_c stays where the neighbour list ends while sigma moves.
+
+The sum over triplets is done without triplets: with :math:`h_j = e^{\gamma\sigma/(r_{ij} - r_c)}` and unit vectors u_j,
+
+.. math::
+    \sum_{j<k} h_j h_k (\cos\theta + \tfrac13)^2 = \tfrac12\left[\Big|\sum_j h_j u_j \otimes u_j\Big|^2
+      + \tfrac23 \Big|\sum_j h_j u_j\Big|^2 + \tfrac19 \Big(\sum_j h_j\Big)^2 - \tfrac{16}{9} \sum_j h_j^2\right]
+
+References:
+    Stillinger & Weber, Phys. Rev. B 31, 5262 (1985), eqs. 2.3-2.5 and table I.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Self
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from aiida_difftre.engine.potentials import Environment, Parameters
+from aiida_difftre.engine.potentials.pairs import masked_distances, number, positive
+
+PRESETS = {
+    "silicon": {"epsilon": 2.1683, "sigma": 2.0951},
+    # 200 kJ/mol and 1.4 Å: the prior of Thaler & Zavadlav, Nat. Commun. 12, 6884 (2021).
+    "diamond": {"epsilon": 200e3 / (1.602176634e-19 * 6.02214076e23), "sigma": 1.4},
+}
+REDUCED = {"A": 7.049556277, "B": 0.6022245584, "lambda": 21.0, "gamma": 1.2, "a": 1.8, "p": 4.0, "q": 0.0}
+
+END = 0.995
+"""Fraction of the cutoff beyond which a pair counts as outside.
+
+The exponential is below e^-110 there, and its derivatives would be products of zero and infinity in float32.
+"""
+
+
+def _power(base: Array, exponent: float) -> Array:
+    """Integer powers as products, several times faster than the general one."""
+    return base ** int(exponent) if exponent == int(exponent) else base**exponent
+
+
+class Bonds(NamedTuple):
+    """Distances and directions from each atom to its neighbours."""
+
+    distance: Float[Array, "atoms neighbors"]
+    unit: Float[Array, "atoms neighbors 3"]
+    within: Bool[Array, "atoms neighbors"]
+
+
+@dataclass(frozen=True)
+class StillingerWeber:
+    """Stillinger-Weber; several species share the parameters.
+
+    Args:
+        species: chemical symbols.
+        cutoff: Å; must be a times the initial sigma.
+        initial: initial parameters: epsilon (eV), sigma (Å), A, B, lambda, gamma.
+        p: exponent of the repulsion.
+        q: exponent of the attraction.
+    """
+
+    species: tuple[str, ...]
+    cutoff: float
+    initial: tuple[tuple[str, float], ...]
+    p: float
+    q: float
+
+    @classmethod
+    def from_spec(cls, species: tuple[str, ...], cutoff: float, hyperparameters: dict[str, Any]) -> Self:
+        """Check the hyperparameters: epsilon, sigma, A, B, lambda, gamma, a, p, q; or a ``preset``.
+
+        ``preset`` is ``silicon`` (the default) or ``diamond``; what is given beside it takes precedence.
+
+        Raises:
+            ValueError: naming the value.
+        """
+        given = dict(hyperparameters)
+        preset = given.pop("preset", "silicon")
+        if preset not in PRESETS:
+            raise ValueError(f"preset = {preset!r} must be one of {', '.join(PRESETS)}")
+        values = {**REDUCED, **PRESETS[preset]}
+        for name in given:
+            if name not in values:
+                raise ValueError(f"unknown hyperparameter {name!r}; known: {', '.join(sorted([*values, 'preset']))}")
+        values |= given
+        for name in ("epsilon", "sigma", "A", "B", "lambda", "gamma", "a"):
+            positive(name, values[name])
+        p, q = number("p", values["p"]), number("q", values["q"])
+        if not 0 <= q < p:
+            raise ValueError(f"p = {p} and q = {q} must satisfy 0 <= q < p")
+        end = values["a"] * values["sigma"]
+        if abs(cutoff - end) > 1e-3 * end:
+            raise ValueError(f"cutoff = {cutoff} Å must be a·sigma = {end:.6g} Å, where the potential ends")
+        names = ("epsilon", "sigma", "A", "B", "lambda", "gamma")
+        return cls(species, cutoff, tuple((name, float(values[name])) for name in names), p, q)
+
+    def init(self, key: Array) -> Parameters:
+        """The initial values; nothing is random."""
+        return {name: jnp.array(value) for name, value in self.initial}
+
+    def project(self, environment: Environment) -> Bonds:
+        """Distances and directions."""
+        distance, within = masked_distances(environment, END * self.cutoff)
+        unit = jnp.where(within[..., None], environment.displacements / distance[..., None], 0.0)
+        return Bonds(distance, unit, within)
+
+    def energy(self, parameters: Parameters, projected: Bonds) -> Float[Array, " atoms"]:
+        """Energy of each atom, eV."""
+        distance, unit, within = projected
+        value = {name: parameter.astype(distance.dtype) for name, parameter in parameters.items()}
+        ratio = value["sigma"] / distance
+        inverse = value["sigma"] / (distance - self.cutoff)
+        radial = value["A"] * (value["B"] * _power(ratio, self.p) - _power(ratio, self.q)) * jnp.exp(inverse)
+        pairs = 0.5 * jnp.sum(jnp.where(within, radial, 0.0), -1)
+
+        h = jnp.where(within, jnp.exp(value["gamma"] * inverse), 0.0)
+        weighted = h[..., None] * unit
+        first = jnp.sum(weighted, -2)
+        second = jnp.einsum("...ja,...jb->...ab", weighted, unit)
+        same = jnp.sum(h**2, -1)
+        angles = (
+            jnp.sum(second**2, (-2, -1)) + 2 / 3 * jnp.sum(first**2, -1) + jnp.sum(h, -1) ** 2 / 9 - 16 / 9 * same
+        ) / 2
+        return value["epsilon"] * (pairs + value["lambda"] * angles)

@@ -1,0 +1,192 @@
+"""The whole loop in one process: sample, update, until it converges; then a long independent run. No AiiDA."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from aiida_difftre.engine import files, objective, potentials, reweighting, sample, space, update
+from aiida_difftre.engine.errors import EngineError, ExitStatus
+from aiida_difftre.engine.jobs import POTENTIAL_OUT, Prediction, RefineJob, RefineStatePoint, SamplingSettings
+from aiida_difftre.engine.matching import matching_loss
+from aiida_difftre.engine.potentials import Parameters, Potential
+from aiida_difftre.engine.progress import Reporter
+from aiida_difftre.engine.stop import Stop
+
+PHYSICS = {ExitStatus.NOT_FINITE, ExitStatus.ATOMS_TOO_CLOSE, ExitStatus.TEMPERATURE_OUT_OF_BOUNDS}
+RETRIED_WITH_SMALLER_STEPS = {ExitStatus.TOO_FEW_EFFECTIVE_SAMPLES, ExitStatus.NOT_FINITE}
+STOPPED = {ExitStatus.WALLTIME, ExitStatus.INTERRUPTED}
+MAX_ROLLBACKS = 4
+
+
+@dataclass
+class Best:
+    """The best parameters so far, judged on trajectories that they sampled themselves."""
+
+    parameters: Parameters
+    chi2: float = float("inf")
+    iteration: int = -1
+
+
+def run(job: RefineJob, folder: Path, progress: Reporter) -> dict[str, Any]:
+    """Do a refinement job in a folder; returns what goes into ``results.json``."""
+    potential, parameters = potentials.load(folder / job.potential)
+    structures = {point.label: sample.read_structure(folder / point.structure) for point in job.state_points}
+    for structure in structures.values():
+        space.species_index(structure.symbols, potential.spec.species)
+    extra = matching_loss(potential, folder / job.dataset if job.dataset else None, job.update.loss, job.machine)
+    began = time.monotonic()
+    best = Best(parameters)
+    good = parameters
+    trajectories: dict[str, files.Trajectory] = {}
+    state: Any = None
+    scale, rollbacks, worse = 1.0, 0, 0
+    iterations: list[dict[str, Any]] = []
+    reason = "max_iterations"
+    with Stop(job.machine.walltime_s) as stop:
+        for iteration in range(job.max_iterations + 1):
+            try:
+                trajectories = {
+                    point.label: _sample(
+                        job, point, potential, parameters, structures[point.label], trajectories.get(point.label),
+                        job.sampling, job.seed + 1000 * iteration + number, progress, stop,
+                    )
+                    for number, point in enumerate(job.state_points)
+                }  # fmt: skip
+            except EngineError as error:
+                if error.status in STOPPED and iteration > 0:
+                    reason = "stopped"
+                    break
+                if error.status not in PHYSICS or iteration == 0 or rollbacks == MAX_ROLLBACKS:
+                    raise
+                # The last update left the region where the potential is physical: back, and more carefully.
+                parameters, state, scale, rollbacks = good, None, scale / 2, rollbacks + 1
+                iterations.append({"iteration": iteration, "rollback": error.message, "learning_rate_scale": scale})
+                continue
+            good = parameters
+            data = [
+                objective.prepare(
+                    point.label, potential, parameters, trajectories[point.label], point.targets,
+                    temperature=point.temperature, settings=job.update, machine=job.machine, seed=job.seed + iteration,
+                )
+                for point in job.state_points
+            ]  # fmt: skip
+            training, fresh = _fresh_chi2(data)
+            worse = 0 if fresh < best.chi2 else worse + 1
+            if fresh < best.chi2:
+                best = Best(parameters, fresh, iteration)
+                # Now, and not at the end alone: a failure of a later iteration leaves it.
+                potentials.save(folder / POTENTIAL_OUT, potential, parameters)
+            record: dict[str, Any] = {
+                "iteration": iteration,
+                "chi2": fresh,
+                "predictions": {point.label: [p.model_dump() for p in point.before] for point in data},
+            }
+            iterations.append(record)
+            progress.report("refine", iteration, job.max_iterations, chi2=fresh)
+            if training <= max(job.update.chi2_stop, job.update.chi2_converged):
+                reason = "chi2"
+                break
+            if worse >= job.patience:
+                reason = "patience"
+                break
+            if iteration == job.max_iterations:
+                break
+            if stop.requested() is not None:
+                reason = "walltime"
+                break
+            try:
+                outcome = update.minimise(
+                    potential, parameters, data, job.update, seed=job.seed + iteration, progress=progress,
+                    optimizer_state=state, learning_rate_scale=scale, extra=extra, stop=stop,
+                )  # fmt: skip
+            except EngineError as error:
+                if error.status not in RETRIED_WITH_SMALLER_STEPS or rollbacks == MAX_ROLLBACKS:
+                    raise
+                state, scale, rollbacks = None, scale / 2, rollbacks + 1
+                record.update(rollback=error.message, learning_rate_scale=scale)
+                continue
+            parameters, state = outcome.parameters, outcome.optimizer_state
+            record["update"] = update.summary(data, outcome)
+        potentials.save(folder / POTENTIAL_OUT, potential, best.parameters)
+        validation = (
+            None
+            if reason in {"stopped", "walltime"}
+            else _validate(job, potential, best.parameters, structures, progress, stop)
+        )
+    return {
+        "reason": reason,
+        "best_iteration": best.iteration,
+        "chi2": best.chi2,
+        "iterations": iterations,
+        "validation": validation,
+        "timings": {"refine_s": time.monotonic() - began},
+    }
+
+
+def _sample(
+    job: RefineJob,
+    point: RefineStatePoint,
+    potential: Potential,
+    parameters: Parameters,
+    structure: sample.Start,
+    previous: files.Trajectory | None,
+    settings: SamplingSettings,
+    seed: int,
+    progress: Reporter,
+    stop: Stop | None,
+) -> files.Trajectory:
+    start = sample.start_walkers(settings.walkers, structure, previous)
+    return sample.simulate(
+        potential, parameters, start, temperature=point.temperature, settings=settings, machine=job.machine, seed=seed,
+        progress=progress, stop=stop,
+    )  # fmt: skip
+
+
+def _fresh_chi2(data: list[objective.Data]) -> tuple[float, float]:
+    """Reduced chi² where no reweighting is needed: of the training targets, and of the held-out ones if there are any.
+
+    Without held-out targets both are that of the training targets.
+    """
+    values = {point.label: [np.asarray(prediction.values) for prediction in point.before] for point in data}
+    training = objective.reduced_chi2(data, values, "training")
+    held_out = objective.reduced_chi2(data, values, "held_out")
+    if training is None:
+        raise EngineError(ExitStatus.INVALID_INPUT, "no training target to judge the refinement by")
+    return training, training if held_out is None else held_out
+
+
+def _validate(
+    job: RefineJob,
+    potential: Potential,
+    parameters: Parameters,
+    structures: dict[str, sample.Start],
+    progress: Reporter,
+    stop: Stop,
+) -> dict[str, list[dict[str, Any]]] | None:
+    """A long run that shares nothing with the training trajectories: other seeds, equilibrated from the structure.
+
+    None where none is asked for, and where the job has to stop before the run is over.
+    """
+    if job.validation is None:
+        return None
+    report: dict[str, list[dict[str, Any]]] = {}
+    for number, point in enumerate(job.state_points):
+        try:
+            trajectory = _sample(
+                job, point, potential, parameters, structures[point.label], None, job.validation,
+                job.seed + 1_000_000 + number, progress, stop,
+            )  # fmt: skip
+        except EngineError as error:
+            if error.status in STOPPED:
+                return None
+            raise
+        predictions: list[Prediction] = reweighting.predict_trajectory(
+            potential, parameters, trajectory, [t.request() for t in point.targets], machine=job.machine, seed=job.seed
+        )
+        report[point.label] = [prediction.model_dump() for prediction in predictions]
+    return report

@@ -1,0 +1,256 @@
+r"""Weights, effective sample sizes, and reweighted predictions with their errors.
+
+    w_i = softmax_i( -[U_θ(x_i) - U_ref(x_i)]/kT )            (Thaler & Zavadlav, Nat. Commun. 12, 6884 (2021), eq. 3)
+    <O> = Σ_i w_i O(x_i)
+
+Both energies are evaluated in float64 on the snapshot as stored, in the same arithmetic, so that the weights are
+exactly uniform at θ = θ_ref.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+from numpy.typing import NDArray
+
+from aiida_difftre.engine import observables, statistics, units
+from aiida_difftre.engine.errors import EngineError, ExitStatus
+from aiida_difftre.engine.files import Trajectory
+from aiida_difftre.engine.jobs import Machine, Prediction
+from aiida_difftre.engine.observables import Observable, StatePoint
+from aiida_difftre.engine.potentials import Parameters, Potential
+from aiida_difftre.engine.quantities import Snapshots
+from aiida_difftre.engine.targets import ObservableRequest
+
+Quantities = Mapping[str, Array]
+
+
+def weights(energies: Float[Array, " S"], reference: Float[Array, " S"], temperature: float) -> Float[Array, " S"]:
+    """Normalised weights of snapshots; invariant under a constant added to either energy. Energies in eV, float64."""
+    return jax.nn.softmax(-(energies - reference) / (units.BOLTZMANN * temperature))
+
+
+class EffectiveSize(NamedTuple):
+    """Effective sample sizes: exp(-Σ w ln w), as in the paper, and Kish's 1/Σ w²."""
+
+    entropy: float
+    kish: float
+
+    @property
+    def smallest(self) -> float:
+        """The smaller of the two; the gate uses it."""
+        return min(self.entropy, self.kish)
+
+
+def effective_size(weight: NDArray[np.float64]) -> EffectiveSize:
+    """Effective sample sizes of normalised weights."""
+    positive = weight[weight > 0]
+    return EffectiveSize(float(np.exp(-np.sum(positive * np.log(positive)))), float(1 / np.sum(weight**2)))
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A reference trajectory with what its observables need.
+
+    Args:
+        requests: the observables.
+        implementations: of the requests.
+        snapshots: evaluates theta-dependent quantities.
+        features: theta-independent features by label, (snapshots, features).
+        energies: reference energies, (snapshots,), eV.
+        walkers: (snapshots,).
+        point: state point.
+    """
+
+    requests: tuple[ObservableRequest, ...]
+    implementations: tuple[Observable, ...]
+    snapshots: Snapshots
+    features: dict[str, NDArray[np.float64]]
+    energies: NDArray[np.float64]
+    walkers: NDArray[np.int32]
+    point: StatePoint
+
+    def inputs(self, number: int, quantities: Quantities) -> dict[str, Array]:
+        """What the combination of one observable takes."""
+        name = self.requests[number].name
+        if self.implementations[number].static:
+            return {"features": jnp.asarray(self.features[name])}
+        inputs = {key: quantities[key] for key in ("energy", "stress") if key in quantities}
+        if born_label(name) in quantities:
+            inputs["born"] = quantities[born_label(name)]
+        return inputs
+
+    def averages(self, quantities: Quantities, weight: Float[Array, " S"]) -> list[Array]:
+        """All observables for given weights; traceable."""
+        return [
+            implementation.combine(self.inputs(number, quantities), weight, self.point)
+            for number, implementation in enumerate(self.implementations)
+        ]
+
+
+def born_label(name: str) -> str:
+    """Key of the Born terms of an observable among the quantities."""
+    return f"born:{name}"
+
+
+def reference(
+    potential: Potential,
+    parameters: Parameters,
+    trajectory: Trajectory,
+    requests: Sequence[ObservableRequest],
+    *,
+    temperature: float,
+    machine: Machine,
+) -> Reference:
+    """Prepare a trajectory that was sampled with these parameters.
+
+    Raises:
+        EngineError: with status INVALID_INPUT, for a repeated label, an observable that does not fit the system, or a
+            trajectory of another temperature or potential.
+    """
+    if not np.isclose(temperature, trajectory.temperature, rtol=1e-6):
+        raise EngineError(
+            ExitStatus.INVALID_INPUT,
+            f"the trajectory was sampled at {trajectory.temperature:g} K, but the state point is at {temperature:g} K; "
+            "sample it at that temperature",
+        )
+    names = [request.name for request in requests]
+    if len(set(names)) != len(names):
+        raise EngineError(ExitStatus.INVALID_INPUT, f"observables {names} repeat a label; give each a label of its own")
+    cell, count = trajectory.cell, len(trajectory.positions)
+    made = [observables.make(request, trajectory.species, cell) for request in requests]
+    directions = {
+        born_label(request.name): implementation.directions(count)
+        for request, implementation in zip(requests, made, strict=True)
+        if "born" in implementation.quantities
+    }
+    snapshots = Snapshots(
+        potential,
+        trajectory.positions,
+        cell,
+        trajectory.species,
+        precision=machine.precision,
+        stress=any("stress" in implementation.quantities for implementation in made),
+        directions=directions,
+        batch_size=machine.batch_size,
+    )
+    features = {
+        request.name: static_features(implementation, trajectory)
+        for request, implementation in zip(requests, made, strict=True)
+        if implementation.static
+    }
+    energies = snapshots.energies(parameters)
+    _check_potential(trajectory, energies)
+    return Reference(
+        tuple(requests),
+        tuple(made),
+        snapshots,
+        features,
+        energies,
+        trajectory.walkers,
+        StatePoint(temperature, snapshots.volume, len(trajectory.species)),
+    )
+
+
+def _check_potential(trajectory: Trajectory, energies: NDArray[np.float64]) -> None:
+    """Refuse a trajectory that another potential sampled: its stored energies differ by more than a constant."""
+    spread = float(np.ptp(trajectory.energies - energies))
+    if spread > 1e-3 * float(np.ptp(energies)) + 1e-3:
+        raise EngineError(
+            ExitStatus.INVALID_INPUT,
+            f"the trajectory was not sampled with this potential: its stored energies deviate by {spread:.3g} eV; give "
+            "the potential that sampled it",
+        )
+
+
+def static_features(implementation: Observable, trajectory: Trajectory) -> NDArray[np.float64]:
+    """Features of all snapshots that depend on positions only, batch by batch."""
+    cell = jnp.asarray(trajectory.cell)
+    compute = jax.jit(
+        lambda positions: jax.lax.map(
+            lambda x: implementation.features(x.astype(jnp.float64), cell), positions, batch_size=8
+        )
+    )
+    return np.asarray(compute(jnp.asarray(trajectory.positions)))
+
+
+def inefficiency(quantities: Mapping[str, NDArray[np.float64]], walkers: NDArray[np.int32]) -> float:
+    """Statistical inefficiency g of a reference: the largest of those of the energy and of the stress components."""
+    columns = [quantities["energy"][:, None]]
+    if "stress" in quantities:
+        columns.append(quantities["stress"])
+    return float(np.max(statistics.statistical_inefficiency(np.concatenate(columns, 1), walkers)))
+
+
+def bootstrap_errors(
+    ref: Reference,
+    quantities: Mapping[str, NDArray[np.float64]],
+    weight: NDArray[np.float64],
+    *,
+    replicates: int,
+    seed: int,
+) -> list[NDArray[np.float64]]:
+    """Standard errors of all observables by block bootstrap over the weighted snapshots.
+
+    Args:
+        ref: the reference.
+        quantities: of all snapshots.
+        weight: (snapshots,).
+        replicates: of the bootstrap.
+        seed: of the draws.
+
+    Returns:
+        A standard error for each value of each observable.
+    """
+    g = inefficiency(quantities, ref.walkers)
+    for values in ref.features.values():
+        g = max(g, float(np.max(statistics.statistical_inefficiency(values, ref.walkers))))
+    counts = statistics.block_bootstrap_counts(ref.walkers, g, replicates, seed)
+    drawn = counts * weight
+    drawn /= drawn.sum(1, keepdims=True)
+    arrays = {key: jnp.asarray(value) for key, value in quantities.items()}
+    averages = jax.jit(lambda arrays, drawn: jax.lax.map(lambda w: ref.averages(arrays, w), drawn, batch_size=20))
+    values = averages(arrays, jnp.asarray(drawn))
+    return [np.std(np.asarray(value), axis=0, ddof=1) for value in values]
+
+
+def predictions(
+    ref: Reference, parameters: Parameters, *, replicates: int, seed: int
+) -> tuple[list[Prediction], dict[str, NDArray[np.float64]]]:
+    """Predictions with errors of a potential on a reference, and the quantities behind them."""
+    quantities = ref.snapshots.evaluate(parameters)
+    weight = np.asarray(weights(jnp.asarray(quantities["energy"]), jnp.asarray(ref.energies), ref.point.temperature))
+    arrays = {key: jnp.asarray(value) for key, value in quantities.items()}
+    values = jax.jit(ref.averages)(arrays, jnp.asarray(weight))
+    errors = bootstrap_errors(ref, quantities, weight, replicates=replicates, seed=seed)
+    made = [
+        observables.prediction(request, np.asarray(value), error)
+        for request, value, error in zip(ref.requests, values, errors, strict=True)
+    ]
+    return made, quantities
+
+
+def predict_trajectory(
+    potential: Potential,
+    parameters: Parameters,
+    trajectory: Trajectory,
+    requests: Sequence[ObservableRequest],
+    *,
+    machine: Machine,
+    seed: int,
+    temperature: float | None = None,
+    replicates: int = 200,
+) -> list[Prediction]:
+    """Observables of a trajectory with the potential that sampled it, with block-bootstrap errors."""
+    if not requests:
+        return []
+    ref = reference(
+        potential, parameters, trajectory, requests, temperature=temperature or trajectory.temperature, machine=machine
+    )
+    return predictions(ref, parameters, replicates=replicates, seed=seed)[0]

@@ -1,0 +1,373 @@
+"""The sampling job: equilibrate and run walkers under guards, with checkpoints; write the trajectory."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import ase.io
+import jax
+import numpy as np
+from jaxtyping import Array
+from numpy.typing import NDArray
+
+from aiida_difftre.engine import device, files, potentials, quantities, reweighting, sampling, space, statistics, units
+from aiida_difftre.engine.errors import EngineError, ExitStatus
+from aiida_difftre.engine.jobs import CHECKPOINT, TRAJECTORY, Machine, SampleJob, SamplingSettings
+from aiida_difftre.engine.potentials import Parameters, Potential
+from aiida_difftre.engine.progress import Reporter
+from aiida_difftre.engine.stop import Stop
+
+CAPACITY_STEP = 16
+"""Capacities of neighbour lists are multiples of this."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where walkers start.
+
+    Args:
+        positions: (walkers, atoms, 3), fractional.
+        velocities: (walkers, atoms, 3), Å/fs; None for Maxwell-Boltzmann ones.
+        cell: (3, 3), Å.
+        symbols: one per atom.
+    """
+
+    positions: NDArray[np.float64]
+    velocities: NDArray[np.float64] | None
+    cell: NDArray[np.float64]
+    symbols: tuple[str, ...]
+
+
+@dataclass
+class Recording:
+    """Snapshots so far, and how far the run is."""
+
+    positions: list[NDArray[np.float32]] = field(default_factory=list)
+    temperatures: list[NDArray[np.float64]] = field(default_factory=list)
+    done: int = 0
+
+
+def read_structure(path: Path) -> Start:
+    """Read one frame as the start of a single walker.
+
+    Raises:
+        EngineError: for a file that is no structure, or one without a periodic cell.
+    """
+    try:
+        atoms = ase.io.read(path, index=0, format="extxyz")
+    except Exception as error:  # ase raises what its parsers happen to meet
+        raise EngineError(ExitStatus.CORRUPT_FILE, f"{path.name} is not a readable structure: {error}") from None
+    if not atoms.cell.rank == 3:
+        raise EngineError(
+            ExitStatus.INVALID_INPUT,
+            f"{path.name} has no three-dimensional cell: {atoms.cell.tolist()}; give a Lattice",
+        )
+    positions = atoms.get_scaled_positions(wrap=False)[None]
+    return Start(positions, None, np.array(atoms.cell), tuple(atoms.get_chemical_symbols()))
+
+
+def start_walkers(walkers: int, structure: Start, previous: files.Trajectory | None) -> Start:
+    """Walkers from a structure, or from the last snapshots of an earlier trajectory of the same system.
+
+    Raises:
+        EngineError: when the earlier trajectory is of another system.
+    """
+    if previous is None:
+        return Start(structure.positions.repeat(walkers, 0), None, structure.cell, structure.symbols)
+    if previous.species != structure.symbols:
+        raise EngineError(
+            ExitStatus.INVALID_INPUT,
+            f"the trajectory to start from has {len(previous.species)} atoms ({sorted(set(previous.species))}), the "
+            f"structure {len(structure.symbols)} ({sorted(set(structure.symbols))}), or another order of atoms",
+        )
+    chosen = np.arange(walkers) % len(previous.last_positions)
+    # More walkers than before: copies of one walker must part, so they draw new velocities.
+    velocities = previous.last_velocities[chosen] if walkers <= len(previous.last_positions) else None
+    return Start(previous.last_positions[chosen], velocities, structure.cell, structure.symbols)
+
+
+def simulate(
+    potential: Potential,
+    parameters: Parameters,
+    start: Start,
+    *,
+    temperature: float,
+    settings: SamplingSettings,
+    machine: Machine,
+    seed: int,
+    progress: Reporter,
+    stop: Stop | None = None,
+    folder: Path | None = None,
+) -> files.Trajectory:
+    """Equilibrate, then sample.
+
+    Args:
+        potential: the potential.
+        parameters: its parameters.
+        start: walkers.
+        temperature: K.
+        settings: molecular dynamics.
+        machine: precision.
+        seed: of velocities and thermostat.
+        progress: takes reports.
+        stop: asked between calls.
+        folder: of checkpoints; None for none. A checkpoint found there is continued.
+
+    Returns:
+        The trajectory, with energies of the stored positions.
+
+    Raises:
+        EngineError: when the run goes bad (the good snapshots are written before, as ``trajectory.npz``), or must
+        stop (a
+            checkpoint is written before).
+    """
+    system = sampling.System(potential, start.symbols, start.cell, temperature, settings, machine.precision)
+    check_system(system, start, parameters)
+    devices = jax.device_count()
+    walkers = len(start.positions)
+    padded = -(-walkers // devices) * devices
+    chosen = np.arange(padded) % walkers
+    momenta = None
+    if start.velocities is not None:
+        mass = potentials.masses(start.symbols)[None, :, None]
+        momenta = (start.velocities * units.TIME_UNIT_IN_FS * mass)[chosen]
+    capacity = list_capacity(system, start)
+    dynamics, state = _begin(system, capacity, jax.random.key(seed), start.positions[chosen], momenta, parameters)
+    recording, identity = Recording(), _identity(system, parameters)
+    if folder is not None and (folder / CHECKPOINT).exists():
+        dynamics, state, recording = _restore(folder / CHECKPOINT, identity, system, dynamics, state)
+
+    per_call = system.snapshots_per_call
+    equilibration = system.snapshots(settings.equilibration_fs)
+    total = equilibration + max(1, system.snapshots(settings.production_fs))
+    last_checkpoint = time.monotonic()
+    while recording.done < total:
+        after, snapshot = dynamics.apply(state, parameters)
+        if int(np.max(np.asarray(after.needed))) > dynamics.capacity:
+            # Overflow: what was computed is void; the block is repeated from the state before it.
+            dynamics, state = _enlarge(system, int(1.1 * np.max(np.asarray(after.needed))) + 1, state)
+            continue
+        temperatures = np.asarray(snapshot.temperature, np.float64)[:, :walkers]
+        failure = _guard(system, snapshot, walkers, recording.done)
+        if failure is not None:
+            if folder is not None and recording.positions:
+                files.write_trajectory(folder / TRAJECTORY, _trajectory(system, parameters, state, recording, walkers))
+            raise failure
+        state = after
+        recording.done += per_call
+        if recording.done > equilibration:
+            recording.positions.append(np.asarray(snapshot.positions, np.float32)[:, :walkers])
+            recording.temperatures.append(temperatures)
+        phase = "equilibration" if recording.done <= equilibration else "production"
+        progress.report(phase, recording.done, total, temperature=float(temperatures.mean()))
+        reason = stop.requested() if stop is not None else None
+        due = time.monotonic() - last_checkpoint > settings.checkpoint_interval_s
+        if folder is not None and recording.done < total and (due or reason is not None):
+            _checkpoint(folder / CHECKPOINT, identity, dynamics, state, recording)
+            last_checkpoint = time.monotonic()
+        if reason is not None and recording.done < total:
+            raise reason
+    return _trajectory(system, parameters, state, recording, walkers)
+
+
+def list_capacity(system: sampling.System, start: Start) -> int:
+    """Neighbours per atom that lists should hold: those of the start and some more.
+
+    Rounded up generously, so that starts of the same system share one compiled program.
+    """
+    lists = space.build_batch(np.asarray(start.positions, np.float64), start.cell, system.list_cutoff)
+    needed = int(np.max(np.asarray(lists.needed)))
+    return max(1, -(-int(1.15 * needed) // CAPACITY_STEP)) * CAPACITY_STEP
+
+
+def check_system(system: sampling.System, start: Start, parameters: Parameters) -> None:
+    """Refuse a start whose atoms overlap, and a JAX that miscompiles, before the run.
+
+    Raises:
+        EngineError: naming the distance, or the difference of energies.
+    """
+    environment = quantities.environment(
+        system.potential, start.positions[0], start.cell, start.symbols, system.precision
+    )
+    squared = np.where(environment.mask, np.sum(np.asarray(environment.displacements) ** 2, -1), np.inf)
+    distance = float(np.sqrt(squared.min()))
+    if distance < system.settings.min_distance:
+        raise EngineError(
+            ExitStatus.ATOMS_TOO_CLOSE,
+            f"two atoms of the starting structure are {distance:.3f} Å apart; the limit (sampling.min_distance) is "
+            f"{system.settings.min_distance} Å",
+        )
+    device.self_check(system.potential, parameters, environment, system.precision)
+
+
+def _guard(system: sampling.System, snapshot: sampling.Snapshot, walkers: int, done: int) -> EngineError | None:
+    finite = np.asarray(snapshot.finite)[:, :walkers]
+    time_fs = done * system.stride_fs
+    where = f"after {time_fs:g} fs with a time step of {system.settings.timestep_fs} fs"
+    if not finite.all():
+        walker = int(np.argwhere(~finite)[0, 1])
+        return EngineError(ExitStatus.NOT_FINITE, f"positions or forces of walker {walker} are not finite {where}")
+    distance = np.asarray(snapshot.min_distance)[:, :walkers]
+    if distance.min() < system.settings.min_distance:
+        return EngineError(
+            ExitStatus.ATOMS_TOO_CLOSE,
+            f"two atoms came as close as {distance.min():.3f} Å (limit {system.settings.min_distance} Å) {where}",
+            {"min_distance": float(distance.min())},
+        )
+    temperature = np.asarray(snapshot.temperature)[:, :walkers]
+    # The instantaneous temperature of few atoms fluctuates: relative standard deviation sqrt(2/3N).
+    limit = system.temperature * (system.settings.max_temperature_ratio + 6 * np.sqrt(2 / (3 * len(system.symbols))))
+    if temperature.max() > limit:
+        return EngineError(
+            ExitStatus.TEMPERATURE_OUT_OF_BOUNDS,
+            f"the temperature of a walker reached {temperature.max():.0f} K (limit {limit:.0f} K) {where}",
+            {"temperature": float(temperature.max())},
+        )
+    return None
+
+
+def _begin(
+    system: sampling.System,
+    capacity: int,
+    key: Array,
+    positions: NDArray[np.float64],
+    momenta: NDArray[np.float64] | None,
+    parameters: Parameters,
+) -> tuple[sampling.Dynamics, sampling.Walkers]:
+    """Initial state; anew where the lists overflow, since the first forces are part of it."""
+    while True:
+        dynamics = sampling.dynamics(system, capacity)
+        state = dynamics.init(key, positions, momenta, parameters)
+        needed = int(np.max(np.asarray(state.needed)))
+        if needed <= capacity:
+            return dynamics, state
+        capacity = int(1.1 * needed) + 1
+
+
+def _hold(
+    system: sampling.System, dynamics: sampling.Dynamics, state: sampling.Walkers
+) -> tuple[sampling.Dynamics, sampling.Walkers]:
+    needed = int(np.max(np.asarray(state.needed)))
+    return (dynamics, state) if needed <= dynamics.capacity else _enlarge(system, int(1.1 * needed) + 1, state)
+
+
+def _enlarge(
+    system: sampling.System, capacity: int, state: sampling.Walkers
+) -> tuple[sampling.Dynamics, sampling.Walkers]:
+    dynamics = sampling.dynamics(system, capacity)
+    return _hold(system, dynamics, dynamics.relist(state))
+
+
+def _identity(system: sampling.System, parameters: Parameters) -> str:
+    """What a checkpoint belongs to: potential, system, temperature and dynamics, but not how long they last."""
+    settings = system.settings.model_dump(
+        include={"thermostat", "walkers", "timestep_fs", "equilibration_fs", "stride_fs"}
+    )
+    described = [system.potential.spec.model_dump(), system.symbols, system.cell.tolist(), system.temperature, settings]
+    described.append(system.snapshots_per_call)
+    digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
+    for leaf in jax.tree.leaves(parameters):
+        digest.update(np.asarray(leaf).tobytes())
+    return digest.hexdigest()
+
+
+def _checkpoint(
+    path: Path, identity: str, dynamics: sampling.Dynamics, state: sampling.Walkers, recording: Recording
+) -> None:
+    arrays = {f"md/{number}": np.asarray(leaf) for number, leaf in enumerate(jax.tree.leaves(state.md))}
+    arrays["built"] = np.asarray(state.built)
+    if recording.positions:
+        arrays["positions"] = np.concatenate(recording.positions)
+        arrays["temperatures"] = np.concatenate(recording.temperatures)
+    metadata = {"done": str(recording.done), "capacity": str(dynamics.capacity), "identity": identity}
+    files.write_arrays(path, arrays, metadata)
+
+
+def _restore(
+    path: Path, identity: str, system: sampling.System, dynamics: sampling.Dynamics, state: sampling.Walkers
+) -> tuple[sampling.Dynamics, sampling.Walkers, Recording]:
+    arrays, metadata = files.read_arrays(path)
+    leaves, structure = jax.tree.flatten(state.md)
+    stored = [arrays.get(f"md/{number}") for number in range(len(leaves))]
+    fits = all(array is not None and array.shape == leaf.shape for array, leaf in zip(stored, leaves, strict=True))
+    if not fits or metadata.get("identity") != identity:
+        raise EngineError(
+            ExitStatus.CORRUPT_FILE,
+            f"{path.name} is the checkpoint of another potential, system, dynamics or number of devices; remove it to "
+            "start anew",
+        )
+    put = [jax.device_put(array, leaf.sharding) for array, leaf in zip(stored, leaves, strict=True)]
+    built = jax.device_put(arrays["built"], state.built.sharding)
+    state = state._replace(md=jax.tree.unflatten(structure, put), built=built)
+    recording = Recording(done=int(metadata["done"]))
+    if "positions" in arrays:
+        recording.positions, recording.temperatures = [arrays["positions"]], [arrays["temperatures"]]
+    if int(metadata["capacity"]) != dynamics.capacity:
+        dynamics = sampling.dynamics(system, int(metadata["capacity"]))
+    return dynamics, dynamics.relist(state), recording
+
+
+def _trajectory(
+    system: sampling.System, parameters: Parameters, state: sampling.Walkers, recording: Recording, walkers: int
+) -> files.Trajectory:
+    """Walker by walker, each in the order of time."""
+    positions = np.concatenate(recording.positions)
+    snapshots = len(positions)
+    flat = np.ascontiguousarray(positions.swapaxes(0, 1).reshape(-1, *positions.shape[2:]))
+    momentum, mass = np.asarray(state.md.momentum, np.float64), np.asarray(state.md.mass, np.float64)
+    return files.Trajectory(
+        positions=flat,
+        cell=np.asarray(system.cell, np.float64),
+        species=system.symbols,
+        energies=quantities.energies(system.potential, parameters, flat, system.cell, system.symbols),
+        walkers=np.repeat(np.arange(walkers, dtype=np.int32), snapshots),
+        times=np.tile((np.arange(snapshots) + 1) * system.stride_fs, walkers),
+        temperatures=np.concatenate(recording.temperatures).T.reshape(-1),
+        last_positions=np.asarray(state.md.position, np.float64)[:walkers],
+        last_velocities=(momentum / mass)[:walkers] / units.TIME_UNIT_IN_FS,
+        temperature=system.temperature,
+    )
+
+
+def run(job: SampleJob, folder: Path, progress: Reporter) -> dict[str, Any]:
+    """Do a sampling job in a folder; returns what goes into ``results.json``."""
+    potential, parameters = potentials.load(folder / job.potential)
+    structure = read_structure(folder / job.structure)
+    space.species_index(structure.symbols, potential.spec.species)
+    previous = files.read_trajectory(folder / job.start_trajectory) if job.start_trajectory else None
+    start = start_walkers(job.sampling.walkers, structure, previous)
+    with Stop(job.machine.walltime_s) as stop:
+        began = time.monotonic()
+        trajectory = simulate(
+            potential,
+            parameters,
+            start,
+            temperature=job.temperature,
+            settings=job.sampling,
+            machine=job.machine,
+            seed=job.seed,
+            progress=progress,
+            stop=stop,
+            folder=folder,
+        )
+    files.write_trajectory(folder / TRAJECTORY, trajectory)
+    sampled = time.monotonic()
+    predictions = reweighting.predict_trajectory(
+        potential, parameters, trajectory, job.observables, machine=job.machine, seed=job.seed
+    )
+    g = statistics.statistical_inefficiency(trajectory.energies, trajectory.walkers)
+    (folder / CHECKPOINT).unlink(missing_ok=True)
+    return {
+        "snapshots": len(trajectory.energies),
+        "walkers": job.sampling.walkers,
+        "mean_temperature": float(trajectory.temperatures.mean()),
+        "mean_energy": float(trajectory.energies.mean()),
+        "statistical_inefficiency": float(g),
+        "predictions": [prediction.model_dump() for prediction in predictions],
+        "timings": {"sampling_s": sampled - began, "observables_s": time.monotonic() - sampled},
+    }

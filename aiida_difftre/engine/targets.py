@@ -1,0 +1,282 @@
+"""Experimental targets and the registry of observables against which they are checked. Free of JAX.
+
+An observable is registered here by an :class:`ObservableSpec` (name, unit, shape, options) under the entry-point group
+``difftre.observables``; the spec names the JAX implementation by its import path, so that a target can be validated
+where JAX is not installed or must not be imported.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import entry_points
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+ENTRY_POINT_GROUP = "difftre.observables"
+
+VOIGT_LABELS = ("xx", "yy", "zz", "yz", "xz", "xy")
+STIFFNESS_LABELS = {
+    "cubic": ("C11", "C12", "C44"),
+    "general": tuple(f"C{i}{j}" for i in range(1, 7) for j in range(i, 7)),
+}
+
+
+@dataclass(frozen=True)
+class ObservableSpec:
+    """What an observable is called, in which unit it comes and which shape its values have.
+
+    Args:
+        name: registry name.
+        unit: unit of the values, as a target must state it.
+        implementation: ``module:attribute`` of the JAX implementation.
+        description: one line.
+        grid_unit: unit of the grid; None where the values carry labels instead.
+        options: default options; an option that is not listed here is refused.
+        labels: the labels of the values for given options; None where there is a grid.
+        check: further checks of options; raises ValueError naming the value and the remedy.
+    """
+
+    name: str
+    unit: str
+    implementation: str
+    description: str
+    grid_unit: str | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    labels: Callable[[dict[str, Any]], tuple[str, ...]] | None = None
+    check: Callable[[dict[str, Any]], None] | None = None
+
+    def complete_options(self, options: dict[str, Any]) -> dict[str, Any]:
+        """Fill in the defaults and refuse what the observable does not know.
+
+        Raises:
+            ValueError: for an unknown option or a value out of range.
+        """
+        for key in options:
+            if key not in self.options:
+                known = ", ".join(sorted(self.options)) or "none"
+                raise ValueError(f"observable {self.name!r} has no option {key!r}; known options: {known}")
+        completed = {**self.options, **options}
+        if self.check is not None:
+            self.check(completed)
+        return completed
+
+
+def _check_rdf(options: dict[str, Any]) -> None:
+    pair = options["pair"]
+    if pair is not None and (not isinstance(pair, list | tuple) or len(pair) != 2):
+        raise ValueError(f"option 'pair' of rdf is {pair!r}; give two species, such as ['C', 'C'], or leave it out")
+    width = options["smearing"]
+    if width is not None and not width >= 0:
+        raise ValueError(f"option 'smearing' of rdf is {width!r} Å; it must not be negative")
+
+
+def _check_stiffness(options: dict[str, Any]) -> None:
+    if options["symmetry"] not in STIFFNESS_LABELS:
+        known = ", ".join(STIFFNESS_LABELS)
+        raise ValueError(f"option 'symmetry' of stiffness is {options['symmetry']!r}; known symmetries: {known}")
+    if not (isinstance(options["born_stride"], int) and options["born_stride"] >= 1):
+        raise ValueError(f"option 'born_stride' of stiffness is {options['born_stride']!r}; give an integer >= 1")
+
+
+_OBSERVABLES = "aiida_difftre.engine.observables"
+
+POTENTIAL_ENERGY = ObservableSpec(
+    "potential_energy", "eV/atom", f"{_OBSERVABLES}.thermodynamic:PotentialEnergy", "mean potential energy per atom",
+    labels=lambda options: ("U",),
+)  # fmt: skip
+PRESSURE = ObservableSpec(
+    "pressure", "GPa", f"{_OBSERVABLES}.mechanical:Pressure", "pressure, kinetic term included",
+    labels=lambda options: ("P",),
+)  # fmt: skip
+STRESS = ObservableSpec(
+    "stress", "GPa", f"{_OBSERVABLES}.mechanical:Stress",
+    "Cauchy stress in Voigt order xx yy zz yz xz xy, positive in tension, kinetic term included",
+    labels=lambda options: VOIGT_LABELS,
+)  # fmt: skip
+STIFFNESS = ObservableSpec(
+    "stiffness", "GPa", f"{_OBSERVABLES}.mechanical:Stiffness",
+    "isothermal stiffness tensor by stress fluctuations, averaged over the crystal's symmetry",
+    options={"symmetry": "cubic", "born_stride": 4},
+    labels=lambda options: STIFFNESS_LABELS[options["symmetry"]],
+    check=_check_stiffness,
+)  # fmt: skip
+RDF = ObservableSpec(
+    "rdf", "1", f"{_OBSERVABLES}.structural:RadialDistribution",
+    "radial distribution function on the centres of equal bins, total or of one pair of species",
+    grid_unit="angstrom",
+    options={"pair": None, "smearing": None},
+    check=_check_rdf,
+)  # fmt: skip
+
+
+@cache
+def observables() -> dict[str, ObservableSpec]:
+    """All registered observables, by name; other packages add theirs through the entry-point group."""
+    return {point.name: point.load() for point in entry_points(group=ENTRY_POINT_GROUP)}
+
+
+def observable(name: str) -> ObservableSpec:
+    """The spec of the observable called ``name``.
+
+    Raises:
+        ValueError: for a name that nobody registered.
+    """
+    try:
+        return observables()[name]
+    except KeyError:
+        known = ", ".join(sorted(observables()))
+        raise ValueError(f"unknown observable {name!r}; registered observables: {known}") from None
+
+
+class Strict(BaseModel):
+    """A model that refuses unknown keys and numbers that are not finite."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, validate_default=True)
+
+
+class ObservableRequest(Strict):
+    """An observable to predict.
+
+    Args:
+        observable: registry name.
+        options: options of the observable.
+        grid: values of the independent variable, in the observable's grid unit; required where there is one.
+        label: name of the prediction in results; the observable's name by default.
+    """
+
+    observable: str
+    options: dict[str, Any] = Field(default_factory=dict)
+    grid: list[float] | None = None
+    label: str | None = None
+
+    @model_validator(mode="after")
+    def _known(self) -> ObservableRequest:
+        spec = observable(self.observable)
+        self.options.update(spec.complete_options(self.options))
+        if spec.grid_unit is None and self.grid is not None:
+            raise ValueError(f"observable {self.observable!r} has no grid, but one of {len(self.grid)} values is given")
+        if spec.grid_unit is not None:
+            check_grid(self.grid, self.observable)
+        return self
+
+    @property
+    def name(self) -> str:
+        """The label, or the observable's name."""
+        return self.label or self.observable
+
+
+def check_grid(grid: list[float] | None, name: str) -> None:
+    """Refuse a grid that is missing, not finite, not positive or not strictly increasing.
+
+    Raises:
+        ValueError: naming the first offending value.
+    """
+    if not grid or len(grid) < 2:
+        raise ValueError(f"observable {name!r} needs a grid of at least two values, got {grid!r}")
+    for index, value in enumerate(grid):
+        if not math.isfinite(value) or value < 0:
+            raise ValueError(f"grid value {value!r} at index {index} of {name!r} must be finite and not negative")
+        if index and value <= grid[index - 1]:
+            raise ValueError(
+                f"grid of {name!r} must increase strictly: value {value!r} at index {index} follows {grid[index - 1]!r}"
+            )
+
+
+class Conditions(Strict):
+    """Conditions of a measurement.
+
+    Args:
+        temperature: K.
+        pressure: GPa; None where it is not stated.
+        density: kg/m³; None where it is not stated.
+    """
+
+    temperature: float = Field(gt=0)
+    pressure: float | None = None
+    density: float | None = Field(default=None, gt=0)
+
+
+class Target(Strict):
+    """A measured observable with its errors, conditions and source.
+
+    Args:
+        observable: registry name.
+        options: options of the observable.
+        grid: as in :class:`ObservableRequest`.
+        values: measured values, in ``unit``, in the order of the observable's labels or of the grid.
+        errors: standard errors of the values, in ``unit``, positive.
+        unit: must be the observable's own.
+        error_source: whether the errors were measured or are an assumption of the user.
+        conditions: of the measurement.
+        citation: the publication.
+        doi: its digital object identifier.
+        role: ``training`` targets enter the loss, ``held_out`` ones only the validation.
+        weight: the factor gamma in the loss.
+        label: name in results; the observable's name by default.
+    """
+
+    observable: str
+    options: dict[str, Any] = Field(default_factory=dict)
+    grid: list[float] | None = None
+    values: list[float]
+    errors: list[float]
+    unit: str
+    error_source: Literal["measured", "assumed"] = "measured"
+    conditions: Conditions
+    citation: str = Field(min_length=1)
+    doi: str | None = None
+    role: Literal["training", "held_out"] = "training"
+    weight: float = Field(default=1.0, ge=0)
+    label: str | None = None
+
+    @field_validator("values", "errors", mode="before")
+    @classmethod
+    def _finite(cls, numbers: Any, info: Any) -> Any:
+        if isinstance(numbers, list | tuple):
+            for index, number in enumerate(numbers):
+                if isinstance(number, int | float) and not math.isfinite(number):
+                    raise ValueError(f"{info.field_name}[{index}] is {number!r}; remove the point or give a number")
+        return numbers
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Target:
+        request = self.request()
+        spec = observable(self.observable)
+        self.options.update(request.options)
+        if self.unit != spec.unit:
+            raise ValueError(
+                f"target {self.name!r} is in {self.unit!r}; observable {self.observable!r} comes in {spec.unit!r}"
+            )
+        expected = len(self.grid) if self.grid is not None else len(self.component_labels())
+        for what, numbers in (("values", self.values), ("errors", self.errors)):
+            if len(numbers) != expected:
+                raise ValueError(f"target {self.name!r} has {len(numbers)} {what} where {expected} are expected")
+        for index, error in enumerate(self.errors):
+            if error <= 0:
+                raise ValueError(
+                    f"errors[{index}] of target {self.name!r} is {error!r}; a standard error must be positive "
+                    "(state an assumed one, with error_source: assumed, where the experiment gives none)"
+                )
+        return self
+
+    @property
+    def name(self) -> str:
+        """The label, or the observable's name."""
+        return self.label or self.observable
+
+    def request(self) -> ObservableRequest:
+        """The observable that predicts this target."""
+        return ObservableRequest(
+            observable=self.observable, options=dict(self.options), grid=self.grid, label=self.label
+        )
+
+    def component_labels(self) -> list[str]:
+        """A label for each value: the observable's own, or the grid value with its unit."""
+        spec = observable(self.observable)
+        if spec.labels is not None:
+            return list(spec.labels(self.options))
+        return [f"{value:g} {spec.grid_unit}" for value in self.grid or []]

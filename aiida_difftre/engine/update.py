@@ -1,0 +1,290 @@
+"""The update: optimizer steps on fixed reference trajectories, until too few effective samples remain."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from numpy.typing import NDArray
+
+from aiida_difftre.engine import files, losses, optimizers, potentials, reweighting
+from aiida_difftre.engine.errors import EngineError, ExitStatus
+from aiida_difftre.engine.jobs import OPTIMIZER_OUT, POTENTIAL_OUT, Prediction, UpdateJob, UpdateSettings
+from aiida_difftre.engine.matching import matching_loss
+from aiida_difftre.engine.objective import (
+    Data,
+    ExtraLoss,
+    Objective,
+    Point,
+    effective_fraction,
+    fix_offset,
+    prepare,
+    reduced_chi2,
+)
+from aiida_difftre.engine.potentials import Parameters, Potential
+from aiida_difftre.engine.progress import Reporter
+from aiida_difftre.engine.stop import Stop
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an update returns.
+
+    Args:
+        parameters: after the last accepted step.
+        optimizer_state: after it.
+        history: one entry per evaluated set of parameters.
+        reason: why the update ended.
+        after: predictions with errors at the end, by state point.
+    """
+
+    parameters: Parameters
+    optimizer_state: Any
+    history: list[dict[str, Any]]
+    reason: str
+    after: dict[str, list[Prediction]]
+
+
+def minimise(
+    potential: Potential,
+    parameters: Parameters,
+    data: Sequence[Data],
+    settings: UpdateSettings,
+    *,
+    seed: int,
+    progress: Reporter,
+    optimizer_state: Any = None,
+    learning_rate_scale: float = 1.0,
+    extra: ExtraLoss | None = None,
+    stop: Stop | None = None,
+) -> Outcome:
+    """Optimizer steps until the gate closes, the targets are met, or ``max_steps``.
+
+    A step that would lose more than ``max_step_loss`` of the effective samples, or raise the loss, is halved
+    (backtracking) at most ``max_halvings`` times. On a fixed trajectory the loss is deterministic, so that it falls
+    monotonically.
+
+    Args:
+        potential: the potential.
+        parameters: those that sampled the references.
+        data: state points.
+        settings: of the update.
+        seed: of the bootstrap.
+        progress: takes reports.
+        optimizer_state: of an earlier update, as :func:`optimizer` structures it.
+        learning_rate_scale: factor on every step.
+        extra: a further term of the loss.
+        stop: asked between steps; the update then ends with what it has.
+
+    Raises:
+        EngineError: NOT_FINITE for a gradient that is not; TOO_FEW_EFFECTIVE_SAMPLES when not even the first step can
+            be made small enough.
+    """
+    optimizer = optimizers.make(settings.optimizer, optimizers.exponential(settings.optimizer))
+    is_fresh = optimizer_state is None
+    state = optimizer.init(parameters) if is_fresh else optimizer_state
+    free = potential.trainable(parameters)
+    objective = Objective(data, settings, parameters, extra)
+    history: list[dict[str, Any]] = []
+    reason, scale, point = "max_steps", learning_rate_scale, objective(parameters)
+    for step in range(settings.max_steps + 1):
+        entry = _entry(step, data, point)
+        history.append(entry)
+        numbers = {key: entry[key] for key in ("loss", "chi2", "n_eff_fraction")}
+        progress.report("update", step, settings.max_steps, **numbers)
+        ended = _ended(entry, step, settings, stop)
+        if ended is not None:
+            reason = ended
+            break
+        slopes = _masked(objective.gradient(point), free)
+        entry["gradient_norm"] = float(optax.tree.norm(slopes))
+        if not np.isfinite(entry["gradient_norm"]):
+            raise EngineError(ExitStatus.NOT_FINITE, f"the gradient at step {step} of the update is not finite", entry)
+        # The memory of an optimizer may point uphill; then it starts afresh, whose first direction never does.
+        trials = [(state, scale)]
+        if not (is_fresh and scale == learning_rate_scale):
+            trials.append((optimizer.init(point.parameters), learning_rate_scale))
+        for memory, length in trials:
+            direction, next_state = optimizer.update(slopes, memory, point.parameters)
+            found, factor = _line_search(objective, point, _masked(direction, free), length, settings)
+            if found is not None:
+                break
+        if found is None:
+            if step == 0 and factor == 0:
+                raise EngineError(
+                    ExitStatus.TOO_FEW_EFFECTIVE_SAMPLES,
+                    f"the first step loses more than {settings.max_step_loss:.0%} of the effective samples even when "
+                    f"halved {settings.max_halvings} times; lower the learning rate "
+                    f"({settings.optimizer.learning_rate:g}) or raise max_halvings",
+                    entry,
+                )
+            reason = "no_descent"
+            break
+        entry["step_scale"] = factor
+        point = found
+        state, is_fresh = next_state, False
+        # A step that had to be halved is tried at twice its length next time, not at full length.
+        scale = min(learning_rate_scale, 2 * factor)
+    parameters = point.parameters
+    after = {
+        p.label: reweighting.predictions(p.reference, parameters, replicates=settings.bootstrap, seed=seed)[0]
+        for p in data
+    }
+    return Outcome(parameters, state, history, reason, after)
+
+
+def _masked(tree: Parameters, free: Parameters) -> Parameters:
+    masked: Parameters = jax.tree.map(lambda leaf, movable: leaf if movable else jnp.zeros_like(leaf), tree, free)
+    return masked
+
+
+def _ended(entry: dict[str, Any], step: int, settings: UpdateSettings, stop: Stop | None) -> str | None:
+    """Why an update ends at this point; None where it goes on."""
+    if entry["chi2"] <= (max(settings.chi2_stop, settings.chi2_converged) if step == 0 else settings.chi2_stop):
+        return "chi2"
+    if entry["n_eff_fraction"] < settings.gate:
+        return "gate"
+    if step == settings.max_steps:
+        return "max_steps"
+    if stop is not None and stop.requested() is not None:
+        return "walltime"
+    return None
+
+
+def _line_search(
+    objective: Objective, point: Point, direction: Parameters, length: float, settings: UpdateSettings
+) -> tuple[Point | None, float]:
+    """Halve a step until it keeps enough effective samples and does not raise the loss.
+
+    Returns:
+        The new point and the factor of the step; or None, and 0 where it was always the effective samples that failed.
+    """
+    least = (1 - settings.max_step_loss) * point.fraction
+    tried = 0.0
+    for halvings in range(settings.max_halvings + 1):
+        factor = length * 0.5**halvings
+        candidate = jax.tree.map(lambda p, u, f=factor: (p + f * u).astype(p.dtype), point.parameters, direction)
+        # Energies alone cost a fraction of the whole loss, and most steps that fail do so here.
+        if effective_fraction(objective.data, candidate) < least:
+            continue
+        tried = factor
+        # Before the evaluation: the DFT term sees the offset.
+        found = objective(fix_offset(objective.data, candidate, point.parameters))
+        if found.loss <= point.loss:
+            return found, factor
+    return None, tried
+
+
+def _entry(step: int, data: Sequence[Data], current: Point) -> dict[str, Any]:
+    evaluation = current.evaluation
+    points = {}
+    for point in data:
+        size = evaluation.effective[point.label]
+        points[point.label] = {
+            "n_eff_entropy": size.entropy,
+            "n_eff_kish": size.kish,
+            "n_eff_independent": size.smallest / point.inefficiency,
+            "predictions": {
+                term.target.name: values.tolist()
+                for term, values in zip(point.terms, evaluation.predictions[point.label], strict=True)
+                if len(values) <= 36
+            },
+        }
+    return {
+        "step": step,
+        "loss": current.loss,
+        "loss_targets": evaluation.loss,
+        "loss_extra": current.extra_loss,
+        "chi2": reduced_chi2(data, evaluation.predictions, "training"),
+        "n_eff_fraction": current.fraction,
+        "state_points": points,
+    }
+
+
+def run(job: UpdateJob, folder: Path, progress: Reporter) -> dict[str, Any]:
+    """Do an update job in a folder; returns what goes into ``results.json``."""
+    potential, parameters = potentials.load(folder / job.potential)
+    settings = job.update
+    state = None
+    if job.optimizer_state is not None:
+        optimizer = optimizers.make(settings.optimizer, optimizers.exponential(settings.optimizer))
+        state = optimizers.read_state(folder / job.optimizer_state, jax.eval_shape(optimizer.init, parameters))
+    began = time.monotonic()
+    with Stop(job.machine.walltime_s) as stop:
+        data = [
+            prepare(
+                point.label,
+                potential,
+                parameters,
+                files.read_trajectory(folder / point.trajectory),
+                point.targets,
+                temperature=point.temperature,
+                settings=settings,
+                machine=job.machine,
+                seed=job.seed,
+            )
+            for point in job.state_points
+        ]
+        prepared = time.monotonic()
+        outcome = minimise(
+            potential,
+            parameters,
+            data,
+            settings,
+            seed=job.seed,
+            progress=progress,
+            optimizer_state=state,
+            learning_rate_scale=job.learning_rate_scale,
+            extra=matching_loss(potential, folder / job.dataset if job.dataset else None, settings.loss, job.machine),
+            stop=stop,
+        )
+    potentials.save(folder / POTENTIAL_OUT, potential, outcome.parameters)
+    optimizers.write_state(folder / OPTIMIZER_OUT, outcome.optimizer_state)
+    return {
+        **summary(data, outcome),
+        "timings": {"prepare_s": prepared - began, "update_s": time.monotonic() - prepared},
+    }
+
+
+def summary(data: Sequence[Data], outcome: Outcome) -> dict[str, Any]:
+    """What results record of an update."""
+    points = {}
+    for point in data:
+        sizes = outcome.history[-1]["state_points"][point.label]
+        points[point.label] = {
+            "snapshots": len(point.reference.energies),
+            "statistical_inefficiency": point.inefficiency,
+            "n_eff_entropy": sizes["n_eff_entropy"],
+            "n_eff_kish": sizes["n_eff_kish"],
+            "before": [prediction.model_dump() for prediction in point.before],
+            "after": [prediction.model_dump() for prediction in outcome.after[point.label]],
+            "chi2_before": _chi2(point, point.before),
+            "chi2_after": _chi2(point, outcome.after[point.label]),
+        }
+    before = {point.label: _values(point.before) for point in data}
+    after = {label: _values(predictions) for label, predictions in outcome.after.items()}
+    return {
+        "steps": len(outcome.history) - 1,
+        "reason": outcome.reason,
+        "chi2_before": reduced_chi2(data, before, "training"),
+        "chi2_after": reduced_chi2(data, after, "training"),
+        "chi2_before_held_out": reduced_chi2(data, before, "held_out"),
+        "history": outcome.history,
+        "state_points": points,
+    }
+
+
+def _chi2(point: Data, predictions: Sequence[Prediction]) -> dict[str, float | None]:
+    values = _values(predictions)
+    return {role: losses.reduced_chi2(values, point.terms, role) for role in ("training", "held_out")}
+
+
+def _values(predictions: Sequence[Prediction]) -> list[NDArray[np.float64]]:
+    return [np.asarray(prediction.values) for prediction in predictions]

@@ -1,0 +1,167 @@
+"""What the parsers of the engine's jobs share: results or the reason of a failure, and predictions as arrays."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from aiida import orm
+from aiida.engine import ExitCode
+from aiida.parsers import Parser
+
+from aiida_difftre.engine.errors import ExitStatus
+from aiida_difftre.engine.jobs import ERROR, PROGRESS, RESULTS, Prediction, validate
+
+OUT_OF_MEMORY_SIGNS = ("out of memory", "out-of-memory", "oom-kill", "oom_kill", "resource_exhausted", "memoryerror")
+WALLTIME_SIGNS = ("due to time limit", "time limit exceeded", "walltime exceeded", "cputime limit exceeded")
+KILLED_SIGN = "killed"
+
+
+class OutputError(Exception):
+    """A file of a finished job is missing or unreadable; carries the exit code."""
+
+    def __init__(self, exit_code: ExitCode) -> None:
+        super().__init__(exit_code.message)
+        self.exit_code = exit_code
+
+
+class EngineParser(Parser):
+    """Reads ``results.json``, or else ``error.json``, or else what the scheduler says."""
+
+    def parse(self, **kwargs: Any) -> ExitCode | None:
+        """Attach what the job produced; return the exit code of its failure, if it failed."""
+        folder = kwargs.get("retrieved_temporary_folder")
+        self.temporary = Path(folder) if folder else None
+        try:
+            results = self._read_json(RESULTS)
+            if results is None:
+                return self._parse_failure()
+            self.parse_results(results)
+        except OutputError as error:
+            return error.exit_code
+        return None
+
+    def parse_results(self, results: dict[str, Any]) -> None:
+        """Attach the outputs of a job that finished.
+
+        Raises:
+            OutputError: when a file is missing or unreadable.
+        """
+        raise NotImplementedError
+
+    def parse_remains(self) -> None:
+        """Attach what a job that failed left and is of use; a file that is missing or unreadable is passed over."""
+
+    def attach(self, port: str, name: str, read: Callable[[Path], orm.Data], *, lenient: bool = False) -> None:
+        """Attach a file that was retrieved temporarily as the output ``port``.
+
+        Raises:
+            OutputError: when the file is missing or unreadable, unless ``lenient``.
+        """
+        path = None if self.temporary is None else self.temporary / name
+        if path is None or not path.is_file():
+            if lenient:
+                return
+            raise OutputError(self.exit_codes.ERROR_OUTPUT_MISSING.format(message=f"{name} was not retrieved"))
+        try:
+            self.out(port, read(path))
+        except ValueError as error:
+            if not lenient:
+                raise OutputError(self.exit_codes.ERROR_OUTPUT_UNREADABLE.format(message=str(error))) from None
+
+    def predictions(self, content: Any, arrays: Mapping[str, Any] | None = None) -> orm.ArrayData | None:
+        """Predictions of ``results.json`` (and further arrays) as one node; None where there are none.
+
+        Raises:
+            OutputError: when they do not follow the file contract.
+        """
+        try:
+            made = [validate(Prediction, one) for one in content or []]
+        except ValueError as error:
+            message = f"predictions in {RESULTS}: {error}"
+            raise OutputError(self.exit_codes.ERROR_OUTPUT_UNREADABLE.format(message=message)) from None
+        return predictions_node(made, arrays or {}) if made or arrays else None
+
+    def _parse_failure(self) -> ExitCode:
+        failure = self._read_json(ERROR)
+        progress = self._last_progress()
+        if failure is not None:
+            self.out("output_parameters", orm.Dict({"error": failure, "progress": progress}))
+            self.parse_remains()
+            return self._exit_code(failure)
+        self.out("output_parameters", orm.Dict({"error": None, "progress": progress}))
+        self.parse_remains()
+        return self._guess()
+
+    def _exit_code(self, failure: dict[str, Any]) -> ExitCode:
+        message = str(failure.get("message") or failure)
+        try:
+            status = ExitStatus(int(failure["exit_status"]))
+        except (KeyError, TypeError, ValueError):
+            return self.exit_codes.ERROR_NO_RESULTS.format(message=message)
+        return self.exit_codes[f"ERROR_{status.name}"].format(message=message)
+
+    def _guess(self) -> ExitCode:
+        """The exit code of a job that was stopped without a word, from the scheduler and the standard error."""
+        if self.node.exit_status:
+            return ExitCode(self.node.exit_status, self.node.exit_message)
+        text = "\n".join(
+            self._read_text(self.node.get_option(name)) for name in ("scheduler_stderr", "scheduler_stdout")
+        )
+        lower = text.lower()
+        last = next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "nothing on standard error")
+        if any(sign in lower for sign in OUT_OF_MEMORY_SIGNS):
+            return self.exit_codes.ERROR_OUT_OF_MEMORY.format(message=last)
+        if any(sign in lower for sign in WALLTIME_SIGNS):
+            return self.exit_codes.ERROR_WALLTIME.format(message=last)
+        if KILLED_SIGN in lower:
+            message = f"{last} (the kernel kills what takes too much memory)"
+            return self.exit_codes.ERROR_OUT_OF_MEMORY.format(message=message)
+        return self.exit_codes.ERROR_NO_RESULTS.format(message=last)
+
+    def _read_text(self, name: str | None) -> str:
+        if name is None or name not in self.retrieved.base.repository.list_object_names():
+            return ""
+        return self.retrieved.base.repository.get_object_content(name, mode="rb").decode(errors="replace")
+
+    def _read_json(self, name: str) -> dict[str, Any] | None:
+        text = self._read_text(name)
+        if not text:
+            return None
+        try:
+            content = json.loads(text)
+        except ValueError as error:
+            message = f"{name}: {error}"
+            raise OutputError(self.exit_codes.ERROR_OUTPUT_UNREADABLE.format(message=message)) from None
+        if not isinstance(content, dict):
+            message = f"{name} holds {type(content).__name__} where an object is expected"
+            raise OutputError(self.exit_codes.ERROR_OUTPUT_UNREADABLE.format(message=message))
+        return content
+
+    def _last_progress(self) -> dict[str, Any] | None:
+        for line in reversed(self._read_text(PROGRESS).splitlines()):
+            try:
+                # A loss that is not finite, which may be why the job failed, cannot be stored as a number.
+                return json.loads(line, parse_constant=str)
+            except ValueError:
+                continue  # a job that is killed may leave half a line
+        return None
+
+
+def predictions_node(predictions: Iterable[Prediction], arrays: Mapping[str, Any]) -> orm.ArrayData:
+    """Predictions as arrays LABEL_values, LABEL_errors and LABEL_grid; all but the numbers as an attribute."""
+    node = orm.ArrayData()
+    described = []
+    for one in predictions:
+        node.set_array(f"{one.label}_values", np.array(one.values))
+        node.set_array(f"{one.label}_errors", np.array(one.errors))
+        if one.grid is not None:
+            node.set_array(f"{one.label}_grid", np.array(one.grid))
+        described.append(one.model_dump(mode="json", exclude={"values", "errors", "grid"}))
+    for name, array in arrays.items():
+        node.set_array(name, np.asarray(array))
+    node.base.attributes.set("predictions", described)
+    return node

@@ -1,0 +1,50 @@
+"""Parser of update jobs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from aiida import orm
+
+from aiida_difftre.data.potential import PotentialData
+from aiida_difftre.engine.errors import EngineError
+from aiida_difftre.engine.files import read_arrays
+from aiida_difftre.engine.jobs import OPTIMIZER_OUT, POTENTIAL_OUT
+from aiida_difftre.parsers.engine import EngineParser
+
+
+def read_optimizer_state(path: Path) -> orm.SinglefileData:
+    """The optimizer's state as a node, refused where it is no safetensors file.
+
+    Raises:
+        ValueError: naming the file.
+    """
+    try:
+        read_arrays(path)
+    except EngineError as error:
+        raise ValueError(error.message) from None
+    return orm.SinglefileData(path.absolute())
+
+
+class UpdateParser(EngineParser):
+    """Potential, optimizer state, and the predictions of each state point after the last step."""
+
+    def parse_results(self, results: dict[str, Any]) -> None:
+        """Attach the outputs; what is known of the state points before the first step stays in the results."""
+        points = results.get("state_points", {})
+        predictions = {label: self.predictions(point.pop("after", None)) for label, point in points.items()}
+        self.out("output_parameters", orm.Dict(results))
+        for label, node in predictions.items():
+            if node is not None:
+                self.out(f"predictions.{label}", node)
+        self.parse_files(lenient=False)
+
+    def parse_remains(self) -> None:
+        """An update that stopped may have written a potential that is better than the first one."""
+        self.parse_files(lenient=True)
+
+    def parse_files(self, *, lenient: bool) -> None:
+        """Potential and optimizer state."""
+        self.attach("potential", POTENTIAL_OUT, PotentialData.from_file, lenient=lenient)
+        self.attach("optimizer_state", OPTIMIZER_OUT, read_optimizer_state, lenient=lenient)

@@ -1,0 +1,23 @@
+"""Configuration of the documentation: `sphinx-build -W -b html docs docs/_build/html`."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent / "_ext"))
+
+from aiida_difftre import __version__
+
+project = "aiida-difftre"
+author = "The aiida-difftre developers"
+copyright = author  # noqa: A001 (the name that Sphinx reads)
+version = release = __version__
+
+extensions = ["myst_parser", "difftre_reference"]
+myst_enable_extensions = ["amsmath", "dollarmath", "deflist"]
+myst_heading_anchors = 3
+exclude_patterns = ["_build", "_ext", "_generated"]
+html_theme = "furo"
+html_title = f"aiida-difftre {__version__}"
+html_static_path: list[str] = []
+templates_path: list[str] = []
+nitpicky = True

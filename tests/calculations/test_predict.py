@@ -1,0 +1,33 @@
+"""PredictCalculation: for structures, for a trajectory, and for neither."""
+
+from typing import Any
+
+import pytest
+
+from aiida_difftre.data.dataset import DatasetData
+from aiida_difftre.data.potential import PotentialData
+from aiida_difftre.data.trajectory import TrajectoryEnsembleData
+from aiida_difftre.engine.jobs import PredictJob, read_job
+
+
+def test_structures(prepare: Any, potential: PotentialData, dataset: DatasetData) -> None:
+    inputs = {"parameters": {"static_stiffness": True}, "potential": potential, "structures": dataset}
+    info, folder = prepare("predict", inputs)
+    job = read_job(folder / "job.json", "predict")
+    assert isinstance(job, PredictJob)
+    assert (job.static_stiffness, job.trajectory, job.temperature) == (True, None, None)
+    assert (dataset.uuid, "dataset.extxyz", job.structures) in info.local_copy_list
+    assert info.retrieve_temporary_list == ["predictions.npz"]
+
+
+def test_trajectory(prepare: Any, potential: PotentialData, trajectory: TrajectoryEnsembleData) -> None:
+    parameters = {"observables": [{"observable": "pressure"}]}
+    _, folder = prepare("predict", {"parameters": parameters, "potential": potential, "trajectory": trajectory})
+    job = read_job(folder / "job.json", "predict")
+    assert isinstance(job, PredictJob)
+    assert (job.temperature, job.trajectory) == (85.0, "trajectory.npz")
+
+
+def test_nothing_to_predict_for(prepare: Any, potential: PotentialData) -> None:
+    with pytest.raises(ValueError, match="give structures or a trajectory"):
+        prepare("predict", {"potential": potential})

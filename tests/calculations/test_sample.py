@@ -1,0 +1,164 @@
+"""SampleCalculation: the job file that it writes, the files that it sends, and what it refuses."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import ase.io
+import pytest
+from aiida import orm
+from aiida.plugins import CalculationFactory
+
+from aiida_difftre.calculations.sample import SampleCalculation
+from aiida_difftre.data.potential import PotentialData
+from aiida_difftre.data.trajectory import TrajectoryEnsembleData
+from aiida_difftre.engine.files import read_trajectory
+from aiida_difftre.engine.jobs import SampleJob, read_job
+from tests.fixtures.nodes import argon, make_trajectory, potential_file
+
+PARAMETERS = {
+    "temperature": 85.0,
+    "sampling": {"walkers": 2, "production_fs": 100.0},
+    "observables": [{"observable": "pressure"}],
+}
+
+
+@pytest.fixture
+def inputs(potential: PotentialData, structure: orm.StructureData) -> dict[str, Any]:
+    return {"parameters": orm.Dict(PARAMETERS), "potential": potential, "structure": structure}
+
+
+def test_entry_point() -> None:
+    assert CalculationFactory("difftre.sample") is SampleCalculation
+
+
+def test_files(prepare: Any, inputs: dict[str, Any]) -> None:
+    info, folder = prepare("sample", inputs)
+    job = read_job(folder / "job.json", "sample")
+    assert isinstance(job, SampleJob)
+    assert job.temperature == 85.0
+    assert job.sampling.walkers == 2
+    assert job.machine.walltime_s == pytest.approx(0.95 * 12 * 3600)
+    assert job.start_trajectory is None
+    assert ase.io.read(folder / job.structure).get_chemical_symbols() == ["Ar"] * 108
+    assert sorted(path.name for path in folder.iterdir()) == ["job.json", "structure.extxyz"]
+    assert info.local_copy_list == [(inputs["potential"].uuid, "potential.safetensors", job.potential)]
+    assert info.retrieve_list == ["results.json", "error.json", "progress.jsonl"]
+    assert info.retrieve_temporary_list == ["trajectory.npz"]
+    assert info.codes_info[0].cmdline_params == ["sample", "job.json"]
+    assert info.remote_copy_list == info.remote_symlink_list == []
+
+
+def test_walltime_of_the_options_and_of_the_machine(prepare: Any, inputs: dict[str, Any]) -> None:
+    options = {"metadata": {"options": {"max_wallclock_seconds": 100}}}
+    _, folder = prepare("sample", {**inputs, **options})
+    assert json.loads((folder / "job.json").read_text())["machine"]["walltime_s"] == 95.0
+    parameters = orm.Dict({**PARAMETERS, "machine": {"walltime_s": 10.0}})
+    _, folder = prepare("sample", {**inputs, **options, "parameters": parameters})
+    assert json.loads((folder / "job.json").read_text())["machine"]["walltime_s"] == 10.0
+
+
+def remote(computer: orm.Computer, path: str = "/scratch/job") -> orm.RemoteData:
+    return orm.RemoteData(computer=computer, remote_path=path).store()
+
+
+def test_start_trajectory_is_linked_on_the_same_computer(
+    prepare: Any, inputs: dict[str, Any], trajectory: TrajectoryEnsembleData, aiida_localhost: orm.Computer
+) -> None:
+    folder_node = remote(aiida_localhost)
+    info, folder = prepare("sample", {**inputs, "start_trajectory": trajectory, "start_folder": folder_node})
+    assert info.remote_symlink_list == [(aiida_localhost.uuid, "/scratch/job/trajectory.npz", "start.npz")]
+    assert not (folder / "start.npz").exists()
+    assert read_job(folder / "job.json", "sample").start_trajectory == "start.npz"  # type: ignore[attr-defined]
+
+
+def test_start_trajectory_is_written_where_it_cannot_be_linked(
+    prepare: Any, inputs: dict[str, Any], trajectory: TrajectoryEnsembleData, aiida_computer_local: Any
+) -> None:
+    elsewhere = remote(aiida_computer_local(label="elsewhere"))
+    info, folder = prepare("sample", {**inputs, "start_trajectory": trajectory, "start_folder": elsewhere})
+    assert info.remote_symlink_list == []
+    assert info.provenance_exclude_list == ["structure.extxyz", "start.npz"]
+    assert read_trajectory(folder / "start.npz").species == make_trajectory().species
+
+
+def test_start_trajectory_of_a_cleaned_folder_is_written(
+    prepare: Any, inputs: dict[str, Any], trajectory: TrajectoryEnsembleData, aiida_localhost: orm.Computer
+) -> None:
+    cleaned = remote(aiida_localhost)
+    cleaned.base.extras.set(cleaned.KEY_EXTRA_CLEANED, True)
+    info, folder = prepare("sample", {**inputs, "start_trajectory": trajectory, "start_folder": cleaned})
+    assert info.remote_symlink_list == []
+    assert (folder / "start.npz").exists()
+
+
+def test_checkpoint_is_copied(prepare: Any, inputs: dict[str, Any], aiida_localhost: orm.Computer) -> None:
+    info, _ = prepare("sample", {**inputs, "parent_folder": remote(aiida_localhost)})
+    assert info.remote_copy_list == [
+        (aiida_localhost.uuid, "/scratch/job/checkpoint.safetensors", "checkpoint.safetensors")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"temperature": 0}, r"temperature: .*greater than 0.*\(got 0\)"),
+        ({"observables": [{"observable": "presure"}]}, "unknown observable 'presure'; registered observables"),
+        ({"observables": [{"observable": "pressure"}] * 2}, "label 'pressure' is used twice"),
+        ({"observables": [{"observable": "pressure", "label": "p 0"}]}, "the observable label 'p 0' is no valid name"),
+        ({"sampling": {"walker": 2}}, "sampling.walker"),
+        ({"potential": "x.safetensors"}, "potential"),
+        ({"seed": "x"}, "seed"),
+    ],
+)
+def test_parameters_are_refused(prepare: Any, inputs: dict[str, Any], changes: dict, message: str) -> None:
+    parameters = orm.Dict({**PARAMETERS, **changes})
+    with pytest.raises(ValueError, match=message):
+        prepare("sample", {**inputs, "parameters": parameters})
+
+
+def test_species_unknown_to_the_potential(prepare: Any, inputs: dict[str, Any], tmp_path: Path) -> None:
+    krypton = PotentialData.from_file(potential_file(tmp_path / "kr.safetensors", ("Kr",)))
+    with pytest.raises(ValueError, match="the structure contains Ar, but the potential knows Kr only"):
+        prepare("sample", {**inputs, "potential": krypton})
+
+
+def test_start_trajectory_of_other_species(prepare: Any, inputs: dict[str, Any]) -> None:
+    other = TrajectoryEnsembleData.from_trajectory(make_trajectory("Kr"))
+    with pytest.raises(ValueError, match="start_trajectory is of Kr, but the structure of Ar"):
+        prepare("sample", {**inputs, "start_trajectory": other})
+
+
+def test_structure_that_is_not_periodic(prepare: Any, inputs: dict[str, Any]) -> None:
+    atoms = argon()
+    atoms.pbc = (True, True, False)
+    with pytest.raises(ValueError, match=r"the structure has pbc \(True, True, False\)"):
+        prepare("sample", {**inputs, "structure": orm.StructureData(ase=atoms)})
+
+
+def test_computer_that_is_disabled(prepare: Any, inputs: dict[str, Any], code: orm.InstalledCode) -> None:
+    user = orm.User.collection.get_default()
+    authinfo = code.computer.get_authinfo(user)
+    authinfo.enabled = False
+    try:
+        with pytest.raises(ValueError, match=r"'localhost' of the code is disabled.*verdi computer enable localhost"):
+            prepare("sample", inputs)
+    finally:
+        authinfo.enabled = True
+
+
+def test_computer_that_is_not_configured(prepare: Any, inputs: dict[str, Any], aiida_computer_local: Any) -> None:
+    computer = aiida_computer_local(label="bare", configure=False)
+    bare = orm.InstalledCode(label="bare", computer=computer, filepath_executable="/bin/true").store()
+    with pytest.raises(
+        ValueError, match=r"'bare' of the code is not configured .*verdi computer configure core.local bare"
+    ):
+        prepare("sample", {**inputs, "code": bare})
+
+
+def test_every_port_has_help() -> None:
+    for kind in ("pretrain", "sample", "update", "predict"):
+        spec = CalculationFactory(f"difftre.{kind}").spec()
+        for ports in (spec.inputs, spec.outputs):
+            for name, port in ports.items():
+                assert port.help or name == "metadata", (kind, name)

@@ -1,0 +1,115 @@
+"""UpdateCalculation: state points become files and entries of the job, and what is refused."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiida import orm
+
+from aiida_difftre.data.dataset import DatasetData
+from aiida_difftre.data.potential import PotentialData
+from aiida_difftre.data.target import TargetData
+from aiida_difftre.data.trajectory import TrajectoryEnsembleData
+from aiida_difftre.engine.jobs import UpdateJob, read_job
+from tests.fixtures.nodes import potential_file, target_content
+
+
+@pytest.fixture
+def inputs(potential: PotentialData, trajectory: TrajectoryEnsembleData, target: TargetData) -> dict[str, Any]:
+    return {
+        "parameters": {"update": {"max_steps": 3}},
+        "potential": potential,
+        "state_points": {"t85": {"trajectory": trajectory, "targets": {"pressure": target}}},
+    }
+
+
+def test_files(prepare: Any, inputs: dict[str, Any]) -> None:
+    info, folder = prepare("update", inputs)
+    job = read_job(folder / "job.json", "update")
+    assert isinstance(job, UpdateJob)
+    assert job.update.max_steps == 3
+    assert (job.optimizer_state, job.dataset) == (None, None)
+    (point,) = job.state_points
+    assert (point.label, point.temperature, point.targets[0].errors) == ("t85", 85.0, [0.1])
+    assert (folder / point.trajectory).exists()
+    assert info.provenance_exclude_list == [point.trajectory]
+    assert info.retrieve_temporary_list == ["potential_out.safetensors", "optimizer_out.safetensors"]
+
+
+def test_trajectories_are_linked(prepare: Any, inputs: dict[str, Any], aiida_localhost: orm.Computer) -> None:
+    remote = orm.RemoteData(computer=aiida_localhost, remote_path="/scratch/job").store()
+    inputs["state_points"]["t85"]["remote"] = remote
+    info, folder = prepare("update", inputs)
+    name = "trajectory_t85.npz"
+    assert info.remote_symlink_list == [(aiida_localhost.uuid, "/scratch/job/trajectory.npz", name)]
+    assert not (folder / name).exists()
+
+
+def test_optional_files(prepare: Any, inputs: dict[str, Any], dataset: DatasetData) -> None:
+    state = orm.SinglefileData(io.BytesIO(b"state"), "optimizer_out.safetensors")
+    info, folder = prepare("update", {**inputs, "optimizer_state": state, "dataset": dataset})
+    job = read_job(folder / "job.json", "update")
+    assert isinstance(job, UpdateJob)
+    assert (state.uuid, "optimizer_out.safetensors", job.optimizer_state) in info.local_copy_list
+    assert (dataset.uuid, "dataset.extxyz", job.dataset) in info.local_copy_list
+
+
+def test_links_of_a_stored_job(prepare: Any, inputs: dict[str, Any]) -> None:
+    # Nested dynamic namespaces must survive the way into the database.
+    from aiida.engine.utils import instantiate_process
+    from aiida.manage import get_manager
+    from aiida.plugins import CalculationFactory
+
+    code = orm.load_code("difftre-fake")
+    process = instantiate_process(get_manager().get_runner(), CalculationFactory("difftre.update"), code=code, **inputs)
+    labels = {link.link_label for link in process.node.base.links.get_incoming().all()}
+    assert {"state_points__t85__trajectory", "state_points__t85__targets__pressure"} <= labels
+
+
+def test_weight_without_a_dataset(prepare: Any, inputs: dict[str, Any]) -> None:
+    parameters = {"update": {"loss": {"dataset_weight": 1.0}}}
+    with pytest.raises(ValueError, match=r"dataset_weight is 1\.0, but there is no dataset"):
+        prepare("update", {**inputs, "parameters": parameters})
+
+
+def test_nothing_to_refine_towards(prepare: Any, inputs: dict[str, Any]) -> None:
+    inputs["state_points"]["t85"]["targets"] = {"pressure": TargetData(target_content(role="held_out"))}
+    with pytest.raises(ValueError, match="no training target with a positive weight"):
+        prepare("update", inputs)
+
+
+@pytest.mark.parametrize(
+    ("point", "message"),
+    [
+        ({"targets": None}, "state point 't85' needs targets"),
+        ({"trajectory": None}, "state point 't85' needs a trajectory"),
+        ({"target": 1}, "state point 't85' has target; it takes trajectory, remote and targets"),
+    ],
+)
+def test_incomplete_state_point(
+    prepare: Any, inputs: dict[str, Any], target: TargetData, point: dict, message: str
+) -> None:
+    merged = {**inputs["state_points"]["t85"], **point}
+    merged = {name: target if value == 1 else value for name, value in merged.items() if value is not None}
+    with pytest.raises(ValueError, match=message):
+        prepare("update", {**inputs, "state_points": {"t85": merged}})
+
+
+def test_label_that_is_no_name(prepare: Any, inputs: dict[str, Any]) -> None:
+    points = {"85_": inputs["state_points"]["t85"]}
+    with pytest.raises(ValueError, match="the state point label '85_' is no valid name"):
+        prepare("update", {**inputs, "state_points": points})
+
+
+def test_two_targets_of_one_name(prepare: Any, inputs: dict[str, Any]) -> None:
+    targets = {"one": TargetData(target_content()), "two": TargetData(target_content())}
+    inputs["state_points"]["t85"]["targets"] = targets
+    with pytest.raises(ValueError, match="state point 't85': the target label 'pressure' is used twice"):
+        prepare("update", inputs)
+
+
+def test_species(prepare: Any, inputs: dict[str, Any], tmp_path: Path) -> None:
+    krypton = PotentialData.from_file(potential_file(tmp_path / "kr.safetensors", ("Kr",)))
+    with pytest.raises(ValueError, match="trajectory of state point 't85' contains Ar, but the potential knows Kr"):
+        prepare("update", {**inputs, "potential": krypton})

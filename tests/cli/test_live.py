@@ -1,0 +1,111 @@
+from typing import Any
+
+import pytest
+
+from aiida_difftre.cli import live, plots, report
+from aiida_difftre.cli.live import Iteration, Progress, Snapshot
+
+
+def comparison(observable: str, labels: list[str], values: list[float], experiment: list[float]) -> dict[str, Any]:
+    return {
+        "observable": observable, "labels": labels, "unit": "GPa", "role": "training", "weight": 1.0,
+        "experiment": experiment, "experiment_errors": [1.0] * len(values), "values": values,
+        "errors": [3.0] * len(values), "chi2": 2.0,
+    }  # fmt: skip
+
+
+def state_points(pressure: float) -> dict[str, Any]:
+    stress = [-pressure] * 3 + [0.0] * 3
+    return {
+        "ambient": {
+            "stress": comparison("stress", ["xx", "yy", "zz", "yz", "xz", "xy"], stress, [0.0] * 6),
+            "stiffness": comparison("stiffness", ["C11", "C12", "C44"], [1000.0, 90.0, 550.0], [1079.0, 124.0, 578.0]),
+            "rdf": comparison("rdf", [f"{n} angstrom" for n in range(50)], [1.0] * 50, [1.0] * 50),
+        }
+    }
+
+
+def step(loss: float, fraction: float, pressure: float) -> dict[str, Any]:
+    predictions = {"stress": [-pressure] * 3 + [0.0] * 3, "stiffness": [1000.0, 90.0, 550.0]}
+    return {"loss": loss, "n_eff_fraction": fraction, "state_points": {"ambient": {"predictions": predictions}}}
+
+
+def snapshot(**changes: Any) -> Snapshot:
+    steps = [step(100.0, 1.0, -14.0), step(50.0, 0.8, -7.0)]
+    chi2 = {"training": 2.0, "held_out": None, "decisive": 2.0}
+    content: dict[str, Any] = {
+        "pk": 7, "title": "diamond", "state": "waiting", "message": "", "labels": (13, 1, 50),
+        "pretraining": {"force": (82.0, "meV/Å")},
+        "iterations": [
+            Iteration(0, chi2, state_points(-14.0), steps),
+            Iteration(1, chi2, state_points(99.0), steps, discarded=True),
+            Iteration(2, chi2, state_points(-1.0), []),
+        ],
+        "running": [Progress("sample 001 ambient", "production", 3, 50, {"temperature": 298.0})],
+        "report": None, "reference": None,
+    }  # fmt: skip
+    return Snapshot(**{**content, **changes})
+
+
+def test_stress_is_shown_as_pressure_and_curves_as_chi2() -> None:
+    found = live.quantities(snapshot().iterations[0])
+    assert list(found) == ["P", "C11", "C12", "C44", "chi² rdf"]
+    value, error, experiment, unit = found["P"]
+    assert (value, error, experiment, unit) == (-14.0, pytest.approx(3.0), 0.0, "GPa")
+
+
+def test_lines() -> None:
+    text = live.lines(snapshot())
+    assert text[0] == "diamond <7>: waiting"
+    assert "DFT labels: 13/50, 1 failed" in text
+    assert "pretraining: force 82 meV/Å" in text
+    assert "sample 001 ambient: production 3/50, temperature 298" in text
+    assert any(line.startswith("iteration 1 (rolled back)") for line in text)
+    log = live.lines(snapshot(), is_log=True)
+    assert not any("DFT" in line or "production" in line for line in log)
+    assert "DFT labels: 50/50" in live.lines(snapshot(labels=(50, 0, 50)), is_log=True)
+
+
+def test_picture_holds_everything() -> None:
+    from rich.console import Console
+
+    console = Console(width=200, record=True)
+    console.print(live.picture(snapshot()))
+    text = console.export_text()
+    for expected in ("diamond", "13/50", "(1079)", "-14 ± 3", "80 %"):
+        assert expected in text
+
+
+def test_reweighted_quantities_follow_the_steps_but_for_curves() -> None:
+    first, _, last = snapshot().iterations
+    assert live.reweighted(first) == {"P": [-14.0, -7.0], "C11": [1000.0] * 2, "C12": [90.0] * 2, "C44": [550.0] * 2}
+    assert live.reweighted(last) == {}
+
+
+def test_plots_leave_out_what_was_rolled_back(tmp_path: Any) -> None:
+    assert [iteration.number for iteration in plots.kept(snapshot())] == [0, 2]
+    assert len(plots.plot(snapshot(), tmp_path)) == 2
+    with pytest.raises(ValueError, match="no iteration to plot"):
+        plots.plot(snapshot(iterations=[]), tmp_path)
+
+
+def test_report_puts_everything_side_by_side() -> None:
+    points = {
+        point: {label: {"before": item, "after": item} for label, item in targets.items()}
+        for point, targets in state_points(-14.0).items()
+    }
+    content = {
+        "chi2": {"after": {"training": 2.0, "held_out": 3.0}},
+        "state_points": points,
+        "dataset": {"after": {"force_rmse": 82.0}},
+        "static": {},
+    }
+    reference = {"stress": [15.1, 15.1, 15.1, 0, 0, 0], "stiffness": {"C11": 1023.0, "C12": 95.0, "C44": 552.0}}
+    made = snapshot(report=content, reference=reference)
+    table = report.text_table(made)
+    assert [cell.strip() for cell in table[1].split("|")] == ["P / GPa", "0", "-15.1", "-14.0 ± 3.0", "-14.0 ± 3.0"]
+    notes = "\n".join(report.notes(made))
+    for expected in ("held-out 3", "force 82 meV/Å", "static DFT as labelled: P -15.1 GPa, C11 1023.0 GPa"):
+        assert expected in notes
+    with pytest.raises(ValueError, match="no validation report"):
+        report.table(snapshot())

@@ -1,0 +1,72 @@
+"""What all tests share: a temporary AiiDA profile, on SQLite or (``--db postgresql``) PostgreSQL, and ready inputs."""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+# AiiDA's daemon looks for `verdi` on the PATH when its module is imported; `.venv/bin/pytest` does not put it there.
+os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+
+from aiida.manage import get_manager
+
+pytest_plugins = [
+    "aiida.tools.pytest_fixtures",
+    "tests.fixtures.calculations",
+    "tests.fixtures.nodes",
+    "tests.fixtures.chains",
+    "tests.fixtures.quantum_espresso",
+]
+
+EXPECTED_WARNINGS = (
+    # aiida-core tells that it makes the temporary configuration which its own fixture asks for.
+    "ignore:Creating AiiDA configuration folder:UserWarning",
+    # aiida-core 2.9 with SQLAlchemy 2: deleting links of unsaved nodes; harmless.
+    "ignore::sqlalchemy.exc.SAWarning",
+    # pgsu warns that the database's name, which pgtest passes, is replaced by its own.
+    "ignore:The dsn contain:UserWarning",
+    # aiida-core leaves its last database connections to the garbage collector.
+    "ignore:connection .*was deleted while still open:ResourceWarning",
+    "ignore:Exception ignored in. <function BaseConnection:pytest.PytestUnraisableExceptionWarning",
+)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    for line in EXPECTED_WARNINGS:
+        config.addinivalue_line("filterwarnings", line)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--db",
+        choices=("sqlite", "postgresql"),
+        default=os.environ.get("DIFFTRE_TEST_DB", "sqlite"),
+        help="storage of the test profile (default: $DIFFTRE_TEST_DB, else sqlite)",
+    )
+
+
+@pytest.fixture(scope="session", autouse=True)
+def aiida_profile(request: pytest.FixtureRequest, aiida_config: Any, aiida_profile_factory: Any) -> Iterator[Any]:
+    """The profile of the session; its daemon, where a test starts one, needs no service."""
+    options: dict[str, Any] = {"broker_backend": "core.zeromq"}
+    if request.config.getoption("--db") == "sqlite":
+        with aiida_profile_factory(aiida_config, **options) as profile:
+            yield profile
+        return
+    from tests.fixtures.postgres import adapted_to_this_machine
+
+    with adapted_to_this_machine():
+        storage = request.getfixturevalue("config_psql_dos")()
+        with aiida_profile_factory(
+            aiida_config, storage_backend="core.psql_dos", storage_config=storage, **options
+        ) as profile:
+            yield profile
+            get_manager().reset_profile_storage()
+    # What aiida-core leaves to the garbage collector is collected here, where its warnings are expected.
+    gc.collect()

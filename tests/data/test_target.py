@@ -1,0 +1,63 @@
+"""TargetData: every field checked, each refusal names the value."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from aiida import orm
+from aiida.common.exceptions import ValidationError
+
+from aiida_difftre.data.target import TargetData
+from aiida_difftre.engine.targets import Target
+from tests.fixtures.nodes import target_content
+
+
+def test_round_trip() -> None:
+    node = TargetData(Target(**target_content())).store()
+    loaded = orm.load_node(node.pk)
+    assert loaded.target == Target(**target_content())
+    assert loaded.base.attributes.get("conditions") == {"temperature": 85.0, "pressure": None, "density": None}
+
+
+def test_from_yaml(tmp_path: Path) -> None:
+    path = tmp_path / "target.yaml"
+    path.write_text(yaml.safe_dump(target_content(label="p0")))
+    assert TargetData.from_yaml(path).target.name == "p0"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"errors": [-0.1]}, r"errors\[0\] of target 'pressure' is -0.1; a standard error must be positive"),
+        ({"observable": "presure"}, "unknown observable 'presure'; registered observables: .*pressure"),
+        ({"values": [float("nan")]}, r"values\[0\] is nan"),
+        ({"unit": "bar"}, "is in 'bar'; observable 'pressure' comes in 'GPa'"),
+        ({"values": [1.0, 2.0]}, "2 values where 1 are expected"),
+        ({"conditions": {"temperature": 0}}, "conditions.temperature.*greater than 0"),
+        ({"eror": 1}, "eror"),
+    ],
+)
+def test_refused(changes: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        TargetData(target_content(**changes))
+
+
+def test_nan_in_a_file_names_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(yaml.safe_dump(target_content(values=[float("nan")])))
+    with pytest.raises(ValueError, match=r"bad\.yaml.*values\[0\] is nan"):
+        TargetData.from_yaml(path)
+
+
+def test_file_that_is_no_target(tmp_path: Path) -> None:
+    path = tmp_path / "list.yaml"
+    path.write_text("[1, 2]")
+    with pytest.raises(ValueError, match="expected the fields of a target, found list"):
+        TargetData.from_yaml(path)
+
+
+def test_attributes_are_checked_again_when_stored() -> None:
+    node = TargetData(target_content())
+    node.base.attributes.set("errors", [-1.0])
+    with pytest.raises(ValidationError, match=r"errors\[0\]"):
+        node.store()

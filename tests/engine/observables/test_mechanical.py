@@ -1,0 +1,137 @@
+"""Stress and stiffness against crystals at rest, where finite strains tell what must come out."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ase import Atoms
+
+from aiida_difftre.engine import reweighting, sample, units
+from aiida_difftre.engine.calculator import DiffTReCalculator
+from aiida_difftre.engine.files import Trajectory
+from aiida_difftre.engine.jobs import Prediction, SamplingSettings
+from aiida_difftre.engine.observables import StatePoint, mechanical
+from aiida_difftre.engine.predict import static_stiffness
+from aiida_difftre.engine.progress import Silent
+from aiida_difftre.engine.targets import ObservableRequest
+from tests.fixtures.engine import DOUBLE, argon, lennard_jones, silicon, start, stillinger_weber, trajectory
+
+LITERATURE = np.array([151.4, 76.4, 56.4])
+"""C11, C12, C44 of Stillinger-Weber silicon at rest, GPa."""
+
+
+@cache
+def cold_silicon(lattice: float) -> Trajectory:
+    """Strong friction lets the internal strain, which halves C44, be sampled soon."""
+    chosen = SamplingSettings(
+        thermostat={"name": "langevin", "friction_per_ps": 20.0}, walkers=16, timestep_fs=2.0,
+        equilibration_fs=800.0, production_fs=8000.0, stride_fs=40.0, skin=0.3,
+    )  # fmt: skip
+    return sample.simulate(
+        *stillinger_weber(), start(silicon(lattice), 16), temperature=1.0, settings=chosen, machine=DOUBLE, seed=2,
+        progress=Silent(),
+    )  # fmt: skip
+
+
+def predict(lattice: float, **options: Any) -> Prediction:
+    requests = [ObservableRequest(observable="stiffness", options={"born_stride": 20, **options})]
+    return reweighting.predict_trajectory(
+        *stillinger_weber(), cold_silicon(lattice), requests, machine=DOUBLE, seed=0, replicates=100
+    )[0]
+
+
+def test_silicon_at_one_kelvin_has_its_static_stiffness() -> None:
+    found = predict(5.43095)
+    values, errors = np.array(found.values), np.array(found.errors)
+    assert np.all(np.abs(values[:2] - LITERATURE[:2]) < 2)
+    assert abs(values[2] - LITERATURE[2]) < 3.5 * errors[2] + 0.2
+    assert errors[2] < 2
+    # Without relaxation of the two sublattices C44 would be 117 GPa.
+    general = predict(5.43095, symmetry="general", born_stride=40)
+    tensor = dict(zip(general.labels, general.values, strict=True))
+    assert np.mean([tensor[k] for k in ("C11", "C22", "C33")]) == pytest.approx(values[0], abs=0.2)
+    assert np.mean([tensor[k] for k in ("C12", "C13", "C23")]) == pytest.approx(values[1], abs=0.2)
+    assert np.mean([tensor[k] for k in ("C44", "C55", "C66")]) == pytest.approx(values[2], abs=0.2)
+    others = [v for k, v in tensor.items() if k not in "C11 C22 C33 C12 C13 C23 C44 C55 C66"]
+    np.testing.assert_allclose(others, 0, atol=4)
+
+
+def test_compressed_silicon_has_the_stiffness_of_finite_strains() -> None:
+    """At -6 % in length the stress is some 30 GPa, and B differs from C by as much."""
+    lattice = 5.25
+    static = static_stiffness(silicon(lattice), DiffTReCalculator(*stillinger_weber()), Silent())
+    assert static["stress"][0] < -5
+    found = predict(lattice)
+    expected = [static["stiffness"][name] for name in ("C11", "C12", "C44")]
+    assert np.all(np.abs(np.array(found.values) - expected) < 3.5 * np.array(found.errors) + 0.3)
+
+
+@pytest.mark.parametrize("strain", [np.zeros(6), np.array([0.02, -0.03, 0.01, 0.02, -0.03, 0.04])])
+def test_stressed_crystal_without_internal_coordinates(strain: np.ndarray) -> None:
+    """One atom of fcc argon at T -> 0: Born term and stress correction alone make the finite-strain tensor."""
+    potential, parameters = lennard_jones(7.0)
+    atoms = argon(1, 5.0)
+    matrix = np.array([[strain[0], strain[5], strain[4]], [0, strain[1], strain[3]], [0, 0, strain[2]]])
+    atoms.set_cell(atoms.cell.array @ (np.eye(3) + matrix + np.triu(matrix, 1).T), scale_atoms=True)
+    at_rest = rest(atoms, potential, parameters)
+    requests = [
+        ObservableRequest(observable="stiffness", options={"symmetry": "general", "born_stride": 1}),
+        ObservableRequest(observable="stress"),
+        ObservableRequest(observable="pressure"),
+    ]
+    stiffness, stress, pressure = reweighting.predict_trajectory(
+        potential, parameters, at_rest, requests, machine=DOUBLE, seed=0, replicates=10
+    )
+    static = static_stiffness(atoms, DiffTReCalculator(potential, parameters), Silent())
+    np.testing.assert_allclose(stress.values, static["stress"], atol=1e-5)
+    assert pressure.values[0] == pytest.approx(-np.mean(static["stress"][:3]), abs=1e-5)
+    tensor = np.array(static["tensor"])
+    assert np.abs(static["stress"]).max() > 0.5
+    expected = ((tensor + tensor.T) / 2)[np.triu_indices(6)]
+    np.testing.assert_allclose(stiffness.values, expected, atol=3e-3 * np.abs(tensor).max())
+
+
+def rest(atoms: Atoms, potential: Any, parameters: Any) -> Trajectory:
+    """Identical snapshots, as good as at 0 K."""
+    positions = atoms.get_scaled_positions()[None].repeat(16, 0)
+    return trajectory(potential, parameters, atoms, positions, temperature=1e-6)
+
+
+def test_stress_correction() -> None:
+    """The tensor formula, element by element."""
+    sigma = np.array([[1.0, 0.6, 0.5], [0.6, 2.0, 0.4], [0.5, 0.4, 3.0]])
+    found = np.asarray(mechanical.stress_correction(jnp.array([1.0, 2.0, 3.0, 0.4, 0.5, 0.6])))
+    delta = np.eye(3)
+    for row, (i, j) in enumerate(mechanical.VOIGT):
+        for column, (k, m) in enumerate(mechanical.VOIGT):
+            four = (
+                delta[i, k] * sigma[j, m] + delta[j, k] * sigma[i, m] + delta[i, m] * sigma[j, k]
+                + delta[j, m] * sigma[i, k]
+            )  # fmt: skip
+            assert found[row, column] == pytest.approx((four - 2 * delta[k, m] * sigma[i, j]) / 2)
+    hydrostatic = np.asarray(mechanical.stress_correction(jnp.array([-5.0, -5, -5, 0, 0, 0])))
+    assert hydrostatic[0, 0] == hydrostatic[3, 3] == -5
+    assert hydrostatic[0, 1] == 5
+
+
+def test_ideal_gas() -> None:
+    """Without a potential the pressure is NkT/V and the stiffness that of an ideal gas: B11 = B12 = P, B44 = 0."""
+    point = StatePoint(300.0, 1000.0, 50)
+    pressure = 50 * 1.380649e-23 * 300 / 1e-27 / 1e9
+    inputs = {"stress": jnp.zeros((4, 6)), "born": jnp.zeros((4, 3))}
+    weight = jnp.full(4, 0.25)
+    assert float(mechanical.Pressure().combine(inputs, weight, point)[0]) == pytest.approx(pressure, rel=1e-9)
+    found = mechanical.Stiffness("cubic", 1).combine(inputs, weight, point)
+    np.testing.assert_allclose(found, [pressure, pressure, 0], atol=1e-12)
+
+
+def test_fluctuations_of_weighted_samples_are_unbiased() -> None:
+    point = StatePoint(300.0, 1000.0, 50)
+    stress = np.random.default_rng(0).normal(size=(7, 6))
+    found = np.asarray(mechanical.fluctuation_term(jnp.asarray(stress), jnp.full(7, 1 / 7), point))
+    factor = -1000.0 / (units.BOLTZMANN * 300 * units.EV_PER_A3_IN_GPA)
+    np.testing.assert_allclose(found, factor * np.cov(stress.T), rtol=1e-10)

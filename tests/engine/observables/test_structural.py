@@ -1,0 +1,112 @@
+"""Radial distribution function against ase, the ideal gas, supercells and refused requests."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk
+from ase.geometry.rdf import get_rdf
+from scipy.special import ndtr
+
+from aiida_difftre.engine.observables import StatePoint
+from aiida_difftre.engine.observables.structural import RadialDistribution
+from aiida_difftre.engine.targets import ObservableRequest
+
+
+def centres(r_max: float, bins: int) -> list[float]:
+    width = r_max / bins
+    return [float(width * (k + 0.5)) for k in range(bins)]
+
+
+def rdf(atoms: Atoms, grid: list[float], **options: Any) -> RadialDistribution:
+    request = ObservableRequest(observable="rdf", grid=grid, options=options)
+    return RadialDistribution.from_request(request, tuple(atoms.get_chemical_symbols()), atoms.cell.array)
+
+
+def features(observable: RadialDistribution, atoms: Atoms) -> np.ndarray:
+    positions = jnp.asarray(atoms.get_scaled_positions(wrap=False))
+    return np.asarray(jax.jit(observable.features)(positions, jnp.asarray(atoms.cell.array)))
+
+
+def salt(seed: int = 0) -> Atoms:
+    atoms = bulk("NaCl", "rocksalt", a=5.6, cubic=True).repeat(2)
+    atoms.set_cell(atoms.cell.array + np.random.default_rng(1).normal(scale=0.3, size=(3, 3)), scale_atoms=True)
+    atoms.rattle(0.3, seed=seed)
+    return atoms
+
+
+@pytest.mark.parametrize("pair", [None, ["Na", "Na"], ["Na", "Cl"]])
+def test_trajectory_agrees_with_ase(pair: list[str] | None) -> None:
+    frames = [salt(seed) for seed in range(5)]
+    observable = rdf(frames[0], centres(5.0, 50), pair=pair)
+    positions = jnp.stack([jnp.asarray(frame.get_scaled_positions()) for frame in frames])
+    cell = jnp.asarray(frames[0].cell.array)
+    rows = jax.jit(jax.vmap(observable.features, in_axes=(0, None)))(positions, cell)
+    mean = observable.combine({"features": rows}, jnp.full(5, 0.2), StatePoint(300.0, 1.0, 1))
+    expected = get_rdf(frames, 5.0, 50, elements=pair, no_dists=True)
+    np.testing.assert_allclose(mean, expected, atol=1e-6)
+
+
+def test_small_cell_gives_the_same_as_its_supercell() -> None:
+    small = bulk("C", "diamond", a=3.567)
+    small.rattle(0.05, seed=1)
+    large = small.repeat(6)
+    expected = get_rdf(large, 6.0, 40, no_dists=True)
+    np.testing.assert_allclose(features(rdf(small, centres(6.0, 40)), small), expected, atol=1e-6)
+
+
+def test_unwrapped_positions_and_single_precision() -> None:
+    atoms = salt()
+    observable = rdf(atoms, centres(5.0, 25))
+    moved = atoms.copy()
+    moved.positions += np.random.default_rng(0).integers(-2, 3, (len(atoms), 3)) @ atoms.cell.array
+    np.testing.assert_allclose(features(observable, moved), features(observable, atoms), atol=1e-9)
+    positions = jnp.asarray(atoms.get_scaled_positions(), jnp.float32)
+    single = observable.features(positions, jnp.asarray(atoms.cell.array, jnp.float32))
+    assert single.dtype == jnp.float32
+    # A distance by the edge of a bin may fall on the other side.
+    np.testing.assert_allclose(single, features(observable, atoms), atol=0.05)
+
+
+def test_ideal_gas_is_one() -> None:
+    rng = np.random.default_rng(0)
+    frames = [Atoms("Ar400", scaled_positions=rng.uniform(size=(400, 3)), cell=[9, 10, 11]) for _ in range(6)]
+    observable = rdf(frames[0], centres(8.0, 8))
+    values = np.mean([features(observable, frame) for frame in frames], axis=0)
+    np.testing.assert_allclose(values[1:], 1 - 1 / 400, atol=0.02)
+
+
+@pytest.mark.parametrize("deviation", [0.03, 0.2])
+def test_smearing_is_a_gaussian_integrated_over_each_bin(deviation: float) -> None:
+    atoms = Atoms("Ar2", positions=[[0, 0, 0], [0, 0, 2.837]], cell=[40, 40, 40], pbc=True)
+    grid = [1.05 + 0.1 * k for k in range(30)]
+    edges = 1.0 + 0.1 * np.arange(31)
+    share = np.diff(ndtr((edges - 2.837) / deviation))
+    expected = 2 * share * 40**3 / (4 * 4 / 3 * np.pi * np.diff(edges**3))
+    values = features(rdf(atoms, grid, smearing=deviation), atoms)
+    np.testing.assert_allclose(values, expected, atol=3e-3 * expected.max())
+    assert values @ np.diff(edges**3) == pytest.approx(expected @ np.diff(edges**3), rel=1e-6)
+
+
+def test_grid_that_starts_above_zero() -> None:
+    atoms = salt()
+    whole, part = rdf(atoms, centres(5.0, 50)), rdf(atoms, centres(5.0, 50)[20:])
+    np.testing.assert_allclose(features(part, atoms), features(whole, atoms)[20:], atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("grid", "options", "message"),
+    [
+        ([0.5, 1.5, 2.6], {}, "value 1.5 at index 1 should be 1.55"),
+        ([0.2, 1.2, 2.2], {}, "the first, 0.2 Å, must be at least 0.5"),
+        ([0.5, 1.5, 2.5], {"pair": ["Na", "K"]}, "names 'K'; the structure has Cl, Na"),
+    ],
+)
+def test_refused_requests(grid: list[float], options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        rdf(salt(), grid, **options)

@@ -1,0 +1,31 @@
+"""Losses: chi², mean squared error, roles and weights."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from aiida_difftre.engine import losses
+from aiida_difftre.engine.losses import TargetTerm
+from tests.fixtures.engine import target
+
+TERMS = [
+    TargetTerm(target("stiffness", [100.0, 50.0, 40.0], error=3.0, weight=2.0), np.array([4.0, 0.0, 0.0])),
+    TargetTerm(target("pressure", [1.0], error=0.5, role="held_out"), np.array([0.0])),
+    TargetTerm(target("potential_energy", [-1.0], error=0.1, weight=0.0), np.array([0.0])),
+]
+PREDICTIONS = [np.array([110.0, 53.0, 40.0]), np.array([2.0]), np.array([-0.9])]
+
+
+def test_loss() -> None:
+    predictions = [jnp.asarray(p) for p in PREDICTIONS]
+    chi2 = (100 / 25 + 9 / 9 + 0) / 3
+    assert float(losses.target_loss(predictions, TERMS, "chi2")) == pytest.approx(2 * chi2)
+    assert float(losses.target_loss(predictions, TERMS, "mse")) == pytest.approx(2 * 109 / 3)
+
+
+def test_reduced_chi2() -> None:
+    assert losses.reduced_chi2(PREDICTIONS, TERMS, "held_out") == pytest.approx(4.0)
+    assert losses.reduced_chi2(PREDICTIONS, TERMS, "training") == pytest.approx(5 / 3)
+    assert losses.reduced_chi2(PREDICTIONS[:1], TERMS[:1], "held_out") is None

@@ -1,0 +1,53 @@
+"""Optimizers by name: every listed one steps, unknown names and options are refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax.numpy as jnp
+import optax
+import pytest
+
+from aiida_difftre.engine.errors import EngineError, ExitStatus
+from aiida_difftre.engine.jobs import OptimizerSpec
+from aiida_difftre.engine.optimizers import OPTIMIZERS, cosine, exponential, make
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_listed_optimizer_steps_downhill(name: str) -> None:
+    optimizer = make(OptimizerSpec(name=name), optax.constant_schedule(1e-2))
+    parameters = {"x": jnp.array([1.0, -2.0])}
+    updates, _ = optimizer.update(parameters, optimizer.init(parameters), parameters)
+    assert float(jnp.vdot(updates["x"], parameters["x"])) < 0
+
+
+def test_learning_rates() -> None:
+    spec = OptimizerSpec(learning_rate=0.1, final_learning_rate_fraction=0.01)
+    assert cosine(spec, 10)(0) == pytest.approx(0.1)
+    assert cosine(spec, 10)(10) == pytest.approx(0.001)
+    assert exponential(spec)(1000) == pytest.approx(0.1)
+    falling = exponential(spec.model_copy(update={"decay_steps": 10}))
+    assert float(falling(5)) == pytest.approx(0.01, rel=1e-5)
+    assert float(falling(50)) == pytest.approx(0.001, rel=1e-5)
+
+
+def test_clipping() -> None:
+    optimizer = make(OptimizerSpec(name="sgd", clip_norm=1.0), optax.constant_schedule(1.0))
+    gradient = {"x": jnp.array([30.0, 40.0])}
+    updates, _ = optimizer.update(gradient, optimizer.init(gradient), gradient)
+    assert float(jnp.linalg.norm(updates["x"])) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ({"name": "adm"}, "'adm'"),
+        ({"name": "apply_updates"}, "'apply_updates'"),
+        ({"options": {"beta": 0.1}}, "'beta'"),
+        ({"options": {"learning_rate": 0.1}}, "'learning_rate'"),
+    ],
+)
+def test_refused(spec: dict[str, Any], message: str) -> None:
+    with pytest.raises(EngineError, match=message) as caught:
+        make(OptimizerSpec(**spec), optax.constant_schedule(1.0))
+    assert caught.value.status == ExitStatus.INVALID_INPUT

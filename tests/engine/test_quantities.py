@@ -1,0 +1,164 @@
+"""Energies, stresses and Born terms against finite strains; batches, padding and caching change nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.linalg import sqrtm
+
+from aiida_difftre.engine import quantities, space, units
+from aiida_difftre.engine.potentials import Environment, Parameters, Potential
+from aiida_difftre.engine.quantities import Directions, Snapshots
+from tests.fixtures.engine import alloy, argon, lennard_jones, network, silicon, stillinger_weber
+
+SYSTEMS: dict[str, Callable[[], Any]] = {
+    "moment_network": lambda: (*network(("C", "O"), rank=3), alloy()),
+    "stillinger_weber": lambda: (*stillinger_weber(), silicon()),
+    "lennard_jones": lambda: (*lennard_jones(), argon(1, 5.1)),
+}
+DIRECTIONS = np.array([[1.0, 0, 0, 0, 0, 0], [0, 0, 0, 0, 1.0, 0], [0.5, -0.3, 1.0, 0.7, 0.2, -0.4]])
+
+
+def positions_of(atoms: Any, snapshots: int, amplitude: float = 0.08) -> np.ndarray:
+    noise = np.random.default_rng(2).normal(scale=amplitude, size=(snapshots, len(atoms), 3))
+    return (atoms.positions + noise) @ np.linalg.inv(atoms.cell.array)
+
+
+def snapshots(potential: Potential, atoms: Any, positions: np.ndarray, **options: Any) -> Snapshots:
+    settings = {"precision": "float64", "stress": True, **options}
+    return Snapshots(potential, positions, atoms.cell.array, atoms.get_chemical_symbols(), **settings)
+
+
+def strained_energy(potential: Potential, parameters: Parameters, atoms: Any, x: np.ndarray) -> Callable[..., float]:
+    """Energy in a cell with a Lagrangian strain, through the exact deformation and a new neighbour list."""
+    total = jax.jit(potential.total)
+
+    def energy(voigt: np.ndarray) -> float:
+        strain = np.asarray(space.voigt_matrix(jnp.asarray(voigt)))
+        cell = atoms.cell.array @ np.real(sqrtm(np.eye(3) + 2 * strain))
+        symbols = atoms.get_chemical_symbols()
+        return float(total(parameters, quantities.environment(potential, x, cell, symbols, "float64")))
+
+    return energy
+
+
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_against_finite_strains(name: str) -> None:
+    potential, parameters, atoms = SYSTEMS[name]()
+    positions = positions_of(atoms, 3)
+    wanted = Directions(2, np.stack([DIRECTIONS, DIRECTIONS[::-1]]))
+    values = snapshots(potential, atoms, positions, directions={"born": wanted}).evaluate(parameters)
+    assert values["stress"].shape == (3, 6)
+    assert values["born"].shape == (2, 3)
+    scale = units.EV_PER_A3_IN_GPA / atoms.get_volume()
+    energy, h = strained_energy(potential, parameters, atoms, positions[2]), 1e-3
+    assert values["energy"][2] == pytest.approx(energy(np.zeros(6)), rel=1e-12)
+    for k in range(6):
+        e = h * np.eye(6)[k]
+        slope = (8 * (energy(e) - energy(-e)) - (energy(2 * e) - energy(-2 * e))) / (12 * h)
+        assert values["stress"][2, k] == pytest.approx(scale * slope, rel=1e-6, abs=1e-5)
+    for k, direction in enumerate(DIRECTIONS[::-1]):
+        e = h * direction
+        near, far, centre = energy(e) + energy(-e), energy(2 * e) + energy(-2 * e), energy(0 * e)
+        curvature = (16 * near - far - 30 * centre) / (12 * h * h)
+        assert values["born"][1, k] == pytest.approx(scale * curvature, rel=1e-4, abs=1e-2)
+
+
+def test_stress_agrees_with_the_virial() -> None:
+    from aiida_difftre.engine.calculator import DiffTReCalculator
+
+    potential, parameters, atoms = SYSTEMS["moment_network"]()
+    positions = positions_of(atoms, 2)
+    values = snapshots(potential, atoms, positions).evaluate(parameters)
+    atoms.calc = DiffTReCalculator(potential, parameters)
+    for number, x in enumerate(positions):
+        atoms.set_scaled_positions(x)
+        np.testing.assert_allclose(values["stress"][number], atoms.get_stress() * units.EV_PER_A3_IN_GPA, atol=1e-8)
+
+
+def everything(batch_size: int, stride: int = 2) -> tuple[dict[str, np.ndarray], Parameters]:
+    """Quantities and a pullback of seven snapshots, which three does not divide."""
+    potential, parameters = network(rank=1, n_radial=2, hidden=(3,))
+    atoms, count = alloy(("C",)), 7
+    rows = -(-count // stride)
+    wanted = Directions(stride, np.random.default_rng(3).normal(size=(rows, 2, 6)))
+    made = snapshots(potential, atoms, positions_of(atoms, count), directions={"born": wanted}, batch_size=batch_size)
+    values = made.evaluate(parameters)
+    rng = np.random.default_rng(5)
+    cotangents = {key: rng.normal(size=value.shape) for key, value in values.items()}
+    return values, made.pullback(parameters, cotangents)
+
+
+def assert_same(a: Any, b: Any) -> None:
+    for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-9, atol=1e-9)
+
+
+def test_batches_and_caching_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    reference = everything(7)
+    assert_same(everything(3), reference)
+    assert_same(everything(1), reference)
+    monkeypatch.setattr(quantities, "CACHE_BYTES", 0)
+    assert_same(everything(3), reference)
+
+
+def test_energies_without_stress_and_with_references() -> None:
+    potential, parameters, atoms = SYSTEMS["moment_network"]()
+    positions = positions_of(atoms, 5).astype(np.float32)
+    parameters = {**parameters, "atomic_energies": jnp.array([-10.0, -300.0])}
+    made = snapshots(potential, atoms, positions, stress=False, batch_size=2)
+    free = made.energies(parameters)
+    assert list(made.evaluate(parameters)) == ["energy"]
+    both = quantities.energies(potential, parameters, positions, atoms.cell.array, tuple(atoms.get_chemical_symbols()))
+    np.testing.assert_allclose(both, free - 4 * 310.0, rtol=1e-14)
+    gradient = made.pullback(parameters, {"energy": np.ones(5)})
+    assert not np.asarray(gradient["atomic_energies"]).any()
+
+
+def test_single_precision_is_close_and_its_energies_are_double() -> None:
+    potential, parameters, atoms = SYSTEMS["moment_network"]()
+    positions = positions_of(atoms, 3).astype(np.float32)
+    single, double = (
+        snapshots(potential, atoms, positions, precision=precision).evaluate(parameters)
+        for precision in ("float32", "float64")
+    )
+    np.testing.assert_allclose(single["energy"], double["energy"], rtol=1e-5)
+    np.testing.assert_allclose(single["stress"], double["stress"], rtol=1e-3, atol=1e-2)
+
+
+def lennard_jones_by_hand(positions: np.ndarray, edge: float, cutoff: float) -> float:
+    """A sum over pairs at minimum image, in double precision and without JAX."""
+    difference = positions[None] - positions[:, None]
+    difference -= np.round(difference)
+    r = np.linalg.norm(difference * edge, axis=-1)[np.triu_indices(len(positions), 1)]
+    r = r[r < cutoff]
+    t = np.clip((r - 0.9 * cutoff) / (0.1 * cutoff), 0, 1)
+    switch = 1 - 10 * t**3 + 15 * t**4 - 6 * t**5
+    x = (3.4 / r) ** 6
+    return float(np.sum(4 * 0.0104 * (x * x - x) * switch))
+
+
+@pytest.mark.parametrize("repeat", [2, 3, 4, 5])
+def test_compiled_energies_are_those_of_a_sum_over_pairs(repeat: int) -> None:
+    """For 32 to 500 atoms: one release of jaxlib compiles such sums to wrong values, at some sizes only."""
+    potential, parameters = lennard_jones()
+    atoms = argon(repeat)
+    positions, cell = positions_of(atoms, 1, 0.2), atoms.cell.array
+    expected = lennard_jones_by_hand(positions[0], cell[0, 0], 5.0)
+    for precision, tolerance in (("float64", 1e-12), ("float32", 2e-6)):
+        made = snapshots(potential, atoms, positions, precision=precision, stress=False)
+        assert made.energies(parameters)[0] == pytest.approx(expected, rel=tolerance)
+    total = jax.jit(potential.total)
+    index = jnp.zeros(len(atoms), int)
+    for capacity in (64, 65, 80):
+        lists = space.build(jnp.asarray(positions[0]), jnp.asarray(cell), 5.3, capacity, space.images(cell, 5.3))
+        assert int(lists.needed) <= capacity
+        for dtype, tolerance in ((jnp.float64, 1e-12), (jnp.float32, 5e-6)):
+            vectors = space.displacements(jnp.asarray(positions[0]), jnp.asarray(cell), lists).astype(dtype)
+            environment = Environment(vectors, lists.mask, index, index[lists.index])
+            assert float(total(parameters, environment)) == pytest.approx(expected, rel=tolerance)

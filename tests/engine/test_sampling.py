@@ -1,0 +1,286 @@
+"""Sampling: physical laws, restarts, overflows, guards."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ase import Atoms
+
+from aiida_difftre.engine import sample, sampling, units
+from aiida_difftre.engine.errors import EngineError, ExitStatus
+from aiida_difftre.engine.files import Trajectory, read_trajectory
+from aiida_difftre.engine.jobs import CHECKPOINT, TRAJECTORY, SamplingSettings
+from aiida_difftre.engine.progress import Silent
+from tests.fixtures.engine import DOUBLE, argon, lennard_jones, silicon, start, stillinger_weber
+
+LANGEVIN = {"name": "langevin", "friction_per_ps": 5.0}
+NOSE_HOOVER = {"name": "nose_hoover", "time_constant_fs": 200.0}
+NO_FRICTION = {"name": "langevin", "friction_per_ps": 1e-20}
+
+
+def settings(**changes: Any) -> SamplingSettings:
+    defaults = {
+        "walkers": 2, "timestep_fs": 4.0, "equilibration_fs": 0.0, "production_fs": 80.0, "stride_fs": 8.0,
+        "skin": 0.6, "thermostat": LANGEVIN,
+    }  # fmt: skip
+    return SamplingSettings(**{**defaults, **changes})
+
+
+def simulate(
+    chosen: SamplingSettings, begin: sample.Start | None = None, *, temperature: float = 60.0, **options: Any
+) -> Trajectory:
+    potential, parameters = options.pop("model", None) or lennard_jones()
+    arguments = {"seed": 1, "progress": Silent(), "machine": DOUBLE, **options}
+    begin = begin or start(argon(), chosen.walkers)
+    return sample.simulate(potential, parameters, begin, temperature=temperature, settings=chosen, **arguments)
+
+
+def total_energy(trajectory: Trajectory) -> np.ndarray:
+    """By walker, eV."""
+    kinetic = 1.5 * len(trajectory.species) * units.BOLTZMANN * trajectory.temperatures
+    return (trajectory.energies + kinetic).reshape(int(trajectory.walkers.max()) + 1, -1)
+
+
+def test_energy_is_conserved_without_friction() -> None:
+    """No drift, and an error of the integrator that falls with the square of the time step."""
+    deviations = []
+    for step in (8.0, 4.0):
+        trajectory = simulate(settings(thermostat=NO_FRICTION, timestep_fs=step, production_fs=2400.0, stride_fs=24.0))
+        energy = total_energy(trajectory)
+        kinetic = 1.5 * 32 * units.BOLTZMANN * 60
+        times = np.arange(energy.shape[1]) * 0.024
+        # The start from a perfect crystal is the same for both walkers, their velocities are not.
+        drift = np.polyfit(times[20:], energy[:, 20:].T, 1)[0]
+        assert np.all(np.abs(drift) < 2e-3 * kinetic)
+        deviations.append(np.std(energy[:, 20:], axis=1).max())
+        assert deviations[-1] < 5e-3 * kinetic
+    assert 2.5 < deviations[0] / deviations[1] < 6
+
+
+@cache
+def hot_argon(name: str) -> Trajectory:
+    thermostat = {"langevin": LANGEVIN, "nose_hoover": NOSE_HOOVER}[name]
+    chosen = settings(
+        thermostat=thermostat, walkers=8, timestep_fs=8.0, equilibration_fs=3200.0, production_fs=12800.0,
+        stride_fs=160.0,
+    )  # fmt: skip
+    return simulate(chosen)
+
+
+@pytest.mark.parametrize(("name", "freedom"), [("langevin", 96), ("nose_hoover", 93)])
+def test_kinetic_energy_has_its_canonical_distribution(name: str, freedom: int) -> None:
+    """Mean and variance of a chi-square; Nose-Hoover keeps the momentum of the centre of mass at zero."""
+    temperature = hot_argon(name).temperatures.reshape(8, -1)
+    samples = temperature.size / 2
+    assert temperature.mean() == pytest.approx(60, abs=4 * 60 * np.sqrt(2 / freedom / samples))
+    assert np.var(temperature) == pytest.approx(60**2 * 2 / freedom, rel=5 * np.sqrt(2 / samples))
+
+
+def test_walkers_are_independent() -> None:
+    for name in ("langevin", "nose_hoover"):
+        temperature = hot_argon(name).temperatures.reshape(8, -1)
+        correlation = np.corrcoef(temperature)[np.triu_indices(8, 1)]
+        assert np.abs(correlation).max() < 0.6
+        assert abs(correlation.mean()) < 0.1
+
+
+@pytest.mark.parametrize(
+    "thermostat", [{"name": "langevin", "friction_per_ps": 20.0}, {"name": "nose_hoover", "time_constant_fs": 30.0}]
+)
+def test_harmonic_crystal_has_half_kt_per_mode(thermostat: dict[str, Any]) -> None:
+    """<U> - U(0) = (3N - 3) kT/2: the centre of mass feels no potential."""
+    chosen = settings(
+        thermostat=thermostat, walkers=16, timestep_fs=2.0, equilibration_fs=800.0, production_fs=3200.0,
+        stride_fs=40.0, skin=0.4,
+    )  # fmt: skip
+    trajectory = simulate(chosen, start(silicon(), 16), model=stillinger_weber(), temperature=10.0)
+    excess = trajectory.energies - 8 * -4.33663
+    expected = 21 / 2 * units.BOLTZMANN * 10
+    assert excess.mean() == pytest.approx(expected, rel=0.04)
+
+
+class StopAfter:
+    """Asks to stop at the n-th question."""
+
+    def __init__(self, calls: int) -> None:
+        self.left = calls
+
+    def requested(self) -> EngineError | None:
+        self.left -= 1
+        return EngineError(ExitStatus.INTERRUPTED, "enough") if self.left == 0 else None
+
+
+@pytest.mark.parametrize(("thermostat", "calls"), [(LANGEVIN, 4), (NOSE_HOOVER, 1)])
+def test_restart_continues_bit_for_bit(tmp_path: Path, thermostat: dict[str, Any], calls: int) -> None:
+    chosen = settings(thermostat=thermostat, equilibration_fs=32.0, production_fs=160.0, skin=0.1)
+    whole = simulate(chosen)
+    with pytest.raises(EngineError, match="enough"):
+        simulate(chosen, stop=StopAfter(calls), folder=tmp_path)
+    assert (tmp_path / CHECKPOINT).exists()
+    resumed = simulate(chosen, folder=tmp_path)
+    for field in ("positions", "energies", "walkers", "times", "temperatures", "last_positions", "last_velocities"):
+        np.testing.assert_array_equal(getattr(resumed, field), getattr(whole, field))
+    if calls == 4:
+        with pytest.raises(EngineError, match="checkpoint of another") as caught:
+            simulate(settings(walkers=3), folder=tmp_path)
+        assert caught.value.status == ExitStatus.CORRUPT_FILE
+
+
+def test_overflow_repeats_the_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lists with room for the first shell only, while atoms of the second shell come near."""
+    chosen = settings(production_fs=800.0, stride_fs=40.0, skin=0.3)
+    ample = simulate(chosen)
+    grown = []
+    enlarge = sample._enlarge
+    monkeypatch.setattr(sample, "_enlarge", lambda *a: (grown.append(a[1]), enlarge(*a))[1])
+    monkeypatch.setattr(sample, "list_capacity", lambda *a: 12)
+    tight = simulate(chosen)
+    assert grown
+    assert all(capacity > 12 for capacity in grown)
+    np.testing.assert_allclose(tight.positions, ample.positions, atol=1e-6)
+    np.testing.assert_allclose(tight.last_velocities, ample.last_velocities, atol=1e-9)
+
+
+def test_a_start_that_overflows_is_mended(monkeypatch: pytest.MonkeyPatch) -> None:
+    ample = simulate(settings())
+    monkeypatch.setattr(sample, "list_capacity", lambda *a: 3)
+    np.testing.assert_allclose(simulate(settings()).last_positions, ample.last_positions, atol=1e-9)
+
+
+def test_a_trajectory_continues_another() -> None:
+    """Positions and velocities: without friction two halves are the whole."""
+    whole = simulate(settings(thermostat=NO_FRICTION, production_fs=160.0))
+    half = settings(thermostat=NO_FRICTION, production_fs=80.0)
+    first = simulate(half)
+    second = simulate(half, sample.start_walkers(2, start(argon(), 1), first))
+    np.testing.assert_allclose(second.last_positions, whole.last_positions, atol=1e-10)
+    np.testing.assert_allclose(second.last_velocities, whole.last_velocities, atol=1e-12)
+    whole_positions = whole.positions.reshape(2, 20, 32, 3)
+    np.testing.assert_allclose(second.positions.reshape(2, 10, 32, 3), whole_positions[:, 10:], atol=1e-7)
+    np.testing.assert_array_equal(first.times, np.tile(8.0 * np.arange(1, 11), 2))
+    np.testing.assert_array_equal(first.walkers, [0] * 10 + [1] * 10)
+    assert first.positions.dtype == np.float32
+
+    more = sample.start_walkers(5, start(argon(), 1), first)
+    assert more.velocities is None
+    np.testing.assert_array_equal(more.positions[4], first.last_positions[0])
+    with pytest.raises(EngineError, match="another order of atoms") as caught:
+        sample.start_walkers(2, start(argon(1), 1), first)
+    assert caught.value.status == ExitStatus.INVALID_INPUT
+
+
+def test_nose_hoover_stops_the_centre_of_mass() -> None:
+    """Of a start with the velocities of a Langevin run too."""
+    first = simulate(settings())
+    momentum = first.last_velocities.sum(1)
+    assert np.abs(momentum).max() > 1e-6
+    second = simulate(settings(thermostat=NOSE_HOOVER), sample.start_walkers(2, start(argon(), 1), first))
+    np.testing.assert_allclose(second.last_velocities.sum(1), 0, atol=1e-12)
+
+
+def test_atoms_that_overlap_at_the_start() -> None:
+    overlapping = argon()
+    overlapping.positions[5] = overlapping.positions[0] + [0.2, 0.1, 0.0]
+    with pytest.raises(EngineError, match=r"0\.224 Å apart") as caught:
+        simulate(settings(), start(overlapping, 2))
+    assert caught.value.status == ExitStatus.ATOMS_TOO_CLOSE
+
+
+def stopped(folder: Path, begin: Atoms, **changes: Any) -> tuple[EngineError, Trajectory | None]:
+    with pytest.raises(EngineError) as caught:
+        # 97 snapshots: one for each call.
+        simulate(settings(production_fs=388.0, stride_fs=4.0, **changes), start(begin, 2), folder=folder)
+    written = folder / TRAJECTORY
+    return caught.value, read_trajectory(written) if written.exists() else None
+
+
+def test_atoms_that_come_too_close(tmp_path: Path) -> None:
+    error, kept = stopped(tmp_path, argon(), min_distance=3.55)
+    assert error.status == ExitStatus.ATOMS_TOO_CLOSE
+    assert error.diagnostics["min_distance"] < 3.55
+    assert kept is not None
+    assert 2 <= len(kept.energies) < 2 * 97
+    assert np.isfinite(kept.energies).all()
+    closest = [np.min(distances(x, kept.cell)) for x in kept.positions]
+    assert min(closest) > 3.55 - 1e-5
+
+
+def distances(x: np.ndarray, cell: np.ndarray) -> np.ndarray:
+    difference = x[None] - x[:, None]
+    difference -= np.round(difference)
+    return np.linalg.norm(difference @ cell, axis=-1)[np.triu_indices(len(x), 1)]
+
+
+def test_temperature_out_of_bounds(tmp_path: Path) -> None:
+    rattled = argon()
+    rattled.rattle(0.4, seed=1)
+    error, kept = stopped(tmp_path, rattled, max_temperature_ratio=1.2, min_distance=0.5)
+    assert error.status == ExitStatus.TEMPERATURE_OUT_OF_BOUNDS
+    assert error.diagnostics["temperature"] > 1.2 * 60
+    assert kept is None or kept.temperatures.max() < error.diagnostics["temperature"]
+
+
+def test_energies_that_are_not_finite() -> None:
+    potential, parameters = lennard_jones()
+    broken = {**parameters, "terms": {"0_lennard_jones": {"epsilon": jnp.array([np.nan]), "sigma": jnp.array([3.4])}}}
+    with pytest.raises(EngineError, match="not finite") as caught:
+        simulate(settings(), model=(potential, broken))
+    assert caught.value.status == ExitStatus.NOT_FINITE
+
+
+def test_positions_that_are_not_finite() -> None:
+    potential, _ = lennard_jones()
+    symbols = tuple(argon().get_chemical_symbols())
+    system = sampling.System(potential, symbols, argon().cell.array, 60.0, settings(), "float64")
+    good = sampling.Snapshot(
+        np.zeros((1, 2, 32, 3)), np.full((1, 2), 60.0), np.full((1, 2), 3.5), np.array([[True, True]])
+    )
+    assert sample._guard(system, good, 2, 5) is None
+    failure = sample._guard(system, good._replace(finite=np.array([[True, False]])), 2, 5)
+    assert failure is not None
+    assert failure.status == ExitStatus.NOT_FINITE
+    assert "walker 1 are not finite after 40 fs" in failure.message
+    # The second walker may be a copy that only fills a device.
+    assert sample._guard(system, good._replace(finite=np.array([[True, False]])), 1, 5) is None
+
+
+def test_miscompiled_energies_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    jit = jax.jit
+    potential, _ = lennard_jones()
+
+    def biased(function: Any, **options: Any) -> Any:
+        if getattr(function, "__name__", "") == "energies":
+            return lambda *a: jit(function)(*a) * (1 + 2e-4)
+        return jit(function, **options)
+
+    monkeypatch.setattr(jax, "jit", biased)
+    with pytest.raises(EngineError, match="miscompiles") as caught:
+        simulate(settings(), model=(potential, potential.init(jax.random.key(0))))
+    assert caught.value.status == ExitStatus.SELF_CHECK_FAILED
+
+
+def test_snapshots_per_call_divides_both_phases() -> None:
+    potential, _ = lennard_jones()
+    for equilibration, production, per_call in ((0, 970, 1), (0, 800, 5), (250, 1000, 5), (40, 120, 4), (30, 70, 1)):
+        chosen = settings(equilibration_fs=equilibration, production_fs=production, stride_fs=10.0, timestep_fs=1.0)
+        system = sampling.System(potential, ("Ar",), 9 * np.eye(3), 60.0, chosen, "float64")
+        assert system.snapshots_per_call == per_call
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("nonsense", "not a readable structure"),
+        ('1\nProperties=species:S:1:pos:R:3 pbc="F F F"\nAr 0 0 0\n', "no three-dimensional cell"),
+    ],
+)
+def test_structures_that_are_refused(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "structure.extxyz").write_text(content)
+    with pytest.raises(EngineError, match=message):
+        sample.read_structure(tmp_path / "structure.extxyz")

@@ -1,0 +1,137 @@
+"""What the provenance graph of a refinement answers: experiment -> targets -> trajectories -> parameter sets."""
+
+import itertools
+import shutil
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from aiida import orm
+from aiida.cmdline.commands.cmd_verdi import verdi
+from aiida.manage import get_manager
+from click.testing import CliRunner
+
+from aiida_difftre.cli.lineage import generations, lines
+from aiida_difftre.data.potential import PotentialData
+from aiida_difftre.data.target import TargetData
+from aiida_difftre.data.trajectory import TrajectoryEnsembleData
+
+from .conftest import ITERATIONS
+
+pytestmark = pytest.mark.slow
+
+
+def updates_below(run: orm.WorkChainNode) -> list[str]:
+    """The updates of a run, by UUID, first to last; asked of the graph."""
+    query = orm.QueryBuilder().append(orm.WorkChainNode, filters={"uuid": run.uuid}, tag="run")
+    query.append(orm.WorkChainNode, with_incoming="run", edge_filters={"label": {"like": "update%"}}, tag="chain")
+    query.append(orm.CalcJobNode, with_incoming="chain", project=["uuid", "id"])
+    return [uuid for uuid, _ in sorted(query.all(), key=lambda row: row[1])]
+
+
+def test_the_graph_tells_how_each_potential_was_made(refined: orm.WorkChainNode) -> None:
+    updates = updates_below(refined)
+    assert len(updates) >= ITERATIONS
+    current = refined.inputs.potential
+    for uuid in updates:
+        query = orm.QueryBuilder().append(orm.CalcJobNode, filters={"uuid": uuid}, tag="update")
+        query.append(PotentialData, with_outgoing="update", edge_filters={"label": "potential"}, project="uuid")
+        query.append(PotentialData, with_incoming="update", edge_filters={"label": "potential"}, project="uuid")
+        query.append(TrajectoryEnsembleData, with_outgoing="update", tag="trajectory")
+        query.append(
+            orm.CalcJobNode, with_outgoing="trajectory", filters={"attributes.process_label": "SampleCalculation"},
+            tag="sampling",
+        )  # fmt: skip
+        query.append(PotentialData, with_outgoing="sampling", project="uuid")
+        assert query.count() == 1
+        parent, child, sampled_with = query.first()
+        # The reference trajectory was sampled with the very potential that the update moved.
+        assert parent == sampled_with == current.uuid
+        assert child != parent
+
+        query = orm.QueryBuilder().append(orm.CalcJobNode, filters={"uuid": uuid}, tag="update")
+        query.append(
+            TargetData, with_outgoing="update", project=["uuid", "attributes.observable", "attributes.citation"]
+        )
+        used = query.all()
+        given = refined.inputs.state_points.solid.targets
+        assert {row[0] for row in used} == {given.pressure.uuid, given.energy.uuid}
+        assert {row[1] for row in used} == {"pressure", "potential_energy"}
+        assert all("Yarnell" in row[2] for row in used)
+        current = orm.load_node(child)
+
+
+def test_all_potentials_descend_from_the_experiment(refined: orm.WorkChainNode) -> None:
+    target = refined.inputs.state_points.solid.targets.pressure
+    query = orm.QueryBuilder().append(TargetData, filters={"uuid": target.uuid}, tag="target")
+    query.append(PotentialData, with_ancestors="target", project="uuid")
+    made = {uuid for (uuid,) in query.distinct().all()}
+    assert made == {orm.load_node(uuid).outputs.potential.uuid for uuid in updates_below(refined)}
+    query = orm.QueryBuilder().append(PotentialData, filters={"uuid": refined.inputs.potential.uuid}, tag="first")
+    query.append(TrajectoryEnsembleData, with_ancestors="first", project="uuid")
+    assert len(query.distinct().all()) == len(updates_below(refined)) + 1
+
+
+def test_lineage_agrees_with_the_graph(refined: orm.WorkChainNode, cli: Any) -> None:
+    updates = [orm.load_node(uuid) for uuid in updates_below(refined)]
+    last = updates[-1].outputs.potential
+    found = list(generations(last))
+    assert [one.made_by.uuid for one in found if one.made_by is not None] == [job.uuid for job in reversed(updates)]
+    assert found[-1].potential.uuid == refined.inputs.potential.uuid
+    for one, before in itertools.pairwise(found):
+        assert one.trajectories["solid"].creator.inputs.potential.uuid == before.potential.uuid
+        assert set(one.targets["solid"]) == {"pressure", "energy"}
+    assert refined.outputs.potential.uuid in {one.potential.uuid for one in found}
+    text = "\n".join(lines(last))
+    result = cli("lineage", last.pk)
+    assert result.exit_code == 0, result.output
+    assert result.output.rstrip("\n") == text
+    assert text.count("Yarnell") == 2 * len(updates)
+    assert "imported" in text
+
+
+def arrays_in(node: orm.ArrayData) -> dict[str, np.ndarray]:
+    return {name: node.get_array(name) for name in node.get_arraynames()}
+
+
+def test_no_stored_array_is_duplicated(refined: orm.WorkChainNode) -> None:
+    binary = (".npz", ".npy", ".safetensors", ".extxyz")
+    holders: dict[str, Counter[str]] = {"arrays": Counter(), "files": Counter()}
+    for process in refined.called_descendants:
+        if not isinstance(process, orm.CalcJobNode):
+            continue
+        # What a job sent is in its inputs, what it brought back in its outputs: its own folders hold no second copy.
+        for folder in (process, process.outputs.retrieved):
+            names = folder.base.repository.list_object_names()
+            assert not [name for name in names if name.endswith(binary)], (process, names)
+        for node in process.base.links.get_outgoing().all_nodes():
+            if isinstance(node, orm.ArrayData):
+                for name, array in arrays_in(node).items():
+                    # Times and walker numbers are the same in all trajectories; positions and energies never are.
+                    if name in {"positions", "energies", "last_positions", "last_velocities"}:
+                        holders["arrays"][f"{array.tobytes()!r}"] += 1
+            if isinstance(node, orm.SinglefileData):
+                holders["files"][node.get_content(mode="rb").hex()] += 1
+    for what, found in holders.items():
+        assert found, what
+        assert set(found.values()) == {1}, what
+
+
+def test_node_graph_shows_the_way_from_experiment_to_potential(refined: orm.WorkChainNode, tmp_path: Path) -> None:
+    if shutil.which("dot") is None:
+        pytest.skip("graphviz's program `dot`, which verdi needs to draw, is not installed")
+    profile = get_manager().get_profile()
+    assert profile is not None
+    path = tmp_path / "graph.svg"
+    arguments = ["-p", profile.name, "node", "graph", "generate", "-f", "svg", "-O", str(path), str(refined.pk)]
+    result = CliRunner().invoke(verdi, arguments)
+    assert result.exit_code == 0, result.output
+    drawing = path.read_text()
+    for shown in ("TargetData", "TrajectoryEnsembleData", "PotentialData", "UpdateCalculation", "SampleCalculation"):
+        assert shown in drawing, shown
+    for uuid in updates_below(refined):
+        job = orm.load_node(uuid)
+        for node in (job.outputs.potential, job.inputs.state_points.solid.trajectory):
+            assert node.uuid.split("-")[0] in drawing  # what verdi calls a node

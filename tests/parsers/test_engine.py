@@ -1,0 +1,81 @@
+"""Failures: each becomes one exit code with a message, and what was produced stays."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from aiida import orm
+from aiida.plugins import ParserFactory
+
+from aiida_difftre.engine import files
+from aiida_difftre.engine.errors import ExitStatus
+from tests.fixtures.nodes import make_trajectory
+
+Make = Callable[..., orm.CalcJobNode]
+
+
+def parse(node: orm.CalcJobNode, kind: str, folder: Path) -> tuple[dict, orm.CalcFunctionNode]:
+    return ParserFactory(f"difftre.{kind}").parse_from_node(
+        node, store_provenance=False, retrieved_temporary_folder=str(folder)
+    )
+
+
+def error_json(status: int, message: str = "why") -> dict[str, str]:
+    return {"error.json": json.dumps({"exit_status": status, "message": message, "diagnostics": {"x": 1.0}})}
+
+
+@pytest.mark.parametrize("status", list(ExitStatus))
+@pytest.mark.parametrize("kind", ["sample", "update"])
+def test_every_status_of_the_engine(finished_job: Make, tmp_path: Path, kind: str, status: ExitStatus) -> None:
+    outputs, result = parse(finished_job(kind, error_json(status)), kind, tmp_path)
+    assert result.exit_status == status
+    assert result.exit_message.endswith(": why")
+    assert outputs["output_parameters"]["error"]["diagnostics"] == {"x": 1.0}
+
+
+def test_unknown_status(finished_job: Make, tmp_path: Path) -> None:
+    _, result = parse(finished_job("sample", error_json(999)), "sample", tmp_path)
+    assert (result.exit_status, "why" in result.exit_message) == (303, True)
+
+
+@pytest.mark.parametrize(
+    ("stderr", "status"),
+    [
+        ("", 303),
+        ("Traceback\nImportError: no module named jax", 303),
+        ("XlaRuntimeError: RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes", 352),
+        ("line 7: 1234 Killed   difftre sample job.json", 352),
+        ("slurmstepd: error: *** JOB 3 CANCELLED AT 2026-01-01 DUE TO TIME LIMIT ***", 340),
+        ("slurmstepd: error: Detected 1 oom-kill event(s) in StepId=3.batch", 352),
+    ],
+)
+def test_nothing_but_standard_error(finished_job: Make, tmp_path: Path, stderr: str, status: int) -> None:
+    node = finished_job("sample", {"_scheduler-stderr.txt": stderr})
+    _, result = parse(node, "sample", tmp_path)
+    assert result.exit_status == status
+    if stderr:
+        assert stderr.splitlines()[-1] in result.exit_message
+
+
+def test_the_schedulers_own_code_is_kept(finished_job: Make, tmp_path: Path) -> None:
+    node = finished_job("sample")
+    node.set_exit_status(110)
+    node.set_exit_message("The job ran out of memory.")
+    _, result = parse(node, "sample", tmp_path)
+    assert result.exit_status == 110
+
+
+def test_results_that_are_cut_off(finished_job: Make, tmp_path: Path) -> None:
+    _, result = parse(finished_job("sample", {"results.json": '{"snapshots": '}), "sample", tmp_path)
+    assert (result.exit_status, "results.json" in result.exit_message) == (312, True)
+
+
+def test_good_snapshots_of_a_run_that_went_bad_are_kept(finished_job: Make, tmp_path: Path) -> None:
+    files.write_trajectory(tmp_path / "trajectory.npz", make_trajectory())
+    progress = '{"phase": "production", "step": 3}\n{"phase": "prod'
+    node = finished_job("sample", {**error_json(412), "progress.jsonl": progress})
+    outputs, result = parse(node, "sample", tmp_path)
+    assert result.exit_status == 412
+    assert outputs["trajectory"].number_of_snapshots == 6
+    assert outputs["output_parameters"]["progress"] == {"phase": "production", "step": 3}

@@ -1,0 +1,39 @@
+import pytest
+
+from aiida_difftre.engine.jobs import Prediction
+from aiida_difftre.engine.targets import Conditions, Target
+from aiida_difftre.workchains.comparison import compare, compare_all, derived_seed, judgement
+
+
+def make(role: str, label: str, value: float) -> Target:
+    return Target(
+        observable="pressure", values=[value], errors=[3.0], unit="GPa", conditions=Conditions(temperature=300.0),
+        citation="nobody", role=role, label=label,
+    )  # fmt: skip
+
+
+def predicted(label: str, value: float, error: float = 4.0) -> Prediction:
+    return Prediction(label=label, observable="pressure", unit="GPa", labels=["P"], values=[value], errors=[error])
+
+
+def test_chi2_counts_both_errors() -> None:
+    assert compare(make("training", "a", 0.0), predicted("a", 10.0))["chi2"] == pytest.approx(100 / 25)
+
+
+def test_judgement_prefers_held_out_targets() -> None:
+    targets = {"a": make("training", "a", 0.0), "b": make("held_out", "b", 0.0), "c": make("training", "c", 0.0)}
+    compared = compare_all(targets, [predicted("a", 10.0), predicted("b", 5.0), predicted("other", 1.0)])
+    assert set(compared) == {"a", "b"}
+    assert judgement(compared.values()) == {
+        "training": pytest.approx(4.0),
+        "held_out": pytest.approx(1.0),
+        "decisive": pytest.approx(1.0),
+    }
+    assert judgement([compared["a"]])["decisive"] == pytest.approx(4.0)
+
+
+def test_seeds_differ_and_repeat() -> None:
+    seeds = {derived_seed(1, "sample", iteration, label) for iteration in range(50) for label in "ab"}
+    assert len(seeds) == 100
+    assert derived_seed(1, "sample", 0, "a") == derived_seed(1, "sample", 0, "a") != derived_seed(2, "sample", 0, "a")
+    assert all(0 <= seed < 2**31 for seed in seeds)

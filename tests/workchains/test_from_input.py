@@ -1,0 +1,112 @@
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import ase.io
+import pytest
+import yaml
+from aiida import orm
+
+from aiida_difftre.workchains.from_input import read_builder
+from aiida_difftre.workchains.refine import RefineWorkChain
+from aiida_difftre.workchains.validate import ValidateWorkChain
+from tests.fixtures.nodes import argon, labelled_frames, potential_file, target_content
+
+
+@pytest.fixture
+def program(aiida_localhost: orm.Computer, tmp_path: Path) -> orm.InstalledCode:
+    """A code that is never run, whose executable may be taken away."""
+    script = tmp_path / "difftre"
+    script.write_text("#!/bin/sh\n")
+    script.chmod(0o755)
+    code = orm.InstalledCode(
+        label=f"never-run-{uuid4().hex}", computer=aiida_localhost, filepath_executable=str(script)
+    )
+    return code.store()
+
+
+@pytest.fixture
+def content(tmp_path: Path, program: orm.InstalledCode) -> dict[str, Any]:
+    """An input whose potential and labels are files, on a code that exists."""
+    potential_file(tmp_path / "argon.safetensors")
+    ase.io.write(tmp_path / "labels.extxyz", labelled_frames())
+    argon(1).write(tmp_path / "cell.cif")
+    machine = {"code": program.full_label, "options": {"max_wallclock_seconds": 77}}
+    return {
+        "label": "argon",
+        "seed": 5,
+        "system": {"file": "cell.cif"},
+        "dft": {"dataset": "labels.extxyz"},
+        "model": {"potential": "argon.safetensors"},
+        "state_points": {"liquid": {"temperature": 85.0, "repeat": [2, 2, 2], "targets": {"p": target_content()}}},
+        "sampling": {"walkers": 3},
+        "refinement": {"settings": {"max_iterations": 2}, "update": {"gate": 0.5}},
+        "machines": {
+            "sampling": {**machine, "engine": {"threads": 2}},
+            "update": machine,
+            "prediction": machine,
+        },
+    }
+
+
+def read(tmp_path: Path, content: dict[str, Any], *chain: Any) -> Any:
+    path = tmp_path / "input.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return read_builder(path, *chain)
+
+
+def test_everything_arrives(tmp_path: Path, content: dict[str, Any]) -> None:
+    builder = read(tmp_path, content)
+    assert builder["metadata"]["label"] == "argon"
+    assert builder["potential"].species == ["Ar"]
+    assert len(builder["dataset"]) == 3
+    point = builder["state_points"]["liquid"]
+    assert len(point["structure"].sites) == 32
+    assert point["targets"]["p"].target.name == "p"
+    refine = builder["refine"]
+    assert refine["settings"]["max_iterations"] == 2
+    assert refine["settings"]["seed"] == 5
+    sampling = refine["sample"]["calc"]["parameters"].get_dict()
+    assert sampling["sampling"]["walkers"] == 3
+    assert sampling["machine"] == {"threads": 2}
+    assert refine["sample"]["calc"]["metadata"]["options"]["max_wallclock_seconds"] == 77
+    assert refine["update"]["calc"]["parameters"]["update"]["gate"] == 0.5
+    assert builder["validate"]["sample"]["calc"]["parameters"]["sampling"]["walkers"] != 3
+
+
+@pytest.mark.parametrize("chain", [RefineWorkChain, ValidateWorkChain])
+def test_parts_alone(tmp_path: Path, content: dict[str, Any], chain: Any) -> None:
+    builder = read(tmp_path, content, chain)
+    assert builder.process_class is chain
+
+
+@pytest.mark.parametrize(
+    ("section", "value", "fragments"),
+    [
+        ("model", {"potential": "no-such-file"}, ["no-such-file", "neither a file"]),
+        ("dft", {"dataset": "argon.safetensors"}, ["argon.safetensors"]),
+        ("machines", {"sampling": {"code": "engine@moon"}}, ["machines.sampling", "engine@moon"]),
+        ("machines", {}, ["difftre@localhost", "aiida-difftre setup"]),
+        ("sampling", {"timestep_fs": 50.0}, ["timestep_fs", "50.0"]),
+        ("refinement", {"settings": {"patience": 0}}, ["patience", "0"]),
+        ("system", {"bulk": {"element": "Ne", "structure": "fcc", "lattice_constant": 4.5}}, ["Ne", "Ar"]),
+    ],
+)
+def test_refused_before_submission(
+    tmp_path: Path, content: dict[str, Any], section: str, value: Any, fragments: list[str]
+) -> None:
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 (the test checks the message)
+        read(tmp_path, {**content, section: value})
+    for fragment in fragments:
+        assert fragment in str(caught.value)
+
+
+def test_corrupt_potential_and_lost_program(tmp_path: Path, content: dict[str, Any], program: Any) -> None:
+    (tmp_path / "argon.safetensors").write_bytes(b"nonsense")
+    with pytest.raises(ValueError, match=r"argon\.safetensors"):
+        read(tmp_path, content)
+    Path(program.filepath_executable).unlink()
+    content["model"] = {"potential": "argon.safetensors"}
+    potential_file(tmp_path / "argon.safetensors")
+    with pytest.raises(ValueError, match=r"machines\.sampling: code .* cannot be used"):
+        read(tmp_path, content)

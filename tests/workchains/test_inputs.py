@@ -1,0 +1,122 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from aiida_difftre.engine.units import AMU_PER_A3_IN_KG_PER_M3
+from aiida_difftre.workchains.inputs import PROTOCOLS, example, read_input, simulation_cell, system_cell
+
+
+def content() -> dict[str, Any]:
+    return yaml.safe_load(example("diamond/quick.yaml").read_text())
+
+
+def refused(tmp_path: Path, changed: dict[str, Any]) -> str:
+    path = tmp_path / "input.yaml"
+    path.write_text(yaml.safe_dump(changed))
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 (the tests check the message)
+        read_input(path)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_examples_are_valid(protocol: str) -> None:
+    path = example(f"diamond/{protocol}.yaml")
+    run = read_input(path)
+    assert run.protocol == protocol
+    cell = simulation_cell(run, "ambient", path.parent)
+    assert len(cell) == {"quick": 64, "cpu": 216, "paper": 1000}[protocol]
+    density = cell.get_masses().sum() / cell.get_volume() * AMU_PER_A3_IN_KG_PER_M3
+    assert density == pytest.approx(3512.0)
+    assert len(system_cell(run, path.parent).repeat(run.dft.repeat)) == 8
+
+
+def target_of(changed: dict[str, Any]) -> dict[str, Any]:
+    return changed["state_points"]["ambient"]["targets"]["stiffness"]
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "fragments"),
+    [
+        (("state_points", "ambient", "temperature"), 0, ["temperature", "0"]),
+        (("state_points", "ambient", "density"), -1.0, ["density", "-1.0"]),
+        (("protocol",), "fast", ["protocol", "fast"]),
+        (("model", "spec", "terms", 0, "cutoff"), 0.0, ["cutoff", "0.0"]),
+        (("system", "bulk", "density"), None, ["lattice_constant", "density"]),
+        (("sampling",), {"walker": 3}, ["sampling", "walker", "walkers"]),
+        (("refinement",), {"updates": {}}, ["refinement.updates"]),
+        (("machines",), {"dft": {"engine": {}}}, ["machines.dft.engine"]),
+        (("no_such_section",), {}, ["no_such_section"]),
+        (("seed",), -1, ["seed", "-1"]),
+    ],
+)
+def test_wrong_values_are_named(tmp_path: Path, path: tuple[Any, ...], value: Any, fragments: list[str]) -> None:
+    changed = content()
+    part: Any = changed
+    for key in path[:-1]:
+        part = part[key]
+    part[path[-1]] = value
+    message = refused(tmp_path, changed)
+    for fragment in fragments:
+        assert fragment in message
+
+
+def test_wrong_targets_are_named(tmp_path: Path) -> None:
+    changed = content()
+    target_of(changed)["errors"][1] = -5.0
+    assert "-5.0" in refused(tmp_path, changed)
+    changed = content()
+    target_of(changed)["values"][0] = float("nan")
+    assert "values[0] is nan" in refused(tmp_path, changed)
+    changed = content()
+    target_of(changed)["observable"] = "hardness"
+    assert "unknown observable 'hardness'" in refused(tmp_path, changed)
+    changed = content()
+    target_of(changed)["conditions"]["temperature"] = 77.0
+    assert "77.0 K" in refused(tmp_path, changed)
+    changed = content()
+    for target in changed["state_points"]["ambient"]["targets"].values():
+        target["role"] = "held_out"
+    assert "no training target" in refused(tmp_path, changed)
+    changed = content()
+    changed["state_points"] = {"at__room": changed["state_points"]["ambient"]}
+    assert "at__room" in refused(tmp_path, changed)
+
+
+def test_targets_from_files(tmp_path: Path) -> None:
+    changed = content()
+    target = target_of(changed)
+    changed["state_points"]["ambient"]["targets"]["stiffness"] = "stiffness.yaml"
+    message = refused(tmp_path, changed)
+    assert "stiffness.yaml cannot be read" in message
+    (tmp_path / "stiffness.yaml").write_text(yaml.safe_dump(target))
+    run = read_input(tmp_path / "input.yaml")
+    read = run.state_points["ambient"].targets["stiffness"]
+    assert not isinstance(read, Path)
+    assert read.values == [1079.0, 124.0, 578.0]
+    assert read.name == "stiffness"
+
+
+def test_system_from_file(tmp_path: Path) -> None:
+    run = read_input(example("diamond/quick.yaml"))
+    system_cell(run, tmp_path).write(tmp_path / "cell.cif")
+    changed = content()
+    changed["system"] = {"file": "cell.cif"}
+    (tmp_path / "input.yaml").write_text(yaml.safe_dump(changed))
+    run = read_input(tmp_path / "input.yaml")
+    assert len(simulation_cell(run, "ambient", tmp_path)) == 64
+    with pytest.raises(ValueError, match=r"cell\.cif is no structure"):
+        system_cell(run, tmp_path / "elsewhere")
+
+
+def test_not_yaml(tmp_path: Path) -> None:
+    path = tmp_path / "input.yaml"
+    path.write_text("a: [1")
+    with pytest.raises(ValueError, match=r"input\.yaml is not YAML"):
+        read_input(path)
+    path.write_text("- 1")
+    with pytest.raises(ValueError, match="list, not a mapping"):
+        read_input(path)
+    with pytest.raises(ValueError, match="no example 'diamond/no'"):
+        example("diamond/no")

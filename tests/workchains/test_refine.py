@@ -1,0 +1,224 @@
+"""The DiffTRe loop with the real engine: each way in which it goes on, goes back, or ends."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from aiida import orm
+from aiida.engine import run_get_node
+
+from aiida_difftre.cli.lineage import generations
+from aiida_difftre.data.potential import PotentialData
+from aiida_difftre.data.target import TargetData
+from aiida_difftre.workchains.refine import RefineWorkChain
+from tests.fixtures.chains import SHORT_SAMPLING, explain
+from tests.fixtures.nodes import EPSILON, target_content
+
+MACHINE = {"threads": 1}
+STIFF = 100.0
+"""eV: wells in which argon vibrates faster than 5 fs, or half of it, resolve."""
+RECKLESS = {"max_step_loss": 0.999, "gate": 1e-4, "max_steps": 1, "max_halvings": 0}
+"""An update that tries a single step, however few effective samples it leaves, and takes it where the loss falls."""
+UNBOUND = {"observable": "potential_energy", "unit": "eV/atom", "values": [1.0], "errors": [0.01]}
+"""An energy above that of free atoms: a step that is longer than the depth of the wells turns them into peaks, under
+which atoms fall into each other."""
+
+
+@pytest.fixture
+def refine(engine: orm.InstalledCode, argon_potential: Any, argon_state_points: Any, job_options: Any) -> Any:
+    """A function (target, update, potential, settings) -> node of a refinement."""
+
+    def run(
+        target: Mapping[str, Any],
+        update: Mapping[str, Any],
+        potential: Mapping[str, Any] | None = None,
+        **settings: Any,
+    ) -> orm.WorkChainNode:
+        builder = RefineWorkChain.get_builder_from_protocol(
+            potential=argon_potential(**(potential or {})),
+            state_points=argon_state_points(**target),
+            sample_code=engine,
+            overrides={
+                "settings": {"growth": {"thresholds": []}, "continued_equilibration_fs": 50.0, "seed": 3, **settings},
+                "sample": {"calc": {"parameters": {"sampling": SHORT_SAMPLING, "machine": MACHINE}}},
+                "update": {"calc": {"parameters": {"update": {"bootstrap": 20, **update}, "machine": MACHINE}}},
+            },
+            options={"sample": job_options, "update": job_options},
+        )
+        return run_get_node(builder)[1]
+
+    return run
+
+
+def history(node: orm.WorkChainNode) -> Mapping[str, Any]:
+    return node.outputs.history.get_dict()
+
+
+def depth(potential: PotentialData) -> float:
+    """Of the wells, eV."""
+    return float(potential.get_parameters()["terms/0_lennard_jones/epsilon"][0])
+
+
+def called(node: orm.WorkChainNode, kind: str) -> list[orm.ProcessNode]:
+    return sorted((child for child in node.called_descendants if child.process_label == kind), key=lambda one: one.pk)
+
+
+@pytest.mark.slow
+def test_agreement_has_to_hold_on_longer_trajectories(refine: Any) -> None:
+    # An error bar of 5 GPa that every argon agrees with.
+    node = refine({"errors": [5.0]}, {}, growth={"factor": 2.0, "thresholds": [2.0]})
+    assert node.is_finished_ok, explain(node)
+    found = history(node)
+    assert found["outcome"] == "converged"
+    assert [item["production_fs"] for item in found["iterations"]] == [1000.0, 2000.0]
+    # Only trajectories of equal length compare: the longer one decides.
+    assert found["best"] == 1
+    assert all(item["chi2"]["training"] < 1 for item in found["iterations"])
+
+    first, second = called(node, "SampleCalculation")
+    assert "start_trajectory" not in first.inputs
+    assert second.inputs.start_trajectory.pk == first.outputs.trajectory.pk
+    assert second.inputs.start_folder.pk == first.outputs.remote_folder.pk
+    assert second.outputs.trajectory.number_of_snapshots == 2 * first.outputs.trajectory.number_of_snapshots
+    assert first.inputs.parameters["seed"] != second.inputs.parameters["seed"]
+
+
+@pytest.mark.slow
+def test_last_iteration_only_samples(refine: Any) -> None:
+    node = refine({"values": [-0.5], "errors": [0.01]}, {"max_steps": 2, "gate": 0.2}, max_iterations=1)
+    assert node.is_finished_ok, explain(node)
+    found = history(node)
+    assert found["outcome"] == "max_iterations"
+    (update,) = called(node, "UpdateCalculation")
+    first, second = called(node, "SampleCalculation")
+    assert second.inputs.potential.pk == update.outputs.potential.pk
+    assert "observables" not in first.inputs.parameters.get_dict()
+    steps = [item["steps"] for item in found["iterations"]]
+    assert steps[0][-1]["loss"] < steps[0][0]["loss"]
+    assert steps[1] == []
+    values = [item["state_points"]["solid"]["pressure"]["values"] for item in found["iterations"]]
+    assert values[0] == update.outputs.output_parameters["state_points"]["solid"]["before"][0]["values"]
+    assert values[1] == pytest.approx(second.outputs.predictions.get_array("pressure_values").tolist())
+    best = found["iterations"][found["best"]]
+    assert best["chi2"]["training"] == min(item["chi2"]["training"] for item in found["iterations"])
+    assert node.outputs.potential.uuid == best["potential"]
+    assert len(list(generations(update.outputs.potential))) == 2
+
+
+@pytest.mark.slow
+def test_patience_keeps_the_best(refine: Any) -> None:
+    # Steps so small that only the noise of the trajectories makes a difference.
+    node = refine(
+        {"values": [0.2], "errors": [0.01]},
+        {"max_steps": 1, "optimizer": {"learning_rate": 1e-9}},
+        patience=1, max_iterations=30,
+    )  # fmt: skip
+    assert node.is_finished_ok, explain(node)
+    found = history(node)
+    assert found["outcome"] == "patience"
+    chi2 = [item["chi2"]["training"] for item in found["iterations"]]
+    assert found["best"] == len(chi2) - 2
+    assert chi2[-2] == min(chi2)
+    assert node.outputs.potential.uuid == found["iterations"][-2]["potential"]
+
+
+@pytest.mark.slow
+def test_unstable_potential_is_rolled_back(refine: Any) -> None:
+    learning_rate = 1.75 * EPSILON  # half of it leaves wells
+    node = refine(UNBOUND, {**RECKLESS, "optimizer": {"learning_rate": learning_rate}}, max_iterations=2)
+    assert node.is_finished_ok, explain(node)
+    found = history(node)
+    first, second, *_ = called(node, "UpdateCalculation")
+    assert depth(first.outputs.potential) == pytest.approx(-0.75 * EPSILON, rel=1e-3)
+    assert depth(second.outputs.potential) == pytest.approx(0.125 * EPSILON, rel=1e-2)
+    assert found["roll_backs"] >= 1
+    assert [item["discarded"] for item in found["iterations"]][:2] == [True, False]
+    assert [item["learning_rate_scale"] for item in found["iterations"]][:2] == [1.0, 0.5]
+    # Done again from the potential that was stable, on the same trajectory.
+    assert second.inputs.potential.pk == first.inputs.potential.pk == node.inputs.potential.pk
+    trajectories = [job.inputs.state_points.solid.trajectory.pk for job in (first, second)]
+    assert trajectories[0] == trajectories[1]
+
+
+@pytest.mark.slow
+def test_gives_up_after_too_many_roll_backs(refine: Any) -> None:
+    update = {**RECKLESS, "optimizer": {"learning_rate": 20 * EPSILON}}
+    node = refine(UNBOUND, update, max_iterations=2, max_roll_backs=1)
+    assert node.exit_status == RefineWorkChain.exit_codes.ERROR_TOO_MANY_ROLL_BACKS.status, explain(node)
+    assert "1 times" in node.exit_message
+    assert history(node)["outcome"] == "failed"
+    assert node.outputs.potential.pk == node.inputs.potential.pk
+
+
+@pytest.mark.slow
+def test_unstable_last_potential_is_discarded(refine: Any) -> None:
+    node = refine(UNBOUND, {**RECKLESS, "optimizer": {"learning_rate": 20 * EPSILON}}, max_iterations=1)
+    assert node.is_finished_ok, explain(node)
+    assert history(node)["outcome"] == "last_update_discarded"
+    assert node.outputs.potential.pk == node.inputs.potential.pk
+
+
+@pytest.mark.slow
+def test_unstable_initial_potential(refine: Any) -> None:
+    node = refine({}, {}, potential={"epsilon": STIFF})
+    assert node.exit_status == RefineWorkChain.exit_codes.ERROR_INITIAL_POTENTIAL_UNSTABLE.status, explain(node)
+    assert "state point solid" in node.exit_message
+    assert "history" not in node.outputs
+
+
+@pytest.mark.slow
+def test_restarts_an_optimizer_that_finds_no_step(refine: Any) -> None:
+    # Steps of 1 eV and 1 Å, which make everything worse.
+    update = {**RECKLESS, "optimizer": {"learning_rate": 1.0}}
+    node = refine({"values": [-0.5], "errors": [0.01]}, update)
+    assert node.is_finished_ok, explain(node)
+    found = history(node)
+    assert found["outcome"] == "stalled"
+    assert [(item["discarded"], item["learning_rate_scale"]) for item in found["iterations"]] == [
+        (True, 1.0),
+        (False, 0.5),
+    ]
+    assert len(called(node, "SampleCalculation")) == 1
+    assert "optimizer_state" not in called(node, "UpdateCalculation")[1].inputs
+
+
+@pytest.mark.parametrize(
+    ("change", "fragments"),
+    [
+        ({"settings": {"max_iterations": 0}}, ["max_iterations", "0"]),
+        ({"sample": {"calc": {"parameters": {"sampling": {"timestep_fs": -1.0}}}}}, ["timestep_fs", "-1.0"]),
+        ({"update": {"calc": {"parameters": {"update": {"gate": 2.0}}}}}, ["gate", "2.0"]),
+        ({"update": {"calc": {"parameters": {"update": {"loss": {"dataset_weight": 1.0}}}}}}, ["dataset_weight"]),
+    ],
+)
+def test_wrong_settings_are_refused(
+    code: Any, argon_potential: Any, argon_state_points: Any, change: Any, fragments: list[str]
+) -> None:
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 (the test checks the message)
+        run_get_node(
+            RefineWorkChain.get_builder_from_protocol(
+                potential=argon_potential(), state_points=argon_state_points(), sample_code=code, overrides=change
+            )
+        )
+    for fragment in fragments:
+        assert fragment in str(caught.value)
+
+
+def test_wrong_state_points_are_refused(code: Any, argon_potential: Any, argon_state_points: Any) -> None:
+    def refused(**changes: Any) -> str:
+        state_points = {"solid": {**argon_state_points()["solid"], **changes}}
+        with pytest.raises(ValueError) as caught:  # noqa: PT011 (the test checks the message)
+            run_get_node(
+                RefineWorkChain.get_builder_from_protocol(
+                    potential=argon_potential(), state_points=state_points, sample_code=code
+                )
+            )
+        return str(caught.value)
+
+    assert "0.0 K" in refused(temperature=orm.Float(0.0))
+    from ase.build import bulk
+
+    assert "knows Ar only" in refused(structure=orm.StructureData(ase=bulk("Ne", "fcc", a=4.5)))
+    held_out = TargetData(target_content(role="held_out"))
+    assert "nothing to refine towards" in refused(targets={"pressure": held_out})
+    assert "no targets" in refused(targets={})

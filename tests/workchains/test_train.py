@@ -1,0 +1,126 @@
+from typing import Any
+
+import pytest
+import yaml
+from aiida import orm
+from aiida.engine import run_get_node
+from click.testing import CliRunner, Result
+
+from aiida_difftre.cli import cli, live, plots, report
+from aiida_difftre.workchains.train import TrainWorkChain
+from tests.fixtures.chains import SHORT_SAMPLING, explain
+from tests.fixtures.nodes import target_content
+
+MACHINE = {"threads": 1}
+
+
+@pytest.fixture
+def trained(
+    engine: orm.InstalledCode, argon_potential: Any, argon_state_points: Any, dataset: Any, job_options: Any
+) -> orm.WorkChainNode:
+    """A run of the real engine from a potential and labels that exist."""
+    sample = {"calc": {"parameters": {"sampling": SHORT_SAMPLING, "machine": MACHINE}}}
+    update = {"calc": {"parameters": {"update": {"max_steps": 2, "gate": 0.2, "bootstrap": 20}, "machine": MACHINE}}}
+    builder = TrainWorkChain.get_builder_from_protocol(
+        codes=dict.fromkeys(("sample", "update", "predict"), engine),
+        state_points=argon_state_points(values=[-0.5], errors=[0.01]),
+        potential=argon_potential(),
+        dataset=dataset,
+        overrides={
+            "refine": {
+                "settings": {"max_iterations": 1, "growth": {"thresholds": []}}, "sample": sample, "update": update
+            },
+            "validate": {"sample": sample, "predict": {"calc": {"parameters": {"machine": MACHINE}}}},
+        },
+        options=dict.fromkeys(("sample", "update", "predict"), job_options),
+    )  # fmt: skip
+    return run_get_node(builder)[1]
+
+
+@pytest.mark.slow
+def test_train_and_everything_that_shows_it(trained: orm.WorkChainNode, tmp_path: Any) -> None:
+    assert trained.is_finished_ok, explain(trained)
+    found = trained.outputs.report.get_dict()
+    pressure = found["state_points"]["solid"]["pressure"]
+    for when in ("before", "after"):
+        assert pressure[when]["errors"][0] > 0
+        assert found["chi2"][when]["training"] > 0
+        assert found["dataset"][when]["force_rmse"] > 0
+        assert found["static"][when]["stiffness"]["C11"] > found["static"][when]["stiffness"]["C12"] > 0
+    _validation_shares_nothing_with_training(trained)
+
+    snapshot = live.take(trained.pk)
+    assert snapshot.is_over
+    assert len(snapshot.iterations) == 2
+    running = live._iterations(trained.called[0].base.links.get_outgoing().all()[0].node.caller)
+    assert next(iter(running)).state_points == snapshot.iterations[0].state_points
+    text = "\n".join(live.lines(snapshot))
+    assert "iteration 0: chi²" in text
+    row = next(line for line in report.text_table(snapshot) if line.startswith("P / GPa"))
+    assert [cell.strip() for cell in row.split("|")][1] == "-0.5"
+    assert row.count("±") == 2
+    for path in plots.plot(snapshot, tmp_path / "plots"):
+        assert path.stat().st_size > 5000
+
+    update = next(child for child in trained.called_descendants if child.process_label == "UpdateCalculation")
+    for command, expected in (
+        (["status", str(trained.pk), "--once"], "iteration"),
+        (["report", str(trained.pk)], "meV/Å"),
+        (["plot", str(trained.pk), "-o", str(tmp_path)], "course.png"),
+        (["lineage", str(trained.pk)], "potential"),
+        (["lineage", str(update.outputs.potential.pk)], "Yarnell"),
+        (["potential", "export", str(trained.pk), "-o", str(tmp_path / "p.safetensors")], "wrote"),
+    ):
+        result = invoke(trained, command)
+        assert result.exit_code == 0, result.output
+        assert expected in result.output
+    assert (
+        "exists"
+        in invoke(trained, ["potential", "export", str(trained.pk), "-o", str(tmp_path / "p.safetensors")]).output
+    )
+
+
+def invoke(node: orm.Node, command: list[str]) -> Result:
+    from aiida.manage import get_manager
+
+    return CliRunner().invoke(cli, ["-p", get_manager().get_profile().name, *command])
+
+
+def _validation_shares_nothing_with_training(trained: orm.WorkChainNode) -> None:
+    samples = [child for child in trained.called_descendants if child.process_label == "SampleCalculation"]
+    validated = [job for job in samples if job.caller.caller.process_label == "ValidateWorkChain"]
+    assert len(samples) == 4
+    assert len(validated) == 2
+    assert all("start_trajectory" not in job.inputs for job in validated)
+    assert len({job.inputs.parameters["seed"] for job in samples}) == 4
+
+
+def test_wrong_combinations_are_refused(code: Any, argon_potential: Any, argon_state_points: Any, dataset: Any) -> None:
+    def refused(**inputs: Any) -> str:
+        builder = TrainWorkChain.get_builder_from_protocol(
+            codes=dict.fromkeys(("pretrain", "sample", "update", "predict"), code),
+            state_points=argon_state_points(),
+            **inputs,
+        )
+        with pytest.raises(ValueError) as caught:  # noqa: PT011 (the test checks the message)
+            run_get_node(builder)
+        return str(caught.value)
+
+    neon = {"species": ["Ne"], "terms": [{"architecture": "lennard_jones", "cutoff": 5.0}]}
+    assert "pretraining needs labels" in refused(spec=neon)
+    assert "holds Ar, but the potential is for Ne" in refused(spec=neon, dataset=dataset)
+    weight = {"refine": {"update": {"calc": {"parameters": {"update": {"loss": {"dataset_weight": 1.0}}}}}}}
+    assert "no dataset" in refused(potential=argon_potential(), overrides=weight)
+
+
+def test_commands_explain_what_is_wrong(tmp_path: Any) -> None:
+    node = orm.Int(1).store()
+    assert "is a Int" in invoke(node, ["status", str(node.pk)]).output
+    assert "is no node" in invoke(node, ["lineage", "no-such-node"]).output
+    target = tmp_path / "target.yaml"
+    target.write_text(yaml.safe_dump(target_content(errors=[-3.0])))
+    result = invoke(node, ["target", "import", str(target)])
+    assert result.exit_code == 1
+    assert "-3.0" in result.output
+    target.write_text(yaml.safe_dump(target_content()))
+    assert "stored target 'pressure'" in invoke(node, ["target", "import", str(target)]).output

@@ -1,0 +1,74 @@
+"""Predictions against experiment: what is compared, reduced chi², and the seeds of independent runs. Pure functions."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from aiida_difftre.engine.jobs import Prediction
+from aiida_difftre.engine.targets import Target
+
+Comparison = dict[str, Any]
+"""One target and its prediction: labels, unit, role, experiment, experiment_errors, values, errors, chi2."""
+
+
+def compare(target: Target, prediction: Prediction) -> Comparison:
+    """Put a prediction beside what was measured; chi² is the mean of (pred - exp)²/(σ_exp² + σ_sim²)."""
+    measured, errors = np.array(target.values), np.array(target.errors)
+    values, simulated = np.array(prediction.values), np.array(prediction.errors)
+    chi2 = np.mean((values - measured) ** 2 / (errors**2 + simulated**2))
+    return {
+        "observable": target.observable,
+        "labels": target.component_labels(),
+        "unit": target.unit,
+        "role": target.role,
+        "weight": target.weight,
+        "experiment": list(target.values),
+        "experiment_errors": list(target.errors),
+        "values": list(prediction.values),
+        "errors": list(prediction.errors),
+        "chi2": float(chi2),
+    }
+
+
+def compare_all(targets: Mapping[str, Target], predictions: Iterable[Prediction]) -> dict[str, Comparison]:
+    """Compare every target of a state point for which there is a prediction.
+
+    Args:
+        targets: by the label under which they were predicted.
+        predictions: of the state point.
+    """
+    predicted = {prediction.label: prediction for prediction in predictions}
+    return {label: compare(target, predicted[label]) for label, target in targets.items() if label in predicted}
+
+
+def reduced_chi2(comparisons: Iterable[Comparison], role: str) -> float | None:
+    """The mean over all points of the targets of one role; None where there are none.
+
+    Args:
+        comparisons: of all state points.
+        role: ``training`` (those with a weight) or ``held_out``.
+    """
+    chosen = [item for item in comparisons if item["role"] == role and (role == "held_out" or item["weight"] > 0)]
+    points = sum(len(item["values"]) for item in chosen)
+    return sum(item["chi2"] * len(item["values"]) for item in chosen) / points if points else None
+
+
+def derived_seed(seed: int, *names: object) -> int:
+    """A seed for one job: deterministic, and different for different names."""
+    text = "/".join(str(name) for name in (seed, *names))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4]) >> 1
+
+
+def judgement(comparisons: Iterable[Comparison]) -> dict[str, Any]:
+    """Reduced chi² of the training and of the held-out targets, and the decisive one: held-out where there is one."""
+    items = list(comparisons)
+    training, held_out = reduced_chi2(items, "training"), reduced_chi2(items, "held_out")
+    return {
+        "training": training,
+        "held_out": held_out,
+        "decisive": training if held_out is None else held_out,
+    }

@@ -1,0 +1,169 @@
+"""What the restart chains of the engine's jobs share: ports, handlers of failures, builders from protocols."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from aiida import orm
+from aiida.common import AttributeDict
+from aiida.engine import (
+    BaseRestartWorkChain,
+    ExitCode,
+    ProcessBuilder,
+    ProcessHandlerReport,
+    process_handler,
+    while_,
+)
+from aiida.engine.processes.workchains.workchain import WorkChainSpec
+
+from aiida_difftre.calculations.engine import EngineCalculation
+from aiida_difftre.engine.errors import ExitStatus
+from aiida_difftre.workchains.protocols import deep_merge, load_protocol
+
+FIRST_ENGINE_STATUS = 303
+"""Exit statuses below this one are AiiDA's own."""
+
+SCHEDULER_OUT_OF_MEMORY, SCHEDULER_OUT_OF_WALLTIME, SCHEDULER_NODE_FAILURE = 110, 120, 140
+"""Exit statuses that AiiDA gives from what the scheduler says."""
+
+STOPPED = {ExitStatus.WALLTIME, ExitStatus.INTERRUPTED, SCHEDULER_OUT_OF_WALLTIME, SCHEDULER_NODE_FAILURE}
+OUT_OF_MEMORY = {ExitStatus.OUT_OF_MEMORY, SCHEDULER_OUT_OF_MEMORY}
+UNSTABLE = {ExitStatus.NOT_FINITE, ExitStatus.ATOMS_TOO_CLOSE, ExitStatus.TEMPERATURE_OUT_OF_BOUNDS}
+LOST_FILES = {ExitStatus.INVALID_INPUT, ExitStatus.CORRUPT_FILE}
+
+FIRST_BATCH_SIZE = 16
+"""Snapshots or configurations per batch after the first out of memory of a job that let the engine choose."""
+
+
+class EngineBaseWorkChain(BaseRestartWorkChain):
+    """Run a job of the engine, and again with other inputs where that helps.
+
+    A failure that no handler can cure ends the chain with the exit status and the message of the job.
+    """
+
+    CHAIN: ClassVar[str]
+    """Name of the protocol file."""
+
+    @classmethod
+    def define(cls, spec: WorkChainSpec) -> None:  # type: ignore[override]
+        """Inputs and outputs of the job, the loop, and the exit codes of the job."""
+        super().define(spec)
+        job = cls.job_class()
+        spec.expose_inputs(job, namespace="calc")
+        spec.expose_outputs(job)
+        spec.outline(cls.setup, while_(cls.should_run_process)(cls.run_process, cls.inspect_process), cls.results)
+        for label, exit_code in job.exit_codes.items():
+            if exit_code.status >= FIRST_ENGINE_STATUS:
+                spec.exit_code(exit_code.status, label, message=exit_code.message)
+
+    @classmethod
+    def job_class(cls) -> type[EngineCalculation]:
+        """The calculation job that the chain runs."""
+        if cls._process_class is None or not issubclass(cls._process_class, EngineCalculation):
+            raise TypeError(f"{cls.__name__} names no job of the engine")
+        return cls._process_class
+
+    def setup(self) -> None:
+        """Take the inputs of the first job from those of the chain."""
+        super().setup()
+        self.ctx.inputs = AttributeDict(self.exposed_inputs(self.job_class(), namespace="calc"))
+
+    def change_parameters(self, changes: Mapping[str, Any]) -> None:
+        """Merge changes into the parameters of the next job."""
+        self.ctx.inputs.parameters = orm.Dict(deep_merge(self.ctx.inputs.parameters.get_dict(), changes))
+
+    def less_memory(self) -> dict[str, Any] | None:
+        """Changes of the parameters that need less memory; None where there is nothing left to halve."""
+        size = self.ctx.inputs.parameters.get_dict().get("machine", {}).get("batch_size", 0)
+        if size == 1:
+            return None
+        return {"machine": {"batch_size": size // 2 or FIRST_BATCH_SIZE}}
+
+    @property
+    def has_checkpoints(self) -> bool:
+        """Whether the job can continue from the folder of one that was stopped."""
+        return "parent_folder" in self.job_class().spec().inputs
+
+    def drop_links(self) -> bool:
+        """Do without files on the machine that may be lost; whether there were any."""
+        dropped = [self.ctx.inputs.pop(name, None) for name in ("parent_folder", "start_folder", "remote")]
+        return any(node is not None for node in dropped)
+
+    def cured(self, node: orm.CalcJobNode, what: str) -> ProcessHandlerReport:
+        """Report a cure; the job runs again."""
+        self.report(f"{node.process_label}<{node.pk}> failed: {node.exit_message}; {what}")
+        return ProcessHandlerReport(do_break=True)
+
+    @process_handler(priority=600)
+    def handle_lost_files(self, node: orm.CalcJobNode) -> ProcessHandlerReport | None:
+        """A link or checkpoint on the machine may be gone or damaged: once more with files from the repository."""
+        if node.exit_status in LOST_FILES and self.drop_links():
+            return self.cured(node, "running again without files that were left on the machine")
+        return None
+
+    @process_handler(priority=500)
+    def handle_stopped(self, node: orm.CalcJobNode) -> ProcessHandlerReport | None:
+        """Walltime, signal or node failure: continue from the checkpoint, or begin again where that can help."""
+        if node.exit_status not in STOPPED:
+            return None
+        if self.has_checkpoints and "remote_folder" in node.outputs:
+            self.ctx.inputs.parent_folder = node.outputs.remote_folder
+            return self.cured(node, "continuing from its checkpoint")
+        if node.exit_status in (ExitStatus.INTERRUPTED, SCHEDULER_NODE_FAILURE):
+            return self.cured(node, "running again")
+        return None
+
+    @process_handler(priority=400)
+    def handle_out_of_memory(self, node: orm.CalcJobNode) -> ProcessHandlerReport | None:
+        """Out of memory: halve what is held at once."""
+        changes = self.less_memory() if node.exit_status in OUT_OF_MEMORY else None
+        if changes is None:
+            return None
+        self.change_parameters(changes)
+        self.ctx.inputs.pop("parent_folder", None)  # its checkpoint is of another size
+        return self.cured(node, f"running again with {changes}")
+
+    @process_handler(priority=0)
+    def handle_unrecoverable(self, node: orm.CalcJobNode) -> ProcessHandlerReport | None:
+        """What nothing above cures: end with the job's own status and message, unless the user asks otherwise."""
+        if not node.is_failed or node.exit_status is None or "on_unhandled_failure" in self.inputs:
+            return None
+        self.report(f"{node.process_label}<{node.pk}> failed for good: {node.exit_message}")
+        return ProcessHandlerReport(do_break=True, exit_code=ExitCode(node.exit_status, node.exit_message))
+
+    @classmethod
+    def make_builder(
+        cls,
+        *,
+        code: orm.AbstractCode,
+        calc: Mapping[str, Any],
+        parameters: Mapping[str, Any],
+        protocol: str | None,
+        overrides: Mapping[str, Any] | None,
+        options: Mapping[str, Any] | None,
+    ) -> ProcessBuilder:
+        """A builder with the inputs of a preset.
+
+        Args:
+            code: the engine on a machine.
+            calc: input nodes of the job; None values are left out.
+            parameters: merged into those of the preset.
+            protocol: quick (the default), cpu or paper.
+            overrides: merged into all of the above, in the nesting of the chain's inputs.
+            options: of the job (``metadata.options``), merged into those of the preset.
+        """
+        given = {"calc": {"parameters": parameters, "metadata": {"options": options or {}}}}
+        inputs = deep_merge(load_protocol(cls.CHAIN, protocol, given), overrides or {})
+        job = inputs.pop("calc")
+        builder: Any = cls.get_builder()
+        builder.calc.code = code
+        builder.calc.parameters = orm.Dict(job.pop("parameters"))
+        for name, value in job.pop("metadata").pop("options").items():
+            builder.calc.metadata.options[name] = value
+        for name, value in {**calc, **job}.items():
+            if value is not None:
+                builder.calc[name] = value
+        for name, value in inputs.items():
+            builder[name] = orm.to_aiida_type(value)
+        return builder

@@ -1,0 +1,221 @@
+"""From an input file to the builder of a composite chain: nodes, codes and overrides, checked before submission."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+from aiida import orm
+from aiida.common.exceptions import AiidaException, MultipleObjectsError, NotExistent
+from aiida.engine import ProcessBuilder, WorkChain, run_get_node
+from aiida.plugins import WorkflowFactory
+
+from aiida_difftre.data.dataset import DatasetData
+from aiida_difftre.data.potential import PotentialData
+from aiida_difftre.data.target import TargetData
+from aiida_difftre.workchains.inputs import (
+    JobMachine,
+    RunInput,
+    read_input,
+    read_structure,
+    simulation_cell,
+    system_cell,
+)
+from aiida_difftre.workchains.refine import RefineWorkChain
+from aiida_difftre.workchains.train import TrainWorkChain
+
+DEFAULT_CODES = {
+    "dft": "pw@localhost",
+    "pretraining": "difftre@localhost",
+    "sampling": "difftre@localhost",
+    "update": "difftre@localhost",
+    "prediction": "difftre@localhost",
+}
+CHAIN_OF = {"dft": "pw", "pretraining": "pretrain", "sampling": "sample", "update": "update", "prediction": "predict"}
+NodeT = TypeVar("NodeT", PotentialData, DatasetData)
+
+
+def read_builder(file: Path, chain: type[WorkChain] = TrainWorkChain) -> ProcessBuilder:
+    """Read an input file and make a builder.
+
+    Args:
+        file: YAML.
+        chain: TrainWorkChain, or RefineWorkChain or ValidateWorkChain, for which ``model.potential`` has to be given.
+
+    Raises:
+        ValueError: whose message names the value and the remedy.
+    """
+    run, folder = read_input(file), file.parent
+    made = _train(run, folder) if chain is TrainWorkChain else _part(run, folder, chain)
+    made["metadata"]["label"] = run.label or file.stem
+    check(made, chain)
+    return made
+
+
+def _potential(run: RunInput, folder: Path) -> PotentialData | None:
+    return None if run.model.potential is None else node_or_file(PotentialData, run.model.potential, folder)
+
+
+def _dataset(run: RunInput, folder: Path) -> DatasetData | None:
+    return None if run.dft.dataset is None else node_or_file(DatasetData, run.dft.dataset, folder)
+
+
+def _train(run: RunInput, folder: Path) -> ProcessBuilder:
+    potential, dataset = _potential(run, folder), _dataset(run, folder)
+    needed = dict(CHAIN_OF)
+    if potential is not None:
+        del needed["pretraining"]
+    labels: dict[str, Any] = {}
+    if potential is None and dataset is None:
+        labels = {
+            "structure": orm.StructureData(ase=system_cell(run, folder).repeat(run.dft.repeat)),
+            "structures": {
+                f"file_{index}": orm.StructureData(ase=read_structure(folder / path))
+                for index, path in enumerate(run.dft.structures)
+            },
+            "pseudo_family": run.dft.pseudo_family,
+            "kpoints": run.dft.kpoints,
+            "kpoints_offset": run.dft.kpoints_offset,
+        }
+    else:
+        del needed["dft"]
+    return TrainWorkChain.get_builder_from_protocol(
+        codes={name: load_code(kind, getattr(run.machines, kind)) for kind, name in needed.items()},
+        state_points=state_points(run, folder),
+        spec=None if run.model.spec is None else run.model.spec.model_dump(mode="json"),
+        dataset=dataset,
+        potential=potential,
+        labels=labels,
+        protocol=run.protocol,
+        overrides=overrides(run),
+        options={name: getattr(run.machines, kind).options for kind, name in needed.items()},
+    )
+
+
+def _part(run: RunInput, folder: Path, chain: type[WorkChain]) -> ProcessBuilder:
+    potential = _potential(run, folder)
+    if potential is None:
+        raise ValueError(f"model.potential: {chain.__name__} needs a potential that exists")
+    second = "update" if chain is RefineWorkChain else "prediction"
+    section = "refine" if chain is RefineWorkChain else "validate"
+    return chain.get_builder_from_protocol(  # type: ignore[attr-defined]
+        **{("potential" if chain is RefineWorkChain else "after"): potential},
+        **{f"{CHAIN_OF[second]}_code": load_code(second, getattr(run.machines, second))},
+        sample_code=load_code("sampling", run.machines.sampling),
+        state_points=state_points(run, folder),
+        dataset=_dataset(run, folder),
+        protocol=run.protocol,
+        overrides=overrides(run)[section],
+        options={CHAIN_OF[kind]: getattr(run.machines, kind).options for kind in ("sampling", second)},
+    )
+
+
+def state_points(run: RunInput, folder: Path) -> dict[str, dict[str, Any]]:
+    """The state points as nodes."""
+    return {
+        label: {
+            "structure": orm.StructureData(ase=simulation_cell(run, label, folder)),
+            "temperature": orm.Float(point.temperature),
+            "targets": {name: TargetData(target, label=name) for name, target in point.targets.items()},  # type: ignore[arg-type]
+        }
+        for label, point in run.state_points.items()
+    }
+
+
+def overrides(run: RunInput) -> dict[str, Any]:
+    """What the input changes in the presets, by section of the TrainWorkChain."""
+    dft = run.dft
+    dataset: dict[str, Any] = {"generation": dft.generation, "pw": {"pw": {"parameters": dft.pw_parameters}}}
+    dataset |= {
+        name: value
+        for name, value in (("max_concurrent", dft.max_concurrent), ("min_fraction", dft.min_fraction))
+        if value is not None
+    }
+    sample = _machine(run.machines.sampling)
+    pretraining = {"seed": run.seed, **run.pretraining, **_machine(run.machines.pretraining)}
+    return {
+        "dataset": dataset,
+        "pretrain": {"calc": {"parameters": pretraining}},
+        "refine": {
+            "settings": {"seed": run.seed, **run.refinement.settings},
+            "sample": {"calc": {"parameters": {"sampling": run.sampling, **sample}}},
+            "update": {"calc": {"parameters": {"update": run.refinement.update, **_machine(run.machines.update)}}},
+        },
+        "validate": {
+            "settings": {"seed": run.seed, **run.validation.settings},
+            "sample": {"calc": {"parameters": {"sampling": run.validation.sampling, **sample}}},
+            "predict": {"calc": {"parameters": _machine(run.machines.prediction)}},
+        },
+    }
+
+
+def _machine(machine: JobMachine) -> dict[str, Any]:
+    if machine.engine is None:
+        return {}
+    return {"machine": machine.engine.model_dump(mode="json", exclude_unset=True)}
+
+
+def node_or_file(kind: type[NodeT], identifier: str, folder: Path) -> NodeT:
+    """A node by PK, UUID or label, or a new one from a file.
+
+    Raises:
+        ValueError: naming what was given.
+    """
+    path = folder / identifier
+    if path.is_file():
+        return kind.from_file(path, label=path.stem)  # type: ignore[return-value]
+    try:
+        node = orm.load_node(identifier)
+    except (NotExistent, MultipleObjectsError, ValueError) as error:
+        raise ValueError(f"{identifier!r} is neither a file in {folder} nor a node: {error}") from None
+    if not isinstance(node, kind):
+        raise ValueError(f"node {identifier!r} is a {type(node).__name__}; a {kind.__name__} is needed")
+    return node
+
+
+def load_code(kind: str, machine: JobMachine) -> orm.AbstractCode:
+    """The code of a kind of job, on a computer that answers.
+
+    Raises:
+        ValueError: naming the code and the computer.
+    """
+    label = machine.code or DEFAULT_CODES[kind]
+    try:
+        code = orm.load_code(label)
+    except (NotExistent, MultipleObjectsError, ValueError) as error:
+        remedy = "" if machine.code else "; `aiida-difftre setup` makes it"
+        raise ValueError(f"machines.{kind}: there is no code {label!r}: {error}{remedy}") from None
+    try:
+        if isinstance(code, orm.InstalledCode):
+            code.validate_filepath_executable()
+    except (AiidaException, OSError) as error:
+        raise ValueError(f"machines.{kind}: code {code.full_label!r} cannot be used: {error}") from None
+    return code
+
+
+def check(builder: ProcessBuilder, chain: type[WorkChain]) -> None:
+    """Validate the inputs as the work chain will.
+
+    Raises:
+        ValueError: with the port and the message of its validator.
+    """
+    ports = chain.spec().inputs
+    error = ports.validate(ports.pre_process(ports.serialize(builder._inputs(prune=True))))
+    if error is not None:
+        raise ValueError(f"{error.port}: {error.message}")
+
+
+def launch(entry_point: str) -> None:
+    """Run a chain with the input file on the command line: ``verdi run workchains/CHAIN.py FILE``."""
+    import sys
+
+    if len(sys.argv) != 2:
+        sys.exit("give one input file (YAML); examples/ holds some")
+    try:
+        builder = read_builder(Path(sys.argv[1]), WorkflowFactory(entry_point))  # type: ignore[arg-type] # a class
+    except ValueError as error:
+        sys.exit(str(error))
+    _, node = run_get_node(builder)
+    print(
+        f"{node.process_label}<{node.pk}> ended with exit status {node.exit_status}: {node.exit_message or 'finished'}"
+    )

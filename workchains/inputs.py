@@ -1,0 +1,410 @@
+"""The YAML of a whole run: its strict schema, with messages that name the value, and the structures it describes."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+
+import yaml
+from pydantic import AfterValidator, Field, field_validator, model_validator
+
+from aiida_difftre.calculations.checks import check_labels
+from aiida_difftre.engine.jobs import (
+    Machine,
+    PotentialSpec,
+    PretrainJob,
+    SamplingSettings,
+    UpdateSettings,
+    validate,
+)
+from aiida_difftre.engine.targets import Strict, Target
+from aiida_difftre.engine.units import AMU_PER_A3_IN_KG_PER_M3
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+PROTOCOLS = ("quick", "cpu", "paper")
+ModelT = TypeVar("ModelT", bound=Strict)
+Repeat = tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]
+
+
+def check_label(label: str) -> str:
+    """Refuse what cannot name a link in the provenance graph.
+
+    Raises:
+        ValueError: naming the label and what is allowed.
+    """
+    problem = check_labels([label], "state point or target")
+    if problem:
+        raise ValueError(problem)
+    return label
+
+
+Label = Annotated[str, AfterValidator(check_label)]
+
+
+class Bulk(Strict):
+    """A crystal built by ase.
+
+    Args:
+        element: chemical symbol, or formula of a compound that ``ase.build.bulk`` knows.
+        structure: ase's name of the crystal structure, such as ``diamond`` or ``fcc``.
+        lattice_constant: Å; or
+        density: kg/m³, from which the cell follows.
+        c_over_a: of hexagonal structures.
+        cubic: the conventional cubic cell.
+    """
+
+    element: str
+    structure: str
+    lattice_constant: float | None = Field(default=None, gt=0)
+    density: float | None = Field(default=None, gt=0)
+    c_over_a: float | None = Field(default=None, gt=0)
+    cubic: bool = True
+
+    @model_validator(mode="after")
+    def _one_size(self) -> Bulk:
+        if (self.lattice_constant is None) == (self.density is None):
+            raise ValueError("give either lattice_constant (Å) or density (kg/m³)")
+        return self
+
+    def atoms(self) -> Atoms:
+        """Build the cell.
+
+        Raises:
+            ValueError: for what ase cannot build.
+        """
+        from ase.build import bulk
+
+        try:
+            cell = bulk(
+                self.element,
+                self.structure,
+                a=self.lattice_constant or 4.0,
+                covera=self.c_over_a,
+                cubic=self.cubic,
+            )
+        except (ValueError, KeyError, RuntimeError) as error:
+            raise ValueError(f"ase cannot build {self.element!r} as {self.structure!r}: {error}") from None
+        return with_density(cell, self.density) if self.density is not None else cell
+
+
+def with_density(atoms: Atoms, density: float) -> Atoms:
+    """A copy, scaled isotropically to a density in kg/m³."""
+    scaled = atoms.copy()
+    present = float(atoms.get_masses().sum()) / atoms.get_volume() * AMU_PER_A3_IN_KG_PER_M3
+    scaled.set_cell(atoms.cell.array * (present / density) ** (1 / 3), scale_atoms=True)
+    return scaled
+
+
+class System(Strict):
+    """The cell from which the DFT cell and the simulation cells are made by repetition.
+
+    Args:
+        file: any structure file that ase reads, relative to the YAML; or
+        bulk: a crystal.
+    """
+
+    file: Path | None = None
+    bulk: Bulk | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> System:
+        if (self.file is None) == (self.bulk is None):
+            raise ValueError("give either file or bulk")
+        return self
+
+
+class Dft(Strict):
+    """Where the first-principles labels come from.
+
+    Args:
+        dataset: node (PK, UUID, label) or extended XYZ file of labels that exist; then the rest is not used.
+        repeat: of the system's cell.
+        structures: files with further structures to label.
+        pseudo_family: aiida-pseudo family; the one of ``aiida-difftre setup`` by default.
+        pw_parameters: namelists of pw.x, merged into those of the protocol.
+        kpoints: mesh; None takes the protocol's.
+        kpoints_offset: of the mesh, in units of its step.
+        generation: rattles, strains and seed, merged into those of the protocol.
+        max_concurrent: calculations at once.
+        min_fraction: of the labels that must succeed.
+    """
+
+    dataset: str | None = None
+    repeat: Repeat = (1, 1, 1)
+    structures: list[Path] = Field(default_factory=list)
+    pseudo_family: str | None = None
+    pw_parameters: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    kpoints: Repeat | None = None
+    kpoints_offset: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    generation: dict[str, Any] = Field(default_factory=dict)
+    max_concurrent: int | None = Field(default=None, ge=1)
+    min_fraction: float | None = Field(default=None, gt=0, le=1)
+
+    @field_validator("dataset", mode="before")
+    @classmethod
+    def _identifier(cls, value: Any) -> Any:
+        return str(value) if isinstance(value, int) else value
+
+
+class Model(Strict):
+    """The potential to make, or the one to start from.
+
+    Args:
+        potential: node (PK, UUID, label) or file of a potential that exists; pretraining is then left out.
+        spec: of the potential to make.
+    """
+
+    potential: str | None = None
+    spec: PotentialSpec | None = None
+
+    @field_validator("potential", mode="before")
+    @classmethod
+    def _identifier(cls, value: Any) -> Any:
+        return str(value) if isinstance(value, int) else value
+
+    @model_validator(mode="after")
+    def _one(self) -> Model:
+        if (self.potential is None) == (self.spec is None):
+            raise ValueError("give either potential (one that exists) or spec (one to make)")
+        return self
+
+
+class StatePoint(Strict):
+    """Where something was measured.
+
+    Args:
+        temperature: K.
+        density: kg/m³, to which the system's cell is scaled; None leaves it.
+        repeat: of the system's cell.
+        structure: file of a simulation cell, instead of the system's repeated cell.
+        targets: what was measured, inline or as the name of a YAML file; by label.
+    """
+
+    temperature: float = Field(gt=0)
+    density: float | None = Field(default=None, gt=0)
+    repeat: Repeat = (1, 1, 1)
+    structure: Path | None = None
+    targets: dict[Label, Target | Path] = Field(min_length=1)
+
+
+class Refinement(Strict):
+    """The loop; everything that is not given comes from the protocol.
+
+    Args:
+        settings: of the work chain: max_iterations, patience, chi2_stop, growth, ...
+        update: of each update job.
+    """
+
+    settings: dict[str, Any] = Field(default_factory=dict)
+    update: dict[str, Any] = Field(default_factory=dict)
+
+
+class Validation(Strict):
+    """The long independent runs, before and after refinement.
+
+    Args:
+        sampling: merged into that of the protocol.
+        settings: of the work chain: static_stiffness.
+    """
+
+    sampling: dict[str, Any] = Field(default_factory=dict)
+    settings: dict[str, Any] = Field(default_factory=dict)
+
+
+class JobMachine(Strict):
+    """Where a kind of job runs.
+
+    Args:
+        code: label (``pw@localhost``), PK or UUID of the code; that of ``aiida-difftre setup`` by default.
+        options: of the job: resources, max_wallclock_seconds, queue_name, account, custom_scheduler_commands, ...
+        engine: how the engine uses the machine: platform, precision, threads, ...; not for DFT.
+    """
+
+    code: str | None = None
+    options: dict[str, Any] = Field(default_factory=dict)
+    engine: Machine | None = None
+
+
+class Machines(Strict):
+    """A machine for each kind of job."""
+
+    dft: JobMachine = Field(default_factory=JobMachine)
+    pretraining: JobMachine = Field(default_factory=JobMachine)
+    sampling: JobMachine = Field(default_factory=JobMachine)
+    update: JobMachine = Field(default_factory=JobMachine)
+    prediction: JobMachine = Field(default_factory=JobMachine)
+
+    @model_validator(mode="after")
+    def _engine(self) -> Machines:
+        if self.dft.engine is not None:
+            raise ValueError("machines.dft.engine: DFT does not run in the engine; use options")
+        return self
+
+
+class RunInput(Strict):
+    """One run, from DFT to validation.
+
+    Args:
+        label: of the work chain.
+        protocol: preset from which everything is taken that is not given here.
+        seed: of everything random, but for the DFT structures (``dft.generation.seed``).
+        system: the crystal or other cell.
+        dft: labels.
+        model: potential.
+        pretraining: settings of the pretraining job, merged into those of the protocol.
+        state_points: conditions and targets, by label.
+        sampling: of the reference trajectories, merged into that of the protocol.
+        refinement: the loop.
+        validation: the final check.
+        machines: codes and options.
+    """
+
+    label: str = ""
+    protocol: Literal["quick", "cpu", "paper"] = "quick"
+    seed: int = Field(default=0, ge=0)
+    system: System
+    dft: Dft = Field(default_factory=Dft)
+    model: Model
+    pretraining: dict[str, Any] = Field(default_factory=dict)
+    state_points: dict[Label, StatePoint] = Field(min_length=1)
+    sampling: dict[str, Any] = Field(default_factory=dict)
+    refinement: Refinement = Field(default_factory=Refinement)
+    validation: Validation = Field(default_factory=Validation)
+    machines: Machines = Field(default_factory=Machines)
+
+    @model_validator(mode="after")
+    def _settings(self) -> RunInput:
+        for where, settings, model in (
+            ("pretraining", self.pretraining, PretrainJob),
+            ("sampling", self.sampling, SamplingSettings),
+            ("validation.sampling", self.validation.sampling, SamplingSettings),
+            ("refinement.update", self.refinement.update, UpdateSettings),
+        ):
+            check_part(where, settings, model)
+        if not any(
+            isinstance(target, Path) or (target.role == "training" and target.weight > 0)
+            for point in self.state_points.values()
+            for target in point.targets.values()
+        ):
+            raise ValueError("no training target with a positive weight: nothing to refine towards")
+        return self
+
+
+def check_part(where: str, settings: dict[str, Any], model: type[Strict]) -> None:
+    """Refuse unknown keys in settings that are merged into those of the protocol; their values are checked once merged.
+
+    Raises:
+        ValueError: naming the section and the key.
+    """
+    for key in settings:
+        if key not in model.model_fields:
+            raise ValueError(f"{where}: unknown setting {key!r}; known settings: {', '.join(model.model_fields)}")
+
+
+def read_yaml(path: Path) -> Any:
+    """Read YAML.
+
+    Raises:
+        ValueError: naming the file, for one that is missing or not YAML.
+    """
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} cannot be read: {error}") from None
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} is not YAML: {error}") from None
+
+
+def _read_model(path: Path, model: type[ModelT]) -> ModelT:
+    content = read_yaml(path)
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds {type(content).__name__}, not a mapping of settings")
+    try:
+        return validate(model, content)
+    except ValueError as error:
+        raise ValueError(f"{path.name}: {error}") from None
+
+
+def read_input(path: Path) -> RunInput:
+    """Read and check the YAML of a run; files that it names are read relative to it, and target files are put in place.
+
+    Raises:
+        ValueError: whose message names each offending value.
+    """
+    run = _read_model(path, RunInput)
+    for label, point in run.state_points.items():
+        for name, target in point.targets.items():
+            checked = _read_model(path.parent / target, Target) if isinstance(target, Path) else target
+            point.targets[name] = checked.model_copy(update={"label": name})
+        _check_conditions(label, point)
+    targets = [target for point in run.state_points.values() for target in point.targets.values()]
+    if not any(target.role == "training" and target.weight > 0 for target in targets if isinstance(target, Target)):
+        raise ValueError(f"{path.name}: no training target with a positive weight: nothing to refine towards")
+    return run
+
+
+def _check_conditions(label: str, point: StatePoint) -> None:
+    for name, target in point.targets.items():
+        if not isinstance(target, Target):
+            continue
+        measured = target.conditions
+        if abs(measured.temperature - point.temperature) > 0.01 * point.temperature:
+            raise ValueError(
+                f"state point {label!r} is at {point.temperature} K, but its target {name!r} was measured at "
+                f"{measured.temperature} K; make a state point of its own for it"
+            )
+        wanted, found = point.density, measured.density
+        if wanted is not None and found is not None and abs(wanted - found) > 0.01 * wanted:
+            raise ValueError(
+                f"state point {label!r} has a density of {point.density} kg/m³, but its target {name!r} was measured "
+                f"at {measured.density} kg/m³"
+            )
+
+
+def read_structure(path: Path) -> Atoms:
+    """Read a structure file with ase.
+
+    Raises:
+        ValueError: naming the file.
+    """
+    from ase.io import read
+
+    try:
+        atoms = read(path)
+    except Exception as error:  # ase raises what its many readers raise
+        raise ValueError(f"{path} is no structure that ase reads: {error}") from None
+    if not atoms.cell.rank == 3:
+        raise ValueError(f"the structure in {path} has no three-dimensional cell")
+    return atoms
+
+
+def system_cell(run: RunInput, folder: Path) -> Atoms:
+    """The cell of ``system``; ``folder`` is that of the YAML."""
+    if run.system.bulk is not None:
+        return run.system.bulk.atoms()
+    return read_structure(folder / (run.system.file or ""))
+
+
+def simulation_cell(run: RunInput, label: str, folder: Path) -> Atoms:
+    """The simulation cell of a state point."""
+    point = run.state_points[label]
+    if point.structure is not None:
+        atoms = read_structure(folder / point.structure)
+    else:
+        atoms = system_cell(run, folder).repeat(point.repeat)
+    return with_density(atoms, point.density) if point.density is not None else atoms
+
+
+def example(name: str) -> Path:
+    """An example input that comes with the package, such as ``diamond/quick.yaml``.
+
+    Raises:
+        ValueError: for a name that does not exist.
+    """
+    path = Path(str(files("aiida_difftre"))) / "examples" / name
+    if not path.is_file():
+        raise ValueError(f"there is no example {name!r} in {path.parent}")
+    return path

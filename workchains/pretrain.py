@@ -1,0 +1,68 @@
+"""Restart chain of pretraining: checkpoints, and smaller batches where memory runs out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from aiida import orm
+from aiida.engine import ProcessBuilder
+
+from aiida_difftre.calculations.pretrain import PretrainCalculation
+from aiida_difftre.data.dataset import DatasetData
+from aiida_difftre.data.potential import PotentialData
+from aiida_difftre.engine.jobs import PretrainJob
+from aiida_difftre.workchains.engine import EngineBaseWorkChain
+
+
+class PretrainBaseWorkChain(EngineBaseWorkChain):
+    """Train a potential on a dataset, through interruptions."""
+
+    _process_class = PretrainCalculation
+    CHAIN = "pretrain"
+
+    def less_memory(self) -> dict[str, Any] | None:
+        """Half the configurations per step."""
+        default = PretrainJob.model_fields["batch_configurations"].default
+        size = self.ctx.inputs.parameters.get_dict().get("batch_configurations", default)
+        return {"batch_configurations": size // 2} if size > 1 else None
+
+    @classmethod
+    def get_builder_from_protocol(
+        cls,
+        *,
+        code: orm.AbstractCode,
+        dataset: DatasetData | None = None,
+        spec: Mapping[str, Any] | None = None,
+        potential: PotentialData | None = None,
+        protocol: str | None = None,
+        overrides: Mapping[str, Any] | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> ProcessBuilder:
+        """A builder with the inputs of a preset.
+
+        Args:
+            code: the engine on a machine.
+            dataset: labelled configurations.
+            spec: the potential to make: species and terms; or
+            potential: one to continue from.
+            protocol: quick (the default), cpu or paper.
+            overrides: merged into the preset, in the nesting of the chain's inputs.
+            options: of the job, such as resources or max_wallclock_seconds.
+        """
+        return cls.make_builder(
+            code=code,
+            calc={"dataset": dataset, "potential": potential},
+            parameters={} if spec is None else {"potential": dict(spec)},
+            protocol=protocol,
+            overrides=overrides,
+            options=options,
+        )
+
+
+if __name__ == "__main__":
+    import yaml
+
+    from aiida_difftre.workchains.main import launch
+
+    launch("difftre.pretrain.base", nodes=("dataset",), values={"spec": yaml.safe_load})

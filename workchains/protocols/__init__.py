@@ -1,0 +1,74 @@
+"""Protocols: the inputs of a chain by preset, one YAML file per chain, with overrides merged in."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from importlib.resources import files
+from typing import Any
+
+import yaml
+
+
+def load_protocol(
+    chain: str, protocol: str | None = None, overrides: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The inputs of a chain for a preset.
+
+    A file holds ``default`` (a preset), ``inputs`` (of every preset) and ``presets`` (NAME -> ``description`` and
+    what differs from ``inputs``).
+
+    Args:
+        chain: name of the YAML file in this folder, such as ``sample``.
+        protocol: the preset; None for the file's default.
+        overrides: merged into the preset: mappings key by key, everything else replaces.
+
+    Returns:
+        Plain dictionaries, numbers and strings in the nesting of the chain's inputs; a copy that may be changed.
+
+    Raises:
+        ValueError: for an unknown chain or preset, naming those that there are.
+    """
+    content = _read(chain)
+    name = protocol or content["default"]
+    if name not in content["presets"]:
+        known = ", ".join(f"{one} ({text})" for one, text in available_protocols(chain).items())
+        raise ValueError(f"unknown protocol {name!r} of {chain!r}; known protocols: {known}")
+    preset = {key: value for key, value in content["presets"][name].items() if key != "description"}
+    return deep_merge(deep_merge(content.get("inputs") or {}, preset), overrides or {})
+
+
+def available_protocols(chain: str) -> dict[str, str]:
+    """The presets of a chain, each with a line of description; the default first."""
+    content = _read(chain)
+    names = sorted(content["presets"], key=lambda name: name != content["default"])
+    return {name: content["presets"][name]["description"] for name in names}
+
+
+def deep_merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of ``base`` in which ``changes`` replace values; where both hold a mapping, key by key.
+
+    A mapping with another ``name`` is another thing (a thermostat, an optimizer) and replaces as a whole.
+    """
+    merged = {key: copy.deepcopy(value) for key, value in base.items()}
+    for key, value in changes.items():
+        before = merged.get(key)
+        if isinstance(value, Mapping) and isinstance(before, Mapping) and not _is_another(before, value):
+            merged[key] = deep_merge(before, value)
+        else:
+            merged[key] = deep_merge({}, value) if isinstance(value, Mapping) else value
+    return merged
+
+
+def _is_another(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
+    return "name" in before and "name" in after and before["name"] != after["name"]
+
+
+def _read(chain: str) -> dict[str, Any]:
+    path = files(__package__) / f"{chain}.yaml"
+    if not path.is_file():
+        known = sorted(
+            one.name.removesuffix(".yaml") for one in files(__package__).iterdir() if one.name.endswith(".yaml")
+        )
+        raise ValueError(f"there is no protocol for {chain!r}; chains with protocols: {', '.join(known)}")
+    return yaml.safe_load(path.read_text())

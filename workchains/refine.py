@@ -1,0 +1,485 @@
+"""The DiffTRe loop: sample at every state point, move the parameters, until fresh trajectories agree."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from aiida import orm
+from aiida.common import AttributeDict
+from aiida.engine import ExitCode, ProcessBuilder, WorkChain, calcfunction, if_, while_
+from aiida.engine.processes.workchains.workchain import WorkChainSpec
+from pydantic import Field
+
+from aiida_difftre.data.dataset import DatasetData
+from aiida_difftre.data.potential import PotentialData
+from aiida_difftre.engine.errors import ExitStatus
+from aiida_difftre.engine.jobs import Prediction, validate
+from aiida_difftre.engine.targets import Strict
+from aiida_difftre.workchains import records
+from aiida_difftre.workchains import state_points as points
+from aiida_difftre.workchains.comparison import derived_seed
+from aiida_difftre.workchains.protocols import load_protocol
+from aiida_difftre.workchains.sample import SampleBaseWorkChain
+from aiida_difftre.workchains.update import UpdateBaseWorkChain
+
+RETRIED_WITH_SMALLER_STEPS = {ExitStatus.TOO_FEW_EFFECTIVE_SAMPLES, ExitStatus.NOT_FINITE}
+
+
+class Growth(Strict):
+    """Longer trajectories as the potential gets better, since their statistical error then decides.
+
+    Args:
+        factor: by which production_fs grows each time that the reduced chi² falls below a threshold.
+        thresholds: of the reduced chi², each used once.
+    """
+
+    factor: float = Field(default=2.0, gt=1)
+    thresholds: list[float] = Field(default_factory=list)
+
+
+class RefineSettings(Strict):
+    """How the loop goes on and ends.
+
+    Args:
+        max_iterations: updates of the potential.
+        patience: iterations without a better chi² before stopping.
+        min_improvement: fraction by which chi² has to fall to count as better: less is noise.
+        chi2_stop: stop when the reduced chi² of the training targets, on fresh trajectories, is at most this.
+        max_roll_backs: how often the potential may be rolled back, the learning rate halved each time.
+        continued_equilibration_fs: equilibration of a trajectory that continues the previous one; None for that of
+            the sampling parameters.
+        growth: of the trajectories.
+        seed: from which that of each job follows.
+    """
+
+    max_iterations: int = Field(default=8, ge=1)
+    patience: int = Field(default=4, ge=1)
+    min_improvement: float = Field(default=0.02, ge=0, lt=1)
+    chi2_stop: float = Field(default=1.0, ge=0)
+    max_roll_backs: int = Field(default=2, ge=0)
+    continued_equilibration_fs: float | None = Field(default=None, ge=0)
+    growth: Growth = Field(default_factory=Growth)
+    seed: int = Field(default=0, ge=0)
+
+
+def _check_settings(node: orm.Dict | None, _: Any) -> str | None:
+    try:
+        validate(RefineSettings, node.get_dict() if node is not None else {})
+    except ValueError as error:
+        return f"settings: {error}"
+    return None
+
+
+def _check_inputs(inputs: Mapping[str, Any], _: Any) -> str | None:
+    state_points = inputs["state_points"]
+    update = inputs["update"]["calc"]["parameters"].get_dict().get("update", {})
+    if update.get("loss", {}).get("dataset_weight", 0) > 0 and "dataset" not in inputs:
+        return f"loss.dataset_weight is {update['loss']['dataset_weight']}, but there is no dataset"
+    return (
+        points.check_training_target(state_points)
+        or ("potential" in inputs and points.check_structures(inputs["potential"], state_points))
+        or None
+    )
+
+
+@calcfunction
+def collect_history(plan: orm.Dict, **nodes: Any) -> orm.Dict:
+    """The course of a refinement in one node.
+
+    Args:
+        plan: list ``iterations`` of what the chain decided, outcome, best iteration.
+        **nodes: ``targets`` by state point; ``updates``, output parameters by iteration; ``sampled``, predictions of
+            the last trajectories by state point.
+
+    Returns:
+        ``iterations`` (see :func:`records.iteration_record`), ``best`` (index of the kept potential's), ``outcome``.
+    """
+    content = plan.get_dict()
+    targets = {label: points.targets_of(group) for label, group in nodes["targets"].items()}
+    iterations = []
+    for decision in content["iterations"]:
+        name = f"i{decision['iteration']:03d}"
+        update = nodes.get("updates", {}).get(name)
+        if update is not None:
+            predictions = records.predictions_before(update)
+        else:
+            predictions = {label: records.predictions_of(node) for label, node in nodes["sampled"].items()}
+        compared = records.compare_points(targets, predictions)
+        iterations.append({**decision, **records.iteration_record(compared, update)})
+    return orm.Dict({**content, "iterations": iterations})
+
+
+class RefineWorkChain(WorkChain):
+    """Refine a potential until its fresh trajectories agree with experiment.
+
+    Each iteration samples a trajectory at every state point, continuing from the last snapshots of the previous one,
+    and moves the parameters on these trajectories until too few effective samples are left. A potential is judged by
+    the reduced chi² of the trajectory that it sampled itself (held-out targets where there are some), never by the
+    reweighted loss; the best one is returned. A potential that makes the dynamics unstable is rolled back and the
+    learning rate halved. The last iteration only samples, so that every potential that is considered has been judged.
+    """
+
+    @classmethod
+    def define(cls, spec: WorkChainSpec) -> None:
+        """Declare inputs, outline, outputs and exit codes."""
+        super().define(spec)
+        spec.input("potential", valid_type=PotentialData, help="The potential to refine.")
+        points.define_state_points(spec)
+        spec.input(
+            "dataset",
+            valid_type=DatasetData,
+            required=False,
+            help="First-principles labels for the matching term of the loss (used where loss.dataset_weight > 0).",
+        )
+        points.expose_sampling(spec)
+        given = ("potential", "optimizer_state", "dataset", "state_points")
+        spec.expose_inputs(UpdateBaseWorkChain, namespace="update", exclude=[f"calc.{name}" for name in given])
+        spec.input(
+            "settings",
+            valid_type=orm.Dict,
+            default=lambda: orm.Dict({}),
+            serializer=orm.to_aiida_type,
+            validator=_check_settings,
+            help="max_iterations, patience, min_improvement, chi2_stop, max_roll_backs, continued_equilibration_fs, "
+            "growth {factor, thresholds}, seed.",
+        )
+        spec.inputs.validator = _check_inputs
+        spec.outline(
+            cls.prepare,
+            while_(cls.is_unfinished)(
+                if_(cls.needs_trajectories)(cls.sample_state_points, cls.inspect_trajectories),
+                if_(cls.needs_update)(cls.update_potential, cls.inspect_update),
+            ),
+            cls.conclude,
+        )
+        spec.output("potential", valid_type=PotentialData, help="The best potential by chi² on fresh trajectories.")
+        spec.output("history", valid_type=orm.Dict, help="Per iteration: predictions, chi², optimizer steps.")
+        spec.exit_code(501, "ERROR_SAMPLING_FAILED", message="Sampling at state point {label} failed: {reason}")
+        spec.exit_code(502, "ERROR_UPDATE_FAILED", message="The update failed: {reason}")
+        spec.exit_code(
+            410,
+            "ERROR_INITIAL_POTENTIAL_UNSTABLE",
+            message="The dynamics of the given potential at state point {label} is unstable: {reason}. Pretrain it on "
+            "more rattled structures, or use a smaller timestep_fs.",
+        )
+        spec.exit_code(
+            411,
+            "ERROR_TOO_MANY_ROLL_BACKS",
+            message="The potential was rolled back {number} times and the next one still fails: {reason}. Use a "
+            "smaller learning rate; the outputs hold the best potential until then.",
+        )
+
+    def prepare(self) -> None:
+        """Set up the state of the loop."""
+        self.ctx.potential = self.inputs.potential
+        self.ctx.optimizer_state = None
+        self.ctx.learning_rate_scale = 1.0
+        self.ctx.production_fs = points.production_fs(self.inputs.sample.calc.parameters.get_dict())
+        self.ctx.thresholds = list(self._settings().growth.thresholds)
+        self.ctx.reference = None  # potential, optimizer state, trajectories of the last stable sampling
+        self.ctx.best = None
+        self.ctx.iterations = []  # decisions, for collect_history
+        self.ctx.updates = {}
+        self.ctx.sampled = {}
+        self.ctx.samplings = 0
+        self.ctx.roll_backs = 0
+        self.ctx.since_best = 0
+        self.ctx.must_sample = True
+        self.ctx.is_stalled = False
+        self.ctx.outcome = None
+        self.ctx.failure = None
+
+    def _settings(self) -> RefineSettings:
+        return validate(RefineSettings, self.inputs.settings.get_dict())
+
+    def is_unfinished(self) -> bool:
+        """Whether there is anything left to do."""
+        return self.ctx.outcome is None
+
+    def needs_trajectories(self) -> bool:
+        """Whether the present potential has not yet sampled."""
+        return bool(self.ctx.must_sample)
+
+    def needs_update(self) -> bool:
+        """Whether the parameters are to move on, or the loop is over."""
+        return self.ctx.outcome is None
+
+    def _is_last(self) -> bool:
+        kept = sum(not item["discarded"] for item in self.ctx.iterations)
+        return kept >= self._settings().max_iterations
+
+    def sample_state_points(self) -> None:
+        """Sample a trajectory at every state point, side by side."""
+        settings = self._settings()
+        template = self.inputs.sample.calc.parameters.get_dict()
+        previous = self.ctx.reference["points"] if self.ctx.reference else {}
+        for label, point in self.inputs.state_points.items():
+            inputs = AttributeDict(self.exposed_inputs(SampleBaseWorkChain, namespace="sample"))
+            inputs.calc.potential = self.ctx.potential
+            inputs.calc.structure = point["structure"]
+            parameters = points.sampling_parameters(
+                template,
+                point,
+                seed=derived_seed(settings.seed, "sample", self.ctx.samplings, label),
+                predict=self._is_last(),
+                production_fs=self.ctx.production_fs,
+                equilibration_fs=settings.continued_equilibration_fs if label in previous else None,
+            )
+            inputs.calc.parameters = orm.Dict(parameters)
+            if label in previous:
+                inputs.calc.start_trajectory = previous[label]["trajectory"]
+                inputs.calc.start_folder = previous[label]["remote"]
+            inputs.metadata.call_link_label = f"sample_{self.ctx.samplings:03d}_{label}"
+            self.to_context(**{f"sample_{label}": self.submit(SampleBaseWorkChain, **inputs)})
+        self.ctx.samplings += 1
+
+    def inspect_trajectories(self) -> ExitCode | None:
+        """Take the trajectories as the new reference, or roll the potential back."""
+        nodes = {label: self.ctx[f"sample_{label}"] for label in self.inputs.state_points}
+        for label, node in nodes.items():
+            if node.is_finished_ok:
+                continue
+            reason = points.reason_of(node)
+            if not points.is_unstable(node):
+                self._publish()
+                return self.exit_codes.ERROR_SAMPLING_FAILED.format(label=label, reason=reason)
+            if self.ctx.reference is None:
+                return self.exit_codes.ERROR_INITIAL_POTENTIAL_UNSTABLE.format(label=label, reason=reason)
+            self._roll_back(f"sampling at state point {label}: {reason}")
+            return None
+        self.ctx.reference = {
+            "potential": self.ctx.potential,
+            "optimizer_state": self.ctx.optimizer_state,
+            "points": {
+                label: {"trajectory": node.outputs.trajectory, "remote": node.outputs.remote_folder}
+                for label, node in nodes.items()
+            },
+            "judged": False,
+        }
+        if self._is_last():
+            self.ctx.sampled = {label: node.outputs.predictions for label, node in nodes.items()}
+            self._judge({label: records.predictions_of(node) for label, node in self.ctx.sampled.items()})
+            self.ctx.outcome = self.ctx.outcome or "max_iterations"
+        return None
+
+    def _roll_back(self, reason: str) -> None:
+        """Return to the last potential that sampled well, with half the learning rate; give up after too many times."""
+        reference = self.ctx.reference
+        self.ctx.potential, self.ctx.optimizer_state = reference["potential"], reference["optimizer_state"]
+        if self._is_last():
+            self.ctx.outcome = "last_update_discarded"
+            self.report(f"{reason}; the last update is discarded")
+        elif self.ctx.roll_backs >= self._settings().max_roll_backs:
+            self.ctx.outcome = "failed"
+            self.ctx.failure = {"number": self.ctx.roll_backs, "reason": reason}
+        else:
+            self.ctx.roll_backs += 1
+            self.ctx.learning_rate_scale /= 2
+            self.report(
+                f"{reason}; rolled back to potential {reference['potential'].pk}, learning rate scaled by "
+                f"{self.ctx.learning_rate_scale:g}"
+            )
+
+    def update_potential(self) -> None:
+        """Move the parameters on the reference trajectories."""
+        settings = self._settings()
+        reference = self.ctx.reference
+        number = len(self.ctx.iterations)
+        inputs = AttributeDict(self.exposed_inputs(UpdateBaseWorkChain, namespace="update"))
+        template = inputs.calc.parameters.get_dict()
+        parameters = {
+            **template,
+            "seed": derived_seed(settings.seed, "update", number),
+            "learning_rate_scale": self.ctx.learning_rate_scale,
+            "update": {
+                "chi2_stop": settings.chi2_stop,
+                "chi2_converged": settings.chi2_stop,
+                **template.get("update", {}),
+            },
+        }
+        inputs.calc.parameters = orm.Dict(parameters)
+        inputs.calc.potential = reference["potential"]
+        if reference["optimizer_state"] is not None:
+            inputs.calc.optimizer_state = reference["optimizer_state"]
+        if parameters["update"].get("loss", {}).get("dataset_weight", 0) > 0:
+            inputs.calc.dataset = self.inputs.dataset
+        inputs.calc.state_points = {
+            label: {**reference["points"][label], "targets": dict(point["targets"])}
+            for label, point in self.inputs.state_points.items()
+        }
+        inputs.metadata.call_link_label = f"update_{number:03d}_{self.ctx.roll_backs}"
+        self.to_context(update_job=self.submit(UpdateBaseWorkChain, **inputs))
+
+    def inspect_update(self) -> ExitCode | None:
+        """Judge the potential that sampled, and go on with the new one."""
+        node = self.ctx.update_job
+        if not node.is_finished_ok:
+            reason = points.reason_of(node)
+            if node.exit_status not in RETRIED_WITH_SMALLER_STEPS:
+                self._publish()
+                return self.exit_codes.ERROR_UPDATE_FAILED.format(reason=reason)
+            self._roll_back(f"the update: {reason}")
+            self.ctx.must_sample = False
+            return None
+        self.ctx.updates[f"i{len(self.ctx.iterations):03d}"] = node.outputs.output_parameters
+        self._judge(records.predictions_before(node.outputs.output_parameters))
+        self.ctx.potential, self.ctx.optimizer_state = node.outputs.potential, node.outputs.optimizer_state
+        self.ctx.must_sample = True
+        if self.ctx.outcome is not None:
+            return None
+        if records.has_moved(node.outputs.output_parameters):
+            self.ctx.is_stalled = False
+        elif self.ctx.is_stalled:
+            self.ctx.outcome = "stalled"
+        else:
+            self._restart_optimizer()
+        return None
+
+    def _restart_optimizer(self) -> None:
+        """Once more on the same trajectories, without the optimizer's memory of other ones, and with smaller steps."""
+        self.ctx.is_stalled = True
+        self.ctx.must_sample = False
+        self.ctx.reference["optimizer_state"] = None
+        self.ctx.learning_rate_scale /= 2
+        self.report(f"no step was found; a fresh optimizer, learning rate scaled by {self.ctx.learning_rate_scale:g}")
+
+    def _judge(self, predictions: Mapping[str, list[Prediction]]) -> None:
+        """Record an iteration, keep its potential where it is the best, and decide whether to stop.
+
+        Args:
+            predictions: by state point, on the trajectories that the potential sampled itself.
+        """
+        number = len(self.ctx.iterations)
+        is_repeated = self.ctx.reference["judged"]  # the update was rolled back and done again
+        if is_repeated:
+            self.ctx.iterations[-1]["discarded"] = True
+        self.ctx.iterations.append(
+            {
+                "iteration": number,
+                "potential": self.ctx.reference["potential"].uuid,
+                "production_fs": self.ctx.production_fs,
+                "learning_rate_scale": self.ctx.learning_rate_scale,
+                "discarded": False,
+            }
+        )
+        if is_repeated:
+            return
+        self.ctx.reference["judged"] = True
+        targets = {label: points.targets_of(point["targets"]) for label, point in self.inputs.state_points.items()}
+        chi2 = records.judge(records.compare_points(targets, predictions))
+        self.report(
+            f"iteration {number}: reduced chi² {chi2['training']:.3g} on fresh trajectories of "
+            f"{self.ctx.production_fs:g} fs"
+            + ("" if chi2["held_out"] is None else f", held-out targets {chi2['held_out']:.3g}")
+        )
+        self._keep_best(chi2["decisive"], number)
+        self._decide(chi2["training"])
+
+    def _keep_best(self, chi2: float, number: int) -> None:
+        """Only trajectories of equal length compare: a short one hides differences behind its own error."""
+        best = self.ctx.best
+        is_first = best is None or self.ctx.production_fs > best["production_fs"]
+        if is_first or chi2 < (1 - self._settings().min_improvement) * best["chi2"]:
+            self.ctx.since_best = 0
+        else:
+            self.ctx.since_best += 1
+        if is_first or chi2 < best["chi2"]:
+            self.ctx.best = {
+                "iteration": number,
+                "chi2": chi2,
+                "production_fs": self.ctx.production_fs,
+                "potential": self.ctx.reference["potential"],
+            }
+
+    def _decide(self, chi2: float) -> None:
+        """Lengthen the trajectories, or stop; what short trajectories call agreement has to hold on longer ones."""
+        settings = self._settings()
+        passed = [threshold for threshold in self.ctx.thresholds if chi2 < threshold]
+        if passed:
+            self.ctx.thresholds = [threshold for threshold in self.ctx.thresholds if threshold not in passed]
+            self.ctx.production_fs *= settings.growth.factor ** len(passed)
+        elif chi2 <= settings.chi2_stop:
+            self.ctx.outcome = "converged"
+        elif self.ctx.since_best >= settings.patience:
+            self.ctx.outcome = "patience"
+
+    def conclude(self) -> ExitCode | None:
+        """Return the best potential and the history."""
+        self._publish()
+        if self.ctx.failure is not None:
+            return self.exit_codes.ERROR_TOO_MANY_ROLL_BACKS.format(**self.ctx.failure)
+        return None
+
+    def _publish(self) -> None:
+        """Attach what there is: a job that dies must not take the good iterations with it."""
+        best = self.ctx.best
+        if best is None:
+            return
+        plan = {
+            "iterations": self.ctx.iterations,
+            "best": best["iteration"],
+            "outcome": self.ctx.outcome,
+            "roll_backs": self.ctx.roll_backs,
+        }
+        history = collect_history(
+            orm.Dict(plan),
+            targets={label: dict(point["targets"]) for label, point in self.inputs.state_points.items()},
+            updates=dict(self.ctx.updates),
+            sampled=dict(self.ctx.sampled),
+            metadata={"call_link_label": "history"},
+        )
+        self.out("potential", best["potential"])
+        self.out("history", history)
+        self.report(f"{self.ctx.outcome or 'interrupted'}: the best potential is that of iteration {best['iteration']}")
+
+    @classmethod
+    def get_builder_from_protocol(
+        cls,
+        *,
+        state_points: Mapping[str, Mapping[str, Any]],
+        potential: PotentialData | None = None,
+        sample_code: orm.AbstractCode,
+        update_code: orm.AbstractCode | None = None,
+        dataset: DatasetData | None = None,
+        protocol: str | None = None,
+        overrides: Mapping[str, Any] | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> ProcessBuilder:
+        """A builder with the inputs of a preset.
+
+        Args:
+            state_points: by label: structure, temperature, targets.
+            potential: to refine.
+            sample_code: engine on the machine that samples.
+            update_code: engine on the machine that updates; that of ``sample_code`` by default.
+            dataset: for the matching term.
+            protocol: ``quick`` (default), ``cpu`` or ``paper``.
+            overrides: merged into the preset: ``settings``, ``sample``, ``update``.
+            options: of the jobs (``metadata.options``), by ``sample`` and ``update``.
+        """
+        preset = load_protocol("refine", protocol, overrides)
+        options = options or {}
+        builder = cls.get_builder()
+        builder.state_points = state_points
+        for name, node in (("potential", potential), ("dataset", dataset)):
+            if node is not None:
+                builder[name] = node
+        builder.sample = points.sampling_inputs(
+            sample_code, state_points, protocol, preset.get("sample"), options.get("sample")
+        )
+        update = UpdateBaseWorkChain.get_builder_from_protocol(
+            code=update_code or sample_code,
+            protocol=protocol,
+            overrides=preset.get("update"),
+            options=options.get("update"),
+        )
+        builder["update"] = update._inputs(prune=True)
+        builder.settings = orm.Dict(preset["settings"])
+        return builder
+
+
+if __name__ == "__main__":
+    from aiida_difftre.workchains.from_input import launch
+
+    launch("difftre.refine")

@@ -1,0 +1,96 @@
+"""Restart chain of sampling: checkpoints, less memory, and once a smaller time step for a run that goes bad."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from aiida import orm
+from aiida.engine import ProcessBuilder, ProcessHandlerReport, process_handler
+
+from aiida_difftre.calculations.sample import SampleCalculation
+from aiida_difftre.data.potential import PotentialData
+from aiida_difftre.data.trajectory import TrajectoryEnsembleData
+from aiida_difftre.engine.jobs import SamplingSettings, validate
+from aiida_difftre.workchains.engine import UNSTABLE, EngineBaseWorkChain
+
+
+class SampleBaseWorkChain(EngineBaseWorkChain):
+    """Sample a trajectory at one state point, through interruptions and a run that goes bad once."""
+
+    _process_class = SampleCalculation
+    CHAIN = "sample"
+
+    def settings(self) -> SamplingSettings:
+        """The sampling settings of the next job."""
+        return validate(SamplingSettings, self.ctx.inputs.parameters.get_dict().get("sampling", {}))
+
+    def less_memory(self) -> dict[str, Any] | None:
+        """Half the walkers for twice the time, which keeps the number of snapshots; the batch first of all."""
+        changes = super().less_memory() or {}
+        settings = self.settings()
+        if settings.walkers == 1:
+            return changes or None
+        fewer = {"walkers": settings.walkers // 2, "production_fs": 2 * settings.production_fs}
+        return {**changes, "sampling": fewer}
+
+    @process_handler(priority=300)
+    def handle_unstable(self, node: orm.CalcJobNode) -> ProcessHandlerReport | None:
+        """Not finite, atoms too close or too hot: once with half the time step, from the last good snapshots."""
+        if node.exit_status not in UNSTABLE or self.ctx.get("timestep_halved", False):
+            return None
+        self.ctx.timestep_halved = True
+        timestep = self.settings().timestep_fs / 2
+        self.change_parameters({"sampling": {"timestep_fs": timestep}})
+        self.ctx.inputs.pop("parent_folder", None)
+        start = "from the start"
+        if "trajectory" in node.outputs:
+            self.ctx.inputs.start_trajectory = node.outputs.trajectory
+            self.ctx.inputs.start_folder = node.outputs.remote_folder
+            start = "from its last good snapshots"
+        return self.cured(node, f"running again {start} with a time step of {timestep:g} fs")
+
+    @classmethod
+    def get_builder_from_protocol(
+        cls,
+        *,
+        code: orm.AbstractCode,
+        potential: PotentialData | None = None,
+        structure: orm.StructureData | None = None,
+        temperature: float | None = None,
+        observables: Sequence[Mapping[str, Any]] | None = None,
+        start_trajectory: TrajectoryEnsembleData | None = None,
+        protocol: str | None = None,
+        overrides: Mapping[str, Any] | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> ProcessBuilder:
+        """A builder with the inputs of a preset.
+
+        Args:
+            code: the engine on a machine.
+            potential: to sample with.
+            structure: cell and atoms.
+            temperature: K.
+            observables: to predict, as fields of ``aiida_difftre.engine.targets.ObservableRequest``.
+            start_trajectory: to continue from.
+            protocol: quick (the default), cpu or paper.
+            overrides: merged into the preset, in the nesting of the chain's inputs.
+            options: of the job, such as resources or max_wallclock_seconds.
+        """
+        parameters: dict[str, Any] = {} if temperature is None else {"temperature": float(temperature)}
+        if observables is not None:
+            parameters["observables"] = [dict(one) for one in observables]
+        return cls.make_builder(
+            code=code,
+            calc={"potential": potential, "structure": structure, "start_trajectory": start_trajectory},
+            parameters=parameters,
+            protocol=protocol,
+            overrides=overrides,
+            options=options,
+        )
+
+
+if __name__ == "__main__":
+    from aiida_difftre.workchains.main import launch
+
+    launch("difftre.sample.base", nodes=("potential", "structure"), values={"temperature": float})

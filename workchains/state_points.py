@@ -1,0 +1,173 @@
+"""State points as inputs of the composite chains: their ports, their checks, and their sampling jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from aiida import orm
+from aiida.engine import ProcessSpec
+
+from aiida_difftre.calculations.checks import check_labels, check_species
+from aiida_difftre.data.potential import PotentialData
+from aiida_difftre.data.target import TargetData
+from aiida_difftre.engine.jobs import SampleJob, SamplingSettings, validate
+from aiida_difftre.engine.targets import Target
+from aiida_difftre.workchains.engine import UNSTABLE
+from aiida_difftre.workchains.sample import SampleBaseWorkChain
+
+PLACEHOLDER_K = 300.0
+"""In checks of parameters to which each state point adds its own temperature."""
+
+
+def positive_temperature(value: orm.Float | None, _: Any) -> str | None:
+    """Port validator: a temperature in K."""
+    if value is not None and not value.value > 0:
+        return f"the temperature is {value.value} K; it must be positive"
+    return None
+
+
+def define_state_points(spec: ProcessSpec) -> None:
+    """Declare the namespace ``state_points``: structure, temperature and targets of each label."""
+    spec.input_namespace(
+        "state_points",
+        dynamic=True,
+        help="By label (letters, digits, single underscores): `structure` StructureData (the simulation cell), "
+        "`temperature` Float (K), `targets` namespace of TargetData by label.",
+        validator=check_state_points,
+    )
+
+
+def expose_sampling(spec: ProcessSpec) -> None:
+    """Expose the inputs of sampling, but for those that a state point and the chain give."""
+    given = ("potential", "structure", "start_trajectory", "start_folder", "parent_folder")
+    spec.expose_inputs(SampleBaseWorkChain, namespace="sample", exclude=[f"calc.{name}" for name in given])
+    parameters = spec.inputs["sample"]["calc"]["parameters"]
+    parameters.validator = check_sampling
+    parameters.help = "Of each sampling job: `sampling` and `machine`; temperature, seed and observables are set."
+
+
+def check_state_points(state_points: Mapping[str, Any] | None, _: Any) -> str | None:
+    """Port validator of the whole namespace; a message that names the label and the value, or None."""
+    if not state_points:
+        return "no state point was given; give at least one, with a structure, a temperature and targets"
+    if problem := check_labels(state_points, "state point"):
+        return problem
+    for label, point in state_points.items():
+        problem = _check_state_point(point)
+        if problem:
+            return f"state point {label!r}: {problem}"
+    return None
+
+
+def _check_state_point(point: Any) -> str | None:
+    if not isinstance(point, Mapping):
+        return f"expected structure, temperature and targets, got {type(point).__name__}"
+    for name, kind in (("structure", orm.StructureData), ("temperature", orm.Float)):
+        if not isinstance(point.get(name), kind):
+            return f"{name} is {type(point.get(name)).__name__}; it must be {kind.__name__}"
+    if unknown := set(point) - {"structure", "temperature", "targets"}:
+        return f"unknown inputs {sorted(unknown)}; known: structure, temperature, targets"
+    if problem := positive_temperature(point["temperature"], None):
+        return problem
+    targets = point.get("targets") or {}
+    if not targets:
+        return "no targets were given"
+    for label, target in targets.items():
+        if not isinstance(target, TargetData):
+            return f"target {label!r} is {type(target).__name__}; it must be TargetData"
+    return check_labels((node.target.name for node in targets.values()), "target")
+
+
+def check_structures(potential: PotentialData, state_points: Mapping[str, Any]) -> str | None:
+    """A message where a structure holds a species that the potential does not know, or None."""
+    for label, point in state_points.items():
+        species = sorted(point["structure"].get_symbols_set())
+        if problem := check_species(potential, species, f"the structure of state point {label!r}"):
+            return problem
+    return None
+
+
+def check_training_target(state_points: Mapping[str, Any]) -> str | None:
+    """A message where no target can enter the loss, or None."""
+    targets = [target.target for point in state_points.values() for target in point["targets"].values()]
+    if not any(target.role == "training" and target.weight > 0 for target in targets):
+        return "no training target with a positive weight: nothing to refine towards"
+    return None
+
+
+def targets_of(nodes: Mapping[str, TargetData]) -> dict[str, Target]:
+    """The targets behind nodes, by the name under which they are predicted."""
+    targets = [node.target for node in nodes.values()]
+    return {target.name: target for target in targets}
+
+
+def sampling_parameters(
+    template: Mapping[str, Any],
+    point: Mapping[str, Any],
+    *,
+    seed: int,
+    predict: bool,
+    **sampling: float | None,
+) -> dict[str, Any]:
+    """The parameters of one sampling job.
+
+    Args:
+        template: parameters as given to the chain.
+        point: state point: temperature and targets.
+        seed: of this run.
+        predict: whether the job also predicts the observables of the targets.
+        **sampling: settings that replace those of the template; None leaves them.
+    """
+    chosen = {name: value for name, value in sampling.items() if value is not None}
+    parameters = {
+        **template,
+        "temperature": point["temperature"].value,
+        "seed": seed,
+        "sampling": {**template.get("sampling", {}), **chosen},
+    }
+    if predict:
+        requests = [target.request() for target in targets_of(point["targets"]).values()]
+        parameters["observables"] = [request.model_dump(mode="json") for request in requests]
+    return parameters
+
+
+def check_sampling(node: orm.Dict | None, _: Any) -> str | None:
+    """Port validator of the parameters of sampling, which have no temperature yet."""
+    try:
+        validate(SampleJob, {"temperature": PLACEHOLDER_K, **(node.get_dict() if node is not None else {})})
+    except ValueError as error:
+        return f"parameters of sampling: {error}"
+    return None
+
+
+def sampling_inputs(
+    code: orm.AbstractCode,
+    state_points: Mapping[str, Any],
+    protocol: str | None,
+    overrides: Mapping[str, Any] | None,
+    options: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """The inputs of sampling that all jobs of a composite chain share."""
+    temperature = next((point["temperature"].value for point in state_points.values()), None)
+    builder = SampleBaseWorkChain.get_builder_from_protocol(
+        code=code, temperature=temperature, protocol=protocol, overrides=overrides, options=options
+    )
+    return builder._inputs(prune=True)
+
+
+def production_fs(template: Mapping[str, Any]) -> float:
+    """The sampled time of each walker in parameters of sampling, fs."""
+    default = SamplingSettings.model_fields["production_fs"].default
+    return float(template.get("sampling", {}).get("production_fs", default))
+
+
+def is_unstable(node: orm.ProcessNode) -> bool:
+    """Whether a restart chain ended because of the dynamics, not of the machine."""
+    return node.exit_status in UNSTABLE
+
+
+def reason_of(node: orm.ProcessNode) -> str:
+    """Why a process did not finish well, with its PK."""
+    state = node.process_state.value if node.process_state else "unknown"
+    return f"{node.process_label}<{node.pk}>: {node.exit_message or 'it ended in the state ' + state}"

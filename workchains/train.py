@@ -1,0 +1,292 @@
+"""Everything: first-principles labels, pretraining, refinement on experiment, validation."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from aiida import orm
+from aiida.common import AttributeDict
+from aiida.engine import ExitCode, ProcessBuilder, ToContext, WorkChain, if_
+from aiida.engine.processes.workchains.workchain import WorkChainSpec
+
+from aiida_difftre.data.dataset import DatasetData
+from aiida_difftre.data.potential import PotentialData
+from aiida_difftre.workchains import state_points as points
+from aiida_difftre.workchains.dataset import DftDatasetWorkChain
+from aiida_difftre.workchains.pretrain import PretrainBaseWorkChain
+from aiida_difftre.workchains.protocols import load_protocol
+from aiida_difftre.workchains.refine import RefineWorkChain
+from aiida_difftre.workchains.validate import ValidateWorkChain
+
+REFINE, VALIDATE = "refine", "validate"
+
+
+def _check_inputs(inputs: Mapping[str, Any], _: Any) -> str | None:
+    if "dataset" in inputs and "dataset_inputs" in inputs:
+        return "both dataset and dataset_inputs were given; give the labels or the inputs to make them"
+    has_labels = "dataset" in inputs or "dataset_inputs" in inputs
+    if "potential" not in inputs:
+        if "pretrain" not in inputs:
+            return "give either a potential or the inputs of pretraining (pretrain)"
+        if not has_labels:
+            return "pretraining needs labels: give dataset, or dataset_inputs to make one"
+        problem = _check_pretraining(inputs)
+        if problem:
+            return problem
+    elif "pretrain" in inputs:
+        return "both potential and pretrain were given; to continue from a potential give it as pretrain.calc.potential"
+    else:
+        problem = points.check_structures(inputs["potential"], inputs["state_points"])
+        if problem:
+            return problem
+    update = inputs["refine"]["update"]["calc"]["parameters"].get_dict().get("update", {})
+    if update.get("loss", {}).get("dataset_weight", 0) > 0 and not has_labels:
+        return f"loss.dataset_weight is {update['loss']['dataset_weight']}, but there is no dataset"
+    return points.check_training_target(inputs["state_points"])
+
+
+def _check_pretraining(inputs: Mapping[str, Any]) -> str | None:
+    """The species and reference energies of the potential to make, against the structures it is made for."""
+    parameters = inputs["pretrain"]["calc"]["parameters"].get_dict()
+    known, energies = (parameters.get("potential") or {}).get("species"), parameters.get("atomic_energies")
+    labelled = inputs.get("dataset_inputs", {})
+    cells = {f"state point {label!r}": point["structure"] for label, point in inputs["state_points"].items()}
+    cells |= {f"structure {label!r} to label": cell for label, cell in labelled.get("structures", {}).items()}
+    if "structure" in labelled:
+        cells["the structure to label"] = labelled["structure"]
+    species = {name: cell.get_symbols_set() for name, cell in cells.items()}
+    if "dataset" in inputs:
+        species["the dataset"] = set(inputs["dataset"].species)
+    for name, present in species.items():
+        if known and (unknown := present - set(known)):
+            return f"{name} holds {', '.join(sorted(unknown))}, but the potential is for {', '.join(sorted(known))}"
+        if energies is not None and (without := present - set(energies)):
+            return (
+                f"{name} holds {', '.join(sorted(without))}, for which atomic_energies = {energies!r} gives no "
+                "reference energy; add it (eV), or leave atomic_energies out to fit all of them"
+            )
+    return None
+
+
+class TrainWorkChain(WorkChain):
+    """From structures and measurements to a potential that agrees with both, and a verdict on it.
+
+    Labels (made here by DFT, or given) train a first potential (or one is given); refinement corrects it with the
+    measurements; long independent runs confirm it.
+    """
+
+    @classmethod
+    def define(cls, spec: WorkChainSpec) -> None:
+        """Declare inputs, outline, outputs and exit codes."""
+        super().define(spec)
+        optional = {"required": False, "populate_defaults": False}
+        spec.input("dataset", valid_type=DatasetData, required=False, help="Labels that exist; no DFT is done then.")
+        spec.expose_inputs(
+            DftDatasetWorkChain,
+            namespace="dataset_inputs",
+            namespace_options={**optional, "help": "Of the first-principles labels."},
+        )
+        spec.input(
+            "potential", valid_type=PotentialData, required=False, help="A potential to refine; nothing is pretrained."
+        )
+        spec.expose_inputs(
+            PretrainBaseWorkChain,
+            namespace="pretrain",
+            exclude=["calc.dataset"],
+            namespace_options={**optional, "help": "Of pretraining."},
+        )
+        points.define_state_points(spec)
+        spec.expose_inputs(RefineWorkChain, namespace="refine", exclude=["potential", "state_points", "dataset"])
+        spec.expose_inputs(
+            ValidateWorkChain,
+            namespace="validate",
+            exclude=["before", "after", "state_points", "dataset"],
+            namespace_options={**optional, "help": "Of the long independent runs; left out: there are none."},
+        )
+        spec.inputs["refine"].validator = None
+        spec.inputs["validate"].validator = None
+        spec.inputs.validator = _check_inputs
+        spec.outline(
+            if_(cls.has_to_label)(cls.make_dataset, cls.inspect_dataset),
+            if_(cls.has_to_pretrain)(cls.pretrain_potential, cls.inspect_pretraining),
+            cls.refine_potential,
+            cls.inspect_refinement,
+            if_(cls.has_to_validate)(cls.validate_potential, cls.inspect_validation),
+        )
+        spec.output("dataset", valid_type=DatasetData, required=False, help="The labels.")
+        spec.output("reference", valid_type=orm.Dict, required=False, help="Stress and stiffness of DFT itself (GPa).")
+        spec.output("potential_pretrained", valid_type=PotentialData, required=False, help="Before refinement.")
+        spec.output("potential", valid_type=PotentialData, required=False, help="After refinement.")
+        spec.output("history", valid_type=orm.Dict, required=False, help="Of the refinement.")
+        spec.output("report", valid_type=orm.Dict, required=False, help="Of the validation.")
+        spec.exit_code(501, "ERROR_DATASET_FAILED", message="The labels failed: {reason}")
+        spec.exit_code(502, "ERROR_PRETRAINING_FAILED", message="Pretraining failed: {reason}")
+        spec.exit_code(503, "ERROR_REFINEMENT_FAILED", message="The refinement failed: {reason}")
+        spec.exit_code(504, "ERROR_VALIDATION_FAILED", message="The validation failed: {reason}")
+
+    def has_to_label(self) -> bool:
+        """Whether labels have to be made."""
+        return "dataset_inputs" in self.inputs
+
+    def make_dataset(self) -> ToContext:
+        """Label structures by DFT."""
+        inputs = self.exposed_inputs(DftDatasetWorkChain, namespace="dataset_inputs")
+        inputs["metadata"] = {"call_link_label": "dataset"}
+        return ToContext(dataset=self.submit(DftDatasetWorkChain, **inputs))
+
+    def inspect_dataset(self) -> ExitCode | None:
+        """Take the labels over."""
+        node = self.ctx.dataset
+        if not node.is_finished_ok:
+            return self.exit_codes.ERROR_DATASET_FAILED.format(reason=points.reason_of(node))
+        self.out("dataset", node.outputs.dataset)
+        if "reference" in node.outputs:
+            self.out("reference", node.outputs.reference)
+        return None
+
+    def _dataset(self) -> Any:
+        return self.inputs.dataset if "dataset" in self.inputs else self.outputs.get("dataset")
+
+    def has_to_pretrain(self) -> bool:
+        """Whether there is no potential yet."""
+        return "potential" not in self.inputs
+
+    def pretrain_potential(self) -> ToContext:
+        """Match the labels."""
+        inputs = AttributeDict(self.exposed_inputs(PretrainBaseWorkChain, namespace="pretrain"))
+        inputs.calc.dataset = self._dataset()
+        inputs.metadata.call_link_label = "pretrain"
+        return ToContext(pretrain=self.submit(PretrainBaseWorkChain, **inputs))
+
+    def inspect_pretraining(self) -> ExitCode | None:
+        """Take the potential over."""
+        node = self.ctx.pretrain
+        if not node.is_finished_ok:
+            return self.exit_codes.ERROR_PRETRAINING_FAILED.format(reason=points.reason_of(node))
+        self.out("potential_pretrained", node.outputs.potential)
+        return None
+
+    def _initial_potential(self) -> Any:
+        return self.inputs.potential if "potential" in self.inputs else self.outputs["potential_pretrained"]
+
+    def _with_state_points(self, chain: type[WorkChain], namespace: str) -> dict[str, Any]:
+        inputs = self.exposed_inputs(chain, namespace=namespace)
+        inputs["state_points"] = {
+            label: {**point, "targets": dict(point["targets"])} for label, point in self.inputs.state_points.items()
+        }
+        dataset = self._dataset()
+        if dataset is not None:
+            inputs["dataset"] = dataset
+        inputs["metadata"] = {"call_link_label": namespace}
+        return dict(inputs)
+
+    def refine_potential(self) -> ToContext:
+        """Correct the potential with the measurements."""
+        inputs = self._with_state_points(RefineWorkChain, "refine")
+        inputs["potential"] = self._initial_potential()
+        return ToContext(refine=self.submit(RefineWorkChain, **inputs))
+
+    def inspect_refinement(self) -> ExitCode | None:
+        """Take over what there is; a refinement that gave up may still have a best potential."""
+        node = self.ctx.refine
+        for name in ("potential", "history"):
+            if name in node.outputs:
+                self.out(name, node.outputs[name])
+        if not node.is_finished_ok:
+            return self.exit_codes.ERROR_REFINEMENT_FAILED.format(reason=points.reason_of(node))
+        return None
+
+    def has_to_validate(self) -> bool:
+        """Whether long runs were asked for."""
+        return "validate" in self.inputs
+
+    def validate_potential(self) -> ToContext:
+        """Confirm the potential by independent runs."""
+        inputs = self._with_state_points(ValidateWorkChain, "validate")
+        inputs["before"] = self._initial_potential()
+        inputs["after"] = self.ctx.refine.outputs.potential
+        return ToContext(validate=self.submit(ValidateWorkChain, **inputs))
+
+    def inspect_validation(self) -> ExitCode | None:
+        """Take the report over."""
+        node = self.ctx.validate
+        if not node.is_finished_ok:
+            return self.exit_codes.ERROR_VALIDATION_FAILED.format(reason=points.reason_of(node))
+        self.out("report", node.outputs.report)
+        return None
+
+    @classmethod
+    def get_builder_from_protocol(
+        cls,
+        *,
+        codes: Mapping[str, orm.AbstractCode],
+        state_points: Mapping[str, Mapping[str, Any]],
+        spec: Mapping[str, Any] | None = None,
+        labels: Mapping[str, Any] | None = None,
+        dataset: DatasetData | None = None,
+        potential: PotentialData | None = None,
+        protocol: str | None = None,
+        overrides: Mapping[str, Any] | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> ProcessBuilder:
+        """A builder with the inputs of a preset.
+
+        Args:
+            codes: by job: ``pw``, ``pretrain``, ``sample``, ``update``, ``predict``; needed ones only.
+            state_points: by label: structure, temperature, targets.
+            spec: the potential to make: species and terms.
+            labels: arguments of DftDatasetWorkChain's own method: structure, structures, pseudo_family, kpoints,
+                kpoints_offset; needed where neither dataset nor potential is given.
+            dataset: labels that exist.
+            potential: to start from, in place of pretraining.
+            protocol: ``quick`` (default), ``cpu`` or ``paper``.
+            overrides: merged into the presets of ``dataset``, ``pretrain``, ``refine`` and ``validate``.
+            options: of the jobs (``metadata.options``), by the same names as ``codes``.
+
+        Raises:
+            ValueError: for inputs that do not go together.
+        """
+        preset = load_protocol("train", protocol, overrides)
+        options = options or {}
+        builder = cls.get_builder()
+        builder.state_points = state_points
+        if labels:
+            dft = DftDatasetWorkChain.get_builder_from_protocol(
+                codes["pw"], protocol=protocol, overrides=preset["dataset"], options=options.get("pw"), **labels
+            )
+            builder.dataset_inputs = dft._inputs(prune=True)
+        if potential is None:
+            pretrain = PretrainBaseWorkChain.get_builder_from_protocol(
+                code=codes["pretrain"],
+                spec=spec,
+                protocol=protocol,
+                overrides=preset["pretrain"],
+                options=options.get("pretrain"),
+            )
+            builder.pretrain = pretrain._inputs(prune=True)
+        for name, node in (("dataset", dataset), ("potential", potential)):
+            if node is not None:
+                builder[name] = node
+        common: dict[str, Any] = {
+            "state_points": state_points, "sample_code": codes["sample"], "protocol": protocol, "options": options
+        }  # fmt: skip
+        parts = {
+            REFINE: RefineWorkChain.get_builder_from_protocol(
+                update_code=codes["update"], overrides=preset["refine"], **common
+            ),
+            VALIDATE: ValidateWorkChain.get_builder_from_protocol(
+                predict_code=codes["predict"], overrides=preset["validate"], **common
+            ),
+        }
+        for name, part in parts.items():
+            inputs = part._inputs(prune=True)
+            del inputs["state_points"]
+            builder[name] = inputs
+        return builder
+
+
+if __name__ == "__main__":
+    from aiida_difftre.workchains.from_input import launch
+
+    launch("difftre.train")

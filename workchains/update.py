@@ -1,0 +1,75 @@
+"""Restart chain of updates: smaller batches where memory runs out, copies where links are lost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from aiida import orm
+from aiida.engine import ProcessBuilder
+
+from aiida_difftre.calculations.update import UpdateCalculation
+from aiida_difftre.data.dataset import DatasetData
+from aiida_difftre.data.potential import PotentialData
+from aiida_difftre.workchains.engine import EngineBaseWorkChain
+
+
+class UpdateBaseWorkChain(EngineBaseWorkChain):
+    """Move the parameters on one set of trajectories; a step that cannot be made small is the caller's to cure."""
+
+    _process_class = UpdateCalculation
+    CHAIN = "update"
+
+    def drop_links(self) -> bool:
+        """Send the trajectories from the repository."""
+        points = self.ctx.inputs.state_points
+        linked = [label for label, point in points.items() if point.get("remote") is not None]
+        self.ctx.inputs.state_points = {
+            label: {name: node for name, node in point.items() if name != "remote"} for label, point in points.items()
+        }
+        return bool(linked)
+
+    @classmethod
+    def get_builder_from_protocol(
+        cls,
+        *,
+        code: orm.AbstractCode,
+        potential: PotentialData | None = None,
+        state_points: Mapping[str, Mapping[str, Any]] | None = None,
+        dataset: DatasetData | None = None,
+        optimizer_state: orm.SinglefileData | None = None,
+        protocol: str | None = None,
+        overrides: Mapping[str, Any] | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> ProcessBuilder:
+        """A builder with the inputs of a preset.
+
+        Args:
+            code: the engine on a machine.
+            potential: that sampled the trajectories.
+            state_points: LABEL -> trajectory, remote (optional), targets.
+            dataset: for the matching term.
+            optimizer_state: of an earlier update.
+            protocol: quick (the default), cpu or paper.
+            overrides: merged into the preset, in the nesting of the chain's inputs.
+            options: of the job, such as resources or max_wallclock_seconds.
+        """
+        return cls.make_builder(
+            code=code,
+            calc={
+                "potential": potential,
+                "state_points": state_points,
+                "dataset": dataset,
+                "optimizer_state": optimizer_state,
+            },
+            parameters={},
+            protocol=protocol,
+            overrides=overrides,
+            options=options,
+        )
+
+
+if __name__ == "__main__":
+    from aiida_difftre.workchains.main import launch, one_state_point
+
+    launch("difftre.update.base", nodes=("potential", "trajectory", "target"), prepare=one_state_point)

@@ -1,0 +1,283 @@
+"""Long independent runs before and after refinement, every target with error bars, and the errors against DFT."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from aiida import orm
+from aiida.common import AttributeDict
+from aiida.engine import ExitCode, ProcessBuilder, WorkChain, calcfunction
+from aiida.engine.processes.workchains.workchain import WorkChainSpec
+from pydantic import Field
+
+from aiida_difftre.data.dataset import DatasetData
+from aiida_difftre.data.potential import PotentialData
+from aiida_difftre.engine.jobs import validate
+from aiida_difftre.engine.targets import Strict
+from aiida_difftre.workchains import records
+from aiida_difftre.workchains import state_points as points
+from aiida_difftre.workchains.comparison import derived_seed
+from aiida_difftre.workchains.predict import PredictBaseWorkChain
+from aiida_difftre.workchains.protocols import load_protocol
+from aiida_difftre.workchains.sample import SampleBaseWorkChain
+
+WHEN = ("before", "after")
+EQUILIBRIUM = "equilibrium"
+"""The kind of the undistorted cell in a dataset."""
+
+
+class ValidateSettings(Strict):
+    """How to validate.
+
+    Args:
+        seed: from which that of each job follows; other streams than those of a refinement with the same seed.
+        static_stiffness: also the static stiffness of each potential (T = 0), to compare with that of DFT: at the
+            undistorted cell of the dataset, else at the structure of the first state point.
+    """
+
+    seed: int = Field(default=0, ge=0)
+    static_stiffness: bool = True
+
+
+def _check_settings(node: orm.Dict | None, _: Any) -> str | None:
+    try:
+        validate(ValidateSettings, node.get_dict() if node is not None else {})
+    except ValueError as error:
+        return f"settings: {error}"
+    return None
+
+
+def _check_inputs(inputs: Mapping[str, Any], _: Any) -> str | None:
+    for name in WHEN:
+        if name in inputs:
+            problem = points.check_structures(inputs[name], inputs["state_points"])
+            if problem:
+                return f"{name}: {problem}"
+    if "dataset" in inputs and "predict" not in inputs:
+        return "a dataset was given, but no `predict` inputs with the code that evaluates it"
+    return None
+
+
+@calcfunction
+def single_configuration(structure: orm.StructureData) -> Any:
+    """The structure as a dataset of one configuration without labels."""
+    return DatasetData.from_ase([structure.get_ase()])
+
+
+@calcfunction
+def validation_report(**nodes: Any) -> orm.Dict:
+    """Everything that a validation found, in one node.
+
+    Args:
+        **nodes: ``targets`` by state point; ``predictions`` by potential (before, after) and state point;
+            ``compared`` with labels and ``static`` (output parameters of predictions) by potential.
+
+    Returns:
+        ``state_points``: label -> target -> before/after comparison; ``chi2``: potential -> training, held_out;
+        ``dataset``: potential -> errors; ``static``: potential -> stress and stiffness.
+    """
+    targets = {label: points.targets_of(group) for label, group in nodes["targets"].items()}
+    content: dict[str, Any] = {"chi2": {}, "state_points": {}, "dataset": {}, "static": {}}
+    for when, predictions in nodes["predictions"].items():
+        found = {label: records.predictions_of(node) for label, node in predictions.items()}
+        compared = records.compare_points(targets, found)
+        content["chi2"][when] = records.judge(compared)
+        for label, comparisons in compared.items():
+            for target, comparison in comparisons.items():
+                content["state_points"].setdefault(label, {}).setdefault(target, {})[when] = comparison
+    for when, parameters in nodes.get("compared", {}).items():
+        content["dataset"][when] = parameters["errors"]
+    for when, parameters in nodes.get("static", {}).items():
+        content["static"][when] = parameters["static"]
+    return orm.Dict(content)
+
+
+class ValidateWorkChain(WorkChain):
+    """Confirm a refined potential by runs that share nothing with its training but the potential.
+
+    Every run starts from the structure of its state point, equilibrates afresh with a seed of its own, and predicts
+    every target, held-out ones included, with error bars. Where a dataset is given, both potentials are compared with
+    its first-principles labels.
+    """
+
+    @classmethod
+    def define(cls, spec: WorkChainSpec) -> None:
+        """Declare inputs, outline, outputs and exit codes."""
+        super().define(spec)
+        spec.input("before", valid_type=PotentialData, required=False, help="The potential before refinement.")
+        spec.input("after", valid_type=PotentialData, help="The potential to validate.")
+        points.define_state_points(spec)
+        spec.input("dataset", valid_type=DatasetData, required=False, help="First-principles labels to compare with.")
+        points.expose_sampling(spec)
+        spec.expose_inputs(
+            PredictBaseWorkChain,
+            namespace="predict",
+            exclude=[f"calc.{name}" for name in ("potential", "structures", "trajectory", "remote")],
+            namespace_options={
+                "required": False,
+                "populate_defaults": False,
+                "help": "Of the comparison with DFT and of the static stiffness; left out: neither is done.",
+            },
+        )
+        spec.input(
+            "settings",
+            valid_type=orm.Dict,
+            default=lambda: orm.Dict({}),
+            serializer=orm.to_aiida_type,
+            validator=_check_settings,
+            help="seed, static_stiffness.",
+        )
+        spec.inputs.validator = _check_inputs
+        spec.outline(cls.run_all, cls.inspect, cls.conclude)
+        spec.output("report", valid_type=orm.Dict, help="Per target: experiment, before, after, errors, chi².")
+        spec.output_namespace("predictions", dynamic=True, help="By potential and state point.")
+        spec.output_namespace("trajectories", dynamic=True, help="By potential and state point.")
+        spec.exit_code(
+            410,
+            "ERROR_UNSTABLE",
+            message="The dynamics of the potential '{when}' at state point {label} is unstable: {reason}",
+        )
+        spec.exit_code(501, "ERROR_SAMPLING_FAILED", message="Sampling '{when}' at {label} failed: {reason}")
+        spec.exit_code(502, "ERROR_PREDICTION_FAILED", message="The prediction {label} failed: {reason}")
+
+    def _potentials(self) -> dict[str, Any]:
+        return {when: self.inputs[when] for when in WHEN if when in self.inputs}
+
+    def _runs(self) -> Iterator[tuple[str, str]]:
+        return ((when, label) for when in self._potentials() for label in self.inputs.state_points)
+
+    def run_all(self) -> None:
+        """Submit every run at once: nothing depends on anything else."""
+        for when, label in self._runs():
+            self.to_context(**{f"sample_{when}_{label}": self._submit_sampling(when, label)})
+        if "predict" not in self.inputs:
+            return
+        static = validate(ValidateSettings, self.inputs.settings.get_dict()).static_stiffness
+        dataset = self.inputs.get("dataset")
+        has_cell = dataset is not None and dataset.get_ase()[0].info["kind"] == EQUILIBRIUM
+        cell = self._configuration() if static and not has_cell else None
+        for when, potential in self._potentials().items():
+            if dataset is not None:
+                self._submit_prediction(f"compared_{when}", potential, dataset, static=static and has_cell)
+            if cell is not None:
+                self._submit_prediction(f"static_{when}", potential, cell, static=True)
+
+    def _configuration(self) -> DatasetData:
+        """The structure of the first state point, where the dataset holds no unit cell at rest."""
+        first = next(iter(self.inputs.state_points.values()))
+        metadata = {"call_link_label": "configuration"}
+        return single_configuration(first["structure"], metadata=metadata)  # type: ignore[call-arg] # of every process
+
+    def _submit_sampling(self, when: str, label: str) -> orm.ProcessNode:
+        seed = validate(ValidateSettings, self.inputs.settings.get_dict()).seed
+        point = self.inputs.state_points[label]
+        inputs = AttributeDict(self.exposed_inputs(SampleBaseWorkChain, namespace="sample"))
+        inputs.calc.potential = self.inputs[when]
+        inputs.calc.structure = point["structure"]
+        template = inputs.calc.parameters.get_dict()
+        inputs.calc.parameters = orm.Dict(
+            points.sampling_parameters(template, point, seed=derived_seed(seed, "validate", when, label), predict=True)
+        )
+        inputs.metadata.call_link_label = f"sample_{when}_{label}"
+        return self.submit(SampleBaseWorkChain, **inputs)
+
+    def _submit_prediction(self, name: str, potential: Any, structures: Any, *, static: bool) -> None:
+        inputs = AttributeDict(self.exposed_inputs(PredictBaseWorkChain, namespace="predict"))
+        inputs.calc.potential = potential
+        inputs.calc.structures = structures
+        inputs.calc.parameters = orm.Dict({**inputs.calc.parameters.get_dict(), "static_stiffness": static})
+        inputs.metadata.call_link_label = name
+        self.to_context(**{f"predict_{name}": self.submit(PredictBaseWorkChain, **inputs)})
+
+    def inspect(self) -> ExitCode | None:
+        """Stop where a run failed; name it."""
+        for when, label in self._runs():
+            node = self.ctx[f"sample_{when}_{label}"]
+            if not node.is_finished_ok:
+                code = "ERROR_UNSTABLE" if points.is_unstable(node) else "ERROR_SAMPLING_FAILED"
+                return self.exit_codes[code].format(when=when, label=label, reason=points.reason_of(node))
+        for name, node in self._predictions():
+            if not node.is_finished_ok:
+                return self.exit_codes.ERROR_PREDICTION_FAILED.format(label=name, reason=points.reason_of(node))
+        return None
+
+    def _predictions(self) -> list[tuple[str, orm.ProcessNode]]:
+        return [(name.removeprefix("predict_"), node) for name, node in self.ctx.items() if name.startswith("predict_")]
+
+    def conclude(self) -> None:
+        """Compare, and return everything."""
+        predictions: dict[str, dict[str, Any]] = {}
+        trajectories: dict[str, dict[str, Any]] = {}
+        for when, label in self._runs():
+            node = self.ctx[f"sample_{when}_{label}"]
+            predictions.setdefault(when, {})[label] = node.outputs.predictions
+            trajectories.setdefault(when, {})[label] = node.outputs.trajectory
+        found: dict[str, dict[str, Any]] = {"compared": {}, "static": {}}
+        for name, node in self._predictions():
+            part, when = name.split("_")
+            found[part][when] = node.outputs.output_parameters
+            if "static" in node.outputs.output_parameters:
+                found["static"][when] = node.outputs.output_parameters
+        report = validation_report(
+            targets={label: dict(point["targets"]) for label, point in self.inputs.state_points.items()},
+            predictions=predictions,
+            **found,
+            metadata={"call_link_label": "report"},
+        )
+        self.out("report", report)
+        self.out("predictions", predictions)
+        self.out("trajectories", trajectories)
+
+    @classmethod
+    def get_builder_from_protocol(
+        cls,
+        *,
+        state_points: Mapping[str, Mapping[str, Any]],
+        sample_code: orm.AbstractCode,
+        predict_code: orm.AbstractCode | None = None,
+        before: PotentialData | None = None,
+        after: PotentialData | None = None,
+        dataset: DatasetData | None = None,
+        protocol: str | None = None,
+        overrides: Mapping[str, Any] | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> ProcessBuilder:
+        """A builder with the inputs of a preset.
+
+        Args:
+            state_points: by label: structure, temperature, targets.
+            sample_code: engine on the machine that samples.
+            predict_code: engine for the comparison with DFT; that of ``sample_code`` by default.
+            before: the potential before refinement.
+            after: the potential to validate.
+            dataset: labels to compare with.
+            protocol: ``quick`` (default), ``cpu`` or ``paper``.
+            overrides: merged into the preset: ``settings``, ``sample``, ``predict``.
+            options: of the jobs (``metadata.options``), by ``sample`` and ``predict``.
+        """
+        preset = load_protocol("validate", protocol, overrides)
+        options = options or {}
+        builder = cls.get_builder()
+        builder.state_points = state_points
+        for name, node in (("before", before), ("after", after), ("dataset", dataset)):
+            if node is not None:
+                builder[name] = node
+        builder.sample = points.sampling_inputs(
+            sample_code, state_points, protocol, preset.get("sample"), options.get("sample")
+        )
+        predict = PredictBaseWorkChain.get_builder_from_protocol(
+            code=predict_code or sample_code,
+            protocol=protocol,
+            overrides=preset.get("predict"),
+            options=options.get("predict"),
+        )
+        builder.predict = predict._inputs(prune=True)
+        builder.settings = orm.Dict(preset["settings"])
+        return builder
+
+
+if __name__ == "__main__":
+    from aiida_difftre.workchains.from_input import launch
+
+    launch("difftre.validate")
