@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
+import shutil
 import sys
+import tempfile
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+# Importing AiiDA makes its folder, `~/.aiida` unless told otherwise; the tests leave the user's alone.
+os.environ["AIIDA_PATH"] = tempfile.mkdtemp(prefix="difftre-tests-")
+atexit.register(shutil.rmtree, os.environ["AIIDA_PATH"], ignore_errors=True)
 # AiiDA's daemon looks for `verdi` on the PATH when its module is imported; `.venv/bin/pytest` does not put it there.
 os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
 
-from aiida.manage import get_manager
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", UserWarning)  # that it makes the folder
+    from aiida.manage import get_manager
 
 pytest_plugins = [
     "aiida.tools.pytest_fixtures",

@@ -3,15 +3,15 @@
 import itertools
 import shutil
 from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from aiida import orm
-from aiida.cmdline.commands.cmd_verdi import verdi
 from aiida.manage import get_manager
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
 from aiida_difftre.cli.lineage import generations, lines
 from aiida_difftre.data.potential import PotentialData
@@ -119,14 +119,31 @@ def test_no_stored_array_is_duplicated(refined: orm.WorkChainNode) -> None:
         assert set(found.values()) == {1}, what
 
 
-def test_node_graph_shows_the_way_from_experiment_to_potential(refined: orm.WorkChainNode, tmp_path: Path) -> None:
+@pytest.fixture
+def verdi(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Result]]:
+    """A function (arguments) -> what ``verdi`` answers; the logging, which verdi takes for itself, is put back."""
+    from aiida.cmdline.commands.cmd_verdi import verdi as command
+    from aiida.common import log
+
+    monkeypatch.setattr(log, "CLI_ACTIVE", log.CLI_ACTIVE)
+
+    def invoke(*arguments: Any) -> Result:
+        profile = get_manager().get_profile()
+        assert profile is not None
+        return CliRunner().invoke(command, ["-p", profile.name, *map(str, arguments)])
+
+    yield invoke
+    monkeypatch.undo()
+    log.configure_logging(with_orm=True)
+
+
+def test_node_graph_shows_the_way_from_experiment_to_potential(
+    refined: orm.WorkChainNode, tmp_path: Path, verdi: Callable[..., Result]
+) -> None:
     if shutil.which("dot") is None:
         pytest.skip("graphviz's program `dot`, which verdi needs to draw, is not installed")
-    profile = get_manager().get_profile()
-    assert profile is not None
     path = tmp_path / "graph.svg"
-    arguments = ["-p", profile.name, "node", "graph", "generate", "-f", "svg", "-O", str(path), str(refined.pk)]
-    result = CliRunner().invoke(verdi, arguments)
+    result = verdi("node", "graph", "generate", "-f", "svg", "-O", path, refined.pk)
     assert result.exit_code == 0, result.output
     drawing = path.read_text()
     for shown in ("TargetData", "TrajectoryEnsembleData", "PotentialData", "UpdateCalculation", "SampleCalculation"):

@@ -86,7 +86,6 @@ def test_parts_alone(tmp_path: Path, content: dict[str, Any], chain: Any) -> Non
         ("model", {"potential": "no-such-file"}, ["no-such-file", "neither a file"]),
         ("dft", {"dataset": "argon.safetensors"}, ["argon.safetensors"]),
         ("machines", {"sampling": {"code": "engine@moon"}}, ["machines.sampling", "engine@moon"]),
-        ("machines", {}, ["difftre@localhost", "aiida-difftre setup"]),
         ("sampling", {"timestep_fs": 50.0}, ["timestep_fs", "50.0"]),
         ("refinement", {"settings": {"patience": 0}}, ["patience", "0"]),
         ("system", {"bulk": {"element": "Ne", "structure": "fcc", "lattice_constant": 4.5}}, ["Ne", "Ar"]),
@@ -99,6 +98,13 @@ def test_refused_before_submission(
         read(tmp_path, {**content, section: value})
     for fragment in fragments:
         assert fragment in str(caught.value)
+
+
+@pytest.mark.usefixtures("aiida_profile_clean")  # other tests set the engine's code up
+def test_engine_not_set_up(tmp_path: Path, content: dict[str, Any]) -> None:
+    del content["machines"]
+    with pytest.raises(ValueError, match=r"(?s)difftre@localhost.*aiida-difftre setup"):
+        read(tmp_path, content)
 
 
 def test_corrupt_potential_and_lost_program(tmp_path: Path, content: dict[str, Any], program: Any) -> None:
