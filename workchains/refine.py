@@ -7,68 +7,23 @@ from typing import Any
 
 from aiida import orm
 from aiida.common import AttributeDict
-from aiida.engine import ExitCode, ProcessBuilder, WorkChain, calcfunction, if_, while_
+from aiida.engine import ExitCode, ProcessBuilder, WorkChain, if_, while_
 from aiida.engine.processes.workchains.workchain import WorkChainSpec
-from pydantic import Field
 
 from aiida_difftre.data.dataset import DatasetData
 from aiida_difftre.data.potential import PotentialData
 from aiida_difftre.engine.errors import ExitStatus
 from aiida_difftre.engine.jobs import Prediction, validate
-from aiida_difftre.engine.targets import Strict
 from aiida_difftre.workchains import records
 from aiida_difftre.workchains import state_points as points
 from aiida_difftre.workchains.comparison import derived_seed
+from aiida_difftre.workchains.history import collect_history
 from aiida_difftre.workchains.protocols import load_protocol
+from aiida_difftre.workchains.refine_settings import RefineSettings, check_settings
 from aiida_difftre.workchains.sample import SampleBaseWorkChain
 from aiida_difftre.workchains.update import UpdateBaseWorkChain
 
 RETRIED_WITH_SMALLER_STEPS = {ExitStatus.TOO_FEW_EFFECTIVE_SAMPLES, ExitStatus.NOT_FINITE}
-
-
-class Growth(Strict):
-    """Longer trajectories as the potential gets better, since their statistical error then decides.
-
-    Args:
-        factor: by which production_fs grows each time that the reduced chi² falls below a threshold.
-        thresholds: of the reduced chi², each used once.
-    """
-
-    factor: float = Field(default=2.0, gt=1)
-    thresholds: list[float] = Field(default_factory=list)
-
-
-class RefineSettings(Strict):
-    """How the loop goes on and ends.
-
-    Args:
-        max_iterations: updates of the potential.
-        patience: iterations without a better chi² before stopping.
-        min_improvement: fraction by which chi² has to fall to count as better: less is noise.
-        chi2_stop: stop when the reduced chi² of the training targets, on fresh trajectories, is at most this.
-        max_roll_backs: how often the potential may be rolled back, the learning rate halved each time.
-        continued_equilibration_fs: equilibration of a trajectory that continues the previous one; None for that of
-            the sampling parameters.
-        growth: of the trajectories.
-        seed: from which that of each job follows.
-    """
-
-    max_iterations: int = Field(default=8, ge=1)
-    patience: int = Field(default=4, ge=1)
-    min_improvement: float = Field(default=0.02, ge=0, lt=1)
-    chi2_stop: float = Field(default=1.0, ge=0)
-    max_roll_backs: int = Field(default=2, ge=0)
-    continued_equilibration_fs: float | None = Field(default=None, ge=0)
-    growth: Growth = Field(default_factory=Growth)
-    seed: int = Field(default=0, ge=0)
-
-
-def _check_settings(node: orm.Dict | None, _: Any) -> str | None:
-    try:
-        validate(RefineSettings, node.get_dict() if node is not None else {})
-    except ValueError as error:
-        return f"settings: {error}"
-    return None
 
 
 def _check_inputs(inputs: Mapping[str, Any], _: Any) -> str | None:
@@ -81,33 +36,6 @@ def _check_inputs(inputs: Mapping[str, Any], _: Any) -> str | None:
         or ("potential" in inputs and points.check_structures(inputs["potential"], state_points))
         or None
     )
-
-
-@calcfunction
-def collect_history(plan: orm.Dict, **nodes: Any) -> orm.Dict:
-    """The course of a refinement in one node.
-
-    Args:
-        plan: list ``iterations`` of what the chain decided, outcome, best iteration.
-        **nodes: ``targets`` by state point; ``updates``, output parameters by iteration; ``sampled``, predictions of
-            the last trajectories by state point.
-
-    Returns:
-        ``iterations`` (see :func:`records.iteration_record`), ``best`` (index of the kept potential's), ``outcome``.
-    """
-    content = plan.get_dict()
-    targets = {label: points.targets_of(group) for label, group in nodes["targets"].items()}
-    iterations = []
-    for decision in content["iterations"]:
-        name = f"i{decision['iteration']:03d}"
-        update = nodes.get("updates", {}).get(name)
-        if update is not None:
-            predictions = records.predictions_before(update)
-        else:
-            predictions = {label: records.predictions_of(node) for label, node in nodes["sampled"].items()}
-        compared = records.compare_points(targets, predictions)
-        iterations.append({**decision, **records.iteration_record(compared, update)})
-    return orm.Dict({**content, "iterations": iterations})
 
 
 class RefineWorkChain(WorkChain):
@@ -140,7 +68,7 @@ class RefineWorkChain(WorkChain):
             valid_type=orm.Dict,
             default=lambda: orm.Dict({}),
             serializer=orm.to_aiida_type,
-            validator=_check_settings,
+            validator=check_settings,
             help="max_iterations, patience, min_improvement, chi2_stop, max_roll_backs, continued_equilibration_fs, "
             "growth {factor, thresholds}, seed.",
         )

@@ -13,10 +13,38 @@ from collections.abc import Sequence
 from pathlib import Path, PurePath
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from aiida_difftre.engine.errors import EngineError, ExitStatus
+from aiida_difftre.engine.settings import (
+    LONGEST_CUTOFF,
+    DatasetWeights,
+    LangevinSpec,
+    LossSettings,
+    Machine,
+    NoseHooverSpec,
+    OptimizerSpec,
+    PotentialSpec,
+    SamplingSettings,
+    TermSpec,
+    UpdateSettings,
+)
 from aiida_difftre.engine.targets import ObservableRequest, Strict, Target
+
+# The settings of which jobs are made are part of the contract: one import serves both.
+__all__ = [
+    "LONGEST_CUTOFF",
+    "DatasetWeights",
+    "LangevinSpec",
+    "LossSettings",
+    "Machine",
+    "NoseHooverSpec",
+    "OptimizerSpec",
+    "PotentialSpec",
+    "SamplingSettings",
+    "TermSpec",
+    "UpdateSettings",
+]
 
 SCHEMA_VERSION = 1
 
@@ -43,79 +71,6 @@ def _plain_file_name(name: str) -> str:
 
 FileName = Annotated[str, AfterValidator(_plain_file_name)]
 
-LONGEST_CUTOFF = 20.0
-"""Å. A neighbour list holds every neighbour of every snapshot in memory; diamond has some 6000 within this distance."""
-
-
-class TermSpec(Strict):
-    """One term of a potential that is a sum of terms.
-
-    Args:
-        architecture: registry name.
-        cutoff: Å; at most ``LONGEST_CUTOFF``.
-        hyperparameters: of the architecture; checked by it.
-        trainable: whether its parameters change in pretraining and refinement.
-    """
-
-    architecture: str
-    cutoff: float = Field(gt=0)
-    hyperparameters: dict[str, Any] = Field(default_factory=dict)
-    trainable: bool = True
-
-    @field_validator("cutoff")
-    @classmethod
-    def _listable(cls, cutoff: float) -> float:
-        if cutoff > LONGEST_CUTOFF:
-            raise ValueError(
-                f"the neighbour list allows a cutoff of at most {LONGEST_CUTOFF:g} Å, not {cutoff:g} Å; potentials of "
-                "this package are short-ranged, some 3 to 8 Å are usual"
-            )
-        return cutoff
-
-
-class PotentialSpec(Strict):
-    """Everything about a potential but its parameters.
-
-    Args:
-        species: chemical symbols, without repetition.
-        terms: the energy is their sum.
-    """
-
-    species: list[str] = Field(min_length=1)
-    terms: list[TermSpec] = Field(min_length=1)
-
-    @model_validator(mode="after")
-    def _distinct(self) -> PotentialSpec:
-        if len(set(self.species)) != len(self.species):
-            raise ValueError(f"species {self.species} repeat")
-        return self
-
-    @property
-    def cutoff(self) -> float:
-        """The largest cutoff of the terms, in Å."""
-        return max(term.cutoff for term in self.terms)
-
-
-class Machine(Strict):
-    """How a job uses the machine.
-
-    Args:
-        platform: ``auto`` takes what JAX finds; ``gpu`` refuses to run without one.
-        precision: of forces and of gradients; energies that enter weights are always float64.
-        threads: CPU devices over which walkers and batches are spread; 0 takes all cores that the process may use.
-        batch_size: snapshots per device and batch; 0 lets the engine choose.
-        walltime_s: stop, with a checkpoint, when this much time has passed; None for no limit.
-        compilation_cache: folder of JAX's persistent compilation cache; None takes ``$DIFFTRE_CACHE`` or
-            ``~/.cache/difftre``.
-    """
-
-    platform: Literal["auto", "cpu", "gpu"] = "auto"
-    precision: Literal["float32", "float64"] = "float32"
-    threads: int = Field(default=0, ge=0)
-    batch_size: int = Field(default=0, ge=0)
-    walltime_s: float | None = Field(default=None, gt=0)
-    compilation_cache: str | None = None
-
 
 class Job(Strict):
     """What every job has.
@@ -129,35 +84,6 @@ class Job(Strict):
     schema_version: Literal[1] = 1
     seed: int = 0
     machine: Machine = Field(default_factory=Machine)
-
-
-class OptimizerSpec(Strict):
-    """An optax optimizer.
-
-    Args:
-        name: attribute of optax, such as ``adam``.
-        options: its keyword arguments, but for the learning rate.
-        learning_rate: at step 0.
-        final_learning_rate_fraction: learning rate at the last step over that at step 0 (cosine in pretraining,
-            exponential in refinement).
-        decay_steps: steps over which it falls; 0 for a constant learning rate (pretraining takes its number of steps).
-        clip_norm: global norm to which gradients are clipped; None for none.
-    """
-
-    name: str = "adam"
-    options: dict[str, Any] = Field(default_factory=dict)
-    learning_rate: float = Field(default=5e-3, gt=0)
-    final_learning_rate_fraction: float = Field(default=0.01, gt=0, le=1)
-    decay_steps: int = Field(default=0, ge=0)
-    clip_norm: float | None = Field(default=None, gt=0)
-
-
-class DatasetWeights(Strict):
-    """Weights of energy (per atom, eV), force (eV/Å) and stress (eV/Å³) mean squared errors in a matching loss."""
-
-    energy: float = Field(default=100.0, ge=0)
-    force: float = Field(default=1.0, ge=0)
-    stress: float = Field(default=1e4, ge=0)
 
 
 class PretrainJob(Job):
@@ -199,57 +125,6 @@ class PretrainJob(Job):
         return self
 
 
-class LangevinSpec(Strict):
-    """Langevin thermostat (BAOAB); friction in 1/ps."""
-
-    name: Literal["langevin"] = "langevin"
-    friction_per_ps: float = Field(default=10.0, gt=0)
-
-
-class NoseHooverSpec(Strict):
-    """Nose-Hoover chain; relaxation time in fs."""
-
-    name: Literal["nose_hoover"] = "nose_hoover"
-    time_constant_fs: float = Field(default=50.0, gt=0)
-    chain_length: int = Field(default=5, ge=1)
-
-
-class SamplingSettings(Strict):
-    """Molecular dynamics of several independent walkers.
-
-    Args:
-        thermostat: NVT thermostat.
-        walkers: independent walkers, batched in one program.
-        timestep_fs: fs.
-        equilibration_fs: discarded time of each walker, fs.
-        production_fs: sampled time of each walker, fs.
-        stride_fs: time between snapshots, fs.
-        skin: of the neighbour list, Å.
-        min_distance: two atoms closer than this stop the run, Å.
-        max_temperature_ratio: an instantaneous temperature of a walker above this multiple of the target stops the run.
-        checkpoint_interval_s: time between checkpoints, s.
-    """
-
-    thermostat: LangevinSpec | NoseHooverSpec = Field(default_factory=LangevinSpec, discriminator="name")
-    walkers: int = Field(default=8, ge=1)
-    timestep_fs: float = Field(default=1.0, gt=0, le=10)
-    equilibration_fs: float = Field(default=500.0, ge=0)
-    production_fs: float = Field(default=1000.0, gt=0)
-    stride_fs: float = Field(default=20.0, gt=0)
-    skin: float = Field(default=0.3, gt=0)
-    min_distance: float = Field(default=0.7, gt=0)
-    max_temperature_ratio: float = Field(default=3.0, gt=1)
-    checkpoint_interval_s: float = Field(default=60.0, gt=0)
-
-    @model_validator(mode="after")
-    def _times(self) -> SamplingSettings:
-        if self.stride_fs < self.timestep_fs:
-            raise ValueError(f"stride_fs = {self.stride_fs} is shorter than timestep_fs = {self.timestep_fs}")
-        if self.production_fs < self.stride_fs:
-            raise ValueError(f"production_fs = {self.production_fs} is shorter than stride_fs = {self.stride_fs}")
-        return self
-
-
 class SampleJob(Job):
     """Sample a trajectory at one state point (NVT).
 
@@ -272,49 +147,6 @@ class SampleJob(Job):
     temperature: float = Field(gt=0)
     sampling: SamplingSettings = Field(default_factory=SamplingSettings)
     observables: list[ObservableRequest] = Field(default_factory=list)
-
-
-class LossSettings(Strict):
-    """The loss of an update.
-
-    Args:
-        kind: ``chi2``: sum of gamma_k mean[(pred - exp)²/(σ_exp² + σ_sim²)]; ``mse``: sum of gamma_k mean[(pred -
-        exp)²].
-        dataset_weight: factor of the energy, force and stress matching term on the DFT dataset; 0 for none.
-        dataset_weights: inside that term.
-        anchor_weight: factor of the squared L2 distance of the parameters to those the update starts from.
-    """
-
-    kind: Literal["chi2", "mse"] = "chi2"
-    dataset_weight: float = Field(default=0.0, ge=0)
-    dataset_weights: DatasetWeights = Field(default_factory=DatasetWeights)
-    anchor_weight: float = Field(default=0.0, ge=0)
-
-
-class UpdateSettings(Strict):
-    """How parameters move on one set of trajectories.
-
-    Args:
-        loss: what is minimised.
-        optimizer: optax optimizer.
-        gate: resample when the effective fraction of snapshots falls below this (0.9 in the original work).
-        max_step_loss: a single step may lose at most this fraction of the effective samples, else it is halved.
-        max_halvings: halvings of a step before the update ends.
-        max_steps: optimizer steps on one set of trajectories.
-        chi2_stop: stop when the reduced chi² of the training targets is below this.
-        chi2_converged: take no step at all when the reduced chi² of the potential that sampled is below this.
-        bootstrap: replicates of the block bootstrap.
-    """
-
-    loss: LossSettings = Field(default_factory=LossSettings)
-    optimizer: OptimizerSpec = Field(default_factory=lambda: OptimizerSpec(learning_rate=2e-3, clip_norm=1.0))
-    gate: float = Field(default=0.9, gt=0, lt=1)
-    max_step_loss: float = Field(default=0.3, gt=0, lt=1)
-    max_halvings: int = Field(default=12, ge=0)
-    max_steps: int = Field(default=20, ge=1)
-    chi2_stop: float = Field(default=0.0, ge=0)
-    chi2_converged: float = Field(default=0.0, ge=0)
-    bootstrap: int = Field(default=200, ge=10)
 
 
 class StatePointTrajectory(Strict):

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from aiida_difftre.data.structures import Generation
 from aiida_difftre.engine.jobs import JOBS, Prediction
 from aiida_difftre.workchains.inputs import RunInput
-from aiida_difftre.workchains.refine import RefineSettings
+from aiida_difftre.workchains.refine_settings import RefineSettings
 from aiida_difftre.workchains.validate import ValidateSettings
 from difftre_reference.text import arguments, body, cell, table
 
