@@ -1,0 +1,137 @@
+r"""Scattering: weights of the elements, and g(r) <-> S(q) by sine transforms. Free of JAX.
+
+With ρ the number density and W a window that ends the integral smoothly,
+
+    S(q) = 1 + 4πρ/q ∫ r [g(r) - 1] W(r) sin(qr) dr
+    g(r) = 1 + 1/(2π²ρr) ∫ q [S(q) - 1] W(q) sin(qr) dq
+
+These hold for one element, for each Faber-Ziman partial, and for a total that is normalised to 1 at large q (Faber &
+Ziman, Philos. Mag. 11, 153 (1965)). The integrands are linear between the points of a table, and the sine is integrated
+exactly (Filon), so that a coarse table loses nothing at large q or r. Below its first point a table keeps its value.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import spherical_jn
+
+Window = Literal["lorch", "none"]
+
+WINDOWS: tuple[Window, ...] = ("lorch", "none")
+
+SMALLEST = 1e-8
+"""Stands for q = 0 or r = 0, where only the limit of sin(qr)/q is defined."""
+
+
+def structure_factor_from_rdf(
+    r: ArrayLike, g: ArrayLike, q: ArrayLike, density: float, window: Window = "lorch"
+) -> NDArray[np.float64]:
+    """S(q) of a radial distribution function.
+
+    Args:
+        r: Å, increasing; the last value is where the window ends.
+        g: on ``r``; 1 at large r.
+        q: where S is wanted, 1/Å.
+        density: atoms per Å³.
+        window: ``lorch``, or ``none`` for a sharp end.
+
+    Returns:
+        S on ``q``; 1 at large q.
+
+    Raises:
+        ValueError: for a grid that does not increase, a length that does not fit, or a density that is not positive.
+
+    References:
+        Lorch, J. Phys. C 2, 229 (1969), for the window.
+    """
+    return 1 + structure_factor_matrix(r, q, density, window) @ (_values(g, r, "g(r)") - 1)
+
+
+def rdf_from_structure_factor(
+    q: ArrayLike, s: ArrayLike, r: ArrayLike, density: float, window: Window = "lorch"
+) -> NDArray[np.float64]:
+    """Radial distribution function of an S(q).
+
+    Args:
+        q: 1/Å, increasing; the last value is where the window ends.
+        s: on ``q``; 1 at large q.
+        r: where g is wanted, Å.
+        density: atoms per Å³.
+        window: ``lorch``, or ``none`` for a sharp end.
+
+    Returns:
+        g on ``r``; 1 at large r.
+
+    Raises:
+        ValueError: for a grid that does not increase, a length that does not fit, or a density that is not positive.
+    """
+    return 1 + rdf_matrix(q, r, density, window) @ (_values(s, q, "S(q)") - 1)
+
+
+def structure_factor_matrix(
+    r: ArrayLike, q: ArrayLike, density: float, window: Window = "lorch"
+) -> NDArray[np.float64]:
+    """M with S - 1 = M (g - 1), (q, r); independent errors e of g make errors sqrt(M² e²) of S.
+
+    Arguments and errors as in :func:`structure_factor_from_rdf`.
+    """
+    return 4 * np.pi * _density(density) * _sine_transform(r, q, window)
+
+
+def rdf_matrix(q: ArrayLike, r: ArrayLike, density: float, window: Window = "lorch") -> NDArray[np.float64]:
+    """M with g - 1 = M (S - 1), (r, q); arguments and errors as in :func:`rdf_from_structure_factor`."""
+    return _sine_transform(q, r, window) / (2 * np.pi**2 * _density(density))
+
+
+def _sine_transform(x: ArrayLike, y: ArrayLike, window: Window) -> NDArray[np.float64]:
+    """M with M h = 1/y ∫ x h(x) W(x) sin(yx) dx, from 0 to the last x, (y, x)."""
+    points, wanted = np.asarray(x, np.float64), np.asarray(y, np.float64)
+    _increasing(points)
+    if not (wanted.ndim == 1 and np.isfinite(wanted).all() and (wanted >= 0).all()):
+        raise ValueError("the grid on which a transform is wanted must be one-dimensional, finite and not negative")
+    if window not in WINDOWS:
+        raise ValueError(f"window {window!r} is unknown; choose {' or '.join(WINDOWS)}")
+    wanted = np.maximum(wanted, SMALLEST)[:, None]
+    amplitude = points * (np.sinc(points / points[-1]) if window == "lorch" else 1.0)
+    nodes = np.concatenate([[0.0], points]) if points[0] > 0 else points
+    width, middle = np.diff(nodes), (nodes[1:] + nodes[:-1]) / 2
+    half = wanted * width / 2
+    # ∫ sin(yx) dx over an interval, and ∫ (x - middle) sin(yx) dx over its width.
+    even = width * spherical_jn(0, half) * np.sin(wanted * middle) / wanted
+    odd = width / 2 * spherical_jn(1, half) * np.cos(wanted * middle) / wanted
+    matrix = np.zeros((len(wanted), len(nodes)))
+    matrix[:, :-1] += even / 2 - odd
+    matrix[:, 1:] += even / 2 + odd
+    # x h(x) is zero at x = 0, whatever h is there.
+    return matrix[:, len(nodes) - len(points) :] * amplitude
+
+
+def _increasing(points: NDArray[np.float64]) -> None:
+    if points.ndim != 1 or len(points) < 2 or not np.isfinite(points).all() or points[0] < 0:
+        raise ValueError("the grid of a transform must hold at least two finite values, none of them negative")
+    steps = np.diff(points)
+    if (steps <= 0).any():
+        index = int(np.argmax(steps <= 0)) + 1
+        raise ValueError(
+            f"the grid of a transform must increase strictly: value {points[index]:g} at index {index} follows "
+            f"{points[index - 1]:g}"
+        )
+
+
+def _values(values: ArrayLike, grid: ArrayLike, name: str) -> NDArray[np.float64]:
+    array = np.asarray(values, np.float64)
+    if array.shape != np.shape(grid):
+        raise ValueError(f"{name} has {array.size} values on a grid of {np.size(grid)}")
+    if not np.isfinite(array).all():
+        index = int(np.argmin(np.isfinite(array)))
+        raise ValueError(f"{name} has {array[index]} at index {index}; remove the point or give a number")
+    return array
+
+
+def _density(density: float) -> float:
+    if not (np.isfinite(density) and density > 0):
+        raise ValueError(f"density {density!r} must be positive, in atoms per Å³")
+    return density
