@@ -14,6 +14,7 @@ from aiida_difftre.data.dataset import DatasetData
 from aiida_difftre.data.potential import PotentialData
 from aiida_difftre.data.target import TargetData
 from aiida_difftre.workchains.inputs import (
+    Dft,
     JobMachine,
     RunInput,
     read_input,
@@ -57,7 +58,9 @@ def _potential(run: RunInput, folder: Path) -> PotentialData | None:
 
 
 def _dataset(run: RunInput, folder: Path) -> DatasetData | None:
-    return None if run.dft.dataset is None else node_or_file(DatasetData, run.dft.dataset, folder)
+    if run.dft is None or run.dft.dataset is None:
+        return None
+    return node_or_file(DatasetData, run.dft.dataset, folder)
 
 
 def _train(run: RunInput, folder: Path) -> ProcessBuilder:
@@ -66,7 +69,7 @@ def _train(run: RunInput, folder: Path) -> ProcessBuilder:
     if potential is not None:
         del needed["pretraining"]
     labels: dict[str, Any] = {}
-    if potential is None and dataset is None:
+    if potential is None and dataset is None and run.dft is not None:
         labels = {
             "structure": orm.StructureData(ase=system_cell(run, folder).repeat(run.dft.repeat)),
             "structures": {
@@ -124,7 +127,7 @@ def state_points(run: RunInput, folder: Path) -> dict[str, dict[str, Any]]:
 
 def overrides(run: RunInput) -> dict[str, Any]:
     """What the input changes in the presets, by section of the TrainWorkChain."""
-    dft = run.dft
+    dft = run.dft or Dft()
     dataset: dict[str, Any] = {"generation": dft.generation, "pw": {"pw": {"parameters": dft.pw_parameters}}}
     dataset |= {
         name: value

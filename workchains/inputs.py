@@ -252,7 +252,7 @@ class RunInput(Strict):
         protocol: preset from which everything is taken that is not given here.
         seed: of everything random, but for the DFT structures (``dft.generation.seed``).
         system: the crystal or other cell.
-        dft: labels.
+        dft: labels; left out: there are none, and the potential of ``model.spec`` starts from its initial parameters.
         model: potential.
         pretraining: settings of the pretraining job, merged into those of the protocol.
         state_points: conditions and targets, by label.
@@ -266,7 +266,7 @@ class RunInput(Strict):
     protocol: Literal["quick", "cpu", "paper"] = "quick"
     seed: int = Field(default=0, ge=0)
     system: System
-    dft: Dft = Field(default_factory=Dft)
+    dft: Dft | None = None
     model: Model
     pretraining: dict[str, Any] = Field(default_factory=dict)
     state_points: dict[Label, StatePoint] = Field(min_length=1)

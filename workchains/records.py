@@ -92,7 +92,7 @@ def shown_errors(errors: Mapping[str, float]) -> dict[str, tuple[float, str]]:
 def pretraining_errors(parameters: Mapping[str, Any]) -> dict[str, tuple[float, str]]:
     """Errors of a pretrained potential on what it was not trained on, where something was held out."""
     errors = parameters["errors"]
-    return shown_errors(errors.get("validation") or errors["training"])
+    return shown_errors(errors.get("validation") or errors.get("training") or {})
 
 
 def static_values(static: Mapping[str, Any]) -> dict[str, float]:

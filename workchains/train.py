@@ -1,4 +1,4 @@
-"""Everything: first-principles labels, pretraining, refinement on experiment, validation."""
+"""Everything: first-principles labels, pretraining (or initial parameters), refinement on experiment, validation."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from aiida import orm
 from aiida.common import AttributeDict
-from aiida.engine import ExitCode, ProcessBuilder, ToContext, WorkChain, if_
+from aiida.engine import ExitCode, ProcessBuilder, ToContext, WorkChain, calcfunction, if_
 from aiida.engine.processes.workchains.workchain import WorkChainSpec
 
 from aiida_difftre.data.dataset import DatasetData
@@ -15,7 +15,7 @@ from aiida_difftre.data.potential import PotentialData
 from aiida_difftre.workchains import state_points as points
 from aiida_difftre.workchains.dataset import DftDatasetWorkChain
 from aiida_difftre.workchains.pretrain import PretrainBaseWorkChain
-from aiida_difftre.workchains.protocols import load_protocol
+from aiida_difftre.workchains.protocols import deep_merge, load_protocol
 from aiida_difftre.workchains.refine import RefineWorkChain
 from aiida_difftre.workchains.validate import ValidateWorkChain
 
@@ -29,8 +29,12 @@ def _check_inputs(inputs: Mapping[str, Any], _: Any) -> str | None:
     if "potential" not in inputs:
         if "pretrain" not in inputs:
             return "give either a potential or the inputs of pretraining (pretrain)"
-        if not has_labels:
-            return "pretraining needs labels: give dataset, or dataset_inputs to make one"
+        steps = inputs["pretrain"]["calc"]["parameters"].get_dict().get("steps")
+        if not has_labels and steps != 0:
+            return (
+                f"{'pretraining' if steps is None else f'{steps} steps of pretraining'} need labels: give dataset, or "
+                "dataset_inputs to make one; or start from initial parameters (steps: 0)"
+            )
         problem = _check_pretraining(inputs)
         if problem:
             return problem
@@ -69,11 +73,17 @@ def _check_pretraining(inputs: Mapping[str, Any]) -> str | None:
     return None
 
 
+@calcfunction
+def unlabelled_configurations(**structures: orm.StructureData) -> Any:
+    """The structures as a dataset without labels."""
+    return DatasetData.from_ase([structures[name].get_ase() for name in sorted(structures)])
+
+
 class TrainWorkChain(WorkChain):
     """From structures and measurements to a potential that agrees with both, and a verdict on it.
 
-    Labels (made here by DFT, or given) train a first potential (or one is given); refinement corrects it with the
-    measurements; long independent runs confirm it.
+    Labels (made here by DFT, or given) train a first potential (or one is given; or it gets its initial parameters and
+    knows nothing but its prior terms); refinement corrects it with the measurements; long independent runs confirm it.
     """
 
     @classmethod
@@ -153,11 +163,17 @@ class TrainWorkChain(WorkChain):
         return "potential" not in self.inputs
 
     def pretrain_potential(self) -> ToContext:
-        """Match the labels."""
+        """Match the labels; where there are none, the structures of the state points are what the potential sees."""
         inputs = AttributeDict(self.exposed_inputs(PretrainBaseWorkChain, namespace="pretrain"))
-        inputs.calc.dataset = self._dataset()
+        labels = self._dataset()
+        inputs.calc.dataset = labels if labels is not None else self._configurations()
         inputs.metadata.call_link_label = "pretrain"
         return ToContext(pretrain=self.submit(PretrainBaseWorkChain, **inputs))
+
+    def _configurations(self) -> Any:
+        structures = {label: point["structure"] for label, point in self.inputs.state_points.items()}
+        metadata = {"call_link_label": "configurations"}
+        return unlabelled_configurations(**structures, metadata=metadata)  # type: ignore[arg-type] # of every process
 
     def inspect_pretraining(self) -> ExitCode | None:
         """Take the potential over."""
@@ -237,9 +253,10 @@ class TrainWorkChain(WorkChain):
             state_points: by label: structure, temperature, targets.
             spec: the potential to make: species and terms.
             labels: arguments of DftDatasetWorkChain's own method: structure, structures, pseudo_family, kpoints,
-                kpoints_offset; needed where neither dataset nor potential is given.
+                kpoints_offset.
             dataset: labels that exist.
-            potential: to start from, in place of pretraining.
+            potential: to start from, in place of pretraining; without it, dataset and labels the run starts from the
+                initial parameters of ``spec``.
             protocol: ``quick`` (default), ``cpu`` or ``paper``.
             overrides: merged into the presets of ``dataset``, ``pretrain``, ``refine`` and ``validate``.
             options: of the jobs (``metadata.options``), by the same names as ``codes``.
@@ -257,11 +274,12 @@ class TrainWorkChain(WorkChain):
             )
             builder.dataset_inputs = dft._inputs(prune=True)
         if potential is None:
+            untrained = {} if labels or dataset is not None else {"calc": {"parameters": {"steps": 0}}}
             pretrain = PretrainBaseWorkChain.get_builder_from_protocol(
                 code=codes["pretrain"],
                 spec=spec,
                 protocol=protocol,
-                overrides=preset["pretrain"],
+                overrides=deep_merge(untrained, preset["pretrain"]),
                 options=options.get("pretrain"),
             )
             builder.pretrain = pretrain._inputs(prune=True)

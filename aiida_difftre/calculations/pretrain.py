@@ -18,7 +18,7 @@ PretrainParameters = parameters_model(PretrainJob, ("initial_potential", "datase
 
 
 class PretrainCalculation(EngineCalculation):
-    """Train a potential on a labelled dataset."""
+    """Train a potential on a labelled dataset; or, with no steps, make one with initial parameters."""
 
     JOB_MODEL = PretrainJob
     KIND = "pretrain"
@@ -37,7 +37,11 @@ class PretrainCalculation(EngineCalculation):
             help="The potential to make (unless one is given), atomic energies (eV), weights of the loss, optimizer, "
             "steps, seed and machine: a PretrainJob without its files.",
         )
-        spec.input("dataset", valid_type=DatasetData, help="Configurations with energy (eV), forces (eV/Å), stress.")
+        spec.input(
+            "dataset",
+            valid_type=DatasetData,
+            help="Configurations with energy (eV), forces (eV/Å), stress; with no steps, structures without labels.",
+        )
         spec.input(
             "potential",
             valid_type=PotentialData,
@@ -56,8 +60,11 @@ class PretrainCalculation(EngineCalculation):
     def check(cls, inputs: Mapping[str, Any]) -> str | None:
         """The dataset must be labelled, with species that the potential knows and atomic energies for all of them."""
         dataset, parameters, potential = inputs["dataset"], inputs["parameters"].get_dict(), inputs.get("potential")
-        if not dataset.labelled:
-            return "the dataset carries no energies and forces; label it first (difftre.dataset)"
+        if not dataset.labelled and parameters.get("steps") != 0:
+            return (
+                "the dataset carries no energies and forces; label it first (difftre.dataset), or make a potential "
+                "with its initial parameters (steps: 0)"
+            )
         message = check_species(potential, dataset.species, "the dataset")
         if message:
             return message

@@ -159,7 +159,7 @@ def _labels(node: orm.ProcessNode | None) -> tuple[int, int, int | None] | None:
 def _pretraining(node: orm.ProcessNode | None) -> dict[str, Any] | None:
     if not _has_output(node, "output_parameters"):
         return None
-    return records.pretraining_errors(node.outputs.output_parameters.get_dict())  # type: ignore[union-attr]
+    return records.pretraining_errors(node.outputs.output_parameters.get_dict()) or None  # type: ignore[union-attr]
 
 
 def _iterations(node: orm.ProcessNode) -> Iterator[Iteration]:

@@ -59,7 +59,13 @@ def _number(value: float, error: float) -> str:
     return f"{value:.{digits}f} ± {error:.{digits}f}"
 
 
-HEADERS = ("", "experiment", "DFT as labelled", "before", "after")
+def columns(report: dict[str, Any], reference: dict[str, Any] | None) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Headers and cells of the final table; there is no column for DFT where no DFT was done."""
+    lines = table_rows(report, reference)
+    dft = any(row.reference != MISSING for row in lines)
+    headers = ("", "experiment", *(("DFT as labelled",) if dft else ()), "before", "after")
+    cells = [(row.name, row.experiment, *((row.reference,) if dft else ()), row.before, row.after) for row in lines]
+    return headers, cells
 
 
 def table(snapshot: Snapshot) -> Any:
@@ -71,22 +77,21 @@ def table(snapshot: Snapshot) -> Any:
     from rich.table import Table
 
     made = Table(title="validation in long independent runs (± one standard error)")
-    for header in HEADERS:
+    headers, cells = columns(_report(snapshot), snapshot.reference)
+    for header in headers:
         made.add_column(header, justify="right" if header else "left")
-    for row in table_rows(_report(snapshot), snapshot.reference):
+    for row, line in zip(table_rows(_report(snapshot), snapshot.reference), cells, strict=True):
         style = {True: "green", False: "yellow", None: None}[row.within]
         after = f"[{style}]{row.after}[/]" if style else row.after
-        made.add_row(row.name, row.experiment, row.reference, row.before, after)
+        made.add_row(*line[:-1], after)
     return made
 
 
 def text_table(snapshot: Snapshot) -> list[str]:
     """The final table as plain lines."""
-    cells = [HEADERS] + [
-        (row.name, row.experiment, row.reference, row.before, row.after)
-        for row in table_rows(_report(snapshot), snapshot.reference)
-    ]
-    widths = [max(len(line[column]) for line in cells) for column in range(len(HEADERS))]
+    headers, lines = columns(_report(snapshot), snapshot.reference)
+    cells = [headers, *lines]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(headers))]
     return [" | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
 
 

@@ -87,17 +87,19 @@ class Job(Strict):
 
 
 class PretrainJob(Job):
-    """Match energies, forces and stresses of a dataset.
+    """Match energies, forces and stresses of a dataset; or, with no steps, make a potential that has seen none.
 
     Args:
         potential: the potential to make; or
         initial_potential: file of a potential to continue from.
-        dataset: extended XYZ with energy, forces and (optional) stress.
+        dataset: extended XYZ with energy, forces and (optional) stress; with no steps, structures without labels.
         atomic_energies: reference energy of each species in eV; None fits them to the dataset.
         weights: of the loss.
         validation_fraction: fraction of configurations held out.
         optimizer: optax optimizer.
-        steps: optimizer steps.
+        steps: optimizer steps; 0 for the initial parameters, with random weights where the architecture has them.
+        rattle: standard deviation of the displacements of copies of structures without labels, Å; the inputs of a
+            network are standardised on them.
         batch_configurations: configurations per step.
         evaluate_every: steps between validations.
         patience: validations without improvement before stopping; the best parameters are kept.
@@ -113,7 +115,8 @@ class PretrainJob(Job):
     weights: DatasetWeights = Field(default_factory=DatasetWeights)
     validation_fraction: float = Field(default=0.1, ge=0, lt=1)
     optimizer: OptimizerSpec = Field(default_factory=OptimizerSpec)
-    steps: int = Field(default=4000, ge=1)
+    steps: int = Field(default=4000, ge=0)
+    rattle: float = Field(default=0.1, ge=0)
     batch_configurations: int = Field(default=10, ge=1)
     evaluate_every: int = Field(default=100, ge=1)
     patience: int = Field(default=20, ge=1)
@@ -122,6 +125,8 @@ class PretrainJob(Job):
     def _one_start(self) -> PretrainJob:
         if (self.potential is None) == (self.initial_potential is None):
             raise ValueError("give either potential (to make one) or initial_potential (to continue from one)")
+        if self.steps == 0 and self.potential is None:
+            raise ValueError("steps is 0, which would leave initial_potential as it is; use that potential itself")
         return self
 
 

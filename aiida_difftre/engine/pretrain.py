@@ -1,4 +1,4 @@
-"""Pretraining: energy, force and stress matching of a dataset with an optax optimizer."""
+"""Pretraining: energy, force and stress matching of a dataset with an optax optimizer; or initial parameters alone."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from ase import Atoms
 from jaxtyping import Array
 from numpy.typing import NDArray
 
-from aiida_difftre.engine import dataset, device, files, matching, optimizers
+from aiida_difftre.engine import dataset, device, files, initial, matching, optimizers
 from aiida_difftre.engine.dataset import Configurations, Labels
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.jobs import CHECKPOINT, POTENTIAL_OUT, PretrainJob
 from aiida_difftre.engine.matching import Linearised, Predicted
-from aiida_difftre.engine.potentials import Parameters, Potential, build, load, save
+from aiida_difftre.engine.potentials import Parameters, Potential, save
 from aiida_difftre.engine.progress import Reporter
 from aiida_difftre.engine.stop import Stop
 
@@ -72,15 +72,17 @@ def run(job: PretrainJob, folder: Path, progress: Reporter) -> dict[str, Any]:
         EngineError: for invalid input, losses that are not finite, or a stop (after writing a checkpoint).
     """
     started = time.monotonic()
+    if job.steps == 0:
+        return {**initial.make(job, folder), "seconds": round(time.monotonic() - started, 2)}
     with Stop(job.machine.walltime_s) as stop:
         schedule = optimizers.cosine(job.optimizer, job.steps)
         optimizer = optimizers.make(job.optimizer, schedule)
-        potential, initial = _start(job, folder)
+        potential, beginning = initial.start(job, folder)
         frames = dataset.read(folder / job.dataset)
         dataset.require_energies(frames, job.dataset)
         everything = dataset.pad(frames, potential.spec.species, potential.cutoff)
         training, validation = split(len(frames), job.validation_fraction, job.seed)
-        parameters = _prepare(job, potential, initial, everything, training, frames)
+        parameters = _prepare(job, potential, beginning, everything, training, frames)
         one = jax.tree.map(lambda leaf: leaf[0], everything.environment)
         device.self_check(potential, parameters, one, "float64")
 
@@ -115,15 +117,6 @@ def split(count: int, fraction: float, seed: int) -> tuple[NDArray[np.intp], NDA
     return np.sort(order[held_out:]), np.sort(order[:held_out])
 
 
-def _start(job: PretrainJob, folder: Path) -> tuple[Potential, Parameters]:
-    if job.potential is not None:
-        potential = build(job.potential)
-        return potential, potential.init(jax.random.key(job.seed))
-    if job.initial_potential is None:
-        raise EngineError(ExitStatus.INVALID_INPUT, "give either potential or initial_potential")
-    return load(folder / job.initial_potential)
-
-
 def _prepare(
     job: PretrainJob,
     potential: Potential,
@@ -133,27 +126,11 @@ def _prepare(
     frames: list[Atoms],
 ) -> Parameters:
     """Standardise a new potential on the training part and set the atomic reference energies."""
-    names = potential.names()
     part = jax.tree.map(lambda leaf: leaf[training], everything)
     if job.potential is not None:
-        atoms = np.nonzero(part.real.reshape(-1))[0]
-        environment = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[atoms], part.environment)
-        terms = dict(parameters["terms"])
-        for name, term in zip(names, potential.terms, strict=True):
-            standardise = getattr(term, "standardise", None)
-            if standardise is not None:
-                terms[name] = standardise(terms[name], jax.jit(term.project)(environment))
-        parameters = {**parameters, "terms": terms}
-
+        parameters = initial.standardised(potential, parameters, part)
     if job.atomic_energies is not None:
-        for symbol in sorted({symbol for frame in frames for symbol in frame.get_chemical_symbols()}):
-            if symbol not in job.atomic_energies:
-                raise EngineError(
-                    ExitStatus.INVALID_INPUT,
-                    f"atomic_energies gives no reference energy for {symbol}, which the dataset contains; add it, or "
-                    "leave atomic_energies out to fit all of them",
-                )
-        references = np.array([job.atomic_energies.get(symbol, 0.0) for symbol in potential.spec.species])
+        references = initial.given_references(job.atomic_energies, potential, frames)
     elif job.potential is not None:
         references = _fit_references(potential, parameters, part)
     else:

@@ -40,6 +40,15 @@ def test_neither_spec_nor_potential(prepare: Any, dataset: DatasetData) -> None:
 def test_dataset_without_labels(prepare: Any) -> None:
     with pytest.raises(ValueError, match="carries no energies and forces"):
         prepare("pretrain", {"parameters": {"potential": SPEC}, "dataset": DatasetData.from_ase([argon(1)])})
+    _, folder = prepare(
+        "pretrain", {"parameters": {"potential": SPEC, "steps": 0}, "dataset": DatasetData.from_ase([argon(1)])}
+    )
+    assert read_job(folder / "job.json", "pretrain").steps == 0
+
+
+def test_no_steps_from_a_potential(prepare: Any, dataset: DatasetData, potential: PotentialData) -> None:
+    with pytest.raises(ValueError, match="would leave initial_potential as it is"):
+        prepare("pretrain", {"parameters": {"steps": 0}, "dataset": dataset, "potential": potential})
 
 
 @pytest.mark.parametrize(

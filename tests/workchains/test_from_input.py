@@ -74,6 +74,22 @@ def test_everything_arrives(tmp_path: Path, content: dict[str, Any]) -> None:
     assert builder["validate"]["sample"]["calc"]["parameters"]["sampling"]["walkers"] != 3
 
 
+def test_without_dft_the_potential_starts_from_initial_parameters(tmp_path: Path, content: dict[str, Any]) -> None:
+    del content["dft"]
+    spec = {"species": ["Ar"], "terms": [{"architecture": "pair_spline", "cutoff": 6.0}]}
+    content["model"] = {"spec": spec}
+    content["machines"]["pretraining"] = content["machines"]["update"]
+    builder = read(tmp_path, content)  # there is no code of pw.x to be found
+    assert "potential" not in builder
+    assert "structure" not in builder["dataset_inputs"]
+    parameters = builder["pretrain"]["calc"]["parameters"].get_dict()
+    assert parameters["steps"] == 0
+    assert parameters["seed"] == 5
+    content["pretraining"] = {"steps": 50}
+    with pytest.raises(ValueError, match="50 steps of pretraining need labels"):
+        read(tmp_path, content)
+
+
 @pytest.mark.parametrize("chain", [RefineWorkChain, ValidateWorkChain])
 def test_parts_alone(tmp_path: Path, content: dict[str, Any], chain: Any) -> None:
     builder = read(tmp_path, content, chain)

@@ -6,7 +6,7 @@ from aiida import orm
 from aiida.engine import run_get_node
 from click.testing import CliRunner, Result
 
-from aiida_difftre.cli import cli, live, plots, report
+from aiida_difftre.cli import cli, lineage, live, plots, report
 from aiida_difftre.workchains.train import TrainWorkChain
 from tests.fixtures.chains import SHORT_SAMPLING, explain
 from tests.fixtures.nodes import target_content
@@ -80,6 +80,40 @@ def test_train_and_everything_that_shows_it(trained: orm.WorkChainNode, tmp_path
     )
 
 
+@pytest.mark.slow
+def test_from_scratch(engine: orm.InstalledCode, argon_state_points: Any, job_options: Any) -> None:
+    sample = {"calc": {"parameters": {"sampling": SHORT_SAMPLING, "machine": MACHINE}}}
+    update = {"calc": {"parameters": {"update": {"max_steps": 2, "gate": 0.2, "bootstrap": 20}, "machine": MACHINE}}}
+    jobs = ("pretrain", "sample", "update", "predict")
+    hyperparameters = {"epsilon": 0.0103, "sigma": 3.4}
+    term = {"architecture": "lennard_jones", "cutoff": 8.0, "hyperparameters": hyperparameters}
+    settings = {"max_iterations": 1, "growth": {"thresholds": []}}
+    builder = TrainWorkChain.get_builder_from_protocol(
+        codes=dict.fromkeys(jobs, engine),
+        state_points=argon_state_points(values=[-0.5], errors=[0.01]),
+        spec={"species": ["Ar"], "terms": [term]},
+        overrides={
+            "pretrain": {"calc": {"parameters": {"machine": MACHINE}}},
+            "refine": {"settings": settings, "sample": sample, "update": update},
+            "validate": {"settings": {"static_stiffness": False}, "sample": sample},
+        },
+        options=dict.fromkeys(jobs, job_options),
+    )
+    node = run_get_node(builder)[1]
+    assert node.is_finished_ok, explain(node)
+    configurations = node.outputs.potential_pretrained.creator.inputs.dataset
+    assert not configurations.labelled
+    made_by = configurations.creator.inputs
+    assert made_by.solid.uuid == node.inputs.state_points.solid.structure.uuid
+    assert "dataset" not in node.outputs
+    assert any("made by PretrainCalculation" in line for line in lineage.lines(node.outputs.potential))
+
+    snapshot = live.take(node.pk)
+    assert not any("pretraining" in line for line in live.lines(snapshot))
+    assert "DFT" not in "\n".join(report.text_table(snapshot) + report.notes(snapshot))
+    assert report.table(snapshot).row_count == 1
+
+
 def invoke(node: orm.Node, command: list[str]) -> Result:
     from aiida.manage import get_manager
 
@@ -107,7 +141,9 @@ def test_wrong_combinations_are_refused(code: Any, argon_potential: Any, argon_s
         return str(caught.value)
 
     neon = {"species": ["Ne"], "terms": [{"architecture": "lennard_jones", "cutoff": 5.0}]}
-    assert "pretraining needs labels" in refused(spec=neon)
+    steps = {"pretrain": {"calc": {"parameters": {"steps": 10}}}}
+    assert "10 steps of pretraining need labels" in refused(spec=neon, overrides=steps)
+    assert "holds Ar, but the potential is for Ne" in refused(spec=neon)
     assert "holds Ar, but the potential is for Ne" in refused(spec=neon, dataset=dataset)
     weight = {"refine": {"update": {"calc": {"parameters": {"update": {"loss": {"dataset_weight": 1.0}}}}}}}
     assert "no dataset" in refused(potential=argon_potential(), overrides=weight)
