@@ -26,6 +26,12 @@ def cache_folder(machine: Machine) -> Path:
     return Path(machine.compilation_cache or default)
 
 
+def usable_cores() -> int:
+    """Cores that the process may use: those that the scheduler left it, where the operating system tells."""
+    affinity = getattr(os, "sched_getaffinity", None)  # Linux
+    return (os.cpu_count() or 1) if affinity is None else len(affinity(0))
+
+
 def configure(machine: Machine) -> None:
     """Set JAX up for this process; call it before the first array is made.
 
@@ -35,7 +41,7 @@ def configure(machine: Machine) -> None:
     Raises:
         EngineError: with status NO_ACCELERATOR, when the job asks for a GPU and JAX sees none.
     """
-    threads = machine.threads or len(os.sched_getaffinity(0))
+    threads = machine.threads or usable_cores()
     flags = [os.environ.get("XLA_FLAGS", "")]
     if "host_platform_device_count" not in flags[0]:
         flags.append(f"--xla_force_host_platform_device_count={threads}")

@@ -252,16 +252,20 @@ def features(
 
 
 def predict_all(
-    potential: Potential, predict: Callable[..., Predicted], parameters: Parameters, batch: Linearised | Configurations
+    potential: Potential,
+    predict: Callable[..., Predicted],
+    parameters: Parameters,
+    batch: Linearised | Configurations,
+    batch_size: int = 0,
 ) -> Predicted:
-    """Predict many configurations, a few at a time; derivatives are recomputed rather than kept."""
+    """Predict many configurations, a few at a time (0 to choose); derivatives are recomputed rather than kept."""
 
     @jax.checkpoint
     def one(single: Any) -> Predicted:
         found = predict(potential, parameters, jax.tree.map(lambda leaf: leaf[None], single))
         return jax.tree.map(lambda leaf: leaf[0], found)
 
-    return jax.lax.map(one, batch, batch_size=CONFIGURATIONS_AT_ONCE)
+    return jax.lax.map(one, batch, batch_size=batch_size or CONFIGURATIONS_AT_ONCE)
 
 
 def matching_loss(
@@ -273,7 +277,7 @@ def matching_loss(
         potential: the potential.
         path: of the dataset.
         settings: ``dataset_weight`` (included in the result) and ``dataset_weights``.
-        machine: whose precision is used.
+        machine: whose precision and size of batches are used.
 
     Returns:
         Parameters to value and gradient (zero for the atomic reference energies); None where there is no dataset or its
@@ -298,7 +302,8 @@ def matching_loss(
         shifted = labels._replace(energy=labels.energy - jax.lax.stop_gradient(references))
 
         def value(parameters: Parameters) -> Array:
-            predicted = predict_all(potential, predict, without_references(parameters, dtype), batch)
+            free = without_references(parameters, dtype)
+            predicted = predict_all(potential, predict, free, batch, machine.batch_size)
             return settings.dataset_weight * loss(predicted, shifted, real, settings.dataset_weights)
 
         return jax.value_and_grad(value)(parameters)

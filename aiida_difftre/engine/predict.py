@@ -54,6 +54,7 @@ def run(job: PredictJob, folder: Path, progress: Reporter) -> dict[str, Any]:
     structures_s = time.monotonic() - started
     if job.trajectory is not None:
         trajectory = files.read_trajectory(folder / job.trajectory)
+        reweighting.check_compiler(potential, parameters, trajectory)
         predictions = reweighting.predict_trajectory(
             potential,
             parameters,

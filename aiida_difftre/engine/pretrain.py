@@ -231,7 +231,8 @@ class _Fit:
         return free, state, jnp.mean(losses)
 
     def _predict_all(self, free: list[Array], part: Part) -> Predicted:
-        return matching.predict_all(self._potential, self._predict, self.merge(free), part.features)
+        size = self._job.machine.batch_size
+        return matching.predict_all(self._potential, self._predict, self.merge(free), part.features, size)
 
     def errors(self, free: list[Array], part: Part) -> dict[str, float]:
         """Errors on a part, and its loss."""

@@ -378,10 +378,11 @@ def energies(
     positions: NDArray[Any],
     cell: NDArray[np.float64],
     symbols: Sequence[str],
+    batch_size: int = 0,
 ) -> NDArray[np.float64]:
     """Potential energies of snapshots in double precision, atomic reference energies included, (snapshots,), eV."""
     reference = np.asarray(parameters["atomic_energies"])[
         space.species_index(tuple(symbols), potential.spec.species)
     ].sum()
-    snapshots = Snapshots(potential, positions, cell, symbols, precision="float64")
+    snapshots = Snapshots(potential, positions, cell, symbols, precision="float64", batch_size=batch_size)
     return snapshots.energies(parameters) + reference

@@ -105,6 +105,9 @@ def run(job: RefineJob, folder: Path, progress: Reporter) -> dict[str, Any]:
                     optimizer_state=state, learning_rate_scale=scale, extra=extra, stop=stop,
                 )  # fmt: skip
             except EngineError as error:
+                if error.status in STOPPED:
+                    reason = "stopped"
+                    break
                 if error.status not in RETRIED_WITH_SMALLER_STEPS or rollbacks == MAX_ROLLBACKS:
                     raise
                 state, scale, rollbacks = None, scale / 2, rollbacks + 1

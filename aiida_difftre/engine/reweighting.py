@@ -19,16 +19,19 @@ import numpy as np
 from jaxtyping import Array, Float
 from numpy.typing import NDArray
 
-from aiida_difftre.engine import observables, statistics, units
+from aiida_difftre.engine import device, observables, statistics, units
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.files import Trajectory
 from aiida_difftre.engine.jobs import Machine, Prediction
 from aiida_difftre.engine.observables import Observable, StatePoint
 from aiida_difftre.engine.potentials import Parameters, Potential
-from aiida_difftre.engine.quantities import Snapshots
+from aiida_difftre.engine.quantities import Snapshots, environment
 from aiida_difftre.engine.targets import ObservableRequest
 
 Quantities = Mapping[str, Array]
+
+SNAPSHOTS_AT_ONCE = 8
+"""Snapshots whose static features are computed together, where the job does not say how many."""
 
 
 def weights(energies: Float[Array, " S"], reference: Float[Array, " S"], temperature: float) -> Float[Array, " S"]:
@@ -141,7 +144,7 @@ def reference(
         batch_size=machine.batch_size,
     )
     features = {
-        request.name: static_features(implementation, trajectory)
+        request.name: static_features(implementation, trajectory, machine.batch_size)
         for request, implementation in zip(requests, made, strict=True)
         if implementation.static
     }
@@ -158,6 +161,16 @@ def reference(
     )
 
 
+def check_compiler(potential: Potential, parameters: Parameters, trajectory: Trajectory) -> None:
+    """Refuse a JAX that miscompiles, by the first snapshot; weights take energies in double precision.
+
+    Raises:
+        EngineError: naming the difference of energies.
+    """
+    first = environment(potential, trajectory.positions[0], trajectory.cell, trajectory.species, "float64")
+    device.self_check(potential, parameters, first, "float64")
+
+
 def _check_potential(trajectory: Trajectory, energies: NDArray[np.float64]) -> None:
     """Refuse a trajectory that another potential sampled: its stored energies differ by more than a constant."""
     spread = float(np.ptp(trajectory.energies - energies))
@@ -169,12 +182,20 @@ def _check_potential(trajectory: Trajectory, energies: NDArray[np.float64]) -> N
         )
 
 
-def static_features(implementation: Observable, trajectory: Trajectory) -> NDArray[np.float64]:
-    """Features of all snapshots that depend on positions only, batch by batch."""
+def static_features(implementation: Observable, trajectory: Trajectory, batch_size: int = 0) -> NDArray[np.float64]:
+    """Features of all snapshots that depend on positions only, batch by batch.
+
+    Args:
+        implementation: of the observable.
+        trajectory: its snapshots.
+        batch_size: snapshots per batch; 0 to choose.
+    """
     cell = jnp.asarray(trajectory.cell)
     compute = jax.jit(
         lambda positions: jax.lax.map(
-            lambda x: implementation.features(x.astype(jnp.float64), cell), positions, batch_size=8
+            lambda x: implementation.features(x.astype(jnp.float64), cell),
+            positions,
+            batch_size=batch_size or SNAPSHOTS_AT_ONCE,
         )
     )
     return np.asarray(compute(jnp.asarray(trajectory.positions)))

@@ -112,7 +112,7 @@ def simulate(
         start: walkers.
         temperature: K.
         settings: molecular dynamics.
-        machine: precision.
+        machine: precision and size of batches.
         seed: of velocities and thermostat.
         progress: takes reports.
         stop: asked between calls.
@@ -156,7 +156,8 @@ def simulate(
         failure = _guard(system, snapshot, walkers, recording.done)
         if failure is not None:
             if folder is not None and recording.positions:
-                files.write_trajectory(folder / TRAJECTORY, _trajectory(system, parameters, state, recording, walkers))
+                good = _trajectory(system, parameters, state, recording, walkers, machine.batch_size)
+                files.write_trajectory(folder / TRAJECTORY, good)
             raise failure
         state = after
         recording.done += per_call
@@ -172,7 +173,7 @@ def simulate(
             last_checkpoint = time.monotonic()
         if reason is not None and recording.done < total:
             raise reason
-    return _trajectory(system, parameters, state, recording, walkers)
+    return _trajectory(system, parameters, state, recording, walkers, machine.batch_size)
 
 
 def list_capacity(system: sampling.System, start: Start) -> int:
@@ -313,7 +314,12 @@ def _restore(
 
 
 def _trajectory(
-    system: sampling.System, parameters: Parameters, state: sampling.Walkers, recording: Recording, walkers: int
+    system: sampling.System,
+    parameters: Parameters,
+    state: sampling.Walkers,
+    recording: Recording,
+    walkers: int,
+    batch_size: int,
 ) -> files.Trajectory:
     """Walker by walker, each in the order of time."""
     positions = np.concatenate(recording.positions)
@@ -324,7 +330,7 @@ def _trajectory(
         positions=flat,
         cell=np.asarray(system.cell, np.float64),
         species=system.symbols,
-        energies=quantities.energies(system.potential, parameters, flat, system.cell, system.symbols),
+        energies=quantities.energies(system.potential, parameters, flat, system.cell, system.symbols, batch_size),
         walkers=np.repeat(np.arange(walkers, dtype=np.int32), snapshots),
         times=np.tile((np.arange(snapshots) + 1) * system.stride_fs, walkers),
         temperatures=np.concatenate(recording.temperatures).T.reshape(-1),

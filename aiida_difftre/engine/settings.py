@@ -179,12 +179,16 @@ class LossSettings(Strict):
     anchor_weight: float = Field(default=0.0, ge=0)
 
 
+UPDATE_OPTIMIZER: dict[str, Any] = {"learning_rate": 2e-3, "clip_norm": 1.0}
+"""In which the optimizer of an update differs from that of pretraining."""
+
+
 class UpdateSettings(Strict):
     """How parameters move on one set of trajectories.
 
     Args:
         loss: what is minimised.
-        optimizer: optax optimizer.
+        optimizer: optax optimizer; what is not given is as in the default, not as in ``OptimizerSpec``.
         gate: resample when the effective fraction of snapshots falls below this (0.9 in the original work).
         max_step_loss: a single step may lose at most this fraction of the effective samples, else it is halved.
         max_halvings: halvings of a step before the update ends.
@@ -195,7 +199,7 @@ class UpdateSettings(Strict):
     """
 
     loss: LossSettings = Field(default_factory=LossSettings)
-    optimizer: OptimizerSpec = Field(default_factory=lambda: OptimizerSpec(learning_rate=2e-3, clip_norm=1.0))
+    optimizer: OptimizerSpec = Field(default_factory=lambda: OptimizerSpec(**UPDATE_OPTIMIZER))
     gate: float = Field(default=0.9, gt=0, lt=1)
     max_step_loss: float = Field(default=0.3, gt=0, lt=1)
     max_halvings: int = Field(default=12, ge=0)
@@ -203,3 +207,8 @@ class UpdateSettings(Strict):
     chi2_stop: float = Field(default=0.0, ge=0)
     chi2_converged: float = Field(default=0.0, ge=0)
     bootstrap: int = Field(default=200, ge=10)
+
+    @field_validator("optimizer", mode="before")
+    @classmethod
+    def _complete(cls, given: Any) -> Any:
+        return {**UPDATE_OPTIMIZER, **given} if isinstance(given, dict) else given

@@ -81,11 +81,11 @@ def minimise(
         optimizer_state: of an earlier update, as :func:`optimizer` structures it.
         learning_rate_scale: factor on every step.
         extra: a further term of the loss.
-        stop: asked between steps; the update then ends with what it has.
+        stop: asked between steps; from the first one on, the update then ends with what it has.
 
     Raises:
         EngineError: NOT_FINITE for a gradient that is not; TOO_FEW_EFFECTIVE_SAMPLES when not even the first step can
-            be made small enough.
+            be made small enough; WALLTIME or INTERRUPTED where the job has to stop before the first step.
     """
     optimizer = optimizers.make(settings.optimizer, optimizers.exponential(settings.optimizer))
     is_fresh = optimizer_state is None
@@ -99,9 +99,14 @@ def minimise(
         history.append(entry)
         numbers = {key: entry[key] for key in ("loss", "chi2", "n_eff_fraction")}
         progress.report("update", step, settings.max_steps, **numbers)
-        ended = _ended(entry, step, settings, stop)
+        ended, stopped = _ended(entry, step, settings), stop.requested() if stop is not None else None
         if ended is not None:
             reason = ended
+            break
+        if stopped is not None:
+            if step == 0:
+                raise EngineError(stopped.status, f"{stopped.message} before the first step of the update")
+            reason = "walltime"
             break
         slopes = _masked(objective.gradient(point), free)
         entry["gradient_norm"] = float(optax.tree.norm(slopes))
@@ -145,7 +150,7 @@ def _masked(tree: Parameters, free: Parameters) -> Parameters:
     return masked
 
 
-def _ended(entry: dict[str, Any], step: int, settings: UpdateSettings, stop: Stop | None) -> str | None:
+def _ended(entry: dict[str, Any], step: int, settings: UpdateSettings) -> str | None:
     """Why an update ends at this point; None where it goes on."""
     if entry["chi2"] <= (max(settings.chi2_stop, settings.chi2_converged) if step == 0 else settings.chi2_stop):
         return "chi2"
@@ -153,8 +158,6 @@ def _ended(entry: dict[str, Any], step: int, settings: UpdateSettings, stop: Sto
         return "gate"
     if step == settings.max_steps:
         return "max_steps"
-    if stop is not None and stop.requested() is not None:
-        return "walltime"
     return None
 
 
@@ -218,19 +221,21 @@ def run(job: UpdateJob, folder: Path, progress: Reporter) -> dict[str, Any]:
         state = optimizers.read_state(folder / job.optimizer_state, jax.eval_shape(optimizer.init, parameters))
     began = time.monotonic()
     with Stop(job.machine.walltime_s) as stop:
+        trajectories = [files.read_trajectory(folder / point.trajectory) for point in job.state_points]
+        reweighting.check_compiler(potential, parameters, trajectories[0])
         data = [
             prepare(
                 point.label,
                 potential,
                 parameters,
-                files.read_trajectory(folder / point.trajectory),
+                trajectory,
                 point.targets,
                 temperature=point.temperature,
                 settings=settings,
                 machine=job.machine,
                 seed=job.seed,
             )
-            for point in job.state_points
+            for point, trajectory in zip(job.state_points, trajectories, strict=True)
         ]
         prepared = time.monotonic()
         outcome = minimise(

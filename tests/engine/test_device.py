@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import jax
@@ -26,6 +27,12 @@ def test_description() -> None:
     assert found["platform"] == jax.default_backend()
     assert found["precision"] == "float64"
     assert device.mesh().shape["device"] == found["devices"]
+
+
+def test_cores_where_the_system_does_not_tell_which(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert 1 <= device.usable_cores() <= (os.cpu_count() or 1)
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)  # macOS
+    assert device.usable_cores() == os.cpu_count()
 
 
 @pytest.mark.parametrize("precision", ["float32", "float64"])

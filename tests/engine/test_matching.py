@@ -120,8 +120,10 @@ def test_errors_with_units_and_without_offset() -> None:
     assert "stress_mae" not in matching.errors(predicted, labels(has_stress=np.zeros(2)), real)
 
 
-@pytest.mark.parametrize("limit", [0, 1 << 30])
-def test_matching_loss_of_a_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
+@pytest.mark.parametrize(("limit", "batch_size"), [(0, 0), (1 << 30, 1)])
+def test_matching_loss_of_a_dataset(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int, batch_size: int
+) -> None:
     monkeypatch.setattr(matching, "JACOBIAN_LIMIT", limit)
     potential, parameters = model()
     given = frames()
@@ -130,7 +132,7 @@ def test_matching_loss_of_a_dataset(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=np.zeros((len(atoms), 3)), stress=np.zeros(6))
     path = tmp_path / "dataset.extxyz"
     ase.io.write(path, given)
-    settings, machine = LossSettings(dataset_weight=0.5), Machine(precision="float64")
+    settings, machine = LossSettings(dataset_weight=0.5), Machine(precision="float64", batch_size=batch_size)
     evaluate = matching.matching_loss(potential, path, settings, machine)
     assert evaluate is not None
     value, gradient = evaluate(parameters)

@@ -12,12 +12,14 @@ from ase import Atoms
 from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
 
-from aiida_difftre.engine import potentials
+from aiida_difftre.engine import device, potentials
 from aiida_difftre.engine.calculator import DiffTReCalculator
 from aiida_difftre.engine.errors import EngineError, ExitStatus
-from aiida_difftre.engine.jobs import POTENTIAL_IN, PREDICTIONS, PotentialSpec, PredictJob, TermSpec
+from aiida_difftre.engine.files import write_trajectory
+from aiida_difftre.engine.jobs import POTENTIAL_IN, PREDICTIONS, TRAJECTORY, PotentialSpec, PredictJob, TermSpec
 from aiida_difftre.engine.predict import run
 from aiida_difftre.engine.progress import Silent
+from tests.fixtures.engine import rattled
 
 
 @pytest.fixture
@@ -84,3 +86,16 @@ def test_refused(folder: Path) -> None:
     with pytest.raises(EngineError, match="contains C, but the potential is for Si only") as caught:
         run(PredictJob(structures="frames.extxyz"), folder, Silent())
     assert caught.value.status == ExitStatus.INVALID_INPUT
+
+
+def test_compiler_is_checked_before_a_trajectory(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    potential, parameters = potentials.load(folder / POTENTIAL_IN)
+    snapshots = rattled(potential, parameters, silicon(), snapshots=4, amplitude=0.02, temperature=300.0)
+    write_trajectory(folder / TRAJECTORY, snapshots)
+    request = {"observable": "pressure", "label": "pressure"}
+    job = PredictJob(trajectory=TRAJECTORY, temperature=300.0, observables=[request])
+    assert run(job, folder, Silent())["predictions"][0]["label"] == "pressure"
+    monkeypatch.setitem(device.SELF_CHECK_TOLERANCE, "float64", -1.0)  # which no difference meets
+    with pytest.raises(EngineError, match="miscompiles") as caught:
+        run(job, folder, Silent())
+    assert caught.value.status == ExitStatus.SELF_CHECK_FAILED

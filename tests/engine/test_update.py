@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from ase.calculators.singlepoint import SinglePointCalculator
 
-from aiida_difftre.engine import matching, objective, optimizers, potentials, space, units, update
+from aiida_difftre.engine import device, matching, objective, optimizers, potentials, space, units, update
 from aiida_difftre.engine.calculator import DiffTReCalculator
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.files import Trajectory, write_trajectory
@@ -388,3 +388,31 @@ def test_gradient_that_is_not_finite_is_named() -> None:
     with pytest.raises(EngineError, match="gradient at step 0") as caught:
         minimise([data], settings, extra=extra)
     assert caught.value.status == ExitStatus.NOT_FINITE
+
+
+def test_walltime_before_the_first_step_is_a_failure_and_no_result(tmp_path: Path) -> None:
+    # A result without a step would look like an update that found none.
+    with pytest.raises(EngineError, match="before the first step") as caught:
+        update.run(job(machine={"walltime_s": 1e-6}), write(tmp_path), Silent())
+    assert caught.value.status == ExitStatus.WALLTIME
+
+
+def test_walltime_after_a_step_ends_the_update_with_what_it_has() -> None:
+    class AfterOneStep:
+        asked = 0
+
+        def requested(self) -> EngineError | None:
+            self.asked += 1
+            return EngineError(ExitStatus.WALLTIME, "over") if self.asked > 1 else None
+
+    settings = settings_of(max_steps=5)
+    outcome = minimise([argon_data(settings)], settings, stop=AfterOneStep())
+    assert (outcome.reason, len(outcome.history)) == ("walltime", 2)
+    assert outcome.history[1]["loss"] < outcome.history[0]["loss"]
+
+
+def test_compiler_is_checked_before_the_update(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(device.SELF_CHECK_TOLERANCE, "float64", -1.0)  # which no difference meets
+    with pytest.raises(EngineError, match="miscompiles") as caught:
+        update.run(job(), write(tmp_path), Silent())
+    assert caught.value.status == ExitStatus.SELF_CHECK_FAILED

@@ -1,0 +1,34 @@
+"""Settings of jobs: what is not named comes from the right default."""
+
+from __future__ import annotations
+
+import pytest
+
+from aiida_difftre.engine.jobs import OptimizerSpec, PretrainJob, UpdateSettings, validate
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"learning_rate": 1e-4}, {"learning_rate": 1e-4, "clip_norm": 1.0}),
+        ({"name": "sgd"}, {"name": "sgd", "learning_rate": 2e-3, "clip_norm": 1.0}),
+        ({"clip_norm": None}, {"learning_rate": 2e-3, "clip_norm": None}),
+    ],
+)
+def test_optimizer_of_an_update_keeps_the_defaults_of_updates(
+    given: dict[str, object], expected: dict[str, object]
+) -> None:
+    found = validate(UpdateSettings, {"optimizer": given}).optimizer
+    assert {name: getattr(found, name) for name in expected} == expected
+
+
+def test_complete_optimizers_are_left_alone() -> None:
+    spec = OptimizerSpec(learning_rate=0.1)
+    assert UpdateSettings(optimizer=spec).optimizer == spec
+    stored = UpdateSettings(optimizer=spec).model_dump()
+    assert validate(UpdateSettings, stored).optimizer == spec
+
+
+def test_pretraining_has_defaults_of_its_own() -> None:
+    job = validate(PretrainJob, {"initial_potential": "potential.safetensors", "optimizer": {"name": "sgd"}})
+    assert (job.optimizer.learning_rate, job.optimizer.clip_norm) == (5e-3, None)
