@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from aiida_difftre import __version__
+from aiida_difftre.cli.targets import table_options
 
 if TYPE_CHECKING:
     from aiida.orm import Node
@@ -233,15 +234,31 @@ def target() -> None:
 
 @target.command("import")
 @click.argument("file", type=FILE)
-@click.option("-l", "--label", default="", help="Label of the node.")
+@click.option("-l", "--label", default="", help="Label of the node, and name of the target in results.")
+@table_options
+@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write YAML instead of a node.")
+@click.option("-f", "--force", is_flag=True, help="Replace a file that exists.")
 @click.pass_obj
-def target_import(profile: str | None, file: Path, label: str) -> None:
-    """Check the target in FILE (YAML) and store it."""
+def target_import(
+    profile: str | None, /, file: Path, label: str, output: Path | None, force: bool, **options: Any
+) -> None:
+    """Check the target in FILE, YAML or a table of numbers, and store it.
+
+    A table (comma, semicolon, tab or white space) needs at least --observable, --temperature, --citation, and errors.
+    """
     with _complaints():
+        from aiida_difftre.cli.targets import read, summary, write_target
+
+        found = read(file, label, options)
+        for line in summary(found):
+            click.echo(line)
+        if output is not None:
+            click.echo(f"wrote {write_target(found, output, force)}")
+            return
         _load(profile)
         from aiida_difftre.data.target import TargetData
 
-        node = TargetData.from_yaml(file, label=label).store()
+        node = TargetData(found, label=label).store()
         click.echo(f"stored target {node.target.name!r} as {node.pk}")
 
 

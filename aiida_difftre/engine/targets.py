@@ -35,6 +35,8 @@ class ObservableSpec:
         implementation: ``module:attribute`` of the JAX implementation.
         description: one line.
         grid_unit: unit of the grid; None where the values carry labels instead.
+        bins: over what values on a grid are averages: equal ``intervals`` with the grid at their centres, or spherical
+            ``shells`` of equal thickness; None where they are values at points.
         options: default options; an option that is not listed here is refused.
         labels: the labels of the values for given options; None where there is a grid.
         check: further checks of options; raises ValueError naming the value and the remedy.
@@ -45,6 +47,7 @@ class ObservableSpec:
     implementation: str
     description: str
     grid_unit: str | None = None
+    bins: Literal["intervals", "shells"] | None = None
     options: dict[str, Any] = field(default_factory=dict)
     labels: Callable[[dict[str, Any]], tuple[str, ...]] | None = None
     check: Callable[[dict[str, Any]], None] | None = None
@@ -108,6 +111,7 @@ RDF = ObservableSpec(
     "rdf", "1", f"{_OBSERVABLES}.structural:RadialDistribution",
     "radial distribution function on the centres of equal bins, total or of one pair of species",
     grid_unit="angstrom",
+    bins="shells",
     options={"pair": None, "smearing": None},
     check=_check_rdf,
 )  # fmt: skip
@@ -200,6 +204,20 @@ class Conditions(Strict):
     density: float | None = Field(default=None, gt=0)
 
 
+class Source(Strict):
+    """The table from which a target was made.
+
+    Args:
+        file: its name.
+        sha256: digest of its bytes.
+        processing: what was done to it, in words.
+    """
+
+    file: str
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    processing: str = ""
+
+
 class Target(Strict):
     """A measured observable with its errors, conditions and source.
 
@@ -217,6 +235,7 @@ class Target(Strict):
         role: ``training`` targets enter the loss, ``held_out`` ones only the validation.
         weight: the factor gamma in the loss.
         label: name in results; the observable's name by default.
+        source: the table from which it was made, where there is one.
     """
 
     observable: str
@@ -232,6 +251,7 @@ class Target(Strict):
     role: Literal["training", "held_out"] = "training"
     weight: float = Field(default=1.0, ge=0)
     label: str | None = None
+    source: Source | None = None
 
     @field_validator("values", "errors", mode="before")
     @classmethod

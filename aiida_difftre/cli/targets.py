@@ -1,0 +1,192 @@
+"""Targets from files: YAML, or a table with the options that say what it holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from aiida_difftre.engine.target_tables import Reading
+    from aiida_difftre.engine.targets import Target
+
+YAML_SUFFIXES = (".yaml", ".yml", ".json")
+
+UNITS = {"temperature": "K", "pressure": "GPa", "density": "kg/m3", "number_density": "1/A3"}
+"""Of conditions that have none on the command line."""
+
+_OPTIONS = (
+    click.option("--observable", help="What the table holds: the name of a registered observable."),
+    click.option("--option", "options", multiple=True, help="NAME=VALUE of the observable, such as pair=[O,O]."),
+    click.option(
+        "--columns", help="Names or numbers: r=1,g=2,error=3 (so or q=,S= k=,chi=) of a curve, C11=2,C12=3 of a row."
+    ),
+    click.option("--row", "rows", multiple=True, help="COLUMN=VALUE of the rows to read, where not all are."),
+    click.option("--units", help="Of the columns: r=nm,g=1,error=%; those of the observable otherwise."),
+    click.option("--error", help="Assumed error of the target's values, such as 0.02, 2% or 2%+0.005."),
+    click.option("--point-error", help="Assumed error of each point of the table, propagated like a column's."),
+    click.option("--error-source", type=click.Choice(["measured", "assumed"]), help="Where the errors come from."),
+    click.option("--correlated", is_flag=True, help="Neighbouring points share their errors: averages keep them."),
+    click.option("--grid", help="start:stop:n, n equal bins with the grid at their centres; else the table's points."),
+    click.option(
+        "--interpolation", type=click.Choice(["monotone", "cubic"]), default="monotone", help="Between the points."
+    ),
+    click.option("--convert", is_flag=True, help="The table holds S(q) where g(r) is wanted, or g(r) where S(q) is."),
+    click.option("--number-density", help="Atoms per Å³, for --convert."),
+    click.option("--window", type=click.Choice(["lorch", "none"]), default="lorch", help="Of --convert."),
+    click.option("--temperature", help="Of the measurement: 85, 85K or 22degC."),
+    click.option("--pressure", help="Of the measurement, in GPa or with a unit: 1bar."),
+    click.option("--density", help="Of the measurement, in kg/m³ or with a unit: 0.997g/cm3."),
+    click.option("--citation", help="The publication."),
+    click.option("--doi", help="Its digital object identifier."),
+    click.option("--role", type=click.Choice(["training", "held_out"]), help="Whether it enters the loss."),
+    click.option("--weight", type=float, help="Factor in the loss."),
+)
+"""Of ``target import``; they apply to tables alone."""
+
+
+def table_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options that say what a table holds."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def read(file: Path, label: str, options: dict[str, Any]) -> Target:
+    """The target in a file.
+
+    Args:
+        file: YAML or a table.
+        label: of the target; empty to leave it as it is.
+        options: of :func:`table_options`.
+
+    Raises:
+        ValueError: naming what is missing or wrong.
+    """
+    if file.suffix.lower() in YAML_SUFFIXES:
+        return _read_yaml(file, label, options)
+    from aiida_difftre.engine.target_tables import target_from_table
+
+    missing = [name for name in ("observable", "temperature", "citation") if not options[name]]
+    if missing:
+        raise ValueError(f"{file.name} is a table: give --{', --'.join(missing)} (a target as YAML ends in .yaml)")
+    conditions = {name: _quantity(name, options) for name in ("temperature", "pressure", "density") if options[name]}
+    fields = {name: options[name] for name in ("observable", "error_source", "citation", "doi", "role", "weight")}
+    chosen = {name: _value(text) for name, text in _pairs("--option", options["options"]).items()}
+    return target_from_table(
+        file, _reading(options), conditions=conditions, options=chosen, label=label or None, **fields
+    )
+
+
+def _read_yaml(file: Path, label: str, options: dict[str, Any]) -> Target:
+    from aiida_difftre.data.target import TargetData
+
+    defaults = {"interpolation": "monotone", "window": "lorch"}
+    given = [name for name, value in options.items() if value and value != defaults.get(name)]
+    if given:
+        wrong = given[0].replace("_", "-").replace("options", "option").replace("rows", "row")
+        raise ValueError(f"--{wrong} is for tables; {file.name} is a target as YAML and says everything itself")
+    found = TargetData.from_yaml(file).target
+    return found.model_copy(update={"label": label}) if label and found.label is None else found
+
+
+def _reading(options: dict[str, Any]) -> Reading:
+    from aiida_difftre.engine.target_tables import Reading
+
+    density = _quantity("number_density", options) if options["number_density"] else None
+    return Reading(
+        columns=_pairs("--columns", (options["columns"] or "").split(",")),
+        rows=_pairs("--row", options["rows"]),
+        units=_pairs("--units", (options["units"] or "").split(",")),
+        number_density=density,
+        grid=_grid(options["grid"]) if options["grid"] else None,
+        **{
+            name: options[name] for name in ("error", "point_error", "correlated", "interpolation", "convert", "window")
+        },
+    )
+
+
+def _pairs(option: str, parts: Iterable[str]) -> dict[str, str]:
+    pairs: dict[str, str] = {}
+    for part in parts:
+        if not part.strip():
+            continue
+        name, equals, value = (text.strip() for text in part.partition("="))
+        if not (name and equals and value):
+            raise ValueError(f"{option} has {part!r}; give NAME=VALUE")
+        if name in pairs:
+            raise ValueError(f"{option} gives {name!r} twice")
+        pairs[name] = value
+    return pairs
+
+
+def _value(text: str) -> Any:
+    import yaml
+
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise ValueError(f"--option has the value {text!r}; give a number, a word or a list such as [O,O]") from None
+
+
+def _quantity(name: str, options: dict[str, Any]) -> float:
+    from aiida_difftre.engine.conversions import quantity
+
+    try:
+        return quantity(options[name], UNITS[name])
+    except ValueError as error:
+        raise ValueError(f"--{name.replace('_', '-')}: {error}") from None
+
+
+def _grid(text: str) -> tuple[float, float, int]:
+    parts = text.split(":")
+    try:
+        start, stop, count = float(parts[0]), float(parts[1]), int(parts[2])
+    except (ValueError, IndexError):
+        parts = []
+    if len(parts) != 3:
+        raise ValueError(f"--grid is {text!r}; give start:stop:n, such as 0:10:300")
+    return start, stop, count
+
+
+def summary(target: Target) -> list[str]:
+    """What was read, for a person to check."""
+    count = f"{len(target.values)} values" if len(target.values) > 1 else f"{target.values[0]:g} ± {target.errors[0]:g}"
+    place = "" if target.grid is None else f" from {target.grid[0]:g} to {target.grid[-1]:g}"
+    lines = [f"{target.name}: {count}{place} at {target.conditions.temperature:g} K, errors {target.error_source}"]
+    if target.source is not None and target.source.processing:
+        lines.append(target.source.processing)
+    return lines
+
+
+def write_target(target: Target, path: Path, force: bool) -> Path:
+    """Write a target as YAML, as ``targets`` of an input read it.
+
+    Raises:
+        ValueError: for a file that exists, unless forced.
+    """
+    import yaml
+
+    from aiida_difftre.engine.targets import observable
+
+    if path.exists() and not force:
+        raise ValueError(f"{path} exists; give another name, or --force")
+    content = target.model_dump(mode="json", exclude_none=True)
+    defaults = observable(target.observable).options
+    content["options"] = {
+        name: value for name, value in content["options"].items() if name not in defaults or value != defaults[name]
+    }
+    standard = {"role": "training", "weight": 1.0, "options": {}}
+    kept = {name: value for name, value in content.items() if name not in standard or value != standard[name]}
+    numbers = {name: kept.pop(name) for name in ("grid", "values", "errors") if name in kept}
+    text = [yaml.safe_dump(kept, sort_keys=False, allow_unicode=True, width=116)]
+    # Numbers last: a person reads what they are first.
+    text += [
+        yaml.safe_dump({name: value}, default_flow_style=None, sort_keys=False, width=116)
+        for name, value in numbers.items()
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(text), encoding="utf-8")
+    return path

@@ -1,0 +1,101 @@
+"""Units in which people publish, and their conversion to those of the observables. Free of JAX."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Final
+
+from aiida_difftre.engine import units
+
+CELSIUS_OFFSET: Final = 273.15
+"""K; exact."""
+
+BOHR: Final = 0.529177210903
+"""Å; CODATA 2018."""
+
+AVOGADRO: Final = 6.02214076e23
+"""1/mol; exact."""
+
+_KJ_PER_MOL = 1e3 / AVOGADRO / units.ELEMENTARY_CHARGE
+_GAS_CONSTANT = units.BOLTZMANN * units.ELEMENTARY_CHARGE * AVOGADRO
+
+KINDS: Final[dict[str, dict[str, float]]] = {
+    "length": {"angstrom": 1.0, "A": 1.0, "nm": 10.0, "pm": 0.01, "bohr": BOHR},
+    "inverse length": {"1/angstrom": 1.0, "1/A": 1.0, "1/nm": 0.1, "1/pm": 100.0, "1/bohr": 1 / BOHR},
+    "angle": {"rad": 1.0, "radian": 1.0, "deg": math.pi / 180, "degree": math.pi / 180},
+    "inverse angle": {
+        "1/rad": 1.0, "1/radian": 1.0, "1/deg": 180 / math.pi, "1/degree": 180 / math.pi,
+    },
+    "number density": {"1/angstrom3": 1.0, "1/A3": 1.0, "1/nm3": 1e-3},
+    "density": {"kg/m3": 1.0, "g/cm3": 1e3, "g/l": 1.0},
+    "pressure": {
+        "GPa": 1.0, "MPa": 1e-3, "kPa": 1e-6, "Pa": 1e-9, "kbar": 0.1, "bar": 1e-4, "atm": 1.01325e-4,
+        "dyn/cm2": 1e-10, "eV/A3": units.EV_PER_A3_IN_GPA, "eV/angstrom3": units.EV_PER_A3_IN_GPA,
+    },
+    "compressibility": {"1/GPa": 1.0, "1/MPa": 1e3, "1/Pa": 1e9, "1/bar": 1e4, "1/kbar": 10.0},
+    "temperature": {"K": 1.0},
+    "inverse temperature": {"1/K": 1.0, "1e-6/K": 1e-6, "ppm/K": 1e-6, "1/degC": 1.0},
+    "energy": {
+        "eV/atom": 1.0, "eV": 1.0, "meV/atom": 1e-3, "meV": 1e-3,
+        "kJ/mol": _KJ_PER_MOL, "kcal/mol": 4.184 * _KJ_PER_MOL,
+    },
+    "heat capacity": {
+        "J/mol/K": 1.0, "J/(molK)": 1.0, "J/(mol*K)": 1.0, "cal/mol/K": 4.184,
+        "kB/atom": _GAS_CONSTANT, "kB": _GAS_CONSTANT,
+    },
+    "number": {"1": 1.0, "%": 0.01},
+}  # fmt: skip
+"""By kind: what one of each unit is, in the first unit of its kind."""
+
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+
+
+def _spelling(unit: str) -> str:
+    """One spelling for the many of a unit: ``Å⁻¹``, ``1/Å``, ``A^-1`` and ``inv. A`` are ``1/A``."""
+    text = unit.strip().replace("Å", "A").replace("Å", "A").replace("°", "deg").replace("µ", "u")
+    for raised, plain in (("⁻", "-"), ("¹", "1"), ("²", "2"), ("³", "3"), ("·", "*"), ("^", ""), (" ", "")):
+        text = text.replace(raised, plain)
+    inverse = re.fullmatch(r"([A-Za-z]+)-([123])", text)
+    if inverse is not None:
+        power = "" if inverse[2] == "1" else inverse[2]
+        text = f"1/{inverse[1]}{power}"
+    return text
+
+
+def _kind(unit: str) -> str | None:
+    return next((kind for kind, known in KINDS.items() if _spelling(unit) in known), None)
+
+
+def factor(given: str, wanted: str) -> float:
+    """What one ``given`` is in ``wanted``.
+
+    Raises:
+        ValueError: for a unit that is not known, or of another kind.
+    """
+    if _spelling(given) == _spelling(wanted):
+        return 1.0
+    kind = _kind(wanted)
+    known = KINDS[kind] if kind is not None else {}
+    if _spelling(given) not in known:
+        choices = ", ".join([wanted, *(name for name in known if name != wanted)])
+        raise ValueError(f"unit {given!r} does not convert to {wanted!r}; known units: {choices}")
+    return known[_spelling(given)] / known[_spelling(wanted)]
+
+
+def quantity(text: str, wanted: str) -> float:
+    """The number in ``text``, such as ``22degC``, ``1.2 bar`` or ``85``, in ``wanted``, which a bare number has.
+
+    Raises:
+        ValueError: for what is no number, or has another kind of unit.
+    """
+    stripped = text.strip()
+    found = _NUMBER.match(stripped)
+    if found is None:
+        raise ValueError(f"{text!r} is no quantity; give a number, with a unit where it is not in {wanted}")
+    number, unit = float(found[0]), stripped[found.end() :].strip()
+    if not unit:
+        return number
+    if wanted == "K" and _spelling(unit) in {"degC", "C"}:
+        return number + CELSIUS_OFFSET
+    return number * factor(unit, wanted)

@@ -1,0 +1,100 @@
+"""``aiida-difftre target import`` with tables and YAML, as a person types it."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from aiida import orm
+from aiida.manage import get_manager
+from click.testing import CliRunner, Result
+
+from aiida_difftre.cli import cli
+from aiida_difftre.data.target import TargetData
+from tests.fixtures.nodes import target_content
+
+TABLE = "# measured\nr g e\n" + "".join(f"{0.1 * n:.1f} {n % 3} 0.5\n" for n in range(1, 100))
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    path = tmp_path / "gr.dat"
+    path.write_text(TABLE)
+    return path
+
+
+def typed(*arguments: object, profile: str | None = None) -> Result:
+    first = ["-p", profile] if profile else []
+    return CliRunner().invoke(cli, [*first, "target", "import", *map(str, arguments)])
+
+
+CURVE = ("--observable", "rdf", "--temperature", "22degC", "--density", "0.998g/cm3", "--citation", "nobody")
+
+
+def test_table_to_yaml(table: Path, tmp_path: Path) -> None:
+    output = tmp_path / "targets" / "rdf.yaml"
+    arguments = (
+        table, *CURVE, "--columns", "r=1,g=2,error=3", "--grid", "0.5:9.5:9", "--option", "pair=[O,O]",
+        "--role", "held_out", "-l", "oxygen", "-o", output,
+    )  # fmt: skip
+    result = typed(*arguments)
+    assert result.exit_code == 0, result.output
+    assert "oxygen: 9 values from 1 to 9 at 295.15 K, errors measured" in result.output
+    assert "averaged over 9 bins of 1 angstrom with 10 points in each" in result.output
+    target = TargetData.from_yaml(output).target
+    assert target.options["pair"] == ["O", "O"]
+    assert target.conditions.density == 998.0
+    assert target.role == "held_out"
+    assert target.source is not None
+    assert target.source.file == "gr.dat"
+    again = typed(*arguments)
+    assert again.exit_code == 1
+    assert "exists; give another name, or --force" in again.output
+    assert typed(*arguments, "--force").exit_code == 0
+
+
+@pytest.mark.usefixtures("aiida_profile_clean")
+def test_table_and_yaml_to_nodes(table: Path, tmp_path: Path) -> None:
+    profile = get_manager().get_profile()
+    assert profile is not None
+    result = typed(table, *CURVE, "--error", "5%+0.1", profile=profile.name)
+    assert result.exit_code == 0, result.output
+    node = orm.load_node(int(result.output.split()[-1]))
+    assert node.target.error_source == "assumed"
+    assert node.target.errors[1] == pytest.approx((0.1**2 + 0.1**2) ** 0.5, rel=1e-3)
+    path = tmp_path / "target.yaml"
+    path.write_text(yaml.safe_dump(target_content()))
+    result = typed(path, "-l", "p0", profile=profile.name)
+    assert result.exit_code == 0, result.output
+    assert orm.load_node(int(result.output.split()[-1])).label == "p0"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "gr.dat is a table: give --observable, --temperature, --citation"),
+        ((*CURVE, "--error", "1", "--columns", "r"), "--columns has 'r'; give NAME=VALUE"),
+        ((*CURVE, "--error", "1", "--columns", "r=1,r=2"), "--columns gives 'r' twice"),
+        ((*CURVE, "--error", "1", "--grid", "0:10"), "--grid is '0:10'; give start:stop:n, such as 0:10:300"),
+        ((*CURVE, "--error", "1", "--grid", "0:10:3.5"), "--grid is '0:10:3.5'"),
+        ((*CURVE, "--error", "1", "--grid", "0.5:12:20"), "bins from 0.5 to 12 reach beyond the data"),
+        ((*CURVE, "--error", "1", "--temperature", "warm"), "--temperature: 'warm' is no quantity"),
+        ((*CURVE, "--error", "1", "--density", "1GPa"), "--density: unit 'GPa' does not convert to 'kg/m3'"),
+        ((*CURVE, "--error", "1", "--option", "pairs=[O,O]"), "observable 'rdf' has no option 'pairs'"),
+        ((*CURVE, "--error", "1", "--option", "pair=[O"), "--option has the value '[O'"),
+        ((*CURVE, "--error", "1", "--weight", "-1"), "gr.dat: weight"),
+        (CURVE, "no errors; name their column"),
+    ],
+)
+def test_refused(table: Path, arguments: tuple[str, ...], message: str) -> None:
+    result = typed(table, *arguments, "-o", table.with_suffix(".yaml"))
+    assert result.exit_code == 1
+    assert message in result.output
+    assert not table.with_suffix(".yaml").exists()
+
+
+def test_options_of_tables_do_not_go_with_yaml(tmp_path: Path) -> None:
+    path = tmp_path / "target.yaml"
+    path.write_text(yaml.safe_dump(target_content()))
+    result = typed(path, "--row", "a=b")
+    assert result.exit_code == 1
+    assert "--row is for tables; target.yaml is a target as YAML" in result.output
