@@ -1,0 +1,77 @@
+"""The targets that come with the examples: valid, cited, and close to what their publications say."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from aiida_difftre.data.target import TargetData
+from aiida_difftre.engine.targets import Target
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+TARGETS = sorted(EXAMPLES.glob("*/targets/*.yaml"))
+
+
+def target_at(path: Path) -> Target:
+    return TargetData.from_yaml(path).target
+
+
+@pytest.mark.parametrize("path", TARGETS, ids=lambda path: str(path.relative_to(EXAMPLES)))
+def test_valid_and_cited(path: Path) -> None:
+    target = target_at(path)
+    assert any(digit in target.citation for digit in "0123456789"), "a citation has a volume or a year"
+    if target.grid is not None:
+        steps = np.diff(target.grid)
+        np.testing.assert_allclose(steps, steps[0], rtol=1e-5)
+        assert target.source is not None
+    assert "/" not in (target.source.file if target.source is not None else "")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda content: content["values"].pop(), "59 values where 60 are expected"),
+        (lambda content: content["grid"].reverse(), "grid of 'rdf' must increase strictly"),
+        (lambda content: content["errors"].__setitem__(3, 0.0), r"errors\[3\]"),
+        (lambda content: content.pop("citation"), "citation"),
+        (lambda content: content["source"].update(sha256="abc"), "sha256"),
+    ],
+)
+def test_a_bad_file_is_refused(tmp_path: Path, change, message: str) -> None:
+    content = yaml.safe_load((EXAMPLES / "argon/targets/rdf.yaml").read_text())
+    change(content)
+    path = tmp_path / "bad.yaml"
+    path.write_text(yaml.safe_dump(content))
+    with pytest.raises(ValueError, match=rf"bad\.yaml.*{message}"):
+        target_at(path)
+
+
+def peak(target: Target) -> tuple[float, float]:
+    at = int(np.argmax(target.values))
+    return (target.grid or [])[at], target.values[at]
+
+
+@pytest.mark.parametrize(
+    ("name", "position", "height"),
+    [
+        # Yarnell et al. 1973; Soper & Benmore 2008; Skinner et al. 2013, 2.80(1) Å and 2.57(5).
+        ("argon/targets/rdf.yaml", 3.70, 3.05),
+        ("water/targets/rdf.yaml", 2.75, 2.59),
+        ("water/targets/rdf_skinner2013.yaml", 2.80, 2.57),
+    ],
+)
+def test_first_peaks(name: str, position: float, height: float) -> None:
+    target = target_at(EXAMPLES / name)
+    found = peak(target)
+    assert found[0] == pytest.approx(position, abs=0.05)
+    assert found[1] == pytest.approx(height, abs=0.06)
+    assert target.values[0] == 0.0
+
+
+def test_coordination_number_of_argon() -> None:
+    target = target_at(EXAMPLES / "argon/targets/rdf.yaml")
+    r, g = np.array(target.grid), np.array(target.values)
+    first_shell = r < 5.4
+    # Twelve to thirteen neighbours up to the first minimum.
+    assert 12 < np.sum(4 * np.pi * 0.02125 * 0.1 * (r**2 * g)[first_shell]) < 13.5
