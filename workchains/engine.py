@@ -36,6 +36,30 @@ FIRST_BATCH_SIZE = 16
 """Snapshots or configurations per batch after the first out of memory of a job that let the engine choose."""
 
 
+MEMORY = (("machine", "batch_size"), ("sampling", "walkers"))
+"""The parameters that decide how much memory a job takes, and which handlers lower."""
+
+
+def lowered_for_memory(chain: orm.ProcessNode) -> dict[str, Any]:
+    """What the handlers of a restart chain lowered until its job fitted into memory.
+
+    Args:
+        chain: that ended well.
+
+    Returns:
+        Parameters to merge into those of the next job of the kind; empty where nothing was lowered.
+    """
+    jobs = sorted((job for job in chain.called if isinstance(job, orm.CalcJobNode)), key=lambda job: job.pk or 0)
+    if not jobs:
+        return {}
+    first, last = (job.inputs.parameters.get_dict() for job in (jobs[0], jobs[-1]))
+    return {
+        section: {name: last[section][name]}
+        for section, name in MEMORY
+        if last.get(section, {}).get(name) != first.get(section, {}).get(name)
+    }
+
+
 class EngineBaseWorkChain(BaseRestartWorkChain):
     """Run a job of the engine, and again with other inputs where that helps.
 

@@ -24,7 +24,6 @@ from aiida_difftre.engine.units import AMU_PER_A3_IN_KG_PER_M3
 if TYPE_CHECKING:
     from ase import Atoms
 
-PROTOCOLS = ("quick", "cpu", "paper")
 ModelT = TypeVar("ModelT", bound=Strict)
 Repeat = tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]
 

@@ -17,8 +17,9 @@ from aiida_difftre.engine.jobs import Prediction, validate
 from aiida_difftre.workchains import records
 from aiida_difftre.workchains import state_points as points
 from aiida_difftre.workchains.comparison import derived_seed
+from aiida_difftre.workchains.engine import lowered_for_memory
 from aiida_difftre.workchains.history import collect_history
-from aiida_difftre.workchains.protocols import load_protocol
+from aiida_difftre.workchains.protocols import deep_merge
 from aiida_difftre.workchains.refine_settings import RefineSettings, check_settings
 from aiida_difftre.workchains.sample import SampleBaseWorkChain
 from aiida_difftre.workchains.update import UpdateBaseWorkChain
@@ -110,6 +111,7 @@ class RefineWorkChain(WorkChain):
         self.ctx.iterations = []  # decisions, for collect_history
         self.ctx.updates = {}
         self.ctx.sampled = {}
+        self.ctx.lowered = {}  # what fits into memory, by call of the chain
         self.ctx.samplings = 0
         self.ctx.roll_backs = 0
         self.ctx.since_best = 0
@@ -154,7 +156,8 @@ class RefineWorkChain(WorkChain):
                 production_fs=self.ctx.production_fs,
                 equilibration_fs=settings.continued_equilibration_fs if label in previous else None,
             )
-            inputs.calc.parameters = orm.Dict(parameters)
+            lowered = self.ctx.lowered.get(f"sample_{label}", {})
+            inputs.calc.parameters = orm.Dict(points.within_memory(parameters, lowered))
             if label in previous:
                 inputs.calc.start_trajectory = previous[label]["trajectory"]
                 inputs.calc.start_folder = previous[label]["remote"]
@@ -176,6 +179,8 @@ class RefineWorkChain(WorkChain):
                 return self.exit_codes.ERROR_INITIAL_POTENTIAL_UNSTABLE.format(label=label, reason=reason)
             self._roll_back(f"sampling at state point {label}: {reason}")
             return None
+        for label, node in nodes.items():
+            self._remember_memory(f"sample_{label}", node)
         self.ctx.reference = {
             "potential": self.ctx.potential,
             "optimizer_state": self.ctx.optimizer_state,
@@ -190,6 +195,10 @@ class RefineWorkChain(WorkChain):
             self._judge({label: records.predictions_of(node) for label, node in self.ctx.sampled.items()})
             self.ctx.outcome = self.ctx.outcome or "max_iterations"
         return None
+
+    def _remember_memory(self, name: str, node: orm.ProcessNode) -> None:
+        """What a restart chain had to lower to fit into memory, the next one of the kind starts with."""
+        self.ctx.lowered[name] = deep_merge(self.ctx.lowered.get(name, {}), lowered_for_memory(node))
 
     def _roll_back(self, reason: str) -> None:
         """Return to the last potential that sampled well, with half the learning rate; give up after too many times."""
@@ -226,7 +235,7 @@ class RefineWorkChain(WorkChain):
                 **template.get("update", {}),
             },
         }
-        inputs.calc.parameters = orm.Dict(parameters)
+        inputs.calc.parameters = orm.Dict(deep_merge(parameters, self.ctx.lowered.get("update", {})))
         inputs.calc.potential = reference["potential"]
         if reference["optimizer_state"] is not None:
             inputs.calc.optimizer_state = reference["optimizer_state"]
@@ -250,6 +259,7 @@ class RefineWorkChain(WorkChain):
             self._roll_back(f"the update: {reason}")
             self.ctx.must_sample = False
             return None
+        self._remember_memory("update", node)
         self.ctx.updates[f"i{len(self.ctx.iterations):03d}"] = node.outputs.output_parameters
         self._judge(records.predictions_before(node.outputs.output_parameters))
         self.ctx.potential, self.ctx.optimizer_state = node.outputs.potential, node.outputs.optimizer_state
@@ -386,25 +396,17 @@ class RefineWorkChain(WorkChain):
             overrides: merged into the preset: ``settings``, ``sample``, ``update``.
             options: of the jobs (``metadata.options``), by ``sample`` and ``update``.
         """
-        preset = load_protocol("refine", protocol, overrides)
-        options = options or {}
-        builder = cls.get_builder()
-        builder.state_points = state_points
-        for name, node in (("potential", potential), ("dataset", dataset)):
-            if node is not None:
-                builder[name] = node
-        builder.sample = points.sampling_inputs(
-            sample_code, state_points, protocol, preset.get("sample"), options.get("sample")
-        )
-        update = UpdateBaseWorkChain.get_builder_from_protocol(
-            code=update_code or sample_code,
+        return points.make_builder(
+            cls,
+            "refine",
+            UpdateBaseWorkChain,
+            codes=(sample_code, update_code or sample_code),
+            state_points=state_points,
+            nodes={"potential": potential, "dataset": dataset},
             protocol=protocol,
-            overrides=preset.get("update"),
-            options=options.get("update"),
+            overrides=overrides,
+            options=options,
         )
-        builder["update"] = update._inputs(prune=True)
-        builder.settings = orm.Dict(preset["settings"])
-        return builder
 
 
 if __name__ == "__main__":

@@ -14,6 +14,10 @@ from aiida_difftre.engine.targets import Strict
 class Growth(Strict):
     """Longer trajectories as the potential gets better, since their statistical error then decides.
 
+    A potential that falls below a threshold is sampled again, longer, before it may count as converged: agreement on
+    a short trajectory, whose own error is part of chi², has to hold on a longer one. So there is an iteration more
+    where the first trajectories already agree.
+
     Args:
         factor: by which production_fs grows each time that the reduced chi² falls below a threshold.
         thresholds: of the reduced chi², each used once.

@@ -6,14 +6,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from aiida import orm
-from aiida.engine import ProcessSpec
+from aiida.engine import ProcessBuilder, ProcessSpec, WorkChain
 
 from aiida_difftre.calculations.checks import check_labels, check_species
 from aiida_difftre.data.potential import PotentialData
 from aiida_difftre.data.target import TargetData
 from aiida_difftre.engine.jobs import SampleJob, SamplingSettings, validate
 from aiida_difftre.engine.targets import Target
-from aiida_difftre.workchains.engine import UNSTABLE
+from aiida_difftre.workchains.engine import UNSTABLE, EngineBaseWorkChain
+from aiida_difftre.workchains.protocols import deep_merge, load_protocol
 from aiida_difftre.workchains.sample import SampleBaseWorkChain
 
 PLACEHOLDER_K = 300.0
@@ -141,25 +142,73 @@ def check_sampling(node: orm.Dict | None, _: Any) -> str | None:
     return None
 
 
-def sampling_inputs(
-    code: orm.AbstractCode,
-    state_points: Mapping[str, Any],
+def make_builder(
+    chain: type[WorkChain],
+    name: str,
+    second: type[EngineBaseWorkChain],
+    *,
+    codes: tuple[orm.AbstractCode, orm.AbstractCode],
+    state_points: Mapping[str, Mapping[str, Any]],
+    nodes: Mapping[str, orm.Data | None],
     protocol: str | None,
     overrides: Mapping[str, Any] | None,
     options: Mapping[str, Any] | None,
-) -> dict[str, Any]:
-    """The inputs of sampling that all jobs of a composite chain share."""
+) -> ProcessBuilder:
+    """A builder of a chain that samples at state points and then runs jobs of a second kind.
+
+    Args:
+        chain: composite chain.
+        name: of its protocol file.
+        second: restart chain of the second kind of job.
+        codes: of sampling and of the second kind of job.
+        state_points: by label: structure, temperature, targets.
+        nodes: further inputs; None values are left out.
+        protocol: the preset; None for the default one.
+        overrides: merged into the preset.
+        options: of the jobs, by the names of their protocols.
+    """
+    preset, options = load_protocol(name, protocol, overrides), options or {}
+    builder: Any = chain.get_builder()
+    builder.state_points = state_points
+    builder.settings = orm.Dict(preset["settings"])
+    for key, node in nodes.items():
+        if node is not None:
+            builder[key] = node
     temperature = next((point["temperature"].value for point in state_points.values()), None)
-    builder = SampleBaseWorkChain.get_builder_from_protocol(
-        code=code, temperature=temperature, protocol=protocol, overrides=overrides, options=options
-    )
-    return builder._inputs(prune=True)
+    parts: tuple[type[EngineBaseWorkChain], ...] = (SampleBaseWorkChain, second)
+    for part, code, given in zip(parts, codes, ({"temperature": temperature}, {}), strict=True):
+        made = part.get_builder_from_protocol(  # type: ignore[attr-defined]  # every restart chain has it
+            code=code,
+            protocol=protocol,
+            overrides=preset.get(part.CHAIN),
+            options=options.get(part.CHAIN),
+            **given,
+        )
+        builder[part.CHAIN] = made._inputs(prune=True)
+    return builder
 
 
 def production_fs(template: Mapping[str, Any]) -> float:
     """The sampled time of each walker in parameters of sampling, fs."""
     default = SamplingSettings.model_fields["production_fs"].default
     return float(template.get("sampling", {}).get("production_fs", default))
+
+
+def within_memory(parameters: Mapping[str, Any], lowered: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters of sampling with what was found to fit into memory.
+
+    Args:
+        parameters: of a sampling job.
+        lowered: of an earlier one, see :func:`aiida_difftre.workchains.engine.lowered_for_memory`; fewer walkers
+            sample for a longer time, which keeps the number of snapshots.
+    """
+    changes = dict(lowered)
+    if "sampling" in lowered:
+        wanted = validate(SamplingSettings, parameters.get("sampling", {}))
+        walkers = lowered["sampling"]["walkers"]
+        longer = wanted.production_fs * max(1.0, wanted.walkers / walkers)
+        changes["sampling"] = {"walkers": min(walkers, wanted.walkers), "production_fs": longer}
+    return deep_merge(parameters, changes)
 
 
 def is_unstable(node: orm.ProcessNode) -> bool:

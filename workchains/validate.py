@@ -19,7 +19,6 @@ from aiida_difftre.workchains import records
 from aiida_difftre.workchains import state_points as points
 from aiida_difftre.workchains.comparison import derived_seed
 from aiida_difftre.workchains.predict import PredictBaseWorkChain
-from aiida_difftre.workchains.protocols import load_protocol
 from aiida_difftre.workchains.sample import SampleBaseWorkChain
 
 WHEN = ("before", "after")
@@ -256,25 +255,17 @@ class ValidateWorkChain(WorkChain):
             overrides: merged into the preset: ``settings``, ``sample``, ``predict``.
             options: of the jobs (``metadata.options``), by ``sample`` and ``predict``.
         """
-        preset = load_protocol("validate", protocol, overrides)
-        options = options or {}
-        builder = cls.get_builder()
-        builder.state_points = state_points
-        for name, node in (("before", before), ("after", after), ("dataset", dataset)):
-            if node is not None:
-                builder[name] = node
-        builder.sample = points.sampling_inputs(
-            sample_code, state_points, protocol, preset.get("sample"), options.get("sample")
-        )
-        predict = PredictBaseWorkChain.get_builder_from_protocol(
-            code=predict_code or sample_code,
+        return points.make_builder(
+            cls,
+            "validate",
+            PredictBaseWorkChain,
+            codes=(sample_code, predict_code or sample_code),
+            state_points=state_points,
+            nodes={"before": before, "after": after, "dataset": dataset},
             protocol=protocol,
-            overrides=preset.get("predict"),
-            options=options.get("predict"),
+            overrides=overrides,
+            options=options,
         )
-        builder.predict = predict._inputs(prune=True)
-        builder.settings = orm.Dict(preset["settings"])
-        return builder
 
 
 if __name__ == "__main__":

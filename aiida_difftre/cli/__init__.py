@@ -126,7 +126,7 @@ def demo_command(profile: str | None, output: Path, daemon: bool, file: Path | N
 @click.option("-o", "--output", type=FOLDER, help="Folder of plots; none without.")
 @click.pass_obj
 def run_command(profile: str | None, file: Path, output: Path | None) -> None:
-    """Do the run that FILE (YAML) describes, in this process."""
+    """Do the run that FILE (YAML) describes, in this process, with a live display."""
     with _complaints():
         _go(_load(profile), file, output=output, in_process=True)
 
@@ -141,7 +141,7 @@ def submit_command(profile: str | None, file: Path) -> None:
         from aiida_difftre.workchains.from_input import read_builder
 
         name = _load(profile)
-        pk = launch(read_builder(file), in_process=False)
+        pk = launch(read_builder(file))
         click.echo(f"submitted {pk}; watch it with: aiida-difftre -p {name} status {pk}")
 
 
@@ -149,14 +149,14 @@ def _go(profile: str, file: Path, *, output: Path | None, in_process: bool) -> N
     """Launch, watch, and show the result; the exit status tells whether the run succeeded."""
     from contextlib import nullcontext
 
-    from aiida_difftre.cli.demo import conclude, console, daemon, launch, watch
+    from aiida_difftre.cli.demo import conclude, console, daemon, launch, run, watch
     from aiida_difftre.workchains.from_input import read_builder
 
     _load(profile)
     out = console()
     builder = read_builder(file)
     with nullcontext() if in_process else daemon():
-        pk = launch(builder, in_process=in_process)
+        pk = run(builder, out) if in_process else launch(builder)
         try:
             snapshot = watch(pk, out)
         except KeyboardInterrupt:

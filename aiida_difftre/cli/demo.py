@@ -53,18 +53,43 @@ def daemon() -> Iterator[None]:
         client.stop_daemon(wait=True)
 
 
-def launch(builder: ProcessBuilder, *, in_process: bool) -> int:
-    """Start a work chain; returns its PK, at once or, in process, when it is over.
+def run(builder: ProcessBuilder, out: Console) -> int:
+    """Run a work chain in this process, with a live display on a terminal; returns its PK when it is over."""
+    from aiida.engine import run_get_node
+    from aiida.engine.utils import instantiate_process
+    from aiida.manage import get_manager
+
+    runner = get_manager().create_runner(communicator=None)
+    process = instantiate_process(runner, builder)
+    pk = int(process.pid)
+    if not out.is_terminal:
+        run_get_node(process)
+        return pk
+    from rich.live import Live
+
+    with Live(live.picture(live.take(pk)), console=out, refresh_per_second=2, transient=True) as display:
+
+        def show() -> None:
+            # Between the steps of the chain, in its own thread: sessions of the database belong to a thread.
+            display.update(live.picture(live.take(pk)))
+            if not process.has_terminated():
+                runner.loop.call_later(POLL_S, show)
+
+        runner.loop.call_soon(show)
+        run_get_node(process)
+    return pk
+
+
+def launch(builder: ProcessBuilder) -> int:
+    """Submit a work chain to the daemon; returns its PK.
 
     Raises:
         ValueError: when there is no daemon to submit to.
     """
     from aiida.common.exceptions import InvalidOperation
-    from aiida.engine import run_get_node, submit
+    from aiida.engine import submit
     from aiida.manage import get_manager
 
-    if in_process:
-        return int(run_get_node(builder)[1].pk or 0)
     try:
         return int(submit(builder).pk or 0)
     except InvalidOperation as error:
@@ -131,6 +156,10 @@ def show_report(snapshot: live.Snapshot, out: Console) -> None:
     Raises:
         ValueError: when there is no validation.
     """
-    out.print(report.table(snapshot))
+    if out.is_terminal:
+        out.print(report.table(snapshot))
+    else:
+        for line in report.text_table(snapshot):
+            out.print(line, markup=False, highlight=False, soft_wrap=True)
     for note in report.notes(snapshot):
         out.print(note, markup=False, highlight=False, soft_wrap=True)

@@ -12,6 +12,7 @@ from aiida import orm
 from aiida.common.links import LinkType
 
 from aiida_difftre.engine.jobs import PROGRESS
+from aiida_difftre.engine.units import AMU_PER_A3_IN_KG_PER_M3
 from aiida_difftre.workchains import records
 from aiida_difftre.workchains import state_points as points
 
@@ -73,6 +74,7 @@ class Snapshot:
         running: what the running jobs say.
         report: of the validation; None before.
         reference: DFT itself; None where unknown.
+        densities: of the state points, kg/m³, by label.
     """
 
     pk: int
@@ -85,6 +87,7 @@ class Snapshot:
     running: list[Progress]
     report: dict[str, Any] | None
     reference: dict[str, Any] | None
+    densities: dict[str, float] = field(default_factory=dict)
 
     @property
     def is_over(self) -> bool:
@@ -126,7 +129,17 @@ def take(pk: int) -> Snapshot:
         running=list(_running(node)),
         report=parts[VALIDATE].outputs.report.get_dict() if _has_output(parts.get(VALIDATE), "report") else None,
         reference=reference,
+        densities=_densities(node),
     )
+
+
+def _densities(node: orm.WorkChainNode) -> dict[str, float]:
+    nested = node.base.links.get_incoming(link_type=LinkType.INPUT_WORK).nested()
+    cells = {label: point["structure"].get_ase() for label, point in nested["state_points"].items()}
+    return {
+        label: float(cell.get_masses().sum() / cell.get_volume() * AMU_PER_A3_IN_KG_PER_M3)
+        for label, cell in cells.items()
+    }
 
 
 def _parts(node: orm.WorkChainNode) -> dict[str, orm.ProcessNode]:

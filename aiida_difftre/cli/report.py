@@ -23,17 +23,24 @@ class Row:
     within: bool | None = None
 
 
-def table_rows(report: dict[str, Any], reference: dict[str, Any] | None) -> list[Row]:
+SAME_DENSITY = 0.01
+"""Relative difference of densities up to which the cell of the labels and a state point are the same thing."""
+
+
+def table_rows(
+    report: dict[str, Any], reference: dict[str, Any] | None, densities: dict[str, float] | None = None
+) -> list[Row]:
     """The lines of the final table.
 
     Args:
         report: of a validation.
         reference: DFT itself, where it is known.
+        densities: of the state points, kg/m³; DFT is shown at those that have the density of its cell.
     """
-    dft = records.static_values(reference or {})
     found = []
     several = len(report["state_points"]) > 1
     for point, targets in report["state_points"].items():
+        dft = records.static_values(_at(reference or {}, (densities or {}).get(point)))
         for label, by_potential in targets.items():
             after = rows(label, by_potential["after"])
             before = rows(label, by_potential["before"]) if "before" in by_potential else {}
@@ -52,6 +59,14 @@ def table_rows(report: dict[str, Any], reference: dict[str, Any] | None) -> list
     return found
 
 
+def _at(reference: dict[str, Any], density: float | None) -> dict[str, Any]:
+    """The reference where it is of this density, or where a density is not known; else nothing."""
+    labelled = reference.get("density")
+    if density is None or labelled is None or abs(labelled - density) <= SAME_DENSITY * density:
+        return reference
+    return {}
+
+
 def _number(value: float, error: float) -> str:
     if error != error:  # a chi² has no error bar
         return f"{value:.3g}"
@@ -59,9 +74,8 @@ def _number(value: float, error: float) -> str:
     return f"{value:.{digits}f} ± {error:.{digits}f}"
 
 
-def columns(report: dict[str, Any], reference: dict[str, Any] | None) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+def columns(lines: list[Row]) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     """Headers and cells of the final table; there is no column for DFT where no DFT was done."""
-    lines = table_rows(report, reference)
     dft = any(row.reference != MISSING for row in lines)
     headers = ("", "experiment", *(("DFT as labelled",) if dft else ()), "before", "after")
     cells = [(row.name, row.experiment, *((row.reference,) if dft else ()), row.before, row.after) for row in lines]
@@ -77,10 +91,11 @@ def table(snapshot: Snapshot) -> Any:
     from rich.table import Table
 
     made = Table(title="validation in long independent runs (± one standard error)")
-    headers, cells = columns(_report(snapshot), snapshot.reference)
+    found = table_rows(_report(snapshot), snapshot.reference, snapshot.densities)
+    headers, cells = columns(found)
     for header in headers:
         made.add_column(header, justify="right" if header else "left")
-    for row, line in zip(table_rows(_report(snapshot), snapshot.reference), cells, strict=True):
+    for row, line in zip(found, cells, strict=True):
         style = {True: "green", False: "yellow", None: None}[row.within]
         after = f"[{style}]{row.after}[/]" if style else row.after
         made.add_row(*line[:-1], after)
@@ -88,8 +103,8 @@ def table(snapshot: Snapshot) -> Any:
 
 
 def text_table(snapshot: Snapshot) -> list[str]:
-    """The final table as plain lines."""
-    headers, lines = columns(_report(snapshot), snapshot.reference)
+    """The final table as plain lines, for a pipe or a log file."""
+    headers, lines = columns(table_rows(_report(snapshot), snapshot.reference, snapshot.densities))
     cells = [headers, *lines]
     widths = [max(len(line[column]) for line in cells) for column in range(len(headers))]
     return [" | ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]

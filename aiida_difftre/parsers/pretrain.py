@@ -18,7 +18,3 @@ class PretrainParser(EngineParser):
         """Attach the outputs."""
         self.out("output_parameters", orm.Dict(results))
         self.attach("potential", POTENTIAL_OUT, PotentialData.from_file)
-
-    def parse_remains(self) -> None:
-        """The best parameters so far, where the job wrote them."""
-        self.attach("potential", POTENTIAL_OUT, PotentialData.from_file, lenient=True)

@@ -38,13 +38,5 @@ class UpdateParser(EngineParser):
         for label, node in predictions.items():
             if node is not None:
                 self.out(f"predictions.{label}", node)
-        self.parse_files(lenient=False)
-
-    def parse_remains(self) -> None:
-        """An update that stopped may have written a potential that is better than the first one."""
-        self.parse_files(lenient=True)
-
-    def parse_files(self, *, lenient: bool) -> None:
-        """Potential and optimizer state."""
-        self.attach("potential", POTENTIAL_OUT, PotentialData.from_file, lenient=lenient)
-        self.attach("optimizer_state", OPTIMIZER_OUT, read_optimizer_state, lenient=lenient)
+        self.attach("potential", POTENTIAL_OUT, PotentialData.from_file)
+        self.attach("optimizer_state", OPTIMIZER_OUT, read_optimizer_state)

@@ -109,3 +109,11 @@ def test_report_puts_everything_side_by_side() -> None:
         assert expected in notes
     with pytest.raises(ValueError, match="no validation report"):
         report.table(snapshot())
+
+
+def test_dft_is_shown_where_its_cell_has_the_density_of_the_state_point() -> None:
+    targets = {"stress": {"after": state_points(-14.0)["ambient"]["stress"]}}
+    content = {"state_points": {"ambient": targets, "dense": targets}}
+    dft = {"stress": [15.1] * 3 + [0.0] * 3, "stiffness": {}, "density": 3510.0}
+    rows = report.table_rows(content, dft, {"ambient": 3512.0, "dense": 3600.0})
+    assert [row.reference for row in rows] == ["-15.1", report.MISSING]

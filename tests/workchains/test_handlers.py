@@ -18,7 +18,8 @@ from aiida_difftre.data.potential import PotentialData
 from aiida_difftre.data.target import TargetData
 from aiida_difftre.data.trajectory import TrajectoryEnsembleData
 from aiida_difftre.engine.errors import ExitStatus
-from aiida_difftre.workchains.engine import EngineBaseWorkChain
+from aiida_difftre.workchains.engine import EngineBaseWorkChain, lowered_for_memory
+from aiida_difftre.workchains.state_points import within_memory
 from tests.fixtures.nodes import make_trajectory, potential_file
 
 SPEC = {"species": ["Ar"], "terms": [{"architecture": "moment_network", "cutoff": 4.0}]}
@@ -217,3 +218,28 @@ def test_disabled_computer_is_refused(chain: Any, code: orm.InstalledCode) -> No
             chain("sample")
     finally:
         authinfo.enabled = True
+
+
+def test_what_fits_into_memory_is_told_to_the_next_chain(chain: Any, finished_job: Any) -> None:
+    given = {"temperature": 85.0, "sampling": {"walkers": 4, "production_fs": 100.0}}
+    process = chain("sample", {"parameters": given})
+    for _ in range(2):
+        node = finished_job("sample", inputs={"parameters": orm.Dict(parameters(process))}, caller=process.node)
+        fail(process, node, ExitStatus.OUT_OF_MEMORY)
+    last = parameters(process)
+    finished_job("sample", inputs={"parameters": orm.Dict(last)}, caller=process.node)
+    lowered = lowered_for_memory(process.node)
+    assert lowered == {"machine": {"batch_size": 8}, "sampling": {"walkers": 1}}
+    # The next trajectory may be longer; it has the snapshots that were wanted.
+    longer = {**given, "sampling": {"walkers": 4, "production_fs": 200.0}}
+    found = within_memory(longer, lowered)
+    assert found["sampling"] == {"walkers": 1, "production_fs": 800.0}
+    assert (found["machine"], found["temperature"]) == ({"batch_size": 8}, 85.0)
+    assert within_memory(longer, {}) == longer
+
+
+def test_nothing_to_tell_where_nothing_was_lowered(chain: Any, finished_job: Any) -> None:
+    process = chain("update")
+    assert lowered_for_memory(process.node) == {}
+    finished_job("update", inputs={"parameters": orm.Dict(parameters(process))}, caller=process.node)
+    assert lowered_for_memory(process.node) == {}

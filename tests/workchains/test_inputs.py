@@ -5,7 +5,8 @@ import pytest
 import yaml
 
 from aiida_difftre.engine.units import AMU_PER_A3_IN_KG_PER_M3
-from aiida_difftre.workchains.inputs import PROTOCOLS, example, read_input, simulation_cell, system_cell
+from aiida_difftre.workchains.inputs import example, read_input, simulation_cell, system_cell
+from aiida_difftre.workchains.protocols import available_protocols
 
 
 def content() -> dict[str, Any]:
@@ -20,7 +21,7 @@ def refused(tmp_path: Path, changed: dict[str, Any]) -> str:
     return str(caught.value)
 
 
-@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("protocol", available_protocols("train"))
 def test_examples_are_valid(protocol: str) -> None:
     path = example(f"diamond/{protocol}.yaml")
     run = read_input(path)

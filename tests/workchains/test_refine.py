@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 from aiida import orm
 from aiida.engine import run_get_node
+from aiida.engine.utils import instantiate_process
+from aiida.manage import get_manager
 
 from aiida_difftre.cli.lineage import generations
 from aiida_difftre.data.potential import PotentialData
@@ -222,3 +224,23 @@ def test_wrong_state_points_are_refused(code: Any, argon_potential: Any, argon_s
     held_out = TargetData(target_content(role="held_out"))
     assert "nothing to refine towards" in refused(targets={"pressure": held_out})
     assert "no targets" in refused(targets={})
+
+
+def test_next_iteration_starts_with_what_fitted_into_memory(
+    code: Any, argon_potential: Any, argon_state_points: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    builder = RefineWorkChain.get_builder_from_protocol(
+        potential=argon_potential(), state_points=argon_state_points(), sample_code=code
+    )
+    process = instantiate_process(get_manager().get_runner(), builder)
+    submitted: list[Any] = []
+    monkeypatch.setattr(process, "submit", lambda chain, **inputs: submitted.append(inputs) or process.node)
+    monkeypatch.setattr(process, "to_context", lambda **awaited: None)
+    process.prepare()
+    process.sample_state_points()
+    process.ctx.lowered["sample_solid"] = {"machine": {"batch_size": 8}, "sampling": {"walkers": 4}}
+    process.sample_state_points()
+    first, second = (inputs["calc"]["parameters"].get_dict() for inputs in submitted)
+    assert first["sampling"]["walkers"] == 16
+    assert (second["machine"]["batch_size"], second["sampling"]["walkers"]) == (8, 4)
+    assert second["sampling"]["production_fs"] == 4 * first["sampling"]["production_fs"]
