@@ -288,7 +288,10 @@ class RefineJob(Job):
 
 
 class Prediction(Strict):
-    """A predicted observable in ``results.json``: values and standard errors in ``unit``, on labels or a grid."""
+    """A predicted observable in ``results.json``: values and standard errors in ``unit``, on labels or a grid.
+
+    ``options`` are without tables; ``fitted`` holds the parameters of the measurement that were fitted.
+    """
 
     label: str
     observable: str
@@ -298,6 +301,7 @@ class Prediction(Strict):
     grid: list[float] | None = None
     values: list[float]
     errors: list[float]
+    fitted: dict[str, float] = Field(default_factory=dict)
 
 
 JOBS: dict[str, type[Job]] = {

@@ -96,6 +96,14 @@ class Reference:
             for number, implementation in enumerate(self.implementations)
         ]
 
+    def fitted(self, number: int, quantities: Quantities, weight: NDArray[np.float64]) -> dict[str, float]:
+        """Parameters of the measurement that one observable fits; empty for those that fit none."""
+        implementation = self.implementations[number]
+        if not isinstance(implementation, observables.Fitted):
+            return {}
+        found = implementation.fitted(self.inputs(number, quantities), jnp.asarray(weight))
+        return {name: float(value) for name, value in found.items()}
+
 
 def born_label(name: str) -> str:
     """Key of the Born terms of an observable among the quantities."""
@@ -251,8 +259,8 @@ def predictions(
     values = jax.jit(ref.averages)(arrays, jnp.asarray(weight))
     errors = bootstrap_errors(ref, quantities, weight, replicates=replicates, seed=seed)
     made = [
-        observables.prediction(request, np.asarray(value), error)
-        for request, value, error in zip(ref.requests, values, errors, strict=True)
+        observables.prediction(request, np.asarray(value), error, ref.fitted(number, arrays, weight))
+        for number, (request, value, error) in enumerate(zip(ref.requests, values, errors, strict=True))
     ]
     return made, quantities
 

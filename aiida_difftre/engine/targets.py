@@ -40,6 +40,10 @@ class ObservableSpec:
         options: default options; an option that is not listed here is refused.
         labels: the labels of the values for given options; None where there is a grid.
         check: further checks of options; raises ValueError naming the value and the remedy.
+        check_grid: the same, of the grid for complete options.
+        unit_of: unit of the values for given options, where it depends on them; ``unit`` is that of the defaults.
+        tables: options that are long tables, which predictions do not repeat.
+        is_fitted: whether the observable fits parameters of the measurement; a request then carries what was measured.
     """
 
     name: str
@@ -51,6 +55,10 @@ class ObservableSpec:
     options: dict[str, Any] = field(default_factory=dict)
     labels: Callable[[dict[str, Any]], tuple[str, ...]] | None = None
     check: Callable[[dict[str, Any]], None] | None = None
+    check_grid: Callable[[dict[str, Any], list[float]], None] | None = None
+    unit_of: Callable[[dict[str, Any]], str] | None = None
+    tables: tuple[str, ...] = ()
+    is_fitted: bool = False
 
     def complete_options(self, options: dict[str, Any]) -> dict[str, Any]:
         """Fill in the defaults and refuse what the observable does not know.
@@ -66,6 +74,10 @@ class ObservableSpec:
         if self.check is not None:
             self.check(completed)
         return completed
+
+    def unit_for(self, options: dict[str, Any]) -> str:
+        """Unit of the values for complete options."""
+        return self.unit if self.unit_of is None else self.unit_of(options)
 
 
 def _check_rdf(options: dict[str, Any]) -> None:
@@ -142,6 +154,18 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False, validate_default=True)
 
 
+class Measured(Strict):
+    """What was measured, for observables that fit parameters of the measurement.
+
+    Args:
+        values: at each value of the grid, in the observable's unit.
+        errors: their standard errors.
+    """
+
+    values: list[float]
+    errors: list[float]
+
+
 class ObservableRequest(Strict):
     """An observable to predict.
 
@@ -150,12 +174,14 @@ class ObservableRequest(Strict):
         options: options of the observable.
         grid: values of the independent variable, in the observable's grid unit; required where there is one.
         label: name of the prediction in results; the observable's name by default.
+        measured: what the parameters of the measurement are fitted to, for observables that have some.
     """
 
     observable: str
     options: dict[str, Any] = Field(default_factory=dict)
     grid: list[float] | None = None
     label: str | None = None
+    measured: Measured | None = None
 
     @model_validator(mode="after")
     def _known(self) -> ObservableRequest:
@@ -165,6 +191,10 @@ class ObservableRequest(Strict):
             raise ValueError(f"observable {self.observable!r} has no grid, but one of {len(self.grid)} values is given")
         if spec.grid_unit is not None:
             check_grid(self.grid, self.observable)
+        if spec.check_grid is not None and self.grid is not None:
+            spec.check_grid(self.options, self.grid)
+        if self.measured is not None and not spec.is_fitted:
+            raise ValueError(f"observable {self.observable!r} fits nothing to a measurement; leave out 'measured'")
         return self
 
     @property
@@ -267,9 +297,10 @@ class Target(Strict):
         request = self.request()
         spec = observable(self.observable)
         self.options.update(request.options)
-        if self.unit != spec.unit:
+        unit = spec.unit_for(self.options)
+        if self.unit != unit:
             raise ValueError(
-                f"target {self.name!r} is in {self.unit!r}; observable {self.observable!r} comes in {spec.unit!r}"
+                f"target {self.name!r} is in {self.unit!r}; observable {self.observable!r} comes in {unit!r}"
             )
         expected = len(self.grid) if self.grid is not None else len(self.component_labels())
         for what, numbers in (("values", self.values), ("errors", self.errors)):
@@ -290,8 +321,9 @@ class Target(Strict):
 
     def request(self) -> ObservableRequest:
         """The observable that predicts this target."""
+        measured = Measured(values=self.values, errors=self.errors) if observable(self.observable).is_fitted else None
         return ObservableRequest(
-            observable=self.observable, options=dict(self.options), grid=self.grid, label=self.label
+            observable=self.observable, options=dict(self.options), grid=self.grid, label=self.label, measured=measured
         )
 
     def component_labels(self) -> list[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import Protocol, Self, runtime_checkable
 
 import numpy as np
 from jaxtyping import Array, Float
@@ -73,6 +73,14 @@ class Observable(Protocol):
         """The observable from quantities (``energy``, ``stress``, ``born``) or ``features`` of all snapshots."""
 
 
+@runtime_checkable
+class Fitted(Protocol):
+    """An observable with parameters of the measurement, such as an origin or a scale, that ``combine`` fits."""
+
+    def fitted(self, inputs: Mapping[str, Array], weights: Float[Array, " snapshots"]) -> dict[str, Array]:
+        """The parameters by name, for the same arguments as ``combine``."""
+
+
 def make(request: ObservableRequest, species: tuple[str, ...], cell: NDArray[np.float64]) -> Observable:
     """The implementation of a requested observable.
 
@@ -88,8 +96,19 @@ def make(request: ObservableRequest, species: tuple[str, ...], cell: NDArray[np.
     return made
 
 
-def prediction(request: ObservableRequest, values: NDArray[np.float64], errors: NDArray[np.float64]) -> Prediction:
+def prediction(
+    request: ObservableRequest,
+    values: NDArray[np.float64],
+    errors: NDArray[np.float64],
+    fitted: Mapping[str, float] | None = None,
+) -> Prediction:
     """A prediction as results record it.
+
+    Args:
+        request: what was asked for.
+        values: in its unit.
+        errors: standard errors.
+        fitted: parameters of the measurement.
 
     Raises:
         EngineError: with status NOT_FINITE, for a value or an error that is not; a single snapshot has no fluctuations.
@@ -105,10 +124,11 @@ def prediction(request: ObservableRequest, values: NDArray[np.float64], errors: 
     return Prediction(
         label=request.name,
         observable=request.observable,
-        options=request.options,
-        unit=spec.unit,
+        options={name: value for name, value in request.options.items() if name not in spec.tables},
+        unit=spec.unit_for(request.options),
         labels=labels,
         grid=request.grid,
         values=np.asarray(values, float).tolist(),
         errors=np.asarray(errors, float).tolist(),
+        fitted={name: float(value) for name, value in (fitted or {}).items()},
     )
