@@ -121,7 +121,7 @@ class PathTable(Strict):
             (k, distances).
 
         References:
-            Rehr & Albers, Rev. Mod. Phys. 72, 621 (2000), eqs. 7 and 30.
+            Rehr & Albers, Rev. Mod. Phys. 72, 621 (2000).
         """
         grid = np.array(self.k)
 
@@ -217,8 +217,8 @@ def _check_window(options: dict[str, Any], grid: list[float]) -> None:
         needed = f"{first:.3g} to {last:.3g}" if first > 0 else f"wave numbers below zero to {last:.3g}"
         raise ValueError(
             f"the k window {grid[0]:g} to {grid[-1]:g} 1/Å of exafs, moved by an e0_shift of {low:g} to {high:g} eV, "
-            f"needs {needed} 1/Å; the path table spans {table[0]:g} to {table[-1]:g} 1/Å: narrow the window or the range "
-            "of e0_shift"
+            f"needs {needed} 1/Å; the path table spans {table[0]:g} to {table[-1]:g} 1/Å; narrow the window or "
+            "the range of e0_shift"
         )
 
 

@@ -78,8 +78,8 @@ def cluster(atoms: Atoms, absorber: str, radius: float, site: int | None = None)
         raise ValueError(f"no neighbour of {absorber} lies within {radius:g} Å; {nearest}")
     if within.sum() >= MAX_ATOMS:
         raise ValueError(
-            f"{within.sum()} neighbours lie within {radius:g} Å; FEFF takes {MAX_ATOMS - 1}, so that the radius must be "
-            f"less than {distances[MAX_ATOMS - 1]:.2f} Å"
+            f"{within.sum()} neighbours lie within {radius:g} Å; FEFF takes {MAX_ATOMS - 1}: a radius must be "
+            f"less than {distances[MAX_ATOMS - 1]:.2f} Å here"
         )
     beyond = distances[~within]
     last = float(distances[within][-1])

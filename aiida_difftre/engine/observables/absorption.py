@@ -126,11 +126,12 @@ class Exafs:
     r"""EXAFS, the fine structure :math:`k^n \chi(k)` of an X-ray absorption edge.
 
     .. math:: \chi(k) = S_0^2 \Big\langle \frac{1}{N_a} \sum_{i \in a} \sum_{j \neq i}
-        \frac{F(k, R_{ij})}{k R_{ij}^2}\, \sin\big(2 k R_{ij} + \phi(k, R_{ij})\big)\, e^{-2 R_{ij}/\lambda(k)} \Big\rangle
+        \frac{F(k, R_{ij})}{k R_{ij}^2}\, \sin\big(2 k R_{ij} + \phi(k, R_{ij})\big)\, e^{-2 R_{ij}/\lambda(k)}
+        \Big\rangle
 
     with the amplitudes, phases and mean free paths that FEFF computes for the single-scattering paths of the crystal
     (option ``paths``, see ``difftre.feff``), interpolated between its shells. The sum runs over all neighbours of all
-    absorbing atoms within the cutoff of the table; disorder is in the snapshots, so that there is no Debye-Waller factor.
+    absorbing atoms within the cutoff of the table. Disorder is in the snapshots, not in a Debye-Waller factor.
 
     Values are :math:`k^n \chi(k)` with n the option ``k_weight``, in :math:`\mathrm{Å}^{-n}`. The amplitude factor
     :math:`S_0^2` and the shift :math:`\Delta E_0` (eV) of the origin of the energy,

@@ -12,8 +12,8 @@ from ase import Atoms
 from ase.build import bulk
 from scipy.optimize import minimize
 
-from aiida_difftre.engine.absorption import wave_numbers
 from aiida_difftre.engine import objective
+from aiida_difftre.engine.absorption import wave_numbers
 from aiida_difftre.engine.jobs import UpdateSettings, validate
 from aiida_difftre.engine.observables import StatePoint
 from aiida_difftre.engine.observables.absorption import Exafs
@@ -142,7 +142,8 @@ def test_gradient_of_the_loss_in_the_parameters_of_a_potential() -> None:
     """Against finite differences of the whole loss, with its weights and with the fit done anew."""
     potential = build("lennard_jones", ["Cu"], 4.0, epsilon=0.05, sigma=2.27)
     parameters = potential.init(jax.random.key(0))
-    trajectory = rattled(potential, parameters, bulk("Cu", "fcc", a=3.6, cubic=True), snapshots=6, amplitude=0.09)
+    atoms = bulk("Cu", "fcc", a=3.6, cubic=True)
+    trajectory = rattled(potential, parameters, atoms, snapshots=6, amplitude=0.09, temperature=900.0)
     settings = UpdateSettings(bootstrap=10)
     wanted = validate(Target, target_fields(other_disorder(), GRID, k_weight=0))
     data = objective.prepare(
