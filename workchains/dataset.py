@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from aiida import orm
@@ -13,9 +13,15 @@ from aiida.plugins import WorkflowFactory
 
 from aiida_difftre.data import elasticity
 from aiida_difftre.data.dataset import DatasetData
-from aiida_difftre.data.structures import GIVEN, Generation
+from aiida_difftre.data.structures import DIMER, GIVEN, Generation, supercell_mesh
 from aiida_difftre.engine.jobs import validate
-from aiida_difftre.workchains.labels import collect_labels, generate_structures, missing_labels, static_reference
+from aiida_difftre.workchains.labels import (
+    collect_labels,
+    generate_structures,
+    kind_of,
+    missing_labels,
+    static_reference,
+)
 from aiida_difftre.workchains.protocols import load_protocol
 from aiida_difftre.workchains.pseudo_families import find_family, recommended_cutoffs
 
@@ -111,13 +117,18 @@ class DftDatasetWorkChain(WorkChain):
             required=False,
             validator=_check_generation,
             help="What to generate: seed, equilibrium, isotropic (linear strains), rattles (standard_deviation in Å, "
-            "count), strains (maximum, standard_deviation, count, isotropic), elastic, elastic_strain.",
+            "count), strains (maximum, standard_deviation, count, isotropic), volumes (minimum and maximum over that "
+            "of the seed cell, count, standard_deviation), each with a repeat of the seed cell; dimers (distances and "
+            "box in Å); elastic, elastic_strain.",
         )
         spec.expose_inputs(
             PwBaseWorkChain,
             namespace="pw",
             exclude=("pw.structure", "pw.parent_folder"),
-            namespace_options={"help": "Of PwBaseWorkChain, the same for every cell."},
+            namespace_options={
+                "help": "Of PwBaseWorkChain, for every cell; but a mesh is that of the seed cell, thinner for its "
+                "supercells, and dimers take Γ alone."
+            },
         )
         spec.input(
             "max_concurrent",
@@ -161,9 +172,11 @@ class DftDatasetWorkChain(WorkChain):
         options: Mapping[str, Any] | None = None,
         *,
         pseudo_family: str | None = None,
+        functional: str | None = None,
         structures: Mapping[str, orm.StructureData] | None = None,
         kpoints: tuple[int, int, int] | None = None,
         kpoints_offset: tuple[float, float, float] = (0.0, 0.0, 0.0),
+        kpoints_distance: float | None = None,
     ) -> ProcessBuilder:
         """Inputs from a protocol.
 
@@ -174,9 +187,12 @@ class DftDatasetWorkChain(WorkChain):
             overrides: merged into the protocol, in the nesting of its YAML file.
             options: merged into the ``metadata.options`` of each calculation.
             pseudo_family: label; None where a single installed family has all the elements.
+            functional: that the label of the family has to name, where ``pseudo_family`` is None.
             structures: further cells to label.
-            kpoints: mesh; by default one is chosen for each cell by the ``kpoints_distance`` of the protocol.
+            kpoints: mesh of the seed cell (and of ``structures``); by default one is chosen for each cell by
+                ``kpoints_distance``.
             kpoints_offset: of the mesh, in units of its step.
+            kpoints_distance: largest distance of neighbouring k-points, 1/Å; None takes that of the protocol.
 
         Raises:
             ValueError: for a missing pseudopotential or an unknown protocol.
@@ -186,7 +202,7 @@ class DftDatasetWorkChain(WorkChain):
         if not given:
             raise ValueError("nothing to label: give structure or structures")
         kinds = {kind.name: kind.symbol for one in given.values() for kind in one.kinds}
-        family = find_family(pseudo_family, set(kinds.values()))
+        family = find_family(pseudo_family, set(kinds.values()), functional)
         code = orm.load_code(pw_code) if isinstance(pw_code, str) else pw_code
 
         parameters = inputs["pw"]["pw"]["parameters"]
@@ -212,7 +228,7 @@ class DftDatasetWorkChain(WorkChain):
             mesh.set_kpoints_mesh(list(kpoints), offset=list(kpoints_offset))
             builder.pw.kpoints = mesh
         else:
-            builder.pw.kpoints_distance = orm.Float(inputs["pw"]["kpoints_distance"])
+            builder.pw.kpoints_distance = orm.Float(kpoints_distance or inputs["pw"]["kpoints_distance"])
         if structure is not None:
             builder.structure = structure
             builder.generation = orm.Dict(inputs["generation"])
@@ -264,17 +280,47 @@ class DftDatasetWorkChain(WorkChain):
             inputs.pw.parameters = self._relaxing_parameters()
             # aiida-quantumespresso judges the convergence of a relaxation by the XML.
             inputs.pw.metadata = {"options": {**inputs.pw.metadata.options, "without_xml": False}}
+        if "structure" in self.inputs and not name.startswith(f"{GIVEN}_"):
+            self._sample_zone(name, structure, inputs)
         inputs.metadata = {"call_link_label": name}
         return self.submit(PwBaseWorkChain, **inputs)
 
+    def _sample_zone(self, name: str, structure: orm.StructureData, inputs: AttributeDict) -> None:
+        """Γ for a dimer, which is alone; an explicit mesh is that of the seed cell, and thinner for its supercells."""
+        if kind_of(name) == DIMER:
+            wanted, offset = (1, 1, 1), (0.0, 0.0, 0.0)
+            settings = inputs.pw.settings.get_dict() if "settings" in inputs.pw else {}
+            inputs.pw.settings = self._shared("gamma_settings", {**settings, "gamma_only": True})  # half the work
+        elif "kpoints" in inputs:
+            mesh, offset = inputs.kpoints.get_kpoints_mesh()
+            wanted = supercell_mesh(mesh, self.inputs.structure.cell, structure.cell)
+            if list(wanted) == list(mesh):
+                return
+        else:
+            return
+        inputs.pop("kpoints_distance", None)
+        inputs.kpoints = self._mesh(wanted, offset)
+
     def _relaxing_parameters(self) -> orm.Dict:
-        """The parameters with internal relaxation; one node for all."""
-        if "relaxing" not in self.ctx:
-            parameters = self.inputs.pw.pw.parameters.get_dict()
-            parameters["CONTROL"] |= {"calculation": "relax", "disk_io": "nowf"}
-            parameters.setdefault("IONS", {})
-            self.ctx.relaxing = orm.Dict(parameters).store()
-        return self.ctx.relaxing
+        """The parameters with internal relaxation."""
+        parameters = self.inputs.pw.pw.parameters.get_dict()
+        parameters["CONTROL"] |= {"calculation": "relax", "disk_io": "nowf"}
+        parameters.setdefault("IONS", {})
+        return self._shared("relaxing", parameters)
+
+    def _shared(self, name: str, content: dict[str, Any]) -> orm.Dict:
+        """One node for all cells that take the same."""
+        if name not in self.ctx:
+            self.ctx[name] = orm.Dict(content).store()
+        return self.ctx[name]
+
+    def _mesh(self, mesh: Sequence[int], offset: Sequence[float]) -> orm.KpointsData:
+        name = f"mesh_{'_'.join(map(str, (*mesh, *offset)))}"
+        if name not in self.ctx:
+            self.ctx[name] = orm.KpointsData()
+            self.ctx[name].set_kpoints_mesh(list(mesh), offset=list(offset))
+            self.ctx[name].store()
+        return self.ctx[name]
 
     def _take_finished(self) -> None:
         for name, pk in list(self.ctx.running.items()):

@@ -17,10 +17,10 @@ from aiida_difftre.workchains.inputs import (
     Dft,
     JobMachine,
     RunInput,
+    labelled_cell,
+    labelled_files,
     read_input,
-    read_structure,
     simulation_cell,
-    system_cell,
 )
 from aiida_difftre.workchains.refine import RefineWorkChain
 from aiida_difftre.workchains.train import TrainWorkChain
@@ -71,14 +71,16 @@ def _train(run: RunInput, folder: Path) -> ProcessBuilder:
     labels: dict[str, Any] = {}
     if potential is None and dataset is None and run.dft is not None:
         labels = {
-            "structure": orm.StructureData(ase=system_cell(run, folder).repeat(run.dft.repeat)),
+            "structure": orm.StructureData(ase=labelled_cell(run, folder)),
             "structures": {
-                f"file_{index}": orm.StructureData(ase=read_structure(folder / path))
-                for index, path in enumerate(run.dft.structures)
+                f"file_{index}": orm.StructureData(ase=atoms)
+                for index, atoms in enumerate(labelled_files(run, folder))
             },
             "pseudo_family": run.dft.pseudo_family,
+            "functional": run.dft.functional,
             "kpoints": run.dft.kpoints,
             "kpoints_offset": run.dft.kpoints_offset,
+            "kpoints_distance": run.dft.kpoints_distance,
         }
     else:
         del needed["dft"]

@@ -10,6 +10,7 @@ import yaml
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from aiida_difftre.calculations.checks import check_labels
+from aiida_difftre.data.structures import Generation, Repeat
 from aiida_difftre.engine.jobs import (
     Machine,
     PotentialSpec,
@@ -19,13 +20,12 @@ from aiida_difftre.engine.jobs import (
     validate,
 )
 from aiida_difftre.engine.targets import Strict, Target
-from aiida_difftre.engine.units import AMU_PER_A3_IN_KG_PER_M3
+from aiida_difftre.workchains.systems import System, read_structure, with_density
 
 if TYPE_CHECKING:
     from ase import Atoms
 
 ModelT = TypeVar("ModelT", bound=Strict)
-Repeat = tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]
 
 
 def check_label(label: str) -> str:
@@ -43,101 +43,36 @@ def check_label(label: str) -> str:
 Label = Annotated[str, AfterValidator(check_label)]
 
 
-class Bulk(Strict):
-    """A crystal built by ase.
-
-    Args:
-        element: chemical symbol, or formula of a compound that ``ase.build.bulk`` knows.
-        structure: ase's name of the crystal structure, such as ``diamond`` or ``fcc``.
-        lattice_constant: Å; or
-        density: kg/m³, from which the cell follows.
-        c_over_a: of hexagonal structures.
-        cubic: the conventional cubic cell.
-    """
-
-    element: str
-    structure: str
-    lattice_constant: float | None = Field(default=None, gt=0)
-    density: float | None = Field(default=None, gt=0)
-    c_over_a: float | None = Field(default=None, gt=0)
-    cubic: bool = True
-
-    @model_validator(mode="after")
-    def _one_size(self) -> Bulk:
-        if (self.lattice_constant is None) == (self.density is None):
-            raise ValueError("give either lattice_constant (Å) or density (kg/m³)")
-        return self
-
-    def atoms(self) -> Atoms:
-        """Build the cell.
-
-        Raises:
-            ValueError: for what ase cannot build.
-        """
-        from ase.build import bulk
-
-        try:
-            cell = bulk(
-                self.element,
-                self.structure,
-                a=self.lattice_constant or 4.0,
-                covera=self.c_over_a,
-                cubic=self.cubic,
-            )
-        except (ValueError, KeyError, RuntimeError) as error:
-            raise ValueError(f"ase cannot build {self.element!r} as {self.structure!r}: {error}") from None
-        return with_density(cell, self.density) if self.density is not None else cell
-
-
-def with_density(atoms: Atoms, density: float) -> Atoms:
-    """A copy, scaled isotropically to a density in kg/m³."""
-    scaled = atoms.copy()
-    present = float(atoms.get_masses().sum()) / atoms.get_volume() * AMU_PER_A3_IN_KG_PER_M3
-    scaled.set_cell(atoms.cell.array * (present / density) ** (1 / 3), scale_atoms=True)
-    return scaled
-
-
-class System(Strict):
-    """The cell from which the DFT cell and the simulation cells are made by repetition.
-
-    Args:
-        file: any structure file that ase reads, relative to the YAML; or
-        bulk: a crystal.
-    """
-
-    file: Path | None = None
-    bulk: Bulk | None = None
-
-    @model_validator(mode="after")
-    def _one(self) -> System:
-        if (self.file is None) == (self.bulk is None):
-            raise ValueError("give either file or bulk")
-        return self
-
-
 class Dft(Strict):
     """Where the first-principles labels come from.
 
     Args:
         dataset: node (PK, UUID, label) or extended XYZ file of labels that exist; then the rest is not used.
-        repeat: of the system's cell.
+        system: the cell to label, where it is not that of the run.
+        repeat: of that cell, which makes the seed cell.
         structures: files with further structures to label.
-        pseudo_family: aiida-pseudo family; the one of ``aiida-difftre setup`` by default.
+        functional: of the pseudopotentials, such as LDA or PBE.
+        pseudo_family: aiida-pseudo family; by default the one of ``aiida-difftre setup``, or the only one whose label
+            names the functional.
         pw_parameters: namelists of pw.x, merged into those of the protocol.
-        kpoints: mesh; None takes the protocol's.
+        kpoints: mesh of the seed cell; its supercells take fewer, and dimers take Γ.
         kpoints_offset: of the mesh, in units of its step.
-        generation: rattles, strains and seed, merged into those of the protocol.
+        kpoints_distance: 1/Å; chooses a mesh for each cell where ``kpoints`` is not given; None takes the protocol's.
+        generation: what is made of the seed cell (``Generation``), merged into that of the protocol.
         max_concurrent: calculations at once.
         min_fraction: of the labels that must succeed.
     """
 
     dataset: str | None = None
+    system: System | None = None
     repeat: Repeat = (1, 1, 1)
     structures: list[Path] = Field(default_factory=list)
+    functional: str = "LDA"
     pseudo_family: str | None = None
     pw_parameters: dict[str, dict[str, Any]] = Field(default_factory=dict)
     kpoints: Repeat | None = None
     kpoints_offset: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    kpoints_distance: float | None = Field(default=None, gt=0)
     generation: dict[str, Any] = Field(default_factory=dict)
     max_concurrent: int | None = Field(default=None, ge=1)
     min_fraction: float | None = Field(default=None, gt=0, le=1)
@@ -146,6 +81,12 @@ class Dft(Strict):
     @classmethod
     def _identifier(cls, value: Any) -> Any:
         return str(value) if isinstance(value, int) else value
+
+    @model_validator(mode="after")
+    def _one_sampling(self) -> Dft:
+        if self.kpoints is not None and self.kpoints_distance is not None:
+            raise ValueError("give either kpoints (a mesh) or kpoints_distance")
+        return self
 
 
 class Model(Strict):
@@ -277,6 +218,7 @@ class RunInput(Strict):
     @model_validator(mode="after")
     def _settings(self) -> RunInput:
         for where, settings, model in (
+            ("dft.generation", self.dft.generation, Generation),
             ("pretraining", self.pretraining, PretrainJob),
             ("sampling", self.sampling, SamplingSettings),
             ("validation.sampling", self.validation.sampling, SamplingSettings),
@@ -363,28 +305,31 @@ def _check_conditions(label: str, point: StatePoint) -> None:
             )
 
 
-def read_structure(path: Path) -> Atoms:
-    """Read a structure file with ase.
-
-    Raises:
-        ValueError: naming the file.
-    """
-    from ase.io import read
-
-    try:
-        atoms = read(path)
-    except Exception as error:  # ase raises what its many readers raise
-        raise ValueError(f"{path} is no structure that ase reads: {error}") from None
-    if not atoms.cell.rank == 3:
-        raise ValueError(f"the structure in {path} has no three-dimensional cell")
-    return atoms
-
-
 def system_cell(run: RunInput, folder: Path) -> Atoms:
     """The cell of ``system``; ``folder`` is that of the YAML."""
-    if run.system.bulk is not None:
-        return run.system.bulk.atoms()
-    return read_structure(folder / (run.system.file or ""))
+    return run.system.atoms(folder)
+
+
+def labelled_cell(run: RunInput, folder: Path) -> Atoms:
+    """The seed cell of the labels."""
+    return (run.dft.system or run.system).atoms(folder).repeat(run.dft.repeat)
+
+
+def labelled_files(run: RunInput, folder: Path) -> list[Atoms]:
+    """The further structures to label."""
+    return [read_structure(folder / path) for path in run.dft.structures]
+
+
+def elements_to_label(run: RunInput, folder: Path) -> list[str]:
+    """The elements that need a pseudopotential, sorted; none where labels or a potential exist.
+
+    Raises:
+        ValueError: for a structure that cannot be read.
+    """
+    if run.dft.dataset is not None or run.model.potential is not None:
+        return []
+    cells = [labelled_cell(run, folder), *labelled_files(run, folder)]
+    return sorted({symbol for cell in cells for symbol in cell.get_chemical_symbols()})
 
 
 def simulation_cell(run: RunInput, label: str, folder: Path) -> Atoms:

@@ -12,11 +12,22 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 from aiida_difftre.data import elasticity
 from aiida_difftre.data.dataset import DatasetData
-from aiida_difftre.data.structures import EQUILIBRIUM, GIVEN, RATTLED, STRAINED, Generation, generate
+from aiida_difftre.data.structures import (
+    DIMER,
+    EQUILIBRIUM,
+    GIVEN,
+    RATTLED,
+    SCALED,
+    STRAINED,
+    Generation,
+    generate,
+)
 from aiida_difftre.engine.units import EV_PER_A3_IN_GPA
 
 ARRAYS = ("energy", "forces", "stress")
 """What makes a label, as aiida-quantumespresso names the arrays."""
+
+GENERATED = (EQUILIBRIUM, RATTLED, STRAINED, SCALED, DIMER)
 
 
 @calcfunction
@@ -63,7 +74,7 @@ def _bare(atoms: Atoms) -> Atoms:
 def kind_of(name: str) -> str:
     """The kind of a frame from its name: the part before the first underscore; elastic cells are strained ones."""
     kind = name.split("_")[0]
-    return STRAINED if kind == "elastic" else kind if kind in {EQUILIBRIUM, RATTLED, STRAINED} else GIVEN
+    return STRAINED if kind == "elastic" else kind if kind in GENERATED else GIVEN
 
 
 def missing_labels(node: Any) -> list[str]:

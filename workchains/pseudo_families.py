@@ -6,8 +6,18 @@ from aiida import orm
 from aiida_pseudo.groups.family import PseudoPotentialFamily
 
 
-def find_family(label: str | None, elements: set[str]) -> PseudoPotentialFamily:
-    """The family of a label, or the only one installed that has all elements.
+def family_label(functional: str) -> str:
+    """Label of the family that holds what ``aiida-difftre setup`` generates."""
+    return f"difftre/{functional}/ld1"
+
+
+def find_family(label: str | None, elements: set[str], functional: str | None = None) -> PseudoPotentialFamily:
+    """The family of a label, or the only one installed that has all elements and names the functional.
+
+    Args:
+        label: of the family.
+        elements: chemical symbols.
+        functional: that the label has to name, as ``PseudoDojo/0.4/LDA/SR/standard/upf`` does; None for any.
 
     Raises:
         ValueError: naming the element that is missing and the remedy.
@@ -27,12 +37,20 @@ def find_family(label: str | None, elements: set[str]) -> PseudoPotentialFamily:
             )
         return families[0]
     every = orm.QueryBuilder().append(PseudoPotentialFamily).all(flat=True)
-    fitting = [family for family in every if elements <= set(family.elements)]
+    fitting = [
+        family
+        for family in every
+        if elements <= set(family.elements) and (functional is None or functional in family.label.split("/"))
+    ]
+    ours = [family for family in fitting if functional is not None and family.label == family_label(functional)]
+    if ours:
+        return ours[0]
     if len(fitting) != 1:
         found = ", ".join(sorted(repr(family.label) for family in fitting)) or "none"
+        kind = f"{functional} pseudopotential" if functional else "pseudopotential"
         raise ValueError(
-            f"pseudopotential families with {', '.join(sorted(elements))}: {found}; name one, or make one with "
-            "`aiida-difftre setup` or `aiida-pseudo install`"
+            f"{kind} families with {', '.join(sorted(elements))}: {found}; name one (dft.pseudo_family), or make one "
+            "with `aiida-difftre setup --input FILE` or `aiida-pseudo install`"
         )
     return fitting[0]
 

@@ -252,8 +252,8 @@ class TrainWorkChain(WorkChain):
             codes: by job: ``pw``, ``pretrain``, ``sample``, ``update``, ``predict``; needed ones only.
             state_points: by label: structure, temperature, targets.
             spec: the potential to make: species and terms.
-            labels: arguments of DftDatasetWorkChain's own method: structure, structures, pseudo_family, kpoints,
-                kpoints_offset.
+            labels: arguments of DftDatasetWorkChain's own method: structure, structures, pseudo_family, functional,
+                kpoints, kpoints_offset, kpoints_distance.
             dataset: labels that exist.
             potential: to start from, in place of pretraining; without it, dataset and labels the run starts from the
                 initial parameters of ``spec``.

@@ -18,6 +18,7 @@ from pydantic import Field
 
 from aiida_difftre.cli.quantum_espresso import run_program
 from aiida_difftre.engine.targets import Strict
+from aiida_difftre.workchains.pseudo_families import family_label
 
 STRINGENCY = "standard"
 
@@ -71,11 +72,6 @@ def library(functional: str) -> dict[str, Recipe]:
     """The recipes for a functional, by element; empty for a functional without any."""
     entries = yaml.safe_load((_folder() / "library.yaml").read_text(encoding="utf-8"))
     return {element: Recipe.model_validate(entry) for element, entry in entries.get(functional, {}).items()}
-
-
-def family_label(functional: str) -> str:
-    """Label of the family that holds what this package generates."""
-    return f"difftre/{functional}/ld1"
 
 
 def generate(recipe: Recipe, element: str, ld1: Path, folder: Path) -> Path:

@@ -17,7 +17,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 from aiida_difftre.engine.jobs import DATASET
 
-KINDS = ("equilibrium", "rattled", "strained", "given")
+KINDS = ("equilibrium", "rattled", "strained", "scaled", "dimer", "given")
 LABELS = ("energy", "forces", "stress")
 
 
@@ -26,7 +26,7 @@ class DatasetData(orm.SinglefileData):
 
     Attributes to query: ``number_of_configurations``, ``species``, ``labelled``, ``has_stress``, ``sources`` (for each
     configuration the UUID of the calculation that labelled it, or None), ``kinds`` (number of configurations of each
-    kind: equilibrium, rattled, strained, given).
+    kind: equilibrium, rattled, strained, scaled, dimer, given).
     """
 
     DEFAULT_FILENAME = DATASET
@@ -38,7 +38,7 @@ class DatasetData(orm.SinglefileData):
         Args:
             frames: with a calculator that holds energy (eV), forces (eV/Å) and, optionally, stress (eV/Å³, Voigt order
                 of ase), or without any; ``info["source"]`` is the UUID of the labelling calculation and
-                ``info["kind"]`` one of equilibrium, rattled, strained, given (the default).
+                ``info["kind"]`` one of equilibrium, rattled, strained, scaled, dimer, given (the default).
             **kwargs: label, description and the like.
 
         Raises:

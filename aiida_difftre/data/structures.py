@@ -1,10 +1,14 @@
-"""Generation of configurations for labelling: rattled and strained copies of one seed cell. Pure functions over ase."""
+"""Generation of configurations for labelling: displaced, strained, scaled copies of one seed cell, and dimers."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import combinations_with_replacement
+from typing import Annotated
+
 import numpy as np
 from ase import Atoms
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from pydantic import Field, model_validator
 
 from aiida_difftre.engine.targets import Strict
@@ -12,10 +16,14 @@ from aiida_difftre.engine.targets import Strict
 EQUILIBRIUM = "equilibrium"
 RATTLED = "rattled"
 STRAINED = "strained"
+SCALED = "scaled"
+DIMER = "dimer"
 GIVEN = "given"
 
 MAXIMUM_STRAIN = 0.2
 MINIMUM_DISTANCE_RATIO = 0.6
+
+Repeat = tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]
 
 
 class Rattle(Strict):
@@ -24,10 +32,12 @@ class Rattle(Strict):
     Args:
         standard_deviation: of each Cartesian component, Å.
         count: number of copies.
+        repeat: of the seed cell, before the displacement.
     """
 
     standard_deviation: float = Field(gt=0, le=1.0)
     count: int = Field(ge=1)
+    repeat: Repeat = (1, 1, 1)
 
 
 class Strain(Strict):
@@ -38,12 +48,62 @@ class Strain(Strict):
         standard_deviation: of the displacements that come on top, Å; 0 for none.
         count: number of copies.
         isotropic: one random number strains all directions alike.
+        repeat: of the seed cell, before the strain.
     """
 
     maximum: float = Field(gt=0, le=MAXIMUM_STRAIN)
     standard_deviation: float = Field(default=0.0, ge=0, le=1.0)
     count: int = Field(ge=1)
     isotropic: bool = False
+    repeat: Repeat = (1, 1, 1)
+
+
+class Volumes(Strict):
+    """Copies of the seed cell at evenly spaced volumes, with Gaussian displacements: for liquids and equations of state.
+
+    Args:
+        minimum: smallest volume over that of the seed cell.
+        maximum: largest one.
+        count: number of copies, one per volume.
+        standard_deviation: of the displacements that come on top, Å; 0 for none.
+        repeat: of the seed cell, before the scaling.
+    """
+
+    minimum: float = Field(ge=0.5)
+    maximum: float = Field(le=2.0)
+    count: int = Field(ge=2)
+    standard_deviation: float = Field(default=0.0, ge=0, le=1.0)
+    repeat: Repeat = (1, 1, 1)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Volumes:
+        if not self.minimum < self.maximum:
+            raise ValueError(f"the minimum volume, {self.minimum:g}, must be below the maximum, {self.maximum:g}")
+        return self
+
+
+class Dimers(Strict):
+    """Two atoms alone, for every pair of the species in the seed cell; their k-point is Γ.
+
+    Args:
+        distances: Å.
+        box: edge of the cubic cell, Å; each atom has to be nearer to its partner than to the image of that one.
+    """
+
+    distances: list[Annotated[float, Field(gt=0.3)]] = Field(min_length=1)
+    box: float = Field(gt=0)
+
+    @model_validator(mode="after")
+    def _apart(self) -> Dimers:
+        longest = max(self.distances)
+        if self.box <= 2 * longest:
+            raise ValueError(
+                f"a dimer of {longest:g} Å in a box of {self.box:g} Å is as close to its periodic image; "
+                f"take a box above {2 * longest:g} Å"
+            )
+        if len(set(self.distances)) != len(self.distances):
+            raise ValueError(f"distances {self.distances} repeat; each gives the same dimer")
+        return self
 
 
 class Generation(Strict):
@@ -55,6 +115,8 @@ class Generation(Strict):
         isotropic: linear strains of cells that keep the symmetry of the seed cell, without displacements.
         rattles: displaced copies.
         strains: strained (and displaced) copies.
+        volumes: copies at other volumes (and displaced).
+        dimers: pairs of atoms in a box.
         elastic: adds the cells from which stress and stiffness of a cubic crystal follow.
         elastic_strain: size of the strain for them.
     """
@@ -64,6 +126,8 @@ class Generation(Strict):
     isotropic: list[float] = Field(default_factory=list)
     rattles: list[Rattle] = Field(default_factory=list)
     strains: list[Strain] = Field(default_factory=list)
+    volumes: list[Volumes] = Field(default_factory=list)
+    dimers: Dimers | None = None
     elastic: bool = False
     elastic_strain: float = Field(default=0.005, gt=0, le=0.02)
 
@@ -76,15 +140,11 @@ class Generation(Strict):
             raise ValueError(f"isotropic strains {self.isotropic} repeat; each gives the same cell")
         if self.elastic and not self.equilibrium:
             raise ValueError("elastic: true needs the seed cell itself; set equilibrium: true")
-        if not (self.equilibrium or self.isotropic or self.rattles or self.strains):
-            raise ValueError("nothing is to be generated: give equilibrium, isotropic, rattles or strains")
+        if not (self.equilibrium or self.isotropic or self.rattles or self.strains or self.volumes or self.dimers):
+            raise ValueError(
+                "nothing is to be generated: give equilibrium, isotropic, rattles, strains, volumes or dimers"
+            )
         return self
-
-    @property
-    def count(self) -> int:
-        """Number of cells from :func:`generate`; those of ``elastic`` come on top."""
-        drawn = sum(rattle.count for rattle in self.rattles) + sum(strain.count for strain in self.strains)
-        return int(self.equilibrium) + len(self.isotropic) + drawn
 
 
 def rattled(atoms: Atoms, standard_deviation: float, rng: np.random.Generator) -> Atoms:
@@ -119,6 +179,20 @@ def voigt_strain(components: NDArray[np.float64] | list[float]) -> NDArray[np.fl
     return np.array([[xx, xy / 2, xz / 2], [xy / 2, yy, yz / 2], [xz / 2, yz / 2, zz]])
 
 
+def supercell_mesh(mesh: Sequence[int], cell: ArrayLike, supercell: ArrayLike) -> tuple[int, int, int]:
+    """The k-point mesh of a supercell that is at least as dense as that of the cell, and as dense where it divides.
+
+    Args:
+        mesh: of the cell.
+        cell: (3, 3) lattice vectors, Å.
+        supercell: (3, 3), repeated along the vectors of the cell and strained by less than half of the cell.
+    """
+    lengths = [np.linalg.norm(np.asarray(vectors), axis=1) for vectors in (cell, supercell)]
+    repeats = np.maximum(1, np.rint(lengths[1] / lengths[0])).astype(int)
+    first, second, third = (-(-number // repeat) for number, repeat in zip(mesh, repeats.tolist(), strict=True))
+    return first, second, third
+
+
 def minimum_distance(atoms: Atoms) -> float:
     """Shortest distance between two atoms or an atom and its periodic image, in Å.
 
@@ -130,6 +204,18 @@ def minimum_distance(atoms: Atoms) -> float:
     distances = np.linalg.norm(vectors[None] + shifts[:, None, None, :], axis=-1)
     distances[distances < 1e-8] = np.inf
     return float(distances.min())
+
+
+def dimer(first: str, second: str, distance: float, box: float) -> Atoms:
+    """Two atoms on the x axis of a cubic cell.
+
+    Args:
+        first: chemical symbol.
+        second: chemical symbol.
+        distance: Å.
+        box: edge of the cell, Å.
+    """
+    return Atoms([first, second], positions=[[0, 0, 0], [distance, 0, 0]], cell=[box, box, box], pbc=True)
 
 
 def generate(atoms: Atoms, generation: Generation) -> dict[str, Atoms]:
@@ -145,32 +231,52 @@ def generate(atoms: Atoms, generation: Generation) -> dict[str, Atoms]:
     Raises:
         ValueError: when displacements bring two atoms unphysically close together.
     """
+    cells = _copies(atoms, generation)
+    shortest = minimum_distance(atoms)
+    for number, (kind, cell) in enumerate(cells):
+        distance = minimum_distance(cell)
+        if distance < MINIMUM_DISTANCE_RATIO * shortest:
+            raise ValueError(
+                f"configuration {number} ({kind}) has two atoms {distance:.2f} Å apart, where the seed cell has "
+                f"{shortest:.2f} Å; lower the standard deviation of the rattles, strains or volumes, or the strain"
+            )
+    if generation.dimers is not None:
+        species = sorted(set(atoms.get_chemical_symbols()))
+        cells += [
+            (DIMER, dimer(first, second, distance, generation.dimers.box))
+            for first, second in combinations_with_replacement(species, 2)
+            for distance in generation.dimers.distances
+        ]
+    named = {}
+    for number, (kind, cell) in enumerate(cells):
+        cell.info = {"kind": kind}
+        cell.calc = None
+        named[f"{kind}_{number:03d}"] = cell
+    return named
+
+
+def _copies(atoms: Atoms, generation: Generation) -> list[tuple[str, Atoms]]:
+    """What is made of the seed cell, with its kind; the order decides what each draws from the random numbers."""
     rng = np.random.default_rng(generation.seed)
     cells: list[tuple[str, Atoms]] = []
     if generation.equilibrium:
         cells.append((EQUILIBRIUM, atoms.copy()))
     cells += [(STRAINED, strained(atoms, size * np.eye(3))) for size in generation.isotropic]
     for rattle in generation.rattles:
-        cells += [(RATTLED, rattled(atoms, rattle.standard_deviation, rng)) for _ in range(rattle.count)]
+        seed = atoms.repeat(rattle.repeat)
+        cells += [(RATTLED, rattled(seed, rattle.standard_deviation, rng)) for _ in range(rattle.count)]
     for strain in generation.strains:
+        seed = atoms.repeat(strain.repeat)
         for _ in range(strain.count):
             if strain.isotropic:
                 tensor = rng.uniform(-strain.maximum, strain.maximum) * np.eye(3)
             else:
                 scale = strain.maximum * np.array([1.0, 1.0, 1.0, 2.0, 2.0, 2.0])
                 tensor = voigt_strain(rng.uniform(-scale, scale))
-            copy = strained(atoms, tensor)
-            cells.append((STRAINED, rattled(copy, strain.standard_deviation, rng)))
-    shortest = minimum_distance(atoms)
-    named = {}
-    for number, (kind, cell) in enumerate(cells):
-        distance = minimum_distance(cell)
-        if distance < MINIMUM_DISTANCE_RATIO * shortest:
-            raise ValueError(
-                f"configuration {number} ({kind}) has two atoms {distance:.2f} Å apart, where the seed cell has "
-                f"{shortest:.2f} Å; lower the standard deviation of the rattles or the strains"
-            )
-        cell.info = {"kind": kind}
-        cell.calc = None
-        named[f"{kind}_{number:03d}"] = cell
-    return named
+            cells.append((STRAINED, rattled(strained(seed, tensor), strain.standard_deviation, rng)))
+    for volumes in generation.volumes:
+        seed = atoms.repeat(volumes.repeat)
+        for ratio in np.linspace(volumes.minimum, volumes.maximum, volumes.count):
+            copy = strained(seed, (ratio ** (1 / 3) - 1) * np.eye(3))
+            cells.append((SCALED, rattled(copy, volumes.standard_deviation, rng)))
+    return cells

@@ -1,0 +1,160 @@
+"""The cell of a run: read from a file, a crystal, or atoms packed at random."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field, model_validator
+
+from aiida_difftre.data.packing import packed
+from aiida_difftre.engine.targets import Strict
+from aiida_difftre.engine.units import AMU_PER_A3_IN_KG_PER_M3
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+
+class Bulk(Strict):
+    """A crystal built by ase.
+
+    Args:
+        element: chemical symbol, or formula of a compound that ``ase.build.bulk`` knows.
+        structure: ase's name of the crystal structure, such as ``diamond`` or ``fcc``.
+        lattice_constant: Å; or
+        density: kg/m³, from which the cell follows.
+        c_over_a: of hexagonal structures.
+        cubic: the conventional cubic cell; hexagonal structures have none, so set it to false.
+    """
+
+    element: str
+    structure: str
+    lattice_constant: float | None = Field(default=None, gt=0)
+    density: float | None = Field(default=None, gt=0)
+    c_over_a: float | None = Field(default=None, gt=0)
+    cubic: bool = True
+
+    @model_validator(mode="after")
+    def _one_size(self) -> Bulk:
+        if (self.lattice_constant is None) == (self.density is None):
+            raise ValueError("give either lattice_constant (Å) or density (kg/m³)")
+        return self
+
+    def atoms(self) -> Atoms:
+        """Build the cell.
+
+        Raises:
+            ValueError: for what ase cannot build.
+        """
+        from ase.build import bulk
+
+        try:
+            cell = bulk(
+                self.element,
+                self.structure,
+                a=self.lattice_constant or 4.0,
+                covera=self.c_over_a,
+                cubic=self.cubic,
+            )
+        except (ValueError, KeyError, RuntimeError) as error:
+            raise ValueError(f"ase cannot build {self.element!r} as {self.structure!r}: {error}") from None
+        return with_density(cell, self.density) if self.density is not None else cell
+
+
+class Random(Strict):
+    """Atoms at random in a cubic box, none close to another: the start of a liquid.
+
+    Args:
+        composition: number of atoms of each chemical symbol.
+        density: kg/m³, from which the box follows; or
+        box: edge, Å.
+        min_distance: Å; None takes 0.9 of the edge of the volume per atom.
+        seed: of the random numbers.
+    """
+
+    composition: dict[str, Annotated[int, Field(ge=1)]] = Field(min_length=1)
+    density: float | None = Field(default=None, gt=0)
+    box: float | None = Field(default=None, gt=0)
+    min_distance: float | None = Field(default=None, gt=0)
+    seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _one_size(self) -> Random:
+        if (self.density is None) == (self.box is None):
+            raise ValueError("give either density (kg/m³) or box (Å)")
+        return self
+
+    def atoms(self) -> Atoms:
+        """Pack the atoms.
+
+        Raises:
+            ValueError: for an unknown element, and where they do not fit.
+        """
+        from ase import Atoms
+
+        try:
+            atoms = Atoms([symbol for symbol, number in self.composition.items() for _ in range(number)], pbc=True)
+        except KeyError as error:
+            raise ValueError(f"{error} is no chemical symbol; composition maps symbols to numbers of atoms") from None
+        mass = float(atoms.get_masses().sum())
+        box = self.box or (mass / (self.density or 1.0) * AMU_PER_A3_IN_KG_PER_M3) ** (1 / 3)
+        atoms.set_cell([box, box, box])
+        atoms.positions = packed(len(atoms), box, min_distance=self.min_distance, seed=self.seed)
+        return atoms
+
+
+class System(Strict):
+    """A cell; those that are labelled and those that are simulated are made from it by repetition.
+
+    Args:
+        file: any structure file that ase reads, relative to the YAML; or
+        bulk: a crystal; or
+        random: atoms at random.
+    """
+
+    file: Path | None = None
+    bulk: Bulk | None = None
+    random: Random | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> System:
+        if sum(one is not None for one in (self.file, self.bulk, self.random)) != 1:
+            raise ValueError("give one of file, bulk and random")
+        return self
+
+    def atoms(self, folder: Path) -> Atoms:
+        """The cell.
+
+        Args:
+            folder: to which ``file`` is relative.
+
+        Raises:
+            ValueError: for what cannot be read or built.
+        """
+        made = self.bulk or self.random
+        return made.atoms() if made is not None else read_structure(folder / (self.file or ""))
+
+
+def with_density(atoms: Atoms, density: float) -> Atoms:
+    """A copy, scaled isotropically to a density in kg/m³."""
+    scaled = atoms.copy()
+    present = float(atoms.get_masses().sum()) / atoms.get_volume() * AMU_PER_A3_IN_KG_PER_M3
+    scaled.set_cell(atoms.cell.array * (present / density) ** (1 / 3), scale_atoms=True)
+    return scaled
+
+
+def read_structure(path: Path) -> Atoms:
+    """Read a structure file with ase.
+
+    Raises:
+        ValueError: naming the file.
+    """
+    from ase.io import read
+
+    try:
+        atoms = read(path)
+    except Exception as error:  # ase raises what its many readers raise
+        raise ValueError(f"{path} is no structure that ase reads: {error}") from None
+    if not atoms.cell.rank == 3:
+        raise ValueError(f"the structure in {path} has no three-dimensional cell")
+    return atoms
