@@ -285,7 +285,7 @@ class DftDatasetWorkChain(WorkChain):
         inputs.metadata = {"call_link_label": name}
         return self.submit(PwBaseWorkChain, **inputs)
 
-    def _sample_zone(self, name: str, structure: orm.StructureData, inputs: AttributeDict) -> None:
+    def _sample_zone(self, name: str, structure: Any, inputs: AttributeDict) -> None:
         """Γ for a dimer, which is alone; an explicit mesh is that of the seed cell, and thinner for its supercells."""
         if kind_of(name) == DIMER:
             wanted, offset = (1, 1, 1), (0.0, 0.0, 0.0)

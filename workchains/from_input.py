@@ -73,8 +73,7 @@ def _train(run: RunInput, folder: Path) -> ProcessBuilder:
         labels = {
             "structure": orm.StructureData(ase=labelled_cell(run, folder)),
             "structures": {
-                f"file_{index}": orm.StructureData(ase=atoms)
-                for index, atoms in enumerate(labelled_files(run, folder))
+                f"file_{index}": orm.StructureData(ase=atoms) for index, atoms in enumerate(labelled_files(run, folder))
             },
             "pseudo_family": run.dft.pseudo_family,
             "functional": run.dft.functional,

@@ -218,7 +218,7 @@ class RunInput(Strict):
     @model_validator(mode="after")
     def _settings(self) -> RunInput:
         for where, settings, model in (
-            ("dft.generation", self.dft.generation, Generation),
+            ("dft.generation", self.dft.generation if self.dft is not None else {}, Generation),
             ("pretraining", self.pretraining, PretrainJob),
             ("sampling", self.sampling, SamplingSettings),
             ("validation.sampling", self.validation.sampling, SamplingSettings),
@@ -312,12 +312,13 @@ def system_cell(run: RunInput, folder: Path) -> Atoms:
 
 def labelled_cell(run: RunInput, folder: Path) -> Atoms:
     """The seed cell of the labels."""
-    return (run.dft.system or run.system).atoms(folder).repeat(run.dft.repeat)
+    dft = run.dft or Dft()
+    return (dft.system or run.system).atoms(folder).repeat(dft.repeat)
 
 
 def labelled_files(run: RunInput, folder: Path) -> list[Atoms]:
     """The further structures to label."""
-    return [read_structure(folder / path) for path in run.dft.structures]
+    return [read_structure(folder / path) for path in (run.dft or Dft()).structures]
 
 
 def elements_to_label(run: RunInput, folder: Path) -> list[str]:
@@ -326,7 +327,7 @@ def elements_to_label(run: RunInput, folder: Path) -> list[str]:
     Raises:
         ValueError: for a structure that cannot be read.
     """
-    if run.dft.dataset is not None or run.model.potential is not None:
+    if run.dft is None or run.dft.dataset is not None or run.model.potential is not None:
         return []
     cells = [labelled_cell(run, folder), *labelled_files(run, folder)]
     return sorted({symbol for cell in cells for symbol in cell.get_chemical_symbols()})

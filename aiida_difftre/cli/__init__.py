@@ -87,15 +87,50 @@ def _node(identifier: str) -> Node:
     "--pw", type=FILE, help="A pw.x to use; else the one on PATH, else that of the qepy wheel, installed apart."
 )
 @click.option("--default", "make_default", is_flag=True, help="Make the profile AiiDA's default one.")
+@click.option("--input", "file", type=FILE, help="Pseudopotentials for this input (YAML); without, for carbon in LDA.")
 @click.pass_obj
-def setup_command(profile: str | None, pseudo_family: str | None, pw: Path | None, make_default: bool) -> None:
+def setup_command(
+    profile: str | None, pseudo_family: str | None, pw: Path | None, make_default: bool, file: Path | None
+) -> None:
     """Make what a run needs: profile, computer, codes, pseudopotentials; what exists is kept."""
     with _complaints():
-        result = _setup(profile, pseudo_family=pseudo_family, pw=pw, make_default=make_default)
+        needed = _pseudopotentials(file)
+        if pseudo_family is not None:
+            needed["pseudo_family"] = pseudo_family
+        result = _setup(profile, pw=pw, make_default=make_default, **needed)
         click.echo(
             f"profile {result.profile}, codes {result.engine} and {result.pw} ({result.pw_version}), pseudopotentials "
             f"{result.pseudo_family}: ready"
         )
+
+
+def _pseudopotentials(file: Path | None) -> dict[str, Any]:
+    """The elements, functional and family that an input needs; what ``setup`` has for none."""
+    from aiida_difftre.workchains.inputs import elements_to_label, read_input
+
+    if file is None:
+        return {}
+    run = read_input(file)
+    elements = elements_to_label(run, file.parent)
+    if not elements or run.dft is None:
+        return {}
+    return {"elements": elements, "functional": run.dft.functional, "pseudo_family": run.dft.pseudo_family}
+
+
+def _generate_missing(file: Path) -> None:
+    """Generate the pseudopotentials that an input needs, where no installed family has them and the package can.
+
+    Raises:
+        click.ClickException: naming the element and the remedy.
+    """
+    from aiida_difftre.cli.setup import SetupError, ensure_pseudopotentials
+
+    needed = _pseudopotentials(file)
+    if needed and needed["pseudo_family"] is None:
+        try:
+            ensure_pseudopotentials(needed["elements"], needed["functional"], report=click.echo)
+        except SetupError as error:
+            raise click.ClickException(str(error)) from None
 
 
 def _setup(profile: str | None, **options: Any) -> Any:
@@ -117,8 +152,9 @@ def demo_command(profile: str | None, output: Path, daemon: bool, file: Path | N
     with _complaints():
         from aiida_difftre.workchains.inputs import example
 
-        _setup(profile)
-        _go(profile or OWN_PROFILE, file or example("diamond/quick.yaml"), output=output, in_process=not daemon)
+        file = file or example("diamond/quick.yaml")
+        _setup(profile, **_pseudopotentials(file))
+        _go(profile or OWN_PROFILE, file, output=output, in_process=not daemon)
 
 
 @cli.command("run")
@@ -141,6 +177,7 @@ def submit_command(profile: str | None, file: Path) -> None:
         from aiida_difftre.workchains.from_input import read_builder
 
         name = _load(profile)
+        _generate_missing(file)
         pk = launch(read_builder(file))
         click.echo(f"submitted {pk}; watch it with: aiida-difftre -p {name} status {pk}")
 
@@ -153,6 +190,7 @@ def _go(profile: str, file: Path, *, output: Path | None, in_process: bool) -> N
     from aiida_difftre.workchains.from_input import read_builder
 
     _load(profile)
+    _generate_missing(file)
     out = console()
     builder = read_builder(file)
     with nullcontext() if in_process else daemon():

@@ -34,13 +34,17 @@ class Recipe(Strict):
         template: name of the input of ld1.x.
         cutoff_wfc: Ry.
         cutoff_rho: Ry.
-        tests: configurations of the valence electrons, ground state first.
+        tests: configurations of the valence electrons, the one that it is made for first.
+        excitation_error: largest error of an excitation energy in the tests, Ry.
+        eigenvalue_error: largest error of an eigenvalue in the tests, Ry.
     """
 
     template: str
     cutoff_wfc: float = Field(gt=0)
     cutoff_rho: float = Field(gt=0)
     tests: list[str] = Field(min_length=1)
+    excitation_error: float = Field(default=2e-3, gt=0)
+    eigenvalue_error: float = Field(default=4e-3, gt=0)
 
     @property
     def text(self) -> str:
@@ -49,7 +53,7 @@ class Recipe(Strict):
 
 
 class Excitation(Strict):
-    """Outcome of one test configuration, in Ry, relative to the ground state.
+    """Outcome of one test configuration, in Ry, relative to the first one.
 
     Args:
         configuration: of the valence electrons.
@@ -103,7 +107,7 @@ def excitations(recipe: Recipe, element: str, ld1: Path, upf: Path) -> tuple[lis
     """Test the transferability on the excited atom and ion.
 
     Args:
-        recipe: whose test configurations are run; the first is the ground state.
+        recipe: whose test configurations are run; the first is the one that it is made for.
         element: chemical symbol.
         ld1: the program.
         upf: the pseudopotential.
@@ -149,6 +153,22 @@ def excitations(recipe: Recipe, element: str, ld1: Path, upf: Path) -> tuple[lis
             )
         )
     return outcomes, output
+
+
+def check_excitations(recipe: Recipe, element: str, outcomes: list[Excitation]) -> None:
+    """Refuse a pseudopotential that is not transferable.
+
+    Raises:
+        PseudopotentialError: naming the configuration and its error.
+    """
+    for outcome in outcomes:
+        worst = max((abs(error) for error in outcome.eigenvalue_errors), default=0.0)
+        if not (abs(outcome.error) <= recipe.excitation_error and worst <= recipe.eigenvalue_error):
+            raise PseudopotentialError(
+                f"the pseudopotential for {element} from {recipe.template} is not transferable: in "
+                f"{outcome.configuration} the energy is off by {outcome.error:.4f} Ry and an eigenvalue by {worst:.4f} Ry, "
+                f"where {recipe.excitation_error} and {recipe.eigenvalue_error} Ry are allowed; another ld1.x may do better"
+            )
 
 
 def bessel_levels(output: str) -> list[dict[int, list[float]]]:
@@ -224,14 +244,7 @@ def ensure_family(
     family = find_family(wanted, functional)
     if family is not None:
         return family
-    recipes = library(functional)
-    unknown = [element for element in wanted if element not in recipes]
-    if unknown:
-        raise PseudopotentialError(
-            f"no {functional} pseudopotential for {', '.join(unknown)}: no installed family has it, and the package "
-            f"can generate {', '.join(recipes) or 'none'} only; install a family (`aiida-pseudo install pseudo-dojo`, "
-            "`aiida-pseudo install sssp`) and name it with --pseudo-family"
-        )
+    recipes = check_recipes(wanted, functional)
     if ld1 is None:
         raise PseudopotentialError(
             f"no {functional} pseudopotential family with {', '.join(wanted)} is installed, and there is no ld1.x to "
@@ -239,6 +252,24 @@ def ensure_family(
         )
     report(f"generating pseudopotentials with ld1.x: {functional}, {', '.join(wanted)}")
     return _generated_family(wanted, functional, recipes, ld1)
+
+
+def check_recipes(elements: Iterable[str], functional: str) -> dict[str, Recipe]:
+    """The recipes for a functional, with all elements.
+
+    Raises:
+        PseudopotentialError: naming the elements without a recipe, those with one, and the remedy.
+    """
+    recipes = library(functional)
+    unknown = sorted(set(elements) - set(recipes))
+    if unknown:
+        raise PseudopotentialError(
+            f"no {functional} pseudopotential for {', '.join(unknown)}: no installed family that names {functional} "
+            f"has all elements, and the package can generate {', '.join(sorted(recipes)) or 'none'} only; install a "
+            "family (`aiida-pseudo install pseudo-dojo`, `aiida-pseudo install sssp`) and name it in "
+            "dft.pseudo_family of the input, or with --pseudo-family"
+        )
+    return recipes
 
 
 def _named_family(label: str, elements: list[str]) -> PseudoPotentialFamily:
@@ -268,6 +299,7 @@ def _generated_family(
     with tempfile.TemporaryDirectory(prefix="difftre-ld1-") as name:
         for element in missing:
             path = generate(recipes[element], element, ld1, Path(name))
+            check_excitations(recipes[element], element, excitations(recipes[element], element, ld1, path)[0])
             with path.open("rb") as stream:
                 nodes.append(UpfData(stream, filename=path.name).store())
     if nodes:

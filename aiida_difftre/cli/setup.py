@@ -11,9 +11,10 @@ from aiida.common import exceptions
 from aiida.manage import get_manager
 from aiida.manage.configuration import create_profile, get_config, load_profile
 from aiida.plugins import BrokerFactory
+from aiida_pseudo.data.pseudo import UpfData
 from aiida_pseudo.groups.family import PseudoPotentialFamily
 
-from aiida_difftre.cli.pseudopotential import PseudopotentialError, ensure_family, find_family
+from aiida_difftre.cli.pseudopotential import PseudopotentialError, check_recipes, ensure_family, find_family
 from aiida_difftre.cli.quantum_espresso import (
     PREPEND_TEXT,
     Programs,
@@ -254,6 +255,30 @@ def ensure_code(
     return code
 
 
+def ensure_pseudopotentials(
+    elements: Sequence[str], functional: str, *, report: Report = lambda _: None
+) -> PseudoPotentialFamily:
+    """A family of the loaded profile with all elements; what the package can generate is generated where it is missing.
+
+    Args:
+        elements: chemical symbols.
+        functional: such as LDA.
+        report: is told what is being done.
+
+    Raises:
+        SetupError: naming the element and the remedy.
+    """
+    family = find_family(elements, functional)
+    if family is not None:
+        return family
+    try:
+        check_recipes(elements, functional)
+        ld1 = find_programs(report=report).ld1 or private_programs(report).ld1
+        return ensure_family(elements, functional, ld1=ld1, report=report)
+    except (PseudopotentialError, QuantumEspressoError) as error:
+        raise SetupError(f"pseudopotentials: {error}") from None
+
+
 def _family(
     programs: Programs,
     elements: Sequence[str],
@@ -262,16 +287,17 @@ def _family(
     made: Report,
     report: Report,
 ) -> PseudoPotentialFamily:
-    before = orm.QueryBuilder().append(orm.Group).count()
+    before = orm.QueryBuilder().append(UpfData).count()
     try:
         ld1 = programs.ld1
         if ld1 is None and label is None and find_family(elements, functional) is None:
+            check_recipes(elements, functional)
             ld1 = private_programs(report).ld1  # a pw.x on PATH often comes without its ld1.x
         family = ensure_family(elements, functional, label=label, ld1=ld1, report=report)
     except (PseudopotentialError, QuantumEspressoError) as error:
         raise SetupError(f"pseudopotentials: {error}") from None
-    if orm.QueryBuilder().append(orm.Group).count() > before:
-        made(f"pseudopotential family {family.label!r}")
+    if orm.QueryBuilder().append(UpfData).count() > before:
+        made(f"pseudopotentials for {', '.join(sorted(set(elements)))} in the family {family.label!r}")
     return family
 
 

@@ -59,7 +59,7 @@ class Strain(Strict):
 
 
 class Volumes(Strict):
-    """Copies of the seed cell at evenly spaced volumes, with Gaussian displacements: for liquids and equations of state.
+    """Copies of the seed cell at evenly spaced volumes, with Gaussian displacements: for liquids and soft solids.
 
     Args:
         minimum: smallest volume over that of the seed cell.
@@ -185,7 +185,7 @@ def supercell_mesh(mesh: Sequence[int], cell: ArrayLike, supercell: ArrayLike) -
     Args:
         mesh: of the cell.
         cell: (3, 3) lattice vectors, Å.
-        supercell: (3, 3), repeated along the vectors of the cell and strained by less than half of the cell.
+        supercell: (3, 3), repeated along the vectors of the cell; each strained by less than half a vector of the cell.
     """
     lengths = [np.linalg.norm(np.asarray(vectors), axis=1) for vectors in (cell, supercell)]
     repeats = np.maximum(1, np.rint(lengths[1] / lengths[0])).astype(int)

@@ -5,7 +5,15 @@ import pytest
 from ase.build import bulk
 
 from aiida_difftre.data import elasticity
-from aiida_difftre.data.structures import Generation, generate, minimum_distance, rattled, strained, voigt_strain
+from aiida_difftre.data.structures import (
+    Generation,
+    generate,
+    minimum_distance,
+    rattled,
+    strained,
+    supercell_mesh,
+    voigt_strain,
+)
 from aiida_difftre.engine.jobs import validate
 from aiida_difftre.engine.units import EV_PER_A3_IN_GPA
 
@@ -37,9 +45,8 @@ def test_same_seed_gives_the_same_cells_and_another_seed_others(diamond):
 
 
 def test_counts_and_kinds(diamond):
-    generation = Generation(**SETTINGS)
-    cells = generate(diamond, generation)
-    assert len(cells) == generation.count == 12
+    cells = generate(diamond, Generation(**SETTINGS))
+    assert len(cells) == 12
     kinds = [cell.info["kind"] for cell in cells.values()]
     assert {kind: kinds.count(kind) for kind in kinds} == {"equilibrium": 1, "strained": 8, "rattled": 3}
     assert all(name.startswith(cell.info["kind"]) for name, cell in cells.items())
@@ -135,3 +142,74 @@ def test_cubic_reference_names_a_missing_label(diamond):
 def test_elastic_constants_need_a_cubic_cell(cell):
     with pytest.raises(ValueError, match="conventional cubic cell"):
         elasticity.check_cubic(cell)
+
+
+ALONE = {"equilibrium": False}
+
+
+def test_dimers_of_every_pair_at_every_distance():
+    salt = bulk("NaCl", "rocksalt", a=5.64, cubic=True)
+    cells = generate(salt, Generation(**ALONE, dimers={"distances": [2.5, 4.0], "box": 12.0}))
+    found = [(str(cell.symbols), cell.get_distance(0, 1, mic=True)) for cell in cells.values()]
+    pairs = ("Cl2", "ClNa", "Na2")
+    assert found == [(pair, pytest.approx(distance)) for pair in pairs for distance in (2.5, 4.0)]
+    for name, cell in cells.items():
+        assert name.startswith("dimer_")
+        assert cell.info["kind"] == "dimer"
+        np.testing.assert_array_equal(cell.cell, 12.0 * np.eye(3))
+
+
+def test_volumes_are_evenly_spaced_in_supercells():
+    seed = bulk("Ar", "fcc", a=5.3, cubic=True)
+    volumes = {"minimum": 0.9, "maximum": 1.2, "count": 4, "standard_deviation": 0.1, "repeat": [1, 1, 2]}
+    cells = list(generate(seed, Generation(**ALONE, volumes=[volumes])).values())
+    assert [len(cell) for cell in cells] == [8] * 4
+    ratios = [cell.get_volume() / (2 * seed.get_volume()) for cell in cells]
+    np.testing.assert_allclose(ratios, [0.9, 1.0, 1.1, 1.2], rtol=1e-12)
+    still = seed.repeat((1, 1, 2))
+    moved = cells[1].positions - still.positions
+    assert 0.05 < moved.std() < 0.2
+    assert not np.allclose(cells[0].get_scaled_positions(), cells[3].get_scaled_positions(), atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["rattles", "strains"])
+def test_other_copies_may_be_of_supercells(kind):
+    seed = bulk("Al", "fcc", a=4.05)
+    rule = {"count": 1, "standard_deviation": 0.05, "repeat": [2, 1, 1]}
+    if kind == "strains":
+        rule["maximum"] = 0.02
+    (cell,) = generate(seed, Generation(**ALONE, **{kind: [rule]})).values()
+    assert len(cell) == 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "fragment"),
+    [
+        ({"dimers": {"distances": [3.0, 6.0], "box": 11.0}}, "a box above 12 Å"),
+        ({"dimers": {"distances": [3.0, 3.0], "box": 11.0}}, "repeat"),
+        ({"dimers": {"distances": [], "box": 11.0}}, "distances"),
+        ({"dimers": {"distances": [0.0], "box": 11.0}}, "distances"),
+        ({"volumes": [{"minimum": 1.2, "maximum": 0.9, "count": 3}]}, "1.2, must be below"),
+        ({"volumes": [{"minimum": 0.1, "maximum": 0.9, "count": 3}]}, "minimum"),
+        ({"volumes": [{"minimum": 0.9, "maximum": 1.1, "count": 1}]}, "count"),
+        ({"rattles": [{"standard_deviation": 0.1, "count": 1, "repeat": [0, 1, 1]}]}, "repeat"),
+    ],
+)
+def test_unsound_generation_is_refused(settings, fragment):
+    with pytest.raises(ValueError, match=fragment):
+        validate(Generation, settings)
+
+
+@pytest.mark.parametrize(
+    ("mesh", "repeat", "strain", "expected"),
+    [
+        ((4, 4, 4), (1, 1, 1), 0.15, (4, 4, 4)),
+        ((4, 4, 4), (1, 2, 4), -0.1, (4, 2, 1)),
+        ((5, 5, 3), (2, 1, 2), 0.0, (3, 5, 2)),
+        ((1, 1, 1), (3, 1, 1), 0.0, (1, 1, 1)),
+    ],
+)
+def test_supercells_take_a_thinner_mesh(mesh, repeat, strain, expected):
+    seed = bulk("Ti", "hcp", a=2.95, c=4.68)
+    supercell = strained(seed.repeat(repeat), strain * np.eye(3))
+    assert supercell_mesh(mesh, seed.cell, supercell.cell) == expected
