@@ -166,8 +166,9 @@ def check_excitations(recipe: Recipe, element: str, outcomes: list[Excitation]) 
         if not (abs(outcome.error) <= recipe.excitation_error and worst <= recipe.eigenvalue_error):
             raise PseudopotentialError(
                 f"the pseudopotential for {element} from {recipe.template} is not transferable: in "
-                f"{outcome.configuration} the energy is off by {outcome.error:.4f} Ry and an eigenvalue by {worst:.4f} Ry, "
-                f"where {recipe.excitation_error} and {recipe.eigenvalue_error} Ry are allowed; another ld1.x may do better"
+                f"{outcome.configuration} the energy is off by {outcome.error:.4f} Ry and an eigenvalue by "
+                f"{worst:.4f} Ry, where {recipe.excitation_error} and {recipe.eigenvalue_error} Ry are allowed; "
+                "another ld1.x may do better"
             )
 
 

@@ -7,12 +7,14 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from aiida import orm
 
 from aiida_difftre.cli import quantum_espresso
 from aiida_difftre.cli import setup as module
 from aiida_difftre.cli.quantum_espresso import QuantumEspressoError
 from aiida_difftre.cli.setup import SetupError, ensure_code, ensure_computer
+from aiida_difftre.workchains.inputs import example
 
 SCRIPT = """
 import json, warnings
@@ -169,3 +171,34 @@ def test_ld1_of_the_wheel_helps_out_where_path_has_only_pw(
     )
     monkeypatch.setattr(quantum_espresso, "_on_path", lambda name: program if name == "pw.x" else None)
     assert module.setup().pseudo_family == "difftre/LDA/ld1"
+
+
+@pytest.mark.usefixtures("aiida_profile_clean")
+def test_input_of_elements_without_recipe_is_told_what_there_is(tmp_path: Path):
+    from click.testing import CliRunner
+
+    from aiida_difftre.cli import cli
+
+    content = yaml.safe_load(example("diamond/quick.yaml").read_text())
+    content["dft"]["system"] = {"bulk": {"element": "Xe", "structure": "fcc", "lattice_constant": 6.2}}
+    path = tmp_path / "xenon.yaml"
+    path.write_text(yaml.safe_dump(content))
+    result = CliRunner().invoke(cli, ["run", str(path)])
+    assert result.exit_code == 1
+    for fragment in ("no LDA pseudopotential for Xe", "Al, C, Cu, Ti", "aiida-pseudo install", "dft.pseudo_family"):
+        assert fragment in result.output
+
+
+@pytest.mark.dft
+@pytest.mark.usefixtures("aiida_profile_clean")
+def test_pseudopotentials_are_generated_where_they_are_missing(qe_programs):
+    said: list[str] = []
+    family = module.ensure_pseudopotentials(["Al"], "LDA", report=said.append)
+    assert family.label == "difftre/LDA/ld1"
+    assert any("LDA, Al" in line for line in said)
+    both = module.ensure_pseudopotentials(["Al", "C"], "LDA", report=said.append)
+    assert both.uuid == family.uuid
+    assert {"Al", "C"} <= set(both.elements)
+    said.clear()
+    module.ensure_pseudopotentials(["C"], "LDA", report=said.append)
+    assert said == []

@@ -164,6 +164,75 @@ def test_builder_takes_cutoffs_from_the_family_and_merges_overrides(pw_code, car
     assert builder.pw.kpoints.get_kpoints_mesh() == ([2, 2, 2], [0.5, 0.5, 0.5])
 
 
+METAL = {"SYSTEM": {"occupations": "smearing", "smearing": "mv", "degauss": 0.2, "ecutwfc": 12.0, "ecutrho": 48.0}}
+
+
+@pytest.mark.dft
+def test_energy_of_a_metal_is_that_of_which_the_forces_are_derivatives(pw_code, aluminium_family):
+    """With smearing the forces are derivatives of the free energy E - TS, not of the internal energy E."""
+    step = 0.02
+    cells = {}
+    for name, shift in (("less", -step), ("middle", 0.0), ("more", step)):
+        atoms = bulk("Al", "fcc", a=3.96).repeat((1, 1, 2))
+        atoms.positions[1, 0] += 0.3 + shift
+        cells[name] = orm.StructureData(ase=atoms)
+    tight = {**METAL, "ELECTRONS": {"conv_thr": 1e-10}}
+    builder = _builder(
+        pw_code,
+        structure=None,
+        structures=cells,
+        kpoints=(1, 1, 1),
+        functional="LDA",
+        overrides={"pw": {"pw": {"parameters": tight}}},
+    )
+    outputs, node = run_get_node(builder)
+    assert node.is_finished_ok, node.exit_message
+    less, middle, more = outputs["dataset"].get_ase()
+    slope = (more.get_potential_energy() - less.get_potential_energy()) / (2 * step)
+    assert abs(slope) > 0.3
+    assert -slope == pytest.approx(middle.get_forces()[1, 0], rel=0.01)
+    smearing = [
+        orm.load_node(frame.info["source"]).outputs.output_trajectory.get_array("energy_smearing")[-1]
+        for frame in (less, more)
+    ]
+    internal = slope - (smearing[1] - smearing[0]) / (2 * step)
+    assert abs(internal - slope) > 0.05 * abs(slope), "the two energies would not be told apart"
+
+
+@pytest.mark.dft
+def test_supercells_take_a_thinner_mesh_and_dimers_take_gamma(pw_code, aluminium_family):
+    generation = {
+        "equilibrium": True,
+        "elastic": False,
+        "isotropic": [],
+        "rattles": [{"standard_deviation": 0.05, "count": 1, "repeat": [1, 1, 2]}],
+        "strains": [],
+        "dimers": {"distances": [2.6], "box": 7.0},
+    }
+    builder = _builder(
+        pw_code,
+        structure=orm.StructureData(ase=bulk("Al", "fcc", a=3.96)),
+        functional="LDA",
+        overrides={"generation": generation, "pw": {"pw": {"parameters": METAL}}},
+    )
+    outputs, node = run_get_node(builder)
+    assert node.is_finished_ok, node.exit_message
+    frames = outputs["dataset"].get_ase()
+    assert [(len(frame), frame.info["kind"]) for frame in frames] == [(1, "equilibrium"), (2, "rattled"), (2, "dimer")]
+    jobs = [orm.load_node(frame.info["source"]).inputs for frame in frames]
+    meshes = [job.kpoints.get_kpoints_mesh() for job in jobs]
+    assert meshes == [([2, 2, 2], [0.5] * 3), ([2, 2, 1], [0.5] * 3), ([1, 1, 1], [0.0] * 3)]
+    assert [job.settings.get_dict().get("gamma_only", False) for job in jobs] == [False, False, True]
+
+
+@pytest.mark.dft
+def test_family_has_to_name_the_functional(pw_code, carbon_family):
+    with pytest.raises(ValueError, match="PBE pseudopotential families with C: none"):
+        _builder(pw_code, functional="PBE")
+    builder = _builder(pw_code, functional="LDA", kpoints=None, kpoints_distance=0.4)
+    assert builder.pw.kpoints_distance.value == 0.4
+
+
 def test_entry_point_is_the_chain():
     assert WorkflowFactory("difftre.dataset") is DftDatasetWorkChain
 

@@ -3,9 +3,17 @@ from typing import Any
 
 import pytest
 import yaml
+from ase.build import bulk
 
 from aiida_difftre.engine.units import AMU_PER_A3_IN_KG_PER_M3
-from aiida_difftre.workchains.inputs import example, read_input, simulation_cell, system_cell
+from aiida_difftre.workchains.inputs import (
+    elements_to_label,
+    example,
+    labelled_cell,
+    read_input,
+    simulation_cell,
+    system_cell,
+)
 from aiida_difftre.workchains.protocols import available_protocols
 
 
@@ -44,6 +52,8 @@ def target_of(changed: dict[str, Any]) -> dict[str, Any]:
         (("state_points", "ambient", "density"), -1.0, ["density", "-1.0"]),
         (("protocol",), "fast", ["protocol", "fast"]),
         (("model", "spec", "terms", 0, "cutoff"), 0.0, ["cutoff", "0.0"]),
+        (("dft", "generation"), {"ratles": []}, ["dft.generation", "ratles", "rattles"]),
+        (("dft", "kpoints_distance"), 0.3, ["dft", "either kpoints"]),
         (("system", "bulk", "density"), None, ["lattice_constant", "density"]),
         (("sampling",), {"walker": 3}, ["sampling", "walker", "walkers"]),
         (("refinement",), {"updates": {}}, ["refinement.updates"]),
@@ -109,6 +119,25 @@ def test_system_from_file(tmp_path: Path) -> None:
     assert len(simulation_cell(run, "ambient", tmp_path)) == 64
     with pytest.raises(ValueError, match=r"cell\.cif is no structure"):
         system_cell(run, tmp_path / "elsewhere")
+
+
+def test_elements_to_label_are_those_of_the_seed_cell_and_of_the_files(tmp_path: Path) -> None:
+    changed = content()
+    changed["dft"]["system"] = {"bulk": {"element": "SiC", "structure": "zincblende", "lattice_constant": 4.36}}
+    changed["dft"]["structures"] = ["more.cif"]
+    bulk("Ge").write(tmp_path / "more.cif")
+    path = tmp_path / "input.yaml"
+    path.write_text(yaml.safe_dump(changed))
+    run = read_input(path)
+    assert len(labelled_cell(run, tmp_path)) == 8
+    assert set(simulation_cell(run, "ambient", tmp_path).get_chemical_symbols()) == {"C"}
+    assert elements_to_label(run, tmp_path) == ["C", "Ge", "Si"]
+    changed["dft"] = {"dataset": "labels.extxyz"}
+    path.write_text(yaml.safe_dump(changed))
+    assert elements_to_label(read_input(path), tmp_path) == []
+    del changed["dft"]
+    path.write_text(yaml.safe_dump(changed))
+    assert elements_to_label(read_input(path), tmp_path) == []
 
 
 def test_not_yaml(tmp_path: Path) -> None:
