@@ -12,17 +12,23 @@ from aiida_difftre.engine.jobs import Prediction
 from aiida_difftre.engine.targets import Target
 
 Comparison = dict[str, Any]
-"""One target and its prediction: labels, unit, role, experiment, experiment_errors, values, errors, chi2."""
+"""One target and its prediction: labels, unit, role, experiment, experiment_errors, values, errors, chi2, rms, and the
+grid of a curve."""
 
 
 def compare(target: Target, prediction: Prediction) -> Comparison:
-    """Put a prediction beside what was measured; chi² is the mean of (pred - exp)²/(σ_exp² + σ_sim²)."""
+    """Put a prediction beside what was measured.
+
+    chi² is the mean of (pred - exp)²/(σ_exp² + σ_sim²), ``rms`` the root of the mean of (pred - exp)², in ``unit``.
+    """
     measured, errors = np.array(target.values), np.array(target.errors)
     values, simulated = np.array(prediction.values), np.array(prediction.errors)
     chi2 = np.mean((values - measured) ** 2 / (errors**2 + simulated**2))
     return {
         "observable": target.observable,
-        "labels": target.component_labels(),
+        # A curve is known by its grid.
+        "labels": target.component_labels() if target.grid is None else [],
+        "grid": target.grid,
         "unit": target.unit,
         "role": target.role,
         "weight": target.weight,
@@ -31,6 +37,7 @@ def compare(target: Target, prediction: Prediction) -> Comparison:
         "values": list(prediction.values),
         "errors": list(prediction.errors),
         "chi2": float(chi2),
+        "rms": float(np.sqrt(np.mean((values - measured) ** 2))),
     }
 
 

@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 CHAINS = ("TrainWorkChain", "RefineWorkChain", "ValidateWorkChain")
 DATASET, PRETRAIN, REFINE, VALIDATE = "dataset", "pretrain", "refine", "validate"
 MAX_COMPONENTS = 6
-"""An observable with more values than this gets one column."""
+"""An observable without a grid that has more values than this is summarised, as a curve is."""
+
+DEVIATION = "rms "
+"""Begins the name of the deviation of a curve from the experiment."""
 
 LABELS_PER_LINE = 10
 """In a log, which has no line to rewrite."""
@@ -293,7 +296,7 @@ def reweighted(iteration: Iteration) -> dict[str, list[float]]:
             point: {
                 label: {**item, "values": predicted[point][label]}
                 for label, item in targets.items()
-                if len(item["values"]) <= MAX_COMPONENTS and label in predicted.get(point, {})
+                if not is_summarised(item) and label in predicted.get(point, {})
             }
             for point, targets in iteration.state_points.items()
         }
@@ -303,21 +306,55 @@ def reweighted(iteration: Iteration) -> dict[str, list[float]]:
 
 
 def rows(label: str, item: dict[str, Any]) -> dict[str, tuple[float, float, float, str]]:
-    """The rows of one comparison; a quantity on a grid is shown by its reduced chi²."""
+    """The rows of one comparison; a curve is summarised by its reduced chi² and its deviation from the experiment.
+
+    Beside the deviation stands the experiment's own error, both as roots of mean squares.
+    """
     if item["observable"] == "stress":
         pressure = [0.0 - sum(numbers[:3]) / 3 for numbers in (item["values"], item["experiment"])]
         # An upper bound: the three components fluctuate together.
         error = sum(item["errors"][:3]) / 3
         return {"P": (pressure[0], error, pressure[1], item["unit"])}
-    if len(item["values"]) > MAX_COMPONENTS:
-        return {f"chi² {label}": (item["chi2"], float("nan"), 1.0, "")}
+    if is_summarised(item):
+        no_error = float("nan")
+        return {
+            f"chi² {label}": (item["chi2"], no_error, 1.0, ""),
+            f"{DEVIATION}{label}": (
+                _rms_deviation(item),
+                no_error,
+                _rms(item["experiment_errors"]),
+                _shown_unit(item["unit"]),
+            ),
+        }
     numbers = zip(item["labels"], item["values"], item["errors"], item["experiment"], strict=True)
     return {name: (value, error, measured, item["unit"]) for name, value, error, measured in numbers}
 
 
+def is_summarised(item: dict[str, Any]) -> bool:
+    """Whether a comparison has too many values for a row of each: a curve, or many components."""
+    return item.get("grid") is not None or len(item["values"]) > MAX_COMPONENTS
+
+
+def _rms(numbers: list[float]) -> float:
+    return float(sum(number**2 for number in numbers) / len(numbers)) ** 0.5
+
+
+def _rms_deviation(item: dict[str, Any]) -> float:
+    return _rms([value - measured for value, measured in zip(item["values"], item["experiment"], strict=True)])
+
+
+def _shown_unit(unit: str) -> str:
+    return "" if unit == "1" else unit
+
+
+def with_error(value: float, error: float) -> str:
+    """A value with its standard error, where it has one."""
+    return f"{value:.4g}" if error != error else f"{value:.4g} ± {error:.2g}"
+
+
 def iteration_line(iteration: Iteration) -> str:
     """One iteration in one line."""
-    values = ", ".join(f"{name} {row[0]:.4g} ± {row[1]:.2g}" for name, row in quantities(iteration).items())
+    values = ", ".join(f"{name} {with_error(*row[:2])}" for name, row in quantities(iteration).items())
     steps = iteration.steps
     moved = (
         f"; {iteration.number_of_steps} steps, loss {steps[0]['loss']:.4g} -> {steps[-1]['loss']:.4g}" if steps else ""
@@ -361,7 +398,8 @@ def iteration_table(iterations: list[Iteration]) -> Any:
         table.add_column(name, justify="right")
     names = list(quantities(iterations[0]))
     for name, row in quantities(iterations[0]).items():
-        table.add_column(f"{name} [{row[3]}]\n({row[2]:g})", justify="right")
+        unit = f" [{row[3]}]" if row[3] else ""
+        table.add_column(f"{name}{unit}\n({row[2]:.4g})", justify="right")
     for iteration in iterations:
         steps = iteration.steps
         values = quantities(iteration)
@@ -370,7 +408,7 @@ def iteration_table(iterations: list[Iteration]) -> Any:
             f"{iteration.chi2['training']:.3g}",
             f"{steps[0]['loss']:.4g} → {steps[-1]['loss']:.4g}" if steps else "",
             f"{100 * records.effective_fraction(steps[-1]):.0f} %" if steps else "",
-            *(f"{values[name][0]:.4g} ± {values[name][1]:.2g}" if name in values else "" for name in names),
+            *(with_error(*values[name][:2]) if name in values else "" for name in names),
             style="dim" if iteration.discarded else None,
         )
     return table

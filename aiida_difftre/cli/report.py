@@ -10,6 +10,9 @@ from aiida_difftre.workchains import records
 
 MISSING = "–"
 
+SMALL = 5e-4
+"""Errors below this do not show in a fixed number of digits."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -49,7 +52,7 @@ def table_rows(
                 found.append(
                     Row(
                         name=f"{name}{f' {point}' if several else ''}{held_out}" + (f" / {unit}" if unit else ""),
-                        experiment=f"{measured:g}",
+                        experiment=f"{measured:.5g}",
                         reference=f"{dft[name]:.1f}" if name in dft else MISSING,
                         before=_number(*before[name][:2]) if name in before else MISSING,
                         after=_number(value, error),
@@ -68,8 +71,10 @@ def _at(reference: dict[str, Any], density: float | None) -> dict[str, Any]:
 
 
 def _number(value: float, error: float) -> str:
-    if error != error:  # a chi² has no error bar
+    if error != error:  # what summarises a curve has no error bar
         return f"{value:.3g}"
+    if error < SMALL:
+        return f"{value:.4g} ± {error:.2g}"
     digits = sum(error < limit for limit in (10, 0.05, 0.005))
     return f"{value:.{digits}f} ± {error:.{digits}f}"
 

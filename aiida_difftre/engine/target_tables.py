@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -90,6 +90,7 @@ def target_from_table(path: str | Path, reading: Reading, **fields: Any) -> Targ
     name = str(fields.get("observable"))
     spec = observable(name)
     options = spec.complete_options(dict(fields.get("options") or {}))
+    spec = replace(spec, unit=spec.unit_for(options))
     table = read_table(path).where(reading.rows)
     found = _labelled(table, reading, spec, options) if spec.grid_unit is None else _curve(table, reading, spec)
     errors = _total_error(found, reading, spec.unit, table.name)

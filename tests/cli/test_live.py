@@ -14,13 +14,19 @@ def comparison(observable: str, labels: list[str], values: list[float], experime
     }  # fmt: skip
 
 
+def curve(value: float) -> dict[str, Any]:
+    """A measured curve of 300 points that is 1 everywhere, and a simulated one."""
+    made = comparison("rdf", [], [value] * 300, [1.0] * 300)
+    return {**made, "unit": "1", "grid": [0.05 + 0.1 * n for n in range(300)], "experiment_errors": [0.02] * 300}
+
+
 def state_points(pressure: float) -> dict[str, Any]:
     stress = [-pressure] * 3 + [0.0] * 3
     return {
         "ambient": {
             "stress": comparison("stress", ["xx", "yy", "zz", "yz", "xz", "xy"], stress, [0.0] * 6),
             "stiffness": comparison("stiffness", ["C11", "C12", "C44"], [1000.0, 90.0, 550.0], [1079.0, 124.0, 578.0]),
-            "rdf": comparison("rdf", [f"{n} angstrom" for n in range(50)], [1.0] * 50, [1.0] * 50),
+            "rdf": curve(1.0 + pressure / 100),
         }
     }
 
@@ -49,7 +55,9 @@ def snapshot(**changes: Any) -> Snapshot:
 
 def test_stress_is_shown_as_pressure_and_curves_as_chi2() -> None:
     found = live.quantities(snapshot().iterations[0])
-    assert list(found) == ["P", "C11", "C12", "C44", "chi² rdf"]
+    assert list(found) == ["P", "C11", "C12", "C44", "chi² rdf", "rms rdf"]
+    assert found["chi² rdf"][0::2] == (2.0, 1.0)
+    assert found["rms rdf"][0::2] == (pytest.approx(0.14), pytest.approx(0.02))
     value, error, experiment, unit = found["P"]
     assert (value, error, experiment, unit) == (-14.0, pytest.approx(3.0), 0.0, "GPa")
 
@@ -61,6 +69,7 @@ def test_lines() -> None:
     assert "pretraining: force 82 meV/Å" in text
     assert "sample 001 ambient: production 3/50, temperature 298" in text
     assert any(line.startswith("iteration 1 (rolled back)") for line in text)
+    assert any("chi² rdf 2, rms rdf 0.14;" in line for line in text), "300 points in two numbers"
     log = live.lines(snapshot(), is_log=True)
     assert not any("DFT" in line or "production" in line for line in log)
     assert "DFT labels: 50/50" in live.lines(snapshot(labels=(50, 0, 50)), is_log=True)
@@ -72,7 +81,8 @@ def test_picture_holds_everything() -> None:
     console = Console(width=200, record=True)
     console.print(live.picture(snapshot()))
     text = console.export_text()
-    for expected in ("diamond", "13/50", "(1079)", "-14 ± 3", "80 %"):
+    assert "nan" not in text
+    for expected in ("diamond", "13/50", "(1079)", "-14 ± 3", "80 %", "0.14"):
         assert expected in text
 
 
@@ -84,9 +94,65 @@ def test_reweighted_quantities_follow_the_steps_but_for_curves() -> None:
 
 def test_plots_leave_out_what_was_rolled_back(tmp_path: Any) -> None:
     assert [iteration.number for iteration in plots.kept(snapshot())] == [0, 2]
-    assert len(plots.plot(snapshot(), tmp_path)) == 2
+    assert len(plots.plot(snapshot(), tmp_path)) == 3
     with pytest.raises(ValueError, match="no iteration to plot"):
         plots.plot(snapshot(iterations=[]), tmp_path)
+
+
+def validation(before: float, after: float) -> dict[str, Any]:
+    compared = {"before": curve(before), "after": curve(after)}
+    return {"state_points": {"ambient": {"rdf": compared}}, "chi2": {}, "dataset": {}, "static": {}}
+
+
+def test_curves_come_from_the_validation_or_from_the_iterations() -> None:
+    found = plots.curves(snapshot())
+    assert list(found) == ["pretrained on DFT", "iteration 2"]
+    assert list(found["iteration 2"]["ambient"]) == ["rdf"]
+    assert found["iteration 2"]["ambient"]["rdf"]["values"][0] == pytest.approx(0.99)
+    found = plots.curves(snapshot(report=validation(0.5, 0.9), pretraining=None))
+    assert {name: points["ambient"]["rdf"]["values"][0] for name, points in found.items()} == {
+        "before": 0.5, "refined": 0.9,
+    }  # fmt: skip
+    without = {"ambient": {"stress": state_points(0.0)["ambient"]["stress"]}}
+    assert plots.curves(snapshot(iterations=[Iteration(0, {"training": 1.0}, without, [])])) == {}
+
+
+def test_curves_of_a_validation_alone(tmp_path: Any) -> None:
+    (drawn,) = plots.plot(snapshot(iterations=[], report=validation(0.5, 0.9)), tmp_path)
+    assert drawn.name == "difftre-7-curves.png"
+    assert drawn.stat().st_size > 10_000
+
+
+def test_axes_hold_every_curve(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    figures: list[Any] = []
+    make = plots._figure
+
+    def remember(*args: Any, **options: Any) -> Any:
+        figures.append(make(*args, **options))
+        return figures[-1]
+
+    monkeypatch.setattr(plots, "_figure", remember)
+    plots.plot_curves(plots.curves(snapshot(report=validation(0.5, 0.9))), tmp_path / "curves.png")
+    ((_, (axis,)),) = figures
+    assert [line.get_label() for line in axis.lines] == ["experiment", "pretrained on DFT, χ² 2", "refined, χ² 2"]
+    assert [line.get_ydata()[0] for line in axis.lines] == [1.0, 0.5, 0.9]
+    assert len(axis.collections) == 3, "a band of errors for each"
+    assert axis.get_xlabel() == "Å"
+
+
+def test_report_summarises_curves() -> None:
+    table = report.text_table(snapshot(report=validation(0.5, 0.9)))
+    assert len(table) == 3
+    assert [cell.strip() for cell in table[1].split("|")] == ["chi² rdf", "1", "2", "2"]
+    assert [cell.strip() for cell in table[2].split("|")] == ["rms rdf", "0.02", "0.5", "0.1"]
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "expected"),
+    [(1079.0, 12.0, "1079 ± 12"), (-14.0, 3.0, "-14.0 ± 3.0"), (6.93e-5, 1.2e-6, "6.93e-05 ± 1.2e-06")],
+)
+def test_numbers_keep_their_digits(value: float, error: float, expected: str) -> None:
+    assert report._number(value, error) == expected
 
 
 def test_report_puts_everything_side_by_side() -> None:

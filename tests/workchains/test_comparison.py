@@ -20,6 +20,21 @@ def test_chi2_counts_both_errors() -> None:
     assert compare(make("training", "a", 0.0), predicted("a", 10.0))["chi2"] == pytest.approx(100 / 25)
 
 
+def test_a_curve_is_compared_with_its_grid() -> None:
+    target = Target(
+        observable="rdf", grid=[0.5, 1.5], values=[1.0, 1.0], errors=[0.1, 0.1], unit="1", citation="nobody",
+        conditions=Conditions(temperature=300.0),
+    )  # fmt: skip
+    prediction = Prediction(
+        label="rdf", observable="rdf", unit="1", labels=["0.5", "1.5"], values=[1.3, 0.6], errors=[0.1, 0.1]
+    )
+    compared = compare(target, prediction)
+    assert compared["grid"] == [0.5, 1.5]
+    assert compared["rms"] == pytest.approx((0.25 / 2) ** 0.5)
+    assert compared["chi2"] == pytest.approx(0.25 / 2 / 0.02)
+    assert compared["labels"] == []
+
+
 def test_judgement_prefers_held_out_targets() -> None:
     targets = {"a": make("training", "a", 0.0), "b": make("held_out", "b", 0.0), "c": make("training", "c", 0.0)}
     compared = compare_all(targets, [predicted("a", 10.0), predicted("b", 5.0), predicted("other", 1.0)])
