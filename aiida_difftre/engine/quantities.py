@@ -265,7 +265,7 @@ class Snapshots:
         lists = space.build_batch(np.asarray(positions, np.float64), cell, potential.cutoff)
         # On the host, in the narrowest integers: the lists of a long trajectory are its largest part.
         narrow = np.int16 if atoms < 2**15 else np.int32
-        types = (narrow, np.int8, bool, np.int32)
+        types = (narrow, np.int8, bool, np.int32, np.int32)
         narrowed = [np.asarray(array, dtype) for array, dtype in zip(lists, types, strict=True)]
         host: Any = space.NeighborList(*narrowed)  # type: ignore[arg-type]  # NumPy arrays on the host
         self._data = (np.asarray(positions), host)

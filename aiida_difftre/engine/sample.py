@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -148,9 +149,9 @@ def simulate(
     last_checkpoint = time.monotonic()
     while recording.done < total:
         after, snapshot = dynamics.apply(state, parameters)
-        if int(np.max(np.asarray(after.needed))) > dynamics.capacity:
+        if dynamics.capacity.exceeded(after.needed):
             # Overflow: what was computed is void; the block is repeated from the state before it.
-            dynamics, state = _enlarge(system, int(1.1 * np.max(np.asarray(after.needed))) + 1, state)
+            dynamics, state = _enlarge(system, dynamics.capacity.enlarged(after.needed), state)
             continue
         temperatures = np.asarray(snapshot.temperature, np.float64)[:, :walkers]
         failure = _guard(system, snapshot, walkers, recording.done)
@@ -176,14 +177,16 @@ def simulate(
     return _trajectory(system, parameters, state, recording, walkers, machine.batch_size)
 
 
-def list_capacity(system: sampling.System, start: Start) -> int:
-    """Neighbours per atom that lists should hold: those of the start and some more.
+def list_capacity(system: sampling.System, start: Start) -> space.Capacity:
+    """What lists should hold: what those of the start do and some more.
 
     Rounded up generously, so that starts of the same system share one compiled program.
     """
     lists = space.build_batch(np.asarray(start.positions, np.float64), start.cell, system.list_cutoff)
-    needed = int(np.max(np.asarray(lists.needed)))
-    return max(1, -(-int(1.15 * needed) // CAPACITY_STEP)) * CAPACITY_STEP
+    needed, occupancy = np.max(np.asarray(space.requirements(lists)), 0).tolist()
+    # The number of atoms in a bin fluctuates by its square root, also where the start is a crystal.
+    room = occupancy + math.ceil(2 * occupancy**0.5)
+    return space.Capacity(max(1, -(-int(1.15 * needed) // CAPACITY_STEP)) * CAPACITY_STEP, room)
 
 
 def check_system(system: sampling.System, start: Start, parameters: Parameters) -> None:
@@ -234,7 +237,7 @@ def _guard(system: sampling.System, snapshot: sampling.Snapshot, walkers: int, d
 
 def _begin(
     system: sampling.System,
-    capacity: int,
+    capacity: space.Capacity,
     key: Array,
     positions: NDArray[np.float64],
     momenta: NDArray[np.float64] | None,
@@ -244,21 +247,21 @@ def _begin(
     while True:
         dynamics = sampling.dynamics(system, capacity)
         state = dynamics.init(key, positions, momenta, parameters)
-        needed = int(np.max(np.asarray(state.needed)))
-        if needed <= capacity:
+        if not capacity.exceeded(state.needed):
             return dynamics, state
-        capacity = int(1.1 * needed) + 1
+        capacity = capacity.enlarged(state.needed)
 
 
 def _hold(
     system: sampling.System, dynamics: sampling.Dynamics, state: sampling.Walkers
 ) -> tuple[sampling.Dynamics, sampling.Walkers]:
-    needed = int(np.max(np.asarray(state.needed)))
-    return (dynamics, state) if needed <= dynamics.capacity else _enlarge(system, int(1.1 * needed) + 1, state)
+    if not dynamics.capacity.exceeded(state.needed):
+        return dynamics, state
+    return _enlarge(system, dynamics.capacity.enlarged(state.needed), state)
 
 
 def _enlarge(
-    system: sampling.System, capacity: int, state: sampling.Walkers
+    system: sampling.System, capacity: space.Capacity, state: sampling.Walkers
 ) -> tuple[sampling.Dynamics, sampling.Walkers]:
     dynamics = sampling.dynamics(system, capacity)
     return _hold(system, dynamics, dynamics.relist(state))
@@ -285,7 +288,7 @@ def _checkpoint(
     if recording.positions:
         arrays["positions"] = np.concatenate(recording.positions)
         arrays["temperatures"] = np.concatenate(recording.temperatures)
-    metadata = {"done": str(recording.done), "capacity": str(dynamics.capacity), "identity": identity}
+    metadata = {"done": str(recording.done), "capacity": json.dumps(dynamics.capacity), "identity": identity}
     files.write_arrays(path, arrays, metadata)
 
 
@@ -308,8 +311,9 @@ def _restore(
     recording = Recording(done=int(metadata["done"]))
     if "positions" in arrays:
         recording.positions, recording.temperatures = [arrays["positions"]], [arrays["temperatures"]]
-    if int(metadata["capacity"]) != dynamics.capacity:
-        dynamics = sampling.dynamics(system, int(metadata["capacity"]))
+    capacity = space.Capacity(*json.loads(metadata["capacity"]))
+    if capacity != dynamics.capacity:
+        dynamics = sampling.dynamics(system, capacity)
     return dynamics, dynamics.relist(state), recording
 
 

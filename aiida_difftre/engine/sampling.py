@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 from numpy.typing import NDArray
 
 from aiida_difftre.engine import device, space, units
@@ -38,13 +38,13 @@ class Walkers(NamedTuple):
         md: jax-md's integrator state.
         lists: neighbour lists.
         built: fractional positions for which the lists were built.
-        needed: neighbours that the fullest list of each device has needed so far.
+        needed: what the fullest list of each device has needed so far: neighbours, and atoms in a bin.
     """
 
     md: Any
     lists: space.NeighborList
     built: Float[Array, "walkers atoms 3"]
-    needed: Array
+    needed: Int[Array, "devices 2"]
 
 
 class Snapshot(NamedTuple):
@@ -124,13 +124,13 @@ class Dynamics(NamedTuple):
         init: (key, positions, momenta or None, parameters) -> Walkers.
         apply: (Walkers, parameters) -> (Walkers, Snapshot), ``snapshots_per_call`` snapshots.
         relist: (Walkers of another capacity) -> Walkers; lists anew for the positions of the old ones.
-        capacity: neighbours per atom that the lists hold.
+        capacity: what the lists hold.
     """
 
     init: Callable[..., Walkers]
     apply: Callable[[Walkers, Parameters], tuple[Walkers, Snapshot]]
     relist: Callable[[Walkers], Walkers]
-    capacity: int
+    capacity: space.Capacity
 
 
 def integrator(
@@ -161,18 +161,21 @@ def integrator(
     return (init_at_rest if len(system.symbols) > 1 else init), apply
 
 
-def dynamics(system: System, capacity: int) -> Dynamics:
+def dynamics(system: System, capacity: space.Capacity) -> Dynamics:
     """Build the dynamics of a system for a given capacity of its neighbour lists."""
     dtype = jnp.dtype(system.precision)
     cell = jnp.asarray(system.cell, dtype)
     species = jnp.asarray(space.species_index(system.symbols, system.potential.spec.species))
     mass = jnp.asarray(masses(system.symbols), dtype)
-    shifts = space.images(system.cell, system.list_cutoff)
+    search = space.search(system.cell, system.list_cutoff, len(system.symbols), capacity.room)
     mesh = device.mesh()
     sharding = NamedSharding(mesh, P("device"))
 
     def lists_of(positions: Array) -> space.NeighborList:
-        return jax.vmap(lambda x: space.build(x, cell, system.list_cutoff, capacity, shifts))(positions)
+        return jax.vmap(lambda x: space.build(x, cell, system.list_cutoff, capacity.neighbors, search))(positions)
+
+    def needed_by(lists: space.NeighborList) -> Array:
+        return jnp.max(space.requirements(lists), 0, keepdims=True)
 
     def force(positions: Array, *, parameters: Parameters, lists: space.NeighborList) -> Array:
         vectors = space.displacements(positions, cell, lists)
@@ -189,7 +192,7 @@ def dynamics(system: System, capacity: int) -> Dynamics:
             return md_init(key, x, mass=mass, momenta=momentum, parameters=parameters, lists=neighbors)
 
         md = jax.vmap(one, in_axes=(0, 0, 0, None if momenta is None else 0))(keys, positions, lists, momenta)
-        return Walkers(md, lists, positions, jnp.max(lists.needed, keepdims=True))
+        return Walkers(md, lists, positions, needed_by(lists))
 
     def step(walkers: Walkers, parameters: Parameters) -> Walkers:
         moved = jnp.max(jnp.sum(((walkers.md.position - walkers.built) @ cell) ** 2, -1))
@@ -204,7 +207,7 @@ def dynamics(system: System, capacity: int) -> Dynamics:
         # fraction of the other tenth.
         lists, built = jax.lax.cond(moved > (0.45 * system.settings.skin) ** 2, rebuild, keep, None)
         md = jax.vmap(lambda state, x: md_apply(state, parameters=parameters, lists=x))(walkers.md, lists)
-        return Walkers(md, lists, built, jnp.maximum(walkers.needed, jnp.max(lists.needed)))
+        return Walkers(md, lists, built, jnp.maximum(walkers.needed, needed_by(lists)))
 
     def observe(walkers: Walkers) -> Snapshot:
         def one(md: Any, lists: space.NeighborList) -> Snapshot:
@@ -243,7 +246,7 @@ def dynamics(system: System, capacity: int) -> Dynamics:
     def relist(walkers: Walkers) -> Walkers:
         make = jax.jit(spread(lists_of, in_specs=P("device"), out_specs=P("device")))
         lists = make(walkers.built)
-        return walkers._replace(lists=lists, needed=jnp.zeros_like(walkers.needed) + jnp.max(lists.needed))
+        return walkers._replace(lists=lists, needed=jnp.broadcast_to(needed_by(lists), walkers.needed.shape))
 
     apply = jax.jit(spread(run, in_specs=(P("device"), P()), out_specs=(P("device"), P(None, "device"))))
     return Dynamics(init, apply, relist, capacity)

@@ -7,8 +7,9 @@ itself). Positions are fractional and unwrapped: a shift stays valid when an ato
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -16,10 +17,13 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 from numpy.typing import ArrayLike, NDArray
 
+from aiida_difftre.engine import cells
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 
-ROW_CANDIDATES = 2_000_000
-"""Candidate pairs examined at once while a list is built; bounds its memory."""
+Search: TypeAlias = cells.Grid | NDArray[np.int32]
+
+GRID_COST = 1.2
+"""What testing a candidate of a grid costs, in units of that of an image."""
 
 
 class NeighborList(NamedTuple):
@@ -30,12 +34,41 @@ class NeighborList(NamedTuple):
         shift: lattice vectors to add to the neighbour's fractional position.
         mask: True for real neighbours.
         needed: the largest number of neighbours of an atom; the list overflows when it exceeds the capacity.
+        occupancy: the largest number of atoms in a bin; the search overflows when it exceeds the room of the
+            :class:`~aiida_difftre.engine.cells.Grid`, and ``needed`` counts too few. Zero where there are no bins.
     """
 
     index: Int[Array, "*batch atoms neighbors"]  # type: ignore[assignment]  # hides tuple.index, which nobody calls
     shift: Int[Array, "*batch atoms neighbors 3"]
     mask: Bool[Array, "*batch atoms neighbors"]
     needed: Int[Array, "*batch"]
+    occupancy: Int[Array, "*batch"]
+
+
+class Capacity(NamedTuple):
+    """What neighbour lists can hold.
+
+    Args:
+        neighbors: of an atom.
+        room: atoms in a bin of the search; zero where there are no bins.
+    """
+
+    neighbors: int
+    room: int
+
+    def exceeded(self, needed: ArrayLike) -> bool:
+        """Whether lists that need this, (..., 2) as in :func:`requirements`, are incomplete."""
+        return bool(np.any(np.asarray(needed) > self))
+
+    def enlarged(self, needed: ArrayLike) -> Capacity:
+        """Room for what is needed and some more; no less than before."""
+        largest = np.max(np.asarray(needed).reshape(-1, 2), 0)
+        return Capacity(*(int(1.1 * new) + 1 if new > old else old for old, new in zip(self, largest, strict=True)))
+
+
+def requirements(lists: NeighborList) -> Int[Array, "*batch 2"]:
+    """Neighbours of an atom and atoms of a bin that lists need, for :class:`Capacity`."""
+    return jnp.stack([lists.needed, lists.occupancy], -1)
 
 
 def heights(cell: ArrayLike) -> NDArray[np.float64]:
@@ -54,12 +87,28 @@ def images(cell: ArrayLike, cutoff: float) -> NDArray[np.int32]:
     return np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3).astype(np.int32)
 
 
+def search(cell: ArrayLike, cutoff: float, atoms: int, room: int = 0) -> Search:
+    """The faster search for neighbours: all images of all atoms, or a grid of bins.
+
+    Args:
+        cell: rows are lattice vectors, Å.
+        cutoff: Å; the largest that will be asked for.
+        atoms: in the cell.
+        room: atoms that a bin can hold; chosen if zero. Which search it is does not depend on it.
+    """
+    shifts, bins = images(cell, cutoff), cells.grid(cell, cutoff, atoms)
+    tested = np.prod(bins.bins) * bins.room / atoms * bins.candidates
+    if GRID_COST * tested >= len(shifts) * atoms:
+        return shifts
+    return dataclasses.replace(bins, room=room) if room else bins
+
+
 def build(
     positions: Float[Array, "atoms 3"],
     cell: Float[Array, "3 3"],
     cutoff: float | Float[Array, ""],
     capacity: int,
-    shifts: NDArray[np.int32],
+    search: Search,
 ) -> NeighborList:
     """Build the list of all pairs closer than ``cutoff``; traceable.
 
@@ -68,38 +117,60 @@ def build(
         cell: rows are lattice vectors, Å.
         cutoff: Å.
         capacity: neighbours per atom that the list can hold.
-        shifts: from :func:`images`, for this cell and at least this cutoff.
+        search: from :func:`search`, :func:`images` or :func:`~aiida_difftre.engine.cells.grid`, for this cell and at
+            least this cutoff.
 
     Returns:
-        The list; complete unless ``needed > capacity``.
+        The list; complete unless ``needed > capacity`` or ``occupancy`` exceeds the room of the bins.
     """
+    itself = jnp.arange(len(positions), dtype=jnp.int32)[:, None]
+    if isinstance(search, cells.Grid):
+        found = cells.search(positions, cell, cutoff, search)
+        place, mask, counts = cells.ones(found.words, capacity)
+        row = found.row[:, None]
+        index = jnp.where(mask, found.atom[row, place], itself).astype(jnp.int32)
+        shift = found.shift[row, place // search.room] + found.wrap[:, None] - found.wrap[index]
+        occupancy = found.occupancy
+    else:
+        place, mask, counts = cells.ones(_all_images(positions, cell, cutoff, search), capacity)
+        padded = len(positions) + -len(positions) % 32
+        image, index = place // padded, jnp.where(mask, place % padded, itself)
+        shift = cells.coded(jnp.asarray(search))[image]
+        for axis, column in enumerate(positions.T):
+            nearest = jnp.round(column[index] - column[:, None])
+            shift = shift - (nearest.astype(jnp.int64) << 16 * axis)
+        occupancy = jnp.zeros((), jnp.int32)
+    return NeighborList(index, cells.decoded(jnp.where(mask, shift, 0)), mask, jnp.max(counts), occupancy)
+
+
+def _all_images(positions: Array, cell: Array, cutoff: Array | float, shifts: NDArray[np.int32]) -> Array:
+    """One bit for each image of each atom, atoms filled up to a multiple of 32: whether it is a neighbour."""
     atoms = positions.shape[0]
     offsets = jnp.asarray(shifts, positions.dtype) @ cell
-    home = int(np.flatnonzero(~shifts.any(1))[0])
+    home = np.logical_not(shifts.any(1)).reshape(-1, 1)
+    points = cells.nowhere(positions.T)
 
-    def row(i: Int[Array, ""]) -> tuple[Array, Array, Array, Array]:
-        difference = positions - positions[i]
-        nearest = -jnp.round(difference)
-        near = (difference + nearest) @ cell
-        squared = jnp.sum((near[None] + offsets[:, None]) ** 2, -1)
-        within = (squared < cutoff**2).at[home, i].set(False).reshape(-1)
-        chosen = jnp.nonzero(within, size=capacity, fill_value=len(shifts) * atoms)[0]
-        mask = chosen < len(shifts) * atoms
-        image, atom = jnp.where(mask, chosen // atoms, home), jnp.where(mask, chosen % atoms, i)
-        shift = (jnp.asarray(shifts)[image] + nearest[atom].astype(jnp.int32)) * mask[:, None]
-        return atom.astype(jnp.int32), shift.astype(jnp.int16), mask, jnp.sum(within)
+    def row(i: Array) -> Array:
+        difference = points - positions[i][:, None]
+        difference = difference - jnp.round(difference)
+        squared = jnp.zeros((), positions.dtype)
+        for axis in range(3):
+            near = sum(difference[k] * cell[k, axis] for k in range(3))
+            squared = squared + (near + offsets[:, axis, None]) ** 2
+        within = (squared < cutoff**2) & ~(home & (jnp.arange(points.shape[1]) == i))
+        return cells.pack(within.reshape(-1))
 
-    batch = max(1, min(atoms, ROW_CANDIDATES // (atoms * len(shifts))))
-    index, shift, mask, counts = jax.lax.map(row, jnp.arange(atoms), batch_size=batch)
-    return NeighborList(index, shift, mask, jnp.max(counts))
+    batch = max(1, min(atoms, cells.CANDIDATES_AT_ONCE // (atoms * len(shifts))))
+    rows = jnp.arange(atoms)
+    return jax.vmap(row)(rows) if batch == atoms else jax.lax.map(row, rows, batch_size=batch)
 
 
-@functools.partial(jax.jit, static_argnames=("capacity", "shifts", "batch"))
+@functools.partial(jax.jit, static_argnames=("capacity", "search", "batch"))
 def _build_batch(
-    positions: Array, cell: Array, cutoff: Array, *, capacity: int, shifts: tuple, batch: int
+    positions: Array, cell: Array, cutoff: Array, *, capacity: int, search: cells.Grid | tuple[Any, ...], batch: int
 ) -> NeighborList:
-    table = np.array(shifts, np.int32)
-    return jax.lax.map(lambda x: build(x, cell, cutoff, capacity, table), positions, batch_size=batch)
+    how = search if isinstance(search, cells.Grid) else np.array(search, np.int32)
+    return jax.lax.map(lambda x: build(x, cell, cutoff, capacity, how), positions, batch_size=batch)
 
 
 def build_batch(positions: ArrayLike, cell: ArrayLike, cutoff: float, capacity: int | None = None) -> NeighborList:
@@ -115,20 +186,24 @@ def build_batch(positions: ArrayLike, cell: ArrayLike, cutoff: float, capacity: 
         Lists with a leading snapshot axis and a capacity that is exactly what they need.
     """
     positions = jnp.asarray(positions)
-    shifts = tuple(map(tuple, images(cell, cutoff).tolist()))
     atoms = positions.shape[1]
+    how = search(cell, cutoff, atoms)
     guess = capacity or capacity_for(atoms, cell, cutoff)
-    batch = max(1, min(16, ROW_CANDIDATES // (atoms * atoms * len(shifts))))
     while True:
+        tested = how.candidates if isinstance(how, cells.Grid) else atoms * len(how)
         lists = _build_batch(
-            positions, jnp.asarray(cell, positions.dtype), jnp.asarray(cutoff, positions.dtype),
-            capacity=guess, shifts=shifts, batch=batch,
+            positions, jnp.asarray(cell, positions.dtype), jnp.asarray(cutoff, positions.dtype), capacity=guess,
+            search=how if isinstance(how, cells.Grid) else tuple(map(tuple, how.tolist())),
+            batch=max(1, min(16, cells.CANDIDATES_AT_ONCE // (atoms * tested))),
         )  # fmt: skip
-        needed = max(1, int(jnp.max(lists.needed)))
-        if needed <= guess:
-            index, shift, mask, count = lists
-            return NeighborList(index[..., :needed], shift[..., :needed, :], mask[..., :needed], count)
-        guess = needed
+        needed, occupancy = max(1, int(jnp.max(lists.needed))), int(jnp.max(lists.occupancy))
+        if isinstance(how, cells.Grid) and occupancy > how.room:
+            how = dataclasses.replace(how, room=occupancy)
+        elif needed <= guess:
+            index, shift, mask, *counts = lists
+            return NeighborList(index[..., :needed], shift[..., :needed, :], mask[..., :needed], *counts)
+        else:
+            guess = needed
 
 
 def capacity_for(atoms: int, cell: ArrayLike, cutoff: float, margin: float = 1.3) -> int:

@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 from ase import Atoms
 
-from aiida_difftre.engine import sample, sampling, units
+from aiida_difftre.engine import cells, sample, sampling, space, units
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.files import Trajectory, read_trajectory
 from aiida_difftre.engine.jobs import CHECKPOINT, TRAJECTORY, SamplingSettings
 from aiida_difftre.engine.progress import Silent
+from aiida_difftre.engine.space import Capacity
 from tests.fixtures.engine import DOUBLE, argon, lennard_jones, silicon, start, stillinger_weber
 
 LANGEVIN = {"name": "langevin", "friction_per_ps": 5.0}
@@ -139,17 +140,33 @@ def test_overflow_repeats_the_block(monkeypatch: pytest.MonkeyPatch) -> None:
     grown = []
     enlarge = sample._enlarge
     monkeypatch.setattr(sample, "_enlarge", lambda *a: (grown.append(a[1]), enlarge(*a))[1])
-    monkeypatch.setattr(sample, "list_capacity", lambda *a: 12)
+    monkeypatch.setattr(sample, "list_capacity", lambda *a: Capacity(12, 0))
     tight = simulate(chosen)
     assert grown
-    assert all(capacity > 12 for capacity in grown)
+    assert all(capacity.neighbors > 12 for capacity in grown)
     np.testing.assert_allclose(tight.positions, ample.positions, atol=1e-6)
     np.testing.assert_allclose(tight.last_velocities, ample.last_velocities, atol=1e-9)
 
 
+def test_bins_that_overflow_repeat_the_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bins with room for what the crystal at the start puts in them, and no atom more."""
+    begin = start(argon(4), 1)
+    chosen = settings(walkers=1, production_fs=400.0, stride_fs=40.0, skin=0.3)
+    ample = simulate(chosen, begin)
+    assert isinstance(space.search(begin.cell, 5.3, 256), cells.Grid)
+    grown = []
+    capacity, enlarge = sample.list_capacity, sample._enlarge
+    monkeypatch.setattr(sample, "_enlarge", lambda *a: (grown.append(a[1]), enlarge(*a))[1])
+    monkeypatch.setattr(sample, "list_capacity", lambda *a: capacity(*a)._replace(room=8))
+    tight = simulate(chosen, begin)
+    assert grown
+    assert all(capacity.room > 8 for capacity in grown)
+    np.testing.assert_allclose(tight.positions, ample.positions, atol=1e-6)
+
+
 def test_a_start_that_overflows_is_mended(monkeypatch: pytest.MonkeyPatch) -> None:
     ample = simulate(settings())
-    monkeypatch.setattr(sample, "list_capacity", lambda *a: 3)
+    monkeypatch.setattr(sample, "list_capacity", lambda *a: Capacity(3, 0))
     np.testing.assert_allclose(simulate(settings()).last_positions, ample.last_positions, atol=1e-9)
 
 
