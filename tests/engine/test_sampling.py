@@ -150,17 +150,17 @@ def test_overflow_repeats_the_block(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_bins_that_overflow_repeat_the_block(monkeypatch: pytest.MonkeyPatch) -> None:
     """Bins with room for what the crystal at the start puts in them, and no atom more."""
-    begin = start(argon(4), 1)
-    chosen = settings(walkers=1, production_fs=400.0, stride_fs=40.0, skin=0.3)
-    ample = simulate(chosen, begin)
-    assert isinstance(space.search(begin.cell, 5.3, 256), cells.Grid)
+    monkeypatch.setattr(space, "GRID_COST", 0.0)
+    chosen = settings(production_fs=400.0, stride_fs=40.0, skin=0.3)
+    ample = simulate(chosen)
+    assert isinstance(space.search(argon().cell, 5.3, 32), cells.Grid)
     grown = []
     capacity, enlarge = sample.list_capacity, sample._enlarge
     monkeypatch.setattr(sample, "_enlarge", lambda *a: (grown.append(a[1]), enlarge(*a))[1])
-    monkeypatch.setattr(sample, "list_capacity", lambda *a: capacity(*a)._replace(room=8))
-    tight = simulate(chosen, begin)
+    monkeypatch.setattr(sample, "list_capacity", lambda *a: capacity(*a)._replace(room=4))
+    tight = simulate(chosen)
     assert grown
-    assert all(capacity.room > 8 for capacity in grown)
+    assert all(capacity.room > 4 for capacity in grown)
     np.testing.assert_allclose(tight.positions, ample.positions, atol=1e-6)
 
 
