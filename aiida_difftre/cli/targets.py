@@ -81,14 +81,14 @@ def read(file: Path, label: str, options: dict[str, Any]) -> Target:
 
 
 def _read_yaml(file: Path, label: str, options: dict[str, Any]) -> Target:
-    from aiida_difftre.data.target import TargetData
+    from aiida_difftre.data.target import read_target
 
     defaults = {"interpolation": "monotone", "window": "lorch"}
     given = [name for name, value in options.items() if value and value != defaults.get(name)]
     if given:
         wrong = given[0].replace("_", "-").replace("options", "option").replace("rows", "row")
         raise ValueError(f"--{wrong} is for tables; {file.name} is a target as YAML and says everything itself")
-    found = TargetData.from_yaml(file).target
+    found = read_target(file)
     return found.model_copy(update={"label": label}) if label and found.label is None else found
 
 

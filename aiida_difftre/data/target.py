@@ -13,6 +13,21 @@ from aiida_difftre.engine.jobs import validate
 from aiida_difftre.engine.targets import Target
 
 
+def read_target(path: str | Path) -> Target:
+    """The target in a YAML (or JSON) file that holds its fields; needs no profile.
+
+    Raises:
+        ValueError: naming the file, and the offending value.
+    """
+    try:
+        content = yaml.safe_load(Path(path).read_text())
+        if not isinstance(content, dict):
+            raise ValueError(f"expected the fields of a target, found {type(content).__name__}")
+        return validate(Target, content)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError) as error:
+        raise ValueError(f"{str(path)!r} is no target: {error}") from None
+
+
 class TargetData(orm.Data):
     """A measured observable; its attributes are the fields of ``aiida_difftre.engine.targets.Target``.
 
@@ -42,13 +57,7 @@ class TargetData(orm.Data):
         Raises:
             ValueError: naming the file, and the offending value.
         """
-        try:
-            content = yaml.safe_load(Path(path).read_text())
-            if not isinstance(content, dict):
-                raise ValueError(f"expected the fields of a target, found {type(content).__name__}")
-            return cls(content, **kwargs)
-        except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError) as error:
-            raise ValueError(f"{str(path)!r} is no target: {error}") from None
+        return cls(read_target(path), **kwargs)
 
     @property
     def target(self) -> Target:

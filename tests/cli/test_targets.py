@@ -1,5 +1,8 @@
 """``aiida-difftre target import`` with tables and YAML, as a person types it."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -98,3 +101,13 @@ def test_options_of_tables_do_not_go_with_yaml(tmp_path: Path) -> None:
     result = typed(path, "--row", "a=b")
     assert result.exit_code == 1
     assert "--row is for tables; target.yaml is a target as YAML" in result.output
+
+
+def test_yaml_is_read_where_no_profile_is_loaded(tmp_path: Path) -> None:
+    path = tmp_path / "target.yaml"
+    path.write_text(yaml.safe_dump(target_content()))
+    program = "from aiida_difftre.cli import cli; cli()"
+    command = [sys.executable, "-c", program, "target", "import", str(path), "-o", str(tmp_path / "again.yaml")]
+    done = subprocess.run(command, env={**os.environ, "AIIDA_PATH": str(tmp_path)}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert TargetData.from_yaml(tmp_path / "again.yaml").target == TargetData.from_yaml(path).target
