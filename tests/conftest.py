@@ -18,6 +18,8 @@ import pytest
 # Importing AiiDA makes its folder, `~/.aiida` unless told otherwise; the tests leave the user's alone.
 os.environ["AIIDA_PATH"] = tempfile.mkdtemp(prefix="difftre-tests-")
 atexit.register(shutil.rmtree, os.environ["AIIDA_PATH"], ignore_errors=True)
+# So is the cache of compiled programs, `~/.cache/difftre` unless told otherwise; this one is kept between runs.
+os.environ.setdefault("DIFFTRE_CACHE", str(Path(tempfile.gettempdir()) / f"difftre-tests-{os.getuid()}"))
 # AiiDA's daemon looks for `verdi` on the PATH when its module is imported; `.venv/bin/pytest` does not put it there.
 os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
 
