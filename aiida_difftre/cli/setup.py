@@ -139,7 +139,7 @@ def ensure_profile(name: str, *, make_default: bool = False, made: Report = lamb
     """
     config = get_config(create=True)
     if name not in config.profile_names:
-        default = config.default_profile_name
+        default = config.default_profile_name if config.default_profile_name in config.profile_names else None
         try:
             create_profile(
                 config,
