@@ -88,12 +88,19 @@ def _node(identifier: str) -> Node:
 )
 @click.option("--default", "make_default", is_flag=True, help="Make the profile AiiDA's default one.")
 @click.option("--input", "file", type=FILE, help="Pseudopotentials for this input (YAML); without, for carbon in LDA.")
+@click.option("--dft/--no-dft", default=True, help="Also pw.x and pseudopotentials; runs without DFT need neither.")
 @click.pass_obj
 def setup_command(
-    profile: str | None, pseudo_family: str | None, pw: Path | None, make_default: bool, file: Path | None
+    profile: str | None, pseudo_family: str | None, pw: Path | None, make_default: bool, file: Path | None, dft: bool
 ) -> None:
     """Make what a run needs: profile, computer, codes, pseudopotentials; what exists is kept."""
+    if not dft and (pw is not None or pseudo_family is not None or file is not None):
+        raise click.UsageError("--no-dft goes together with none of --pw, --pseudo-family and --input")
     with _complaints():
+        if not dft:
+            result = _setup(profile, make_default=make_default, dft=False)
+            click.echo(f"profile {result.profile}, code {result.engine}: ready for runs without DFT")
+            return
         needed = _pseudopotentials(file)
         if pseudo_family is not None:
             needed["pseudo_family"] = pseudo_family

@@ -50,18 +50,18 @@ class SetupResult:
         profile: name.
         computer: label.
         engine: full label of the engine's code, ``difftre@localhost``.
-        pw: full label of the code of pw.x, ``pw@localhost``.
-        pw_version: version of pw.x.
-        pseudo_family: label.
+        pw: full label of the code of pw.x, ``pw@localhost``; None without DFT.
+        pw_version: version of pw.x; None without DFT.
+        pseudo_family: label; None without DFT.
         created: what did not exist before, in words.
     """
 
     profile: str
     computer: str
     engine: str
-    pw: str
-    pw_version: str
-    pseudo_family: str
+    pw: str | None
+    pw_version: str | None
+    pseudo_family: str | None
     created: list[str] = field(default_factory=list)
 
 
@@ -73,6 +73,7 @@ def setup(
     pseudo_family: str | None = None,
     pw: Path | None = None,
     make_default: bool = False,
+    dft: bool = True,
     report: Report = lambda _: None,
 ) -> SetupResult:
     """Make everything that a run on this machine needs, and load the profile. Running it again changes nothing.
@@ -84,6 +85,7 @@ def setup(
         pseudo_family: label of an installed family to use instead.
         pw: path of a pw.x to use; else the one on PATH, else the one of the qepy wheel in an environment of its own.
         make_default: make the profile the default one, which otherwise happens only where there is no default.
+        dft: also pw.x and pseudopotentials; without them only runs that label nothing are possible.
         report: is told each step that takes time or makes something.
 
     Raises:
@@ -102,6 +104,8 @@ def setup(
     except FileNotFoundError as error:
         raise SetupError(f"engine: {error}") from None
     engine = ensure_code(computer, ENGINE, script, description="Engine of aiida-difftre.", made=made)
+    if not dft:
+        return SetupResult(profile, computer.label, engine.full_label, None, None, None, created)
     try:
         programs = find_programs(pw, report)
     except QuantumEspressoError as error:

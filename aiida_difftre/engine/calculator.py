@@ -87,8 +87,10 @@ class DiffTReCalculator(Calculator):
                 jnp.asarray(mask),
                 jnp.asarray(kinds),
                 jnp.asarray(kinds[neighbors]),
+                self._fractional(current),
             )
-            found = self._compiled(self._parameters, environment, jnp.asarray(neighbors))
+            cell = jnp.asarray(current.cell.array, self._dtype)
+            found = self._compiled(self._parameters, environment, jnp.asarray(neighbors), cell)
             energies, force, tensor = (np.asarray(part, np.float64) for part in found)
         energies = energies + self._references[kinds]
         energy = float(energies.sum())
@@ -96,14 +98,24 @@ class DiffTReCalculator(Calculator):
         if current.cell.rank == 3 and current.pbc.all():
             self.results["stress"] = tensor[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]] / current.get_volume()
 
-    def _evaluate(self, parameters: Parameters, environment: Environment, neighbors: Array) -> tuple[Array, ...]:
+    def _fractional(self, atoms: Atoms) -> Array | None:
+        if atoms.cell.rank < 3:
+            return None
+        return jnp.asarray(atoms.get_scaled_positions(wrap=False), self._dtype)
+
+    def _evaluate(
+        self, parameters: Parameters, environment: Environment, neighbors: Array, cell: Array
+    ) -> tuple[Array, ...]:
         def total(displacements: Array) -> tuple[Array, Array]:
             energies = self.potential.energies(parameters, environment._replace(displacements=displacements))
             return jnp.sum(energies), energies
 
         gradient, energies = jax.grad(total, has_aux=True)(environment.displacements)
         gradient = jnp.where(environment.mask[..., None], gradient, 0.0)
-        return energies, forces(gradient, neighbors), virial(gradient, environment.displacements)
+        force = forces(gradient, neighbors)
+        if self.potential.has_external:
+            force = force + self.potential.external_forces(parameters, environment, cell)
+        return energies, force, virial(gradient, environment.displacements)
 
     def _list_holds(self, atoms: Atoms) -> bool:
         listed = self._listed

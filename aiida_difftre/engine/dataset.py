@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from ase import Atoms
 from ase.neighborlist import neighbor_list
+from jaxtyping import Array
 from numpy.typing import NDArray
 
 from aiida_difftre.engine.errors import EngineError, ExitStatus
@@ -138,6 +139,7 @@ def pad(
     index[:] = np.arange(n_atoms)[:, None]
     kind = np.zeros(shape[:2], np.int32)
     real = np.zeros(shape[:2])
+    fractional = _fractional(frames, n_atoms)
     for number, (frame, each) in enumerate(zip(frames, listed, strict=True)):
         kind[number, : len(frame)] = kinds[number]
         real[number, : len(frame)] = 1
@@ -145,9 +147,20 @@ def pad(
         mask[number, each.index, each.slot] = True
         index[number, each.index, each.slot] = each.neighbor
     neighbor_kind = np.take_along_axis(kind[:, :, None], index.reshape(len(frames), -1, 1), axis=1).reshape(shape)
-    environment = Environment(*(jnp.asarray(array) for array in (displacements, mask, kind, neighbor_kind)))
+    arrays = (jnp.asarray(array) for array in (displacements, mask, kind, neighbor_kind))
+    environment = Environment(*arrays)._replace(positions=fractional)
     volume = np.array([abs(frame.cell.volume) if frame.cell.rank == 3 else 1.0 for frame in frames])
     return Configurations(environment, index, real, volume, labels_of(frames, n_atoms))
+
+
+def _fractional(frames: list[Atoms], n_atoms: int) -> Array | None:
+    """Fractional positions, padded with zeros; None where a frame has no three-dimensional cell."""
+    if any(frame.cell.rank < 3 for frame in frames):
+        return None
+    found = np.zeros((len(frames), n_atoms, 3))
+    for number, frame in enumerate(frames):
+        found[number, : len(frame)] = frame.get_scaled_positions(wrap=False)
+    return jnp.asarray(found)
 
 
 def _neighbors(frame: Atoms, cutoff: float) -> _Frame:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from aiida_difftre.engine import dataset
 from aiida_difftre.engine.dataset import Configurations, Labels
+from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.jobs import DatasetWeights, LossSettings, Machine
 from aiida_difftre.engine.potentials import Environment, Parameters, Potential, forces, virial
 from aiida_difftre.engine.space import voigt_matrix
@@ -243,7 +244,17 @@ def loss(
 def features(
     potential: Potential, configurations: Configurations, dtype: Any
 ) -> tuple[Callable[..., Predicted], Linearised | Configurations]:
-    """The function that predicts, and what it wants: with stored Jacobians where they fit into memory, else without."""
+    """The function that predicts, and what it wants: with stored Jacobians where they fit into memory, else without.
+
+    Raises:
+        EngineError: for a potential with external fields, whose forces are not differences between neighbours.
+    """
+    if potential.has_external:
+        raise EngineError(
+            ExitStatus.INVALID_INPUT,
+            "labels cannot be matched by a potential with an external field; leave the field out, or the labels "
+            "(pretraining with steps: 0, loss.dataset_weight: 0)",
+        )
     if jacobian_bytes(potential, configurations, dtype) <= JACOBIAN_LIMIT:
         return predict_linearised, linearise(potential, configurations, dtype)
     environment = configurations.environment

@@ -65,8 +65,9 @@ def environment(
     )
     species = jnp.asarray(space.species_index(tuple(symbols), potential.spec.species))
     dtype = jnp.dtype(precision)
-    vectors = space.displacements(jnp.asarray(positions, dtype), jnp.asarray(cell, dtype), lists)
-    return Environment(vectors, lists.mask, species, species[lists.index])
+    fractional = jnp.asarray(positions, dtype)
+    vectors = space.displacements(fractional, jnp.asarray(cell, dtype), lists)
+    return Environment(vectors, lists.mask, species, species[lists.index], fractional)
 
 
 def _split(tree: Any) -> tuple[list[Array], Callable[[list[Array]], Any]]:
@@ -122,11 +123,12 @@ def kernels(spec_json: str, precision: str) -> Kernels:
     mesh = device.mesh()
 
     def strained(x: Array, lists: space.NeighborList, cell: Array, species: Array) -> tuple[Any, Any]:
-        vectors = space.displacements(x.astype(dtype), cell.astype(dtype), lists)
+        fractional = x.astype(dtype)
+        vectors = space.displacements(fractional, cell.astype(dtype), lists)
 
         def projection(strain: Array) -> Any:
             moved = vectors @ space.deformation(strain)
-            return potential.project(Environment(moved, lists.mask, species, species[lists.index]))
+            return potential.project(Environment(moved, lists.mask, species, species[lists.index], fractional))
 
         reference = projection(jnp.zeros(6, dtype))
         return reference, lambda strain: _split(projection(strain))[0]

@@ -25,7 +25,7 @@ from aiida_difftre.engine.files import Trajectory
 from aiida_difftre.engine.jobs import Machine, Prediction
 from aiida_difftre.engine.observables import Observable, StatePoint
 from aiida_difftre.engine.potentials import Parameters, Potential
-from aiida_difftre.engine.quantities import Snapshots, environment
+from aiida_difftre.engine.quantities import ATOMS_PER_BATCH, Snapshots, environment
 from aiida_difftre.engine.targets import ObservableRequest
 
 Quantities = Mapping[str, Array]
@@ -199,11 +199,13 @@ def static_features(implementation: Observable, trajectory: Trajectory, batch_si
         batch_size: snapshots per batch; 0 to choose.
     """
     cell = jnp.asarray(trajectory.cell)
+    # Features may look at all pairs of atoms.
+    batch = batch_size or max(SNAPSHOTS_AT_ONCE, ATOMS_PER_BATCH // len(trajectory.species) ** 2)
     compute = jax.jit(
         lambda positions: jax.lax.map(
             lambda x: implementation.features(x.astype(jnp.float64), cell),
             positions,
-            batch_size=batch_size or SNAPSHOTS_AT_ONCE,
+            batch_size=batch,
         )
     )
     return np.asarray(compute(jnp.asarray(trajectory.positions)))

@@ -224,8 +224,7 @@ def _guard(system: sampling.System, snapshot: sampling.Snapshot, walkers: int, d
             {"min_distance": float(distance.min())},
         )
     temperature = np.asarray(snapshot.temperature)[:, :walkers]
-    # The instantaneous temperature of few atoms fluctuates: relative standard deviation sqrt(2/3N).
-    limit = system.temperature * (system.settings.max_temperature_ratio + 6 * np.sqrt(2 / (3 * len(system.symbols))))
+    limit = system.temperature * hottest(system.settings.max_temperature_ratio, len(system.symbols))
     if temperature.max() > limit:
         return EngineError(
             ExitStatus.TEMPERATURE_OUT_OF_BOUNDS,
@@ -233,6 +232,21 @@ def _guard(system: sampling.System, snapshot: sampling.Snapshot, walkers: int, d
             {"temperature": float(temperature.max())},
         )
     return None
+
+
+def hottest(ratio: float, atoms: int) -> float:
+    """The instantaneous over the target temperature that stops a run.
+
+    The relative standard deviation of the instantaneous temperature is sqrt(2/3N): six of them are allowed on top of
+    the ratio. Of a few atoms the distribution has a long tail: a chi² variable with k degrees of freedom exceeds
+    k + 2 sqrt(k x) + 2 x with a probability of at most exp(-x) (Laurent & Massart, Ann. Statist. 28, 1302 (2000)).
+
+    Args:
+        ratio: that no sane run exceeds on average.
+        atoms: number of atoms.
+    """
+    k, x = 3 * atoms, 30.0
+    return float(max(ratio + 6 * np.sqrt(2 / k), 1 + 2 * np.sqrt(x / k) + 2 * x / k))
 
 
 def _begin(

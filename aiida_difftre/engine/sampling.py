@@ -179,9 +179,12 @@ def dynamics(system: System, capacity: space.Capacity) -> Dynamics:
 
     def force(positions: Array, *, parameters: Parameters, lists: space.NeighborList) -> Array:
         vectors = space.displacements(positions, cell, lists)
-        environment = Environment(vectors, lists.mask, species, species[lists.index])
+        environment = Environment(vectors, lists.mask, species, species[lists.index], positions)
         _, gradient = system.potential.energy_and_gradient(parameters, environment)
-        return forces(gradient, lists.index)
+        between = forces(gradient, lists.index)
+        if not system.potential.has_external:
+            return between
+        return between + system.potential.external_forces(parameters, environment, cell)
 
     md_init, md_apply = integrator(system, force, dtype=dtype)
 

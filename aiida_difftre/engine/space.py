@@ -194,7 +194,7 @@ def build_batch(positions: ArrayLike, cell: ArrayLike, cutoff: float, capacity: 
         lists = _build_batch(
             positions, jnp.asarray(cell, positions.dtype), jnp.asarray(cutoff, positions.dtype), capacity=guess,
             search=how if isinstance(how, cells.Grid) else tuple(map(tuple, how.tolist())),
-            batch=max(1, min(16, cells.CANDIDATES_AT_ONCE // (atoms * tested))),
+            batch=max(1, min(max(16, 1024 // atoms), cells.CANDIDATES_AT_ONCE // (atoms * tested))),
         )  # fmt: skip
         needed, occupancy = max(1, int(jnp.max(lists.needed))), int(jnp.max(lists.occupancy))
         if isinstance(how, cells.Grid) and occupancy > how.room:

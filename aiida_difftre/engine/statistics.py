@@ -22,7 +22,8 @@ MINIMUM_BLOCKS = 8
 def walker_slices(walkers: NDArray[np.integer]) -> list[NDArray[np.intp]]:
     """Indices of the snapshots of each walker, in the order in which they are stored."""
     walkers = np.asarray(walkers)
-    return [np.flatnonzero(walkers == walker) for walker in np.unique(walkers)]
+    order = np.argsort(walkers, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(walkers[order])) + 1)
 
 
 def statistical_inefficiency(values: Floats, walkers: NDArray[np.integer]) -> Floats:

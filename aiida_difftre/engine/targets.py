@@ -89,6 +89,20 @@ def _check_rdf(options: dict[str, Any]) -> None:
         raise ValueError(f"option 'smearing' of rdf is {width!r} Å; it must not be negative")
 
 
+def _check_density_profile(options: dict[str, Any]) -> None:
+    axis = options["axis"]
+    if isinstance(axis, bool) or axis not in (0, 1, 2):
+        raise ValueError(f"option 'axis' of density_profile is {axis!r}; give the lattice vector: 0, 1 or 2")
+    species = options["species"]
+    if species is not None and not isinstance(species, str):
+        raise ValueError(f"option 'species' of density_profile is {species!r}; give one species, or leave it out")
+    width = options["smearing"]
+    if isinstance(width, bool) or not isinstance(width, int | float) or not 0 <= width <= 0.1:
+        raise ValueError(
+            f"option 'smearing' of density_profile is {width!r}; give a standard deviation from 0 to 0.1 of the cell"
+        )
+
+
 def _check_stiffness(options: dict[str, Any]) -> None:
     if options["symmetry"] not in STIFFNESS_LABELS:
         known = ", ".join(STIFFNESS_LABELS)
@@ -118,6 +132,13 @@ STIFFNESS = ObservableSpec(
     options={"symmetry": "cubic", "born_stride": 4},
     labels=lambda options: STIFFNESS_LABELS[options["symmetry"]],
     check=_check_stiffness,
+)  # fmt: skip
+DENSITY_PROFILE = ObservableSpec(
+    "density_profile", "1", f"{_OBSERVABLES}.density:DensityProfile",
+    "probability density of the atoms' fractional coordinate along an axis, on the centres of equal bins",
+    grid_unit="cell",
+    options={"axis": 0, "species": None, "smearing": 0.0},
+    check=_check_density_profile,
 )  # fmt: skip
 RDF = ObservableSpec(
     "rdf", "1", f"{_OBSERVABLES}.structural:RadialDistribution",

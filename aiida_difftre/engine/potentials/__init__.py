@@ -35,19 +35,22 @@ class Environment(NamedTuple):
         mask: True for real neighbours, which may lie beyond a term's cutoff.
         species: index of each atom's species.
         neighbor_species: index of each neighbour's species.
+        positions: fractional, unwrapped; None where there is no cell. Only external fields look at them.
     """
 
     displacements: Float[Array, "atoms neighbors 3"]
     mask: Bool[Array, "atoms neighbors"]
     species: Int[Array, " atoms"]
     neighbor_species: Int[Array, "atoms neighbors"]
+    positions: Float[Array, "atoms 3"] | None = None
 
 
 class Term(Protocol):
     """One term of a potential: immutable, all methods traceable.
 
     A term may also have ``buffers`` (names of parameters that are never trained) and
-    ``standardise(parameters, projected) -> parameters``, which sets them from a batch of training configurations.
+    ``standardise(parameters, projected) -> parameters``, which sets them from a batch of training configurations; and
+    ``is_external = True``, where it depends on the fractional positions and not on neighbours.
     """
 
     @property
@@ -135,6 +138,28 @@ class Potential:
 
         value, gradient = jax.value_and_grad(energy)(environment.displacements)
         return value, jnp.where(environment.mask[..., None], gradient, 0.0)
+
+    @property
+    def has_external(self) -> bool:
+        """Whether a term is an external field, whose forces do not come from displacements between atoms."""
+        return any(getattr(term, "is_external", False) for term in self.terms)
+
+    def external_forces(
+        self, parameters: Parameters, environment: Environment, cell: Float[Array, "3 3"]
+    ) -> Float[Array, "atoms 3"]:
+        """Forces of the external fields, eV/Å: -(∂U/∂s) (hᵀ)⁻¹ with fractional positions s and cell rows h."""
+        external = [
+            (term, parameters["terms"][name])
+            for name, term in zip(self.names(), self.terms, strict=True)
+            if getattr(term, "is_external", False)
+        ]
+
+        def energy(positions: Array) -> Array:
+            moved = environment._replace(positions=positions)
+            parts = [jnp.sum(term.energy(values, term.project(moved))) for term, values in external]
+            return sum(parts, start=jnp.zeros((), positions.dtype))
+
+        return -jax.grad(energy)(environment.positions) @ jnp.linalg.inv(cell).T
 
     def trainable(self, parameters: Parameters) -> Parameters:
         """Tree of booleans: which parameters an optimizer may move (not those of fixed terms, buffers, references)."""

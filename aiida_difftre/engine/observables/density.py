@@ -1,0 +1,106 @@
+"""Density profiles along an axis of the cell: functions of positions alone, computed once per trajectory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Self
+
+import jax.numpy as jnp
+import numpy as np
+from jax.scipy.special import ndtr
+from jaxtyping import Array, Float
+from numpy.typing import NDArray
+
+from aiida_difftre.engine.observables import StatePoint
+from aiida_difftre.engine.targets import ObservableRequest
+
+
+@dataclass(frozen=True)
+class DensityProfile:
+    r"""Probability density of the fractional coordinate along an axis, averaged over each bin.
+
+    .. math:: p(s) = \frac{1}{N \Delta s} \sum_i [s_i \in \mathrm{bin}]
+
+    Its integral over the cell is one. With a smearing each atom counts as a periodic Gaussian of that standard
+    deviation, integrated over the bin.
+
+    Args:
+        atoms: that count.
+        axis: lattice vector.
+        edges: of the bins, fractional.
+        smearing: standard deviation, fractional; 0 for none.
+    """
+
+    atoms: NDArray[np.intp]
+    axis: int
+    edges: NDArray[np.float64]
+    smearing: float
+
+    quantities = ()
+    static = True
+
+    @classmethod
+    def from_request(cls, request: ObservableRequest, species: tuple[str, ...], cell: NDArray[np.float64]) -> Self:
+        """Check the request against a structure.
+
+        Args:
+            request: its grid holds the centres of equal bins between 0 and 1.
+            species: chemical symbol of each atom.
+            cell: not looked at.
+
+        Raises:
+            ValueError: where the grid is not equally spaced, reaches beyond the cell or the species is not there.
+        """
+        wanted = request.options["species"]
+        chosen = np.flatnonzero([wanted in (None, symbol) for symbol in species])
+        if not len(chosen):
+            present = ", ".join(sorted(set(species)))
+            raise ValueError(f"option 'species' of {request.name!r} names {wanted!r}; the structure has {present}")
+        edges = _edges(np.array(request.grid, dtype=np.float64), request.name)
+        return cls(chosen, int(request.options["axis"]), edges, float(request.options["smearing"]))
+
+    def features(self, positions: Float[Array, "atoms 3"], cell: Float[Array, "3 3"]) -> Float[Array, " bins"]:
+        """p of one snapshot.
+
+        Args:
+            positions: fractional.
+            cell: not looked at.
+        """
+        coordinate = positions[self.atoms, self.axis]
+        coordinate = coordinate - jnp.floor(coordinate)
+        count = len(self.edges) - 1
+        width = float(self.edges[-1] - self.edges[0]) / count
+        if self.smearing:
+            images = jnp.arange(-1.0, 2.0)
+            below = ndtr((self.edges[:, None, None] - coordinate[:, None] - images) / self.smearing)
+            counts = jnp.diff(jnp.sum(below, (1, 2)))
+        else:
+            bins = jnp.floor((coordinate - float(self.edges[0])) / width).astype(jnp.int32)
+            bins = jnp.where((bins < 0) | (bins >= count), count, bins)
+            counts = jnp.zeros(count, positions.dtype).at[bins].add(1, mode="drop")
+        return counts / (len(self.atoms) * width)
+
+    def combine(
+        self, inputs: Mapping[str, Array], weights: Float[Array, " snapshots"], point: StatePoint
+    ) -> Float[Array, " bins"]:
+        """Weighted mean over the snapshots."""
+        return weights @ inputs["features"]
+
+
+def _edges(grid: NDArray[np.float64], name: str) -> NDArray[np.float64]:
+    width = (grid[-1] - grid[0]) / (len(grid) - 1)
+    equal = grid[0] + width * np.arange(len(grid))
+    worst = int(np.argmax(np.abs(grid - equal)))
+    if abs(grid[worst] - equal[worst]) > 1e-3 * width:
+        raise ValueError(
+            f"grid of {name!r} must hold the centres of equal bins: value {grid[worst]:g} at index {worst} "
+            f"should be {equal[worst]:g}"
+        )
+    edges = grid[0] - width / 2 + width * np.arange(len(grid) + 1)
+    if edges[0] < -1e-6 or edges[-1] > 1 + 1e-6:
+        raise ValueError(
+            f"grid of {name!r} holds the centres of bins {width:g} wide, which reach from {edges[0]:g} to "
+            f"{edges[-1]:g}; fractional coordinates lie between 0 and 1"
+        )
+    return np.clip(edges, 0.0, 1.0)

@@ -1,0 +1,172 @@
+r"""External fields: one-body potentials along one axis of the cell, as functions of the fractional coordinate.
+
+.. math:: U = \sum_i u(s_i), \qquad s_i = (\mathbf{r}_i \mathbf{h}^{-1})_\mathrm{axis}
+
+with the lattice vectors as rows of h. The field is periodic and deforms with the cell: a homogeneous strain leaves
+every s_i where it is, so that the field contributes to no stress and no stiffness, but for the forces
+-u'(s) ∂s/∂r. These terms see no neighbours; the cutoff that a spec states for them only makes neighbour lists longer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Self
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from aiida_difftre.engine.potentials import Environment, Parameters, known_hyperparameters
+from aiida_difftre.engine.potentials.pairs import number
+
+
+def coordinate(environment: Environment, axis: int) -> Float[Array, " atoms"]:
+    """Fractional coordinate of each atom along an axis.
+
+    Raises:
+        ValueError: for an environment that does not say where its atoms are.
+    """
+    if environment.positions is None:
+        raise ValueError("an external field needs fractional positions, which a configuration without a cell has not")
+    return environment.positions[..., axis]
+
+
+def check_axis(value: Any) -> int:
+    """An axis of the cell.
+
+    Raises:
+        ValueError: naming the value.
+    """
+    if isinstance(value, bool) or value not in (0, 1, 2):
+        raise ValueError(f"axis = {value!r} must be 0, 1 or 2: the lattice vector along which the field varies")
+    return int(value)
+
+
+@dataclass(frozen=True)
+class ExternalPolynomial:
+    r"""Polynomial of the fractional coordinate's distance from a centre.
+
+    .. math:: u(s) = \sum_k c_k (s - s_0)^k
+
+    with s - s_0 reduced to [-1/2, 1/2]. Where the sum of the odd powers is not zero the energy jumps at s_0 + 1/2.
+
+    Args:
+        species: chemical symbols; all of them feel the field.
+        cutoff: Å; without meaning here.
+        coefficients: c_0, c_1, ..., eV.
+        axis: 0, 1 or 2.
+        center: s_0.
+    """
+
+    species: tuple[str, ...]
+    cutoff: float
+    coefficients: tuple[float, ...]
+    axis: int = 0
+    center: float = 0.5
+
+    is_external = True
+
+    @classmethod
+    def from_spec(cls, species: tuple[str, ...], cutoff: float, hyperparameters: dict[str, Any]) -> Self:
+        """Check the hyperparameters.
+
+        Raises:
+            ValueError: naming the value.
+        """
+        given = known_hyperparameters(cls, hyperparameters)
+        coefficients = given.get("coefficients")
+        if not isinstance(coefficients, list | tuple) or not coefficients:
+            raise ValueError(
+                f"coefficients = {coefficients!r} must list the coefficients of the powers 0, 1, ... in eV"
+            )
+        checked = tuple(number(f"coefficients[{power}]", value) for power, value in enumerate(coefficients))
+        axis, center = check_axis(given.get("axis", 0)), number("center", given.get("center", 0.5))
+        return cls(species, cutoff, checked, axis, center)
+
+    def init(self, key: Array) -> Parameters:
+        """The coefficients; nothing is random."""
+        return {"coefficients": jnp.array(self.coefficients)}
+
+    def project(self, environment: Environment) -> Float[Array, " atoms"]:
+        """Distances from the centre."""
+        distance = coordinate(environment, self.axis) - self.center
+        return distance - jnp.round(distance)
+
+    def energy(self, parameters: Parameters, projected: Float[Array, " atoms"]) -> Float[Array, " atoms"]:
+        """Energy of each atom, eV."""
+        coefficients = parameters["coefficients"].astype(projected.dtype)
+        total = jnp.zeros_like(projected)
+        for power in reversed(range(len(self.coefficients))):
+            total = total * projected + coefficients[power]
+        return total
+
+
+class SplinePlace(NamedTuple):
+    """Where atoms are between the knots of a periodic spline.
+
+    Args:
+        interval: index of the knot below.
+        fraction: of the interval, from 0 to 1.
+    """
+
+    interval: Int[Array, " atoms"]
+    fraction: Float[Array, " atoms"]
+
+
+@dataclass(frozen=True)
+class ExternalSpline:
+    r"""Periodic cubic spline of the fractional coordinate.
+
+    .. math:: u(s) = \sum_{k=0}^{n-1} c_k B(n s - k)
+
+    B is the cardinal cubic B-spline, periodic in n, so that u is twice continuously differentiable everywhere.
+
+    Args:
+        species: chemical symbols; all of them feel the field.
+        cutoff: Å; without meaning here.
+        knots: n, one control point for each.
+        axis: 0, 1 or 2.
+
+    References:
+        de Boor, A Practical Guide to Splines (Springer, 2001), chapter IX.
+    """
+
+    species: tuple[str, ...]
+    cutoff: float
+    knots: int = 50
+    axis: int = 0
+
+    is_external = True
+
+    @classmethod
+    def from_spec(cls, species: tuple[str, ...], cutoff: float, hyperparameters: dict[str, Any]) -> Self:
+        """Check the hyperparameters.
+
+        Raises:
+            ValueError: naming the value.
+        """
+        given = known_hyperparameters(cls, hyperparameters)
+        knots = given.get("knots", 50)
+        if isinstance(knots, bool) or not isinstance(knots, int) or not 4 <= knots <= 1000:
+            raise ValueError(f"knots = {knots!r} must be an integer from 4 to 1000")
+        return cls(species, cutoff, knots, check_axis(given.get("axis", 0)))
+
+    def init(self, key: Array) -> Parameters:
+        """No field; nothing is random."""
+        return {"control_points": jnp.zeros(self.knots)}
+
+    def project(self, environment: Environment) -> SplinePlace:
+        """Intervals and fractions."""
+        scaled = coordinate(environment, self.axis)
+        scaled = (scaled - jnp.floor(scaled)) * self.knots
+        interval = jnp.clip(jnp.floor(scaled), 0, self.knots - 1).astype(jnp.int32)
+        return SplinePlace(interval, scaled - interval)
+
+    def energy(self, parameters: Parameters, projected: SplinePlace) -> Float[Array, " atoms"]:
+        """Energy of each atom, eV."""
+        t = projected.fraction
+        points = parameters["control_points"].astype(t.dtype)
+        weights = ((1 - t) ** 3, 4 - 6 * t**2 + 3 * t**3, 1 + 3 * t + 3 * t**2 - 3 * t**3, t**3)
+        total = jnp.zeros_like(t)
+        for offset, weight in enumerate(weights):
+            total = total + weight * points[(projected.interval + offset - 1) % self.knots]
+        return total / 6
