@@ -152,7 +152,7 @@ def reference(
         batch_size=machine.batch_size,
     )
     features = {
-        request.name: static_features(implementation, trajectory, machine.batch_size)
+        request.name: static_features(implementation, trajectory, request.name, machine.batch_size)
         for request, implementation in zip(requests, made, strict=True)
         if implementation.static
     }
@@ -190,13 +190,19 @@ def _check_potential(trajectory: Trajectory, energies: NDArray[np.float64]) -> N
         )
 
 
-def static_features(implementation: Observable, trajectory: Trajectory, batch_size: int = 0) -> NDArray[np.float64]:
+def static_features(
+    implementation: Observable, trajectory: Trajectory, name: str, batch_size: int = 0
+) -> NDArray[np.float64]:
     """Features of all snapshots that depend on positions only, batch by batch.
 
     Args:
         implementation: of the observable.
         trajectory: its snapshots.
+        name: of the observable, in messages.
         batch_size: snapshots per batch; 0 to choose.
+
+    Raises:
+        EngineError: with status INVALID_INPUT, where the snapshots do not have what is observed.
     """
     cell = jnp.asarray(trajectory.cell)
     # Features may look at all pairs of atoms.
@@ -208,7 +214,14 @@ def static_features(implementation: Observable, trajectory: Trajectory, batch_si
             batch_size=batch,
         )
     )
-    return np.asarray(compute(jnp.asarray(trajectory.positions)))
+    features = np.asarray(compute(jnp.asarray(trajectory.positions)))
+    if not isinstance(implementation, observables.Adaptive):
+        return features
+    try:
+        larger = implementation.enlarged(features)
+    except ValueError as error:
+        raise EngineError(ExitStatus.INVALID_INPUT, f"observable {name!r}: {error}") from None
+    return features if larger is None else static_features(larger, trajectory, name, batch_size)
 
 
 def inefficiency(quantities: Mapping[str, NDArray[np.float64]], walkers: NDArray[np.int32]) -> float:

@@ -12,6 +12,7 @@ exactly (Filon), so that a coarse table loses nothing at large q or r. Below its
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -22,8 +23,69 @@ Window = Literal["lorch", "none"]
 
 WINDOWS: tuple[Window, ...] = ("lorch", "none")
 
+RADIATIONS = ("neutron", "xray")
+
 SMALLEST = 1e-8
 """Stands for q = 0 or r = 0, where only the limit of sin(qr)/q is defined."""
+
+
+def weights(
+    species: Sequence[str], q: ArrayLike, radiation: str, lengths: Mapping[str, float] | None = None
+) -> tuple[tuple[str, ...], NDArray[np.float64]]:
+    """How strongly the elements scatter.
+
+    Args:
+        species: chemical symbol of each atom.
+        q: 1/Å.
+        radiation: ``neutron``: bound coherent scattering lengths, fm, the same at all q; ``xray``: form factors of
+            neutral atoms, electrons.
+        lengths: scattering lengths to use instead of the tabulated ones, fm, by species: of an isotope, or 1 and 0 to
+            single out a partial.
+
+    Returns:
+        The elements, and their weights, (q, elements).
+
+    Raises:
+        ValueError: for an element without a weight, ``lengths`` of one that is not there, or a mean weight of zero.
+
+    References:
+        Sears, Neutron News 3, 26 (1992), and Waasmaier & Kirfel, Acta Cryst. A 51, 416 (1995), from ``periodictable``.
+    """
+    grid = np.asarray(q, np.float64)
+    elements, counts = np.unique(np.array(species), return_counts=True)
+    given = dict(lengths or {})
+    for symbol in given:
+        if symbol not in elements:
+            raise ValueError(f"scattering_lengths names {symbol!r}; the structure has {', '.join(elements)}")
+    columns = [
+        np.full(grid.shape, given[symbol]) if symbol in given else _tabulated(str(symbol), grid, radiation)
+        for symbol in elements
+    ]
+    table = np.stack(columns, -1)
+    mean = table @ (counts / counts.sum())
+    if (np.abs(mean) <= 1e-6 * np.abs(table).max(-1)).any():
+        raise ValueError(
+            f"the mean {radiation} weight of {', '.join(elements)} vanishes, by which a total S(q) is normalised; give "
+            "other scattering_lengths"
+        )
+    return tuple(str(symbol) for symbol in elements), table
+
+
+def _tabulated(symbol: str, q: NDArray[np.float64], radiation: str) -> NDArray[np.float64]:
+    # Reading the tables takes a while, and few processes need them.
+    from periodictable import cromermann, elements
+
+    try:
+        if radiation == "xray":
+            factors: NDArray[np.float64] = np.asarray(cromermann.fxrayatq(symbol, q), np.float64)
+            return factors
+        length = elements.symbol(symbol).neutron.b_c
+    except (KeyError, ValueError):
+        length = None
+    if length is None:
+        remedy = "give one in scattering_lengths" if radiation == "neutron" else "X-rays need real elements"
+        raise ValueError(f"there is no {radiation} weight for the species {symbol!r}; {remedy}")
+    return np.full(q.shape, float(length))
 
 
 def structure_factor_from_rdf(

@@ -19,6 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from aiida_difftre.engine import cells
 from aiida_difftre.engine.errors import EngineError, ExitStatus
+from aiida_difftre.engine.lattice import heights
 
 Search: TypeAlias = cells.Grid | NDArray[np.int32]
 
@@ -69,11 +70,6 @@ class Capacity(NamedTuple):
 def requirements(lists: NeighborList) -> Int[Array, "*batch 2"]:
     """Neighbours of an atom and atoms of a bin that lists need, for :class:`Capacity`."""
     return jnp.stack([lists.needed, lists.occupancy], -1)
-
-
-def heights(cell: ArrayLike) -> NDArray[np.float64]:
-    """Distances between opposite faces of a cell whose rows are lattice vectors, Å."""
-    return 1.0 / np.linalg.norm(np.linalg.inv(np.asarray(cell, np.float64)), axis=0)
 
 
 def images(cell: ArrayLike, cutoff: float) -> NDArray[np.int32]:

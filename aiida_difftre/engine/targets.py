@@ -8,19 +8,24 @@ where JAX is not installed or must not be imported.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import entry_points
 from typing import Any, Literal
 
+import numpy as np
+from numpy.typing import ArrayLike
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from aiida_difftre.engine.lattice import has_hexagonal_axis
 
 ENTRY_POINT_GROUP = "difftre.observables"
 
 VOIGT_LABELS = ("xx", "yy", "zz", "yz", "xz", "xy")
 STIFFNESS_LABELS = {
     "cubic": ("C11", "C12", "C44"),
+    "hexagonal": ("C11", "C12", "C13", "C33", "C44"),
     "general": tuple(f"C{i}{j}" for i in range(1, 7) for j in range(i, 7)),
 }
 
@@ -41,6 +46,8 @@ class ObservableSpec:
         labels: the labels of the values for given options; None where there is a grid.
         check: further checks of options; raises ValueError naming the value and the remedy.
         check_grid: the same, of the grid for complete options.
+        check_system: whether a system can give what is asked: (request, species of the atoms, cell in Å); raises
+            likewise.
         unit_of: unit of the values for given options, where it depends on them; ``unit`` is that of the defaults.
         tables: options that are long tables, which predictions do not repeat.
         is_fitted: whether the observable fits parameters of the measurement; a request then carries what was measured.
@@ -56,6 +63,7 @@ class ObservableSpec:
     labels: Callable[[dict[str, Any]], tuple[str, ...]] | None = None
     check: Callable[[dict[str, Any]], None] | None = None
     check_grid: Callable[[dict[str, Any], list[float]], None] | None = None
+    check_system: Callable[[ObservableRequest, tuple[str, ...], ArrayLike], None] | None = None
     unit_of: Callable[[dict[str, Any]], str] | None = None
     tables: tuple[str, ...] = ()
     is_fitted: bool = False
@@ -80,15 +88,6 @@ class ObservableSpec:
         return self.unit if self.unit_of is None else self.unit_of(options)
 
 
-def _check_rdf(options: dict[str, Any]) -> None:
-    pair = options["pair"]
-    if pair is not None and (not isinstance(pair, list | tuple) or len(pair) != 2):
-        raise ValueError(f"option 'pair' of rdf is {pair!r}; give two species, such as ['C', 'C'], or leave it out")
-    width = options["smearing"]
-    if width is not None and not width >= 0:
-        raise ValueError(f"option 'smearing' of rdf is {width!r} Å; it must not be negative")
-
-
 def _check_density_profile(options: dict[str, Any]) -> None:
     axis = options["axis"]
     if isinstance(axis, bool) or axis not in (0, 1, 2):
@@ -109,6 +108,16 @@ def _check_stiffness(options: dict[str, Any]) -> None:
         raise ValueError(f"option 'symmetry' of stiffness is {options['symmetry']!r}; known symmetries: {known}")
     if not (isinstance(options["born_stride"], int) and options["born_stride"] >= 1):
         raise ValueError(f"option 'born_stride' of stiffness is {options['born_stride']!r}; give an integer >= 1")
+
+
+def _check_orientation(request: ObservableRequest, species: tuple[str, ...], cell: ArrayLike) -> None:
+    if request.options["symmetry"] == "hexagonal" and not has_hexagonal_axis(cell):
+        shown = [[round(float(x), 4) for x in row] for row in np.asarray(cell)]
+        raise ValueError(
+            f"the stiffness of a hexagonal crystal needs its c axis along z, and a cell that repeats it; the cell is "
+            f"{shown} Å: turn it so that its third vector is along z and the others in the xy plane, or ask for "
+            "symmetry: general"
+        )
 
 
 _OBSERVABLES = "aiida_difftre.engine.observables"
@@ -132,6 +141,7 @@ STIFFNESS = ObservableSpec(
     options={"symmetry": "cubic", "born_stride": 4},
     labels=lambda options: STIFFNESS_LABELS[options["symmetry"]],
     check=_check_stiffness,
+    check_system=_check_orientation,
 )  # fmt: skip
 DENSITY_PROFILE = ObservableSpec(
     "density_profile", "1", f"{_OBSERVABLES}.density:DensityProfile",
@@ -139,14 +149,6 @@ DENSITY_PROFILE = ObservableSpec(
     grid_unit="cell",
     options={"axis": 0, "species": None, "smearing": 0.0},
     check=_check_density_profile,
-)  # fmt: skip
-RDF = ObservableSpec(
-    "rdf", "1", f"{_OBSERVABLES}.structural:RadialDistribution",
-    "radial distribution function on the centres of equal bins, total or of one pair of species",
-    grid_unit="angstrom",
-    bins="shells",
-    options={"pair": None, "smearing": None},
-    check=_check_rdf,
 )  # fmt: skip
 
 
@@ -217,6 +219,20 @@ class ObservableRequest(Strict):
         if self.measured is not None and not spec.is_fitted:
             raise ValueError(f"observable {self.observable!r} fits nothing to a measurement; leave out 'measured'")
         return self
+
+    def check_system(self, species: Sequence[str], cell: ArrayLike) -> None:
+        """Refuse a system that cannot give the observable.
+
+        Args:
+            species: chemical symbol of each atom.
+            cell: rows are the lattice vectors, Å.
+
+        Raises:
+            ValueError: naming the value and the remedy.
+        """
+        check = observable(self.observable).check_system
+        if check is not None:
+            check(self, tuple(species), cell)
 
     @property
     def name(self) -> str:

@@ -87,7 +87,7 @@ def fail(folder: Path, kind: str, **content: Any) -> dict[str, Any]:
 
 
 def sample_job(**changes: Any) -> dict[str, Any]:
-    rdf = {"observable": "rdf", "grid": [0.5 + k for k in range(6)]}
+    rdf = {"observable": "rdf", "grid": [0.45 + 0.9 * k for k in range(6)]}
     wanted = [{"observable": name} for name in ("potential_energy", "pressure", "stress", "stiffness")]
     return {"temperature": 60.0, "sampling": SAMPLING, "observables": [*wanted, rdf], **changes}
 

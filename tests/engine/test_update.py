@@ -25,7 +25,7 @@ from aiida_difftre.engine.targets import Target
 from tests.fixtures.engine import DOUBLE, alloy, argon, lennard_jones, network, rattled, target
 
 TEMPERATURE = 300.0
-CENTRES = [1.25, 1.75, 2.25, 2.75]
+CENTRES = [1.4, 1.5, 1.6, 1.7]
 POTENTIAL, START = lennard_jones()
 
 
@@ -137,7 +137,7 @@ def rdf_by_hand(x: np.ndarray, cell: np.ndarray) -> np.ndarray:
     shifts = np.stack(np.meshgrid(*[range(-3, 4)] * 3), -1).reshape(-1, 3)
     difference = (x[None, :, None] - x[:, None, None] + shifts) @ cell
     r = np.linalg.norm(difference, axis=-1).ravel()
-    edges = np.arange(1.0, 3.01, 0.5)
+    edges = np.linspace(1.35, 1.75, 5)
     counts = np.histogram(r, edges)[0]
     return counts * abs(np.linalg.det(cell)) / (len(x) ** 2 * 4 / 3 * np.pi * np.diff(edges**3))
 

@@ -81,6 +81,18 @@ class Fitted(Protocol):
         """The parameters by name, for the same arguments as ``combine``."""
 
 
+@runtime_checkable
+class Adaptive(Protocol):
+    """A static observable with sizes that the snapshots decide, such as the room for neighbours."""
+
+    def enlarged(self, features: NDArray[np.float64]) -> Observable | None:
+        """The observable to compute the features of all snapshots anew with; None where they are complete.
+
+        Raises:
+            ValueError: where the snapshots do not have what is observed.
+        """
+
+
 def make(request: ObservableRequest, species: tuple[str, ...], cell: NDArray[np.float64]) -> Observable:
     """The implementation of a requested observable.
 
@@ -90,6 +102,7 @@ def make(request: ObservableRequest, species: tuple[str, ...], cell: NDArray[np.
     module, _, name = observable(request.observable).implementation.partition(":")
     implementation = getattr(importlib.import_module(module), name)
     try:
+        request.check_system(species, cell)
         made: Observable = implementation.from_request(request, species, cell)
     except ValueError as error:
         raise EngineError(ExitStatus.INVALID_INPUT, f"observable {request.name!r}: {error}") from None

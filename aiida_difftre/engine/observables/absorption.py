@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
 
 from aiida_difftre.engine.absorption import SQUARED_K_PER_EV, limits, path_table, wave_numbers
+from aiida_difftre.engine.lattice import heights
 from aiida_difftre.engine.observables import StatePoint
-from aiida_difftre.engine.space import heights
 from aiida_difftre.engine.targets import ObservableRequest
 
 Floats = NDArray[np.float64]

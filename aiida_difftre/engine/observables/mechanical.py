@@ -77,8 +77,9 @@ class Stiffness:
     """Isothermal stiffness tensor, GPa.
 
     Args:
-        symmetry: ``cubic``: C11, C12, C44, averaged over the cubic axes; ``general``: the upper triangle of the 6x6
-        matrix.
+        symmetry: ``cubic``: C11, C12, C44, averaged over the cubic axes; ``hexagonal``: C11, C12, C13, C33, C44,
+            averaged over rotations about the c axis, which is along z, with C66 = (C11 - C12)/2; ``general``: the upper
+            triangle of the 6x6 matrix.
         stride: every ``stride``-th snapshot has a Born term, which fluctuates little.
     """
 
@@ -97,6 +98,8 @@ class Stiffness:
         """Strain directions of the Born terms.
 
         Cubic: per snapshot one cube axis in turn (C11), the volume (3 C11 + 6 C12) and one shear in turn (C44).
+        Hexagonal: the basal area (2 C11 + 2 C12), a basal shear along or between the axes in turn (C66), the c axis
+        (C33), the volume (2 C11 + 2 C12 + C33 + 4 C13), one shear of the c axis in turn (C44).
         General: the six unit strains and the fifteen sums of two.
         """
         count = -(-snapshots // self.stride)
@@ -105,6 +108,11 @@ class Stiffness:
             axis = np.arange(count) % 3
             volume = np.tile([1.0, 1.0, 1.0, 0.0, 0.0, 0.0], (count, 1))
             return Directions(self.stride, np.stack([unit[axis], volume, unit[3 + axis]], 1))
+        if self.symmetry == "hexagonal":
+            turn = np.arange(count) % 2
+            shears = np.stack([(unit[0] - unit[1]) / 2, unit[5]])
+            area, axis, volume = (np.tile(v, (count, 1)) for v in (unit[0] + unit[1], unit[2], unit[:3].sum(0)))
+            return Directions(self.stride, np.stack([area, shears[turn], axis, volume, unit[3 + turn]], 1))
         pairs = [unit[a] + unit[b] for a in range(6) for b in range(a + 1, 6)]
         return Directions(self.stride, np.tile(np.array([*unit, *pairs]), (count, 1, 1)))
 
@@ -119,6 +127,11 @@ class Stiffness:
         if self.symmetry == "cubic":
             c11, c12, c44 = cubic_average(matrix)
             return jnp.array([c11 + born[0], c12 + (born[1] - 3 * born[0]) / 6, c44 + born[2]])
+        if self.symmetry == "hexagonal":
+            c66 = born[1]
+            c13 = (born[3] - born[0] - born[2]) / 4
+            terms = jnp.stack([born[0] / 4 + c66, born[0] / 4 - c66, c13, born[2], born[4]])
+            return jnp.stack(hexagonal_average(matrix)) + terms
         upper = np.triu_indices(6)
         full = jnp.diag(born[:6])
         row, column = np.triu_indices(6, 1)
@@ -161,3 +174,14 @@ def cubic_average(matrix: Float[Array, "6 6"]) -> tuple[Array, Array, Array]:
     c12 = (matrix[0, 1] + matrix[0, 2] + matrix[1, 2] + matrix[1, 0] + matrix[2, 0] + matrix[2, 1]) / 6
     c44 = (matrix[3, 3] + matrix[4, 4] + matrix[5, 5]) / 3
     return c11, c12, c44
+
+
+def hexagonal_average(matrix: Float[Array, "6 6"]) -> tuple[Array, Array, Array, Array, Array]:
+    """C11, C12, C13, C33, C44 of a stiffness matrix averaged over all rotations about z.
+
+    For a hexagonal crystal with its c axis along z these rotations change nothing. C66 is (C11 - C12)/2.
+    """
+    basal = (matrix[0, 0] + matrix[1, 1]) / 4 + (matrix[0, 1] + matrix[1, 0]) / 4
+    c66 = (matrix[0, 0] + matrix[1, 1] - matrix[0, 1] - matrix[1, 0]) / 8 + matrix[5, 5] / 2
+    c13 = (matrix[0, 2] + matrix[2, 0] + matrix[1, 2] + matrix[2, 1]) / 4
+    return basal + c66, basal - c66, c13, matrix[2, 2], (matrix[3, 3] + matrix[4, 4]) / 2

@@ -12,17 +12,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 from numpy.typing import NDArray
-from scipy.special import ndtr
 
+from aiida_difftre.engine import bins
+from aiida_difftre.engine.lattice import heights
 from aiida_difftre.engine.observables import StatePoint
-from aiida_difftre.engine.space import heights
 from aiida_difftre.engine.targets import ObservableRequest
-
-SUBDIVISIONS = 8
-"""Fine bins over a bin, or over the smearing where that is narrower, in a smeared histogram."""
-
-SMEARING_REACH = 6.0
-"""Standard deviations beyond the last bin from which smeared distances still count."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +59,7 @@ class RadialDistribution:
         Raises:
             ValueError: where the grid is not equally spaced, a bin begins below zero or a species is not there.
         """
-        edges = _edges(np.array(request.grid, dtype=np.float64), request.name)
+        edges = bins.edges(request.grid or [], request.name)
         pair = request.options["pair"]
         for symbol in pair or ():
             if symbol not in species:
@@ -102,14 +96,14 @@ class RadialDistribution:
             squared = jnp.sum(vectors**2, -1)
             same = itself & jnp.all(shift == 0)
             coordinate = ((jnp.sqrt(squared) - start) / width).reshape(-1)
-            bins = jnp.floor(coordinate).astype(jnp.int32)
-            outside = same.reshape(-1) | (bins < 0) | (bins >= count)
-            bins = jnp.where(outside, count + 1, bins)
+            index = jnp.floor(coordinate).astype(jnp.int32)
+            outside = same.reshape(-1) | (index < 0) | (index >= count)
+            index = jnp.where(outside, count + 1, index)
             if self.smearing is None:
-                return counts.at[bins].add(1, mode="drop"), None
+                return counts.at[index].add(1, mode="drop"), None
             # Shared between the two nearest points, a distance keeps its place and smears by a hair more.
-            upper = coordinate - bins
-            return counts.at[bins].add(1 - upper, mode="drop").at[bins + 1].add(upper, mode="drop"), None
+            upper = coordinate - index
+            return counts.at[index].add(1 - upper, mode="drop").at[index + 1].add(upper, mode="drop"), None
 
         shifts = jnp.asarray(self.shifts, positions.dtype)
         counts = jax.lax.scan(add, jnp.zeros(count + 1, positions.dtype), shifts)[0]
@@ -125,38 +119,16 @@ class RadialDistribution:
         return weights @ inputs["features"]
 
 
-def _edges(grid: NDArray[np.float64], name: str) -> NDArray[np.float64]:
-    width = (grid[-1] - grid[0]) / (len(grid) - 1)
-    equal = grid[0] + width * np.arange(len(grid))
-    worst = int(np.argmax(np.abs(grid - equal)))
-    if abs(grid[worst] - equal[worst]) > 1e-3 * width:
-        raise ValueError(
-            f"grid of {name!r} must hold the centres of equal bins: value {grid[worst]:g} at index {worst} "
-            f"should be {equal[worst]:g} Å"
-        )
-    if grid[0] < width / 2 * (1 - 1e-6):
-        raise ValueError(
-            f"grid of {name!r} holds the centres of bins {width:g} Å wide: the first, {grid[0]:g} Å, must be at least "
-            f"{width / 2:g} Å"
-        )
-    return np.maximum(grid[0] - width / 2 + width * np.arange(len(grid) + 1), 0.0)
-
-
 def _fine_bins(
     edges: NDArray[np.float64], deviation: float
 ) -> tuple[tuple[float, float, int], NDArray[np.float64] | None]:
-    """First edge, width and number of the histogram's bins, and the share of their edges in each bin of the grid.
-
-    A smeared distance is shared between two edges of the histogram. The variance that this adds on average, a sixth of
-    the squared width, is taken off that of the Gaussian.
-    """
-    bins = len(edges) - 1
-    width = (edges[-1] - edges[0]) / bins
+    """First edge, width and number of the histogram's bins, and the share of their edges in each bin of the grid."""
+    count = len(edges) - 1
+    width = float(edges[-1] - edges[0]) / count
     if deviation == 0.0:
-        return (float(edges[0]), float(width), bins), None
-    fine = min(width, deviation) / SUBDIVISIONS
-    start = max(0.0, edges[0] - SMEARING_REACH * deviation)
-    count = math.ceil((edges[-1] + SMEARING_REACH * deviation - start) / fine)
+        return (float(edges[0]), width, count), None
+    fine = bins.fine_width(width, deviation)
+    start = max(0.0, float(edges[0]) - bins.SMEARING_REACH * deviation)
+    count = math.ceil((edges[-1] + bins.SMEARING_REACH * deviation - start) / fine)
     points = start + fine * np.arange(count + 1)
-    spread = math.sqrt(deviation**2 - fine**2 / 6)
-    return (start, fine, count), np.diff(ndtr((edges[:, None] - points) / spread), axis=0)
+    return (start, fine, count), bins.shares(edges, points, deviation, fine)

@@ -9,9 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from ase import Atoms
+from ase.build import bulk
 
-from aiida_difftre.engine import reweighting, sample, units
+from aiida_difftre.engine import observables, reweighting, sample, units
 from aiida_difftre.engine.calculator import DiffTReCalculator
+from aiida_difftre.engine.errors import EngineError
 from aiida_difftre.engine.files import Trajectory
 from aiida_difftre.engine.jobs import Prediction, SamplingSettings
 from aiida_difftre.engine.observables import StatePoint, mechanical
@@ -135,3 +137,94 @@ def test_fluctuations_of_weighted_samples_are_unbiased() -> None:
     found = np.asarray(mechanical.fluctuation_term(jnp.asarray(stress), jnp.full(7, 1 / 7), point))
     factor = -1000.0 / (units.BOLTZMANN * 300 * units.EV_PER_A3_IN_GPA)
     np.testing.assert_allclose(found, factor * np.cov(stress.T), rtol=1e-10)
+
+
+def harmonic_crystal(
+    atoms: Atoms, potential: Any, parameters: Any, *, snapshots: int, temperature: float
+) -> Trajectory:
+    """Independent draws from the canonical distribution of the crystal's Hessian, as good as the limit T -> 0."""
+    atoms = atoms.copy()
+    atoms.calc = DiffTReCalculator(potential, parameters)
+    assert np.abs(atoms.get_forces()).max() < 1e-5
+    step, rows = 1e-3, []
+    for number in range(3 * len(atoms)):
+        forces = []
+        for sign in (1, -1):
+            moved = atoms.copy()
+            moved.positions.reshape(-1)[number] += sign * step
+            moved.calc = atoms.calc
+            forces.append(moved.get_forces().reshape(-1))
+        rows.append((forces[1] - forces[0]) / (2 * step))
+    values, vectors = np.linalg.eigh((np.array(rows) + np.array(rows).T) / 2)
+    widths = np.sqrt(units.BOLTZMANN * temperature / values[3:])  # the first three move the whole crystal
+    noise = np.random.default_rng(0).normal(size=(snapshots, len(widths))) * widths
+    displaced = atoms.positions + (noise @ vectors[:, 3:].T).reshape(snapshots, -1, 3)
+    positions = displaced @ np.linalg.inv(atoms.cell.array)
+    return trajectory(potential, parameters, atoms, positions, temperature=temperature)
+
+
+@cache
+def cold_hcp() -> tuple[Atoms, Trajectory]:
+    potential, parameters = lennard_jones(7.0)
+    atoms = bulk("Ar", "hcp", a=3.75, c=6.05).repeat((2, 1, 1))
+    return atoms, harmonic_crystal(atoms, potential, parameters, snapshots=1000, temperature=0.02)
+
+
+def predict_hcp(symmetry: str) -> tuple[dict[str, float], dict[str, float]]:
+    request = ObservableRequest(observable="stiffness", options={"symmetry": symmetry, "born_stride": 100})
+    potential, parameters = lennard_jones(7.0)
+    found = reweighting.predict_trajectory(
+        potential, parameters, cold_hcp()[1], [request], machine=DOUBLE, seed=0, replicates=100
+    )[0]
+    return dict(zip(found.labels, found.values, strict=True)), dict(zip(found.labels, found.errors, strict=True))
+
+
+def test_hexagonal_stiffness_is_that_of_finite_strains() -> None:
+    """The two atoms of the cell relax against each other under a basal shear, and lower C66."""
+    static = static_stiffness(cold_hcp()[0], DiffTReCalculator(*lennard_jones(7.0)), Silent())
+    tensor = np.array(static["tensor"])
+    expected = dict(zip(("C11", "C12", "C13", "C33", "C44"), mechanical.hexagonal_average(tensor), strict=True))
+    assert tensor[0, 0] == pytest.approx(tensor[1, 1], rel=1e-3)  # the crystal is hexagonal, and c along z
+    found, errors = predict_hcp("hexagonal")
+    assert list(found) == list(expected)
+    for name, value in expected.items():
+        assert abs(found[name] - value) < 3.5 * errors[name] + 0.01, name
+        assert errors[name] < 0.02 * abs(value), name
+    general, _ = predict_hcp("general")
+    assert general["C33"] == pytest.approx(found["C33"], rel=1e-3)
+    assert (general["C13"] + general["C23"]) / 2 == pytest.approx(found["C13"], rel=2e-3)
+    assert (general["C11"] + general["C22"]) / 2 == pytest.approx(found["C11"], rel=0.02)
+    assert general["C66"] == pytest.approx((found["C11"] - found["C12"]) / 2, rel=0.05)
+
+
+def test_hexagonal_average_is_over_all_rotations_about_z() -> None:
+    rng = np.random.default_rng(0)
+    matrix = rng.normal(size=(6, 6))
+    matrix += matrix.T
+    tensor = np.zeros((3, 3, 3, 3))
+    for row, (i, j) in enumerate(mechanical.VOIGT):
+        for column, (k, m) in enumerate(mechanical.VOIGT):
+            for first in {(i, j), (j, i)}:
+                for second in {(k, m), (m, k)}:
+                    tensor[first + second] = matrix[row, column]
+    mean = np.zeros_like(tensor)
+    for angle in np.arange(12) * np.pi / 6:
+        c, s = np.cos(angle), np.sin(angle)
+        turn = np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]])
+        mean += np.einsum("ia,jb,kc,ld,abcd->ijkl", turn, turn, turn, turn, tensor) / 12
+    expected = [mean[0, 0, 0, 0], mean[0, 0, 1, 1], mean[0, 0, 2, 2], mean[2, 2, 2, 2], mean[1, 2, 1, 2]]
+    np.testing.assert_allclose(mechanical.hexagonal_average(jnp.asarray(matrix)), expected, atol=1e-12)
+
+
+def test_a_turned_hexagonal_cell_is_refused() -> None:
+    request = ObservableRequest(observable="stiffness", options={"symmetry": "hexagonal"})
+    atoms = bulk("Ti", "hcp", a=2.95, c=4.68)
+    orthogonal = bulk("Ti", "hcp", a=2.95, c=4.68, orthorhombic=True)
+    for good in (atoms, atoms.repeat((5, 5, 3)), orthogonal.repeat((3, 2, 2))):
+        request.check_system(good.get_chemical_symbols(), good.cell.array)
+    atoms.rotate(90, "x", rotate_cell=True)
+    with pytest.raises(ValueError, match="needs its c axis along z"):
+        request.check_system(atoms.get_chemical_symbols(), atoms.cell.array)
+    permuted = orthogonal.cell.array[[2, 0, 1]][:, [2, 0, 1]]
+    with pytest.raises(EngineError, match="symmetry: general"):
+        observables.make(request, tuple(orthogonal.get_chemical_symbols()), permuted)

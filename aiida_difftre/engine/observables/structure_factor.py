@@ -1,0 +1,215 @@
+"""Structure factor: from the wave vectors of the cell, or from radial distribution functions."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import combinations_with_replacement
+from typing import Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+from numpy.typing import NDArray
+
+from aiida_difftre.engine import bins, lattice, scattering
+from aiida_difftre.engine.observables import StatePoint
+from aiida_difftre.engine.observables.structural import RadialDistribution
+from aiida_difftre.engine.targets import ObservableRequest
+
+WAVES_AT_ONCE = 200_000
+"""Products of wave vectors and atoms of one snapshot that are in memory at once."""
+
+SEED = 0
+"""Of the draw of wave vectors, which is thus the same everywhere."""
+
+
+@dataclass(frozen=True)
+class Direct:
+    """S(q) of one snapshot as a mean over the wave vectors in each bin.
+
+    Args:
+        vectors: integer indices of the wave vectors, (vectors, 3); one of each pair ±q.
+        bin_of: the bin of each.
+        count: number of bins.
+        weights: of the elements at each wave vector, (vectors, elements).
+        members: whether an atom is of an element, (atoms, elements).
+    """
+
+    vectors: NDArray[np.int32]
+    bin_of: NDArray[np.intp]
+    count: int
+    weights: NDArray[np.float64]
+    members: NDArray[np.float64]
+
+    @classmethod
+    def from_request(cls, request: ObservableRequest, species: tuple[str, ...], cell: NDArray[np.float64]) -> Self:
+        """Enumerate the wave vectors of the cell, and draw among those of a bin where there are many.
+
+        Raises:
+            ValueError: for a bin without a wave vector.
+        """
+        options = request.options
+        edges = bins.edges(request.grid or [], request.name, "1/Å")
+        vectors = wave_vectors(cell, float(edges[0]), float(edges[-1]))
+        lengths = np.linalg.norm(vectors @ lattice.reciprocal(cell), axis=1)
+        bin_of = np.clip(np.searchsorted(edges, lengths, side="right") - 1, 0, len(edges) - 2)
+        counts = np.bincount(bin_of, minlength=len(edges) - 1)
+        if not counts.all():
+            empty = int(np.argmin(counts))
+            raise ValueError(
+                f"no wave vector of the cell falls in the bin at {(request.grid or [])[empty]:g} 1/Å, from "
+                f"{edges[empty]:.5g} to {edges[empty + 1]:.5g}: take wider bins, a larger cell, or method: transform"
+            )
+        chosen = _draw(bin_of, counts, options["vectors_per_bin"])
+        elements, table = scattering.weights(
+            species, lengths[chosen], options["radiation"], options["scattering_lengths"]
+        )
+        members = np.array([[symbol == element for element in elements] for symbol in species], np.float64)
+        return cls(vectors[chosen], bin_of[chosen], len(edges) - 1, table, members)
+
+    def features(self, positions: Float[Array, "atoms 3"], cell: Float[Array, "3 3"]) -> Float[Array, " bins"]:
+        """S in each bin; phases follow from fractional positions, whatever the cell."""
+        atoms = len(self.members)
+        members = jnp.asarray(self.members, positions.dtype)
+
+        def intensity(wave: tuple[Array, Array]) -> Array:
+            vector, weights = wave
+            turns = positions @ vector
+            phase = 2 * math.pi * (turns - jnp.round(turns))
+            real, imaginary = (weights @ (part @ members) for part in (jnp.cos(phase), jnp.sin(phase)))
+            return real**2 + imaginary**2
+
+        vectors, table = (jnp.asarray(x, positions.dtype) for x in (self.vectors, self.weights))
+        batch = max(1, min(len(self.vectors), WAVES_AT_ONCE // atoms))
+        found = jax.lax.map(intensity, (vectors, table), batch_size=batch) / atoms
+        share = self.members.mean(0)
+        mean, mean_square = self.weights @ share, self.weights**2 @ share
+        values = 1 + (found - mean_square) / mean**2
+        per_bin = np.bincount(self.bin_of, minlength=self.count)
+        return jnp.zeros(self.count, positions.dtype).at[self.bin_of].add(values) / per_bin
+
+
+@dataclass(frozen=True)
+class Transform:
+    """S(q) of one snapshot by sine transforms of its partial radial distribution functions.
+
+    Args:
+        partials: a radial distribution function for each pair of elements, each pair once.
+        matrices: from g - 1 of each to its part of S - 1 at a density of one atom per Å³, (partials, q, r).
+        atoms: number of atoms.
+    """
+
+    partials: tuple[RadialDistribution, ...]
+    matrices: NDArray[np.float64]
+    atoms: int
+
+    @classmethod
+    def from_request(cls, request: ObservableRequest, species: tuple[str, ...], cell: NDArray[np.float64]) -> Self:
+        """Radial distribution functions up to ``r_max``, by default half of the smallest height of the cell."""
+        options, q = request.options, np.array(request.grid, np.float64)
+        width, end = options["r_bin"], options["r_max"] or float(lattice.heights(cell).min()) / 2
+        r = width * (np.arange(max(2, int(end / width * (1 + 1e-9)))) + 0.5)
+        elements, table = scattering.weights(species, q, options["radiation"], options["scattering_lengths"])
+        symbols = np.array(species)
+        weighted = table * np.array([np.mean(symbols == element) for element in elements])
+        share = weighted / weighted.sum(1, keepdims=True)
+        matrix = scattering.structure_factor_matrix(r, q, 1.0, options["window"])
+        partials, matrices = [], []
+        for a, b in combinations_with_replacement(range(len(elements)), 2):
+            one = ObservableRequest(
+                observable="rdf", grid=r.tolist(), options={"pair": [elements[a], elements[b]]}, label=request.name
+            )
+            partials.append(RadialDistribution.from_request(one, species, cell))
+            matrices.append((1 if a == b else 2) * (share[:, a] * share[:, b])[:, None] * matrix)
+        return cls(tuple(partials), np.stack(matrices), len(species))
+
+    def features(self, positions: Float[Array, "atoms 3"], cell: Float[Array, "3 3"]) -> Float[Array, " q"]:
+        """S on the grid."""
+        density = self.atoms / jnp.abs(jnp.linalg.det(cell))
+        total = sum(
+            jnp.asarray(matrix, positions.dtype) @ (partial.features(positions, cell) - 1)
+            for partial, matrix in zip(self.partials, self.matrices, strict=True)
+        )
+        return 1 + density * total
+
+
+@dataclass(frozen=True)
+class StructureFactor:
+    r"""Total structure factor, normalised to 1 at large q (Faber & Ziman, Philos. Mag. 11, 153 (1965)).
+
+    .. math:: S(q) = 1 + \frac{\frac1N \big\langle \big| \sum_i b_i e^{i\mathbf{q}\cdot\mathbf{r}_i} \big|^2 \big\rangle
+        - \overline{b^2}}{\bar b^{\,2}}
+        = 1 + \sum_{ab} \frac{c_a c_b b_a b_b}{\bar b^{\,2}} \frac{4\pi\rho}{q} \int r [g_{ab}(r) - 1] W(r)
+        \sin(qr)\, \mathrm dr
+
+    with :math:`\bar b = \sum_a c_a b_a`, coherent scattering lengths for neutrons and :math:`b = f(q)` for X-rays. For
+    one element it is the usual S(q). ``direct`` takes the mean over the wave vectors of the cell in bins around the
+    grid, at most ``vectors_per_bin`` of them, drawn once (null for all, which Bragg peaks need). ``transform`` takes
+    the integral, up to ``r_max`` (half the box by default) in bins of ``r_bin``, with Lorch's window or none; at small
+    q it lacks the tail beyond. ``scattering_lengths`` (fm, by species) replace tabulated ones, for isotopes, or with 1
+    and 0 for the partial of one species.
+    """
+
+    method: Direct | Transform
+
+    quantities = ()
+    static = True
+
+    @classmethod
+    def from_request(cls, request: ObservableRequest, species: tuple[str, ...], cell: NDArray[np.float64]) -> Self:
+        """Prepare for a structure.
+
+        Args:
+            request: its grid holds the centres of equal bins for the direct method, 1/Å.
+            species: chemical symbol of each atom.
+            cell: rows are the lattice vectors, Å.
+
+        Raises:
+            ValueError: for a species without a weight, or a bin without a wave vector.
+        """
+        method = Direct if request.options["method"] == "direct" else Transform
+        return cls(method.from_request(request, species, cell))
+
+    def features(self, positions: Float[Array, "atoms 3"], cell: Float[Array, "3 3"]) -> Float[Array, " q"]:
+        """S of one snapshot.
+
+        Args:
+            positions: fractional.
+            cell: rows are the lattice vectors, Å; for the transform not smaller than that of :meth:`from_request`.
+        """
+        return self.method.features(positions, cell)
+
+    def combine(
+        self, inputs: Mapping[str, Array], weights: Float[Array, " snapshots"], point: StatePoint
+    ) -> Float[Array, " q"]:
+        """Weighted mean over the snapshots."""
+        return weights @ inputs["features"]
+
+
+def wave_vectors(cell: NDArray[np.float64], start: float, end: float) -> NDArray[np.int32]:
+    """Integer indices of the wave vectors with a length from ``start`` to ``end`` (1/Å), one of each pair ±q."""
+    vectors = lattice.reciprocal(cell)
+    limits = np.floor(end / lattice.heights(vectors)).astype(int)
+    second, third = np.meshgrid(*(np.arange(-n, n + 1) for n in limits[1:]), indexing="ij")
+    plane = np.stack([np.zeros_like(second), second, third], -1).reshape(-1, 3).astype(np.int32)
+    later = (plane[:, 1] > 0) | ((plane[:, 1] == 0) & (plane[:, 2] > 0))
+    found = []
+    # Plane by plane: all indices of a large cell at once would not fit in memory.
+    for first in range(limits[0] + 1):
+        candidates = plane[later] if first == 0 else plane + np.array([first, 0, 0], np.int32)
+        squared = np.sum((candidates @ vectors) ** 2, axis=1)
+        found.append(candidates[(squared >= start**2) & (squared < end**2)])
+    return np.concatenate(found)
+
+
+def _draw(bin_of: NDArray[np.intp], counts: NDArray[np.intp], most: int | None) -> NDArray[np.intp]:
+    """At most ``most`` wave vectors of each bin, sorted by bin."""
+    shuffled = np.random.default_rng(SEED).permutation(len(bin_of))
+    ordered = shuffled[np.argsort(bin_of[shuffled], kind="stable")]
+    if most is None:
+        return ordered
+    rank = np.arange(len(ordered)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return ordered[rank < most]
