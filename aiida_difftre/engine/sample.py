@@ -16,7 +16,18 @@ import numpy as np
 from jaxtyping import Array
 from numpy.typing import NDArray
 
-from aiida_difftre.engine import device, files, potentials, quantities, reweighting, sampling, space, statistics, units
+from aiida_difftre.engine import (
+    device,
+    files,
+    observables,
+    potentials,
+    quantities,
+    reweighting,
+    sampling,
+    space,
+    statistics,
+    units,
+)
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.jobs import CHECKPOINT, TRAJECTORY, Machine, SampleJob, SamplingSettings
 from aiida_difftre.engine.potentials import Parameters, Potential
@@ -363,6 +374,8 @@ def run(job: SampleJob, folder: Path, progress: Reporter) -> dict[str, Any]:
     potential, parameters = potentials.load(folder / job.potential)
     structure = read_structure(folder / job.structure)
     space.species_index(structure.symbols, potential.spec.species)
+    for request in job.observables:
+        observables.make(request, structure.symbols, structure.cell)
     previous = files.read_trajectory(folder / job.start_trajectory) if job.start_trajectory else None
     start = start_walkers(job.sampling.walkers, structure, previous)
     with Stop(job.machine.walltime_s) as stop:

@@ -193,6 +193,7 @@ NAN = json.loads("NaN")
         ("sample", {"start_trajectory": "/etc/passwd"}, "not a plain file name"),
         ("sample", {"sampling": {**SAMPLING, "stride_fs": 1.0}}, "shorter than timestep_fs"),
         ("sample", {"observables": [{"observable": "rdf", "grid": [1.0, 0.5]}]}, "must increase strictly"),
+        ("sample", {"observables": [{"observable": "rdf", "grid": [5.0, 6.0]}]}, "beyond half of the smallest height"),
         ("sample", {"schema_version": 2}, "schema_version"),
         ("update", {"values": [NAN]}, r"values\[0\] is nan"),
         ("update", {"errors": [-0.1]}, r"errors\[0\] of target 'pressure' is -0.1"),
