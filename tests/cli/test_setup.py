@@ -158,6 +158,19 @@ def test_missing_engine_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
         module.setup()
 
 
+def test_without_dft_no_program_is_looked_for(monkeypatch: pytest.MonkeyPatch, aiida_profile_clean):
+    def refuse(*_: object) -> None:
+        raise AssertionError("looked for pw.x")
+
+    monkeypatch.setattr(module, "ensure_profile", lambda *_, **__: None)
+    monkeypatch.setattr(module, "find_programs", refuse)
+    made = module.setup(dft=False)
+    assert made.pw is None
+    assert made.pseudo_family is None
+    assert orm.QueryBuilder().append(orm.InstalledCode).count() == 1
+    assert orm.load_code(made.engine).label == "difftre"
+
+
 @pytest.mark.dft
 def test_ld1_of_the_wheel_helps_out_where_path_has_only_pw(
     aiida_profile_clean, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ld1: Path

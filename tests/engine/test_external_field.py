@@ -70,6 +70,7 @@ def test_samples_the_exact_density() -> None:
     assert trajectory.temperatures.mean() == pytest.approx(300.0, rel=0.02)
 
 
+@pytest.mark.slow
 def test_learns_the_double_well(tmp_path: Path) -> None:
     potential = potentials.build(spec())
     potentials.save(tmp_path / "potential.safetensors", potential, potential.init(jax.random.key(0)))

@@ -41,6 +41,16 @@ def test_examples_are_valid(protocol: str) -> None:
     assert len(system_cell(run, path.parent).repeat(run.dft.repeat)) == 8
 
 
+@pytest.mark.parametrize("protocol", ["quick", "cpu", "paper"])
+def test_the_double_well_is_an_input_like_any_other_and_without_dft(protocol: str) -> None:
+    path = example(f"double_well/{protocol}.yaml")
+    run = read_input(path)
+    assert run.protocol == protocol
+    assert run.dft is None
+    assert run.refinement.update["loss"]["kind"] == "mse"
+    assert simulation_cell(run, "well", path.parent).get_scaled_positions().tolist() == [[0.5, 0.5, 0.5]]
+
+
 def target_of(changed: dict[str, Any]) -> dict[str, Any]:
     return changed["state_points"]["ambient"]["targets"]["stiffness"]
 
