@@ -12,6 +12,7 @@ from pydantic import create_model
 
 from aiida_difftre.data.potential import PotentialData
 from aiida_difftre.engine.jobs import Job, validate
+from aiida_difftre.engine.targets import ObservableRequest
 
 LABEL = re.compile(r"[A-Za-z](_?[A-Za-z0-9])*")
 
@@ -71,6 +72,17 @@ def check_species(potential: PotentialData | None, species: Iterable[str], what:
         f"{what} contains {', '.join(unknown)}, but the potential knows {', '.join(potential.species)} only; use a "
         "potential that was trained with these species"
     )
+
+
+def check_observables(requests: Iterable[ObservableRequest], structure: orm.StructureData, what: str) -> str | None:
+    """The structure must be able to give each observable: its species, and its size where there is a grid."""
+    species = [structure.get_kind(site.kind_name).symbol for site in structure.sites]
+    for request in requests:
+        try:
+            request.check_system(species, structure.cell)
+        except ValueError as error:
+            return f"{what} cannot give {request.name!r}: {error}"
+    return None
 
 
 def check_periodic(structure: orm.StructureData, what: str) -> str | None:

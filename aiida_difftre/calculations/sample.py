@@ -8,11 +8,18 @@ from typing import Any
 from aiida import orm
 from aiida.engine import CalcJobProcessSpec
 
-from aiida_difftre.calculations.checks import check_periodic, check_species, parameters_check, parameters_model
+from aiida_difftre.calculations.checks import (
+    check_observables,
+    check_periodic,
+    check_species,
+    parameters_check,
+    parameters_model,
+)
 from aiida_difftre.calculations.engine import EngineCalculation, Submission
 from aiida_difftre.data.potential import PotentialData
 from aiida_difftre.data.trajectory import TrajectoryEnsembleData
-from aiida_difftre.engine.jobs import POTENTIAL_IN, STRUCTURE, TRAJECTORY, SampleJob
+from aiida_difftre.engine.jobs import POTENTIAL_IN, STRUCTURE, TRAJECTORY, SampleJob, validate
+from aiida_difftre.engine.targets import ObservableRequest
 
 START_TRAJECTORY = "start.npz"
 
@@ -73,10 +80,15 @@ class SampleCalculation(EngineCalculation):
 
     @classmethod
     def check(cls, inputs: Mapping[str, Any]) -> str | None:
-        """The species of the structure, and of the trajectory to start from, must be known to the potential."""
+        """The potential must know the species, and the structure must be able to give the observables."""
         potential, structure, start = inputs["potential"], inputs["structure"], inputs.get("start_trajectory")
         symbols = sorted(structure.get_symbols_set())
-        message = check_periodic(structure, "the structure") or check_species(potential, symbols, "the structure")
+        asked = inputs["parameters"].get_dict().get("observables", [])
+        message = (
+            check_periodic(structure, "the structure")
+            or check_species(potential, symbols, "the structure")
+            or check_observables([validate(ObservableRequest, one) for one in asked], structure, "the structure")
+        )
         if message or start is None:
             return message
         if start.species != symbols:

@@ -106,6 +106,10 @@ def test_checkpoint_is_copied(prepare: Any, inputs: dict[str, Any], aiida_localh
         ({"observables": [{"observable": "presure"}]}, "unknown observable 'presure'; registered observables"),
         ({"observables": [{"observable": "pressure"}] * 2}, "label 'pressure' is used twice"),
         ({"observables": [{"observable": "pressure", "label": "p 0"}]}, "the observable label 'p 0' is no valid name"),
+        (
+            {"observables": [{"observable": "rdf", "grid": [1.0, 2.0], "options": {"pair": ["Ne", "Ar"]}}]},
+            "cannot give 'rdf'.*Ne",
+        ),
         ({"sampling": {"walker": 2}}, "sampling.walker"),
         ({"potential": "x.safetensors"}, "potential"),
         ({"seed": "x"}, "seed"),

@@ -224,6 +224,10 @@ def test_wrong_state_points_are_refused(code: Any, argon_potential: Any, argon_s
     held_out = TargetData(target_content(role="held_out"))
     assert "nothing to refine towards" in refused(targets={"pressure": held_out})
     assert "no targets" in refused(targets={})
+    grid = {"grid": [0.1 * number + 0.05 for number in range(60)], "values": [1.0] * 60, "errors": [0.1] * 60}
+    curve = TargetData(target_content(observable="rdf", unit="1", **grid))
+    assert "cannot give" in (message := refused(targets={"rdf": curve}))
+    assert "5.95" in message
 
 
 def test_next_iteration_starts_with_what_fitted_into_memory(
