@@ -9,9 +9,10 @@ import numpy as np
 from aiida import orm
 from aiida.common import exceptions
 from ase import Atoms
+from numpy.typing import NDArray
 
 from aiida_difftre.engine.errors import EngineError
-from aiida_difftre.engine.files import TRAJECTORY_ARRAYS, Trajectory, read_trajectory, write_trajectory
+from aiida_difftre.engine.files import SCALES, TRAJECTORY_ARRAYS, Trajectory, read_trajectory, write_trajectory
 
 FS_PER_PS = 1000.0
 
@@ -19,7 +20,8 @@ FS_PER_PS = 1000.0
 class TrajectoryEnsembleData(orm.ArrayData):
     """The arrays of ``aiida_difftre.engine.files.Trajectory`` under the same names, positions in float32.
 
-    Attributes to query: ``species`` (sorted, distinct), ``temperature`` (K), ``number_of_walkers``,
+    Attributes to query: ``species`` (sorted, distinct), ``temperature`` (K), ``pressure`` (GPa; None at constant
+    volume), ``ensemble`` (NVT or NPT), ``number_of_walkers``,
     ``number_of_snapshots``, ``number_of_atoms``.
     """
 
@@ -34,6 +36,8 @@ class TrajectoryEnsembleData(orm.ArrayData):
             {
                 "species": sorted(set(trajectory.species)),
                 "temperature": float(trajectory.temperature),
+                "pressure": None if trajectory.pressure is None else float(trajectory.pressure),
+                "ensemble": trajectory.ensemble,
                 "number_of_walkers": len(trajectory.last_positions),
                 "number_of_snapshots": len(trajectory.positions),
                 "number_of_atoms": len(trajectory.species),
@@ -55,11 +59,9 @@ class TrajectoryEnsembleData(orm.ArrayData):
 
     def get_trajectory(self) -> Trajectory:
         """The trajectory in memory."""
-        return Trajectory(
-            species=tuple(str(symbol) for symbol in self.get_array("species")),
-            temperature=self.temperature,
-            **{name: self.get_array(name) for name in TRAJECTORY_ARRAYS},
-        )
+        arrays = {name: self.get_array(name) for name in self.get_arraynames() if name in TRAJECTORY_ARRAYS}
+        species = tuple(str(symbol) for symbol in self.get_array("species"))
+        return Trajectory.from_arrays(arrays, species=species, temperature=self.temperature, pressure=self.pressure)
 
     def to_file(self, path: str | Path) -> None:
         """Write the ``.npz`` file that the engine reads."""
@@ -69,6 +71,11 @@ class TrajectoryEnsembleData(orm.ArrayData):
     def temperature(self) -> float:
         """Temperature of the thermostat, K."""
         return self.base.attributes.get("temperature")
+
+    @property
+    def pressure(self) -> float | None:
+        """Pressure of the barostat, GPa; None at constant volume."""
+        return self.base.attributes.get("pressure", None)
 
     @property
     def species(self) -> list[str]:
@@ -88,12 +95,16 @@ class TrajectoryEnsembleData(orm.ArrayData):
         """
         atoms = Atoms(
             [str(symbol) for symbol in self.get_array("species")],
-            cell=self.get_array("cell"),
+            cell=self.get_array("cell") * self._scales()[index],
             scaled_positions=np.asarray(self.get_array("positions")[index], dtype=float),
             pbc=True,
         )
         atoms.wrap()
         return atoms
+
+    def _scales(self) -> NDArray[np.float64]:
+        """Of the cell, (snapshots,); ones in nodes that were made before cells could change."""
+        return self.get_array("scales") if "scales" in self.get_arraynames() else np.ones(self.number_of_snapshots)
 
     def to_trajectory_data(self, walker: int = 0) -> orm.TrajectoryData:
         """One walker as AiiDA's own trajectory (unstored), for tools that read it; larger and slower than this node.
@@ -108,20 +119,20 @@ class TrajectoryEnsembleData(orm.ArrayData):
         if not len(chosen):
             last = self.base.attributes.get("number_of_walkers") - 1
             raise ValueError(f"there is no walker {walker!r} with snapshots; walkers are numbered from 0 to {last}")
-        cell = np.asarray(self.get_array("cell"), dtype=float)
+        cells = self._scales()[chosen, None, None] * np.asarray(self.get_array("cell"), dtype=float)
         trajectory = orm.TrajectoryData()
         trajectory.set_trajectory(
             symbols=[str(symbol) for symbol in self.get_array("species")],
-            positions=np.asarray(self.get_array("positions")[chosen], dtype=float) @ cell,
+            positions=np.asarray(self.get_array("positions")[chosen], dtype=float) @ cells,
             stepids=chosen.astype(int),
-            cells=np.broadcast_to(cell, (len(chosen), 3, 3)).copy(),
+            cells=cells,
             times=self.get_array("times")[chosen] / FS_PER_PS,
             pbc=(True, True, True),
         )
         return trajectory
 
     def _validate(self) -> bool:
-        missing = {*TRAJECTORY_ARRAYS, "species"} - set(self.get_arraynames())
+        missing = {*TRAJECTORY_ARRAYS, "species"} - {*SCALES} - set(self.get_arraynames())
         if missing:
             raise exceptions.ValidationError(
                 f"the trajectory lacks {', '.join(sorted(missing))}; make it with {type(self).__name__}.from_file"

@@ -32,6 +32,8 @@ class ExitStatus(IntEnum):
     """Two atoms are closer than the limit."""
     TEMPERATURE_OUT_OF_BOUNDS = 412
     """The instantaneous temperature left its bounds."""
+    VOLUME_OUT_OF_BOUNDS = 413
+    """The volume left its bounds."""
     TOO_FEW_EFFECTIVE_SAMPLES = 420
     """No step, however small, keeps enough effective samples."""
 

@@ -18,6 +18,7 @@ from safetensors.numpy import save
 
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.jobs import PotentialSpec, validate
+from aiida_difftre.engine.targets import Ensemble
 
 FORMAT_VERSION = "1"
 POTENTIAL_FORMAT = "difftre-potential"
@@ -122,6 +123,9 @@ class Trajectory:
         last_positions: (walkers, atoms, 3), fractional, float64.
         last_velocities: (walkers, atoms, 3), Å/fs.
         temperature: of the thermostat, K.
+        scales: (snapshots,); the cell of a snapshot is its scale times ``cell``. All ones at constant volume.
+        last_scales: (walkers,), of the cells of ``last_positions``.
+        pressure: of the barostat, GPa; None at constant volume.
     """
 
     positions: NDArray[np.float32]
@@ -134,7 +138,37 @@ class Trajectory:
     last_positions: NDArray[np.float64]
     last_velocities: NDArray[np.float64]
     temperature: float
+    scales: NDArray[np.float64]
+    last_scales: NDArray[np.float64]
+    pressure: float | None = None
 
+    @classmethod
+    def from_arrays(
+        cls, arrays: Mapping[str, Any], *, species: tuple[str, ...], temperature: float, pressure: float | None
+    ) -> Trajectory:
+        """A trajectory of named arrays; scales that are not among them are ones, as in files before NPT.
+
+        Raises:
+            KeyError: for an array that is missing.
+        """
+        given = {name: arrays[name] for name in TRAJECTORY_ARRAYS if name not in SCALES}
+        ones = {"scales": np.ones(len(given["energies"])), "last_scales": np.ones(len(given["last_positions"]))}
+        given |= {name: arrays[name] if name in arrays else ones[name] for name in SCALES}
+        return cls(species=species, temperature=temperature, pressure=pressure, **given)
+
+    @property
+    def ensemble(self) -> Ensemble:
+        """NPT where there is a pressure."""
+        return "NVT" if self.pressure is None else "NPT"
+
+    @property
+    def volumes(self) -> NDArray[np.float64]:
+        """(snapshots,), Å³."""
+        return float(abs(np.linalg.det(self.cell))) * self.scales**3
+
+
+SCALES = ("scales", "last_scales")
+"""Arrays that a trajectory may lack."""
 
 TRAJECTORY_ARRAYS = (
     "positions",
@@ -145,6 +179,7 @@ TRAJECTORY_ARRAYS = (
     "temperatures",
     "last_positions",
     "last_velocities",
+    *SCALES,
 )
 
 
@@ -158,6 +193,7 @@ def write_trajectory(path: Path, trajectory: Trajectory) -> None:
             allow_pickle=False,
             species=np.array(trajectory.species, dtype=np.str_),
             temperature=np.float64(trajectory.temperature),
+            pressure=np.float64(np.nan if trajectory.pressure is None else trajectory.pressure),
             **arrays,
         )
     temporary.replace(path)
@@ -171,10 +207,12 @@ def read_trajectory(path: Path) -> Trajectory:
     """
     try:
         with np.load(path, allow_pickle=False) as archive:
-            return Trajectory(
+            pressure = float(archive["pressure"]) if "pressure" in archive else np.nan
+            return Trajectory.from_arrays(
+                archive,
                 species=tuple(str(symbol) for symbol in archive["species"]),
                 temperature=float(archive["temperature"]),
-                **{name: archive[name] for name in TRAJECTORY_ARRAYS},
+                pressure=None if np.isnan(pressure) else pressure,
             )
     except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise EngineError(ExitStatus.CORRUPT_FILE, f"{path.name} is not a readable trajectory: {error}") from None

@@ -18,6 +18,7 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.settings import (
     LONGEST_CUTOFF,
+    BarostatSpec,
     DatasetWeights,
     LangevinSpec,
     LossSettings,
@@ -29,11 +30,12 @@ from aiida_difftre.engine.settings import (
     TermSpec,
     UpdateSettings,
 )
-from aiida_difftre.engine.targets import ObservableRequest, Strict, Target
+from aiida_difftre.engine.targets import ObservableRequest, Strict, Target, check_ensembles
 
 # The settings of which jobs are made are part of the contract: one import serves both.
 __all__ = [
     "LONGEST_CUTOFF",
+    "BarostatSpec",
     "DatasetWeights",
     "LangevinSpec",
     "LossSettings",
@@ -131,13 +133,15 @@ class PretrainJob(Job):
 
 
 class SampleJob(Job):
-    """Sample a trajectory at one state point (NVT).
+    """Sample a trajectory at one state point: NPT where there are a pressure and ``sampling.barostat``, else NVT.
 
     Args:
         potential: file.
         structure: extended XYZ, one frame: the start of every walker where no trajectory is given, and the cell.
-        start_trajectory: continue from the last positions and velocities of the walkers of this trajectory.
+        start_trajectory: continue from the last positions and velocities (NPT: and cells) of the walkers of this
+            trajectory.
         temperature: K.
+        pressure: GPa; held by ``sampling.barostat`` if there is one.
         sampling: molecular dynamics.
         observables: predicted on the trajectory, with errors.
 
@@ -150,8 +154,14 @@ class SampleJob(Job):
     structure: FileName = STRUCTURE
     start_trajectory: FileName | None = None
     temperature: float = Field(gt=0)
+    pressure: float | None = None
     sampling: SamplingSettings = Field(default_factory=SamplingSettings)
     observables: list[ObservableRequest] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _ensemble(self) -> SampleJob:
+        check_ensembles(self.observables, self.sampling.ensemble(self.pressure))
+        return self
 
 
 class StatePointTrajectory(Strict):
@@ -160,14 +170,21 @@ class StatePointTrajectory(Strict):
     Args:
         label: of the state point.
         temperature: K.
+        pressure: GPa, of an NPT trajectory; None for NVT.
         trajectory: file, sampled with the potential that the update starts from.
         targets: measured at this state point.
     """
 
     label: str = Field(min_length=1)
     temperature: float = Field(gt=0)
+    pressure: float | None = None
     trajectory: FileName = TRAJECTORY
     targets: list[Target] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _ensemble(self) -> StatePointTrajectory:
+        check_ensembles([target.request() for target in self.targets], "NVT" if self.pressure is None else "NPT")
+        return self
 
 
 class UpdateJob(Job):
@@ -200,10 +217,11 @@ class UpdateJob(Job):
 
 
 class RefineStatePoint(Strict):
-    """A state point of the loop in one process: its structure, temperature and targets."""
+    """A state point of the loop in one process: its structure, temperature (K), pressure (GPa) and targets."""
 
     label: str = Field(min_length=1)
     temperature: float = Field(gt=0)
+    pressure: float | None = None
     structure: FileName = STRUCTURE
     targets: list[Target] = Field(min_length=1)
 
@@ -230,7 +248,9 @@ class PredictJob(Job):
         relaxation) of
             the first frame, as it is.
         trajectory: file, sampled with this potential; observables as averages over it.
-        temperature: of the trajectory, K.
+        temperature: K, for which to predict; another than that of the trajectory is reached by reweighting. None for
+            the trajectory's own.
+        pressure: GPa, likewise, for an NPT trajectory.
         observables: to predict on the trajectory.
 
     Writes: ``predictions.npz`` (energies, forces, stresses), ``results.json``.
@@ -242,14 +262,13 @@ class PredictJob(Job):
     static_stiffness: bool = False
     trajectory: FileName | None = None
     temperature: float | None = Field(default=None, gt=0)
+    pressure: float | None = None
     observables: list[ObservableRequest] = Field(default_factory=list)
 
     @model_validator(mode="after")
     def _something(self) -> PredictJob:
         if self.structures is None and self.trajectory is None:
             raise ValueError("give structures or a trajectory to predict for")
-        if self.trajectory is not None and self.temperature is None:
-            raise ValueError("a trajectory needs the temperature at which it was sampled")
         if self.static_stiffness and self.structures is None:
             raise ValueError("static_stiffness needs structures")
         return self
@@ -284,6 +303,10 @@ class RefineJob(Job):
     @model_validator(mode="after")
     def _consistent(self) -> RefineJob:
         _check_refinement(self.update, self.state_points, self.dataset)
+        for point in self.state_points:
+            for settings in (self.sampling, self.validation):
+                if settings is not None:
+                    check_ensembles([t.request() for t in point.targets], settings.ensemble(point.pressure))
         return self
 
 

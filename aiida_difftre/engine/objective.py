@@ -73,24 +73,27 @@ def prepare(
     settings: UpdateSettings,
     machine: Machine,
     seed: int,
+    pressure: float | None = None,
 ) -> Data:
     """A state point ready for an update: its observables at the reference parameters, with errors.
 
     Raises:
-        EngineError: with status INVALID_INPUT, for a trajectory of another temperature or potential.
+        EngineError: with status INVALID_INPUT, for a trajectory of another state point or potential.
     """
     requests = [target.request() for target in targets]
-    ref = reweighting.reference(potential, parameters, trajectory, requests, temperature=temperature, machine=machine)
+    ref = reweighting.reference(
+        potential, parameters, trajectory, requests, temperature=temperature, machine=machine, pressure=pressure
+    )
     before, values = reweighting.predictions(ref, parameters, replicates=settings.bootstrap, seed=seed)
     terms = tuple(TargetTerm(t, np.asarray(p.errors)) for t, p in zip(targets, before, strict=True))
 
     def loss(arrays: dict[str, Any]) -> tuple[Any, Any]:
-        weight = reweighting.weights(arrays["energy"], jnp.asarray(ref.energies), temperature)
+        weight = ref.weights(arrays["energy"])
         averages = ref.averages(arrays, weight)
         return losses.target_loss(averages, terms, settings.loss.kind), (averages, weight)
 
     gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))
-    return Data(label, ref, terms, reweighting.inefficiency(values, ref.walkers), tuple(before), gradient)
+    return Data(label, ref, terms, reweighting.inefficiency(ref, values), tuple(before), gradient)
 
 
 def evaluate(data: Sequence[Data], parameters: Parameters) -> Evaluation:
@@ -140,7 +143,7 @@ def effective_fraction(data: Sequence[Data], parameters: Parameters) -> float:
         energies = ref.snapshots.energies(parameters)
         if not np.isfinite(energies).all():
             return 0.0
-        weight = reweighting.weights(jnp.asarray(energies), jnp.asarray(ref.energies), ref.point.temperature)
+        weight = ref.weights(jnp.asarray(energies))
         fractions.append(reweighting.effective_size(np.asarray(weight)).smallest / len(energies))
     return min(fractions)
 

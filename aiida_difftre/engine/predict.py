@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from ase import Atoms
 from ase.optimize import BFGS
@@ -28,6 +29,9 @@ FORCE_TOLERANCE = 1e-4
 
 RELAXATION_STEPS = 500
 
+REPLICATES = 200
+"""Of the bootstrap."""
+
 
 def run(job: PredictJob, folder: Path, progress: Reporter) -> dict[str, Any]:
     """Predict what the job asks for; arrays go to ``predictions.npz``.
@@ -38,7 +42,8 @@ def run(job: PredictJob, folder: Path, progress: Reporter) -> dict[str, Any]:
         progress: takes the phases.
 
     Returns:
-        ``errors`` (meV/atom, meV/Å, GPa) where structures carry labels, ``static`` (GPa) and ``predictions``.
+        ``errors`` (meV/atom, meV/Å, GPa) where structures carry labels, ``static`` (GPa); of a trajectory
+        ``predictions`` and ``reweighting`` (effective sample sizes at the state point of the job).
 
     Raises:
         EngineError: for invalid input.
@@ -55,18 +60,39 @@ def run(job: PredictJob, folder: Path, progress: Reporter) -> dict[str, Any]:
     if job.trajectory is not None:
         trajectory = files.read_trajectory(folder / job.trajectory)
         reweighting.check_compiler(potential, parameters, trajectory)
-        predictions = reweighting.predict_trajectory(
-            potential,
-            parameters,
-            trajectory,
-            job.observables,
-            machine=job.machine,
-            seed=job.seed,
-            temperature=job.temperature,
-        )
-        results["predictions"] = [prediction.model_dump() for prediction in predictions]
+        results |= _trajectory(job, potential, parameters, trajectory)
     total = time.monotonic() - started
     return {**results, "timings": {"structures_s": structures_s, "trajectory_s": total - structures_s}}
+
+
+def _trajectory(
+    job: PredictJob, potential: Potential, parameters: Parameters, trajectory: files.Trajectory
+) -> dict[str, Any]:
+    """Observables at the state point of the job, and how many snapshots still stand for it."""
+    temperature = job.temperature or trajectory.temperature
+    ref = reweighting.reference(
+        potential,
+        parameters,
+        trajectory,
+        job.observables,
+        temperature=temperature,
+        pressure=job.pressure,
+        elsewhere=True,
+        machine=job.machine,
+    )
+    size = reweighting.effective_size(np.asarray(ref.weights(jnp.asarray(ref.energies))))
+    predictions = reweighting.predictions(ref, parameters, replicates=REPLICATES, seed=job.seed)[0]
+    sampled = {"temperature": trajectory.temperature, "pressure": trajectory.pressure}
+    return {
+        "predictions": [prediction.model_dump() for prediction in predictions],
+        "reweighting": {
+            "sampled": sampled,
+            "predicted": {"temperature": temperature, "pressure": ref.point.pressure},
+            "snapshots": len(ref.energies),
+            "n_eff_entropy": size.entropy,
+            "n_eff_kish": size.kish,
+        },
+    }
 
 
 def _structures(

@@ -38,10 +38,11 @@ Gradients = dict[str, Any]
 
 
 class Batch(NamedTuple):
-    """Snapshots that are evaluated together, and their neighbour lists."""
+    """Snapshots that are evaluated together, their neighbour lists, and the scales of their cells."""
 
     positions: Float[Array, "snapshots atoms 3"]
     lists: space.NeighborList
+    scales: Float[Array, " snapshots"]
 
 
 class Directions(NamedTuple):
@@ -122,9 +123,9 @@ def kernels(spec_json: str, precision: str) -> Kernels:
     dtype = jnp.dtype(precision)
     mesh = device.mesh()
 
-    def strained(x: Array, lists: space.NeighborList, cell: Array, species: Array) -> tuple[Any, Any]:
+    def strained(cell: Array, species: Array, x: Array, lists: space.NeighborList, scale: Array) -> tuple[Any, Any]:
         fractional = x.astype(dtype)
-        vectors = space.displacements(fractional, cell.astype(dtype), lists)
+        vectors = space.displacements(fractional, (scale * cell).astype(dtype), lists)
 
         def projection(strain: Array) -> Any:
             moved = vectors @ space.deformation(strain)
@@ -134,19 +135,19 @@ def kernels(spec_json: str, precision: str) -> Kernels:
         return reference, lambda strain: _split(projection(strain))[0]
 
     def project(batch: Batch, cell: Array, species: Array) -> Any:
-        return jax.vmap(lambda x, lists: strained(x, lists, cell, species)[0])(*batch)
+        return jax.vmap(lambda *snapshot: strained(cell, species, *snapshot)[0])(*batch)
 
     def slopes(batch: Batch, cell: Array, species: Array) -> tuple[Any, list[Array]]:
-        def one(x: Array, lists: space.NeighborList) -> tuple[Any, list[Array]]:
-            reference, floating = strained(x, lists, cell, species)
+        def one(*snapshot: Any) -> tuple[Any, list[Array]]:
+            reference, floating = strained(cell, species, *snapshot)
             first = jax.vmap(lambda e: jax.jvp(floating, (jnp.zeros(6, dtype),), (e,))[1])(jnp.eye(6, dtype=dtype))
             return reference, first
 
         return jax.vmap(one)(*batch)
 
     def curves(batch: Batch, cell: Array, species: Array, vectors: Array) -> tuple[Any, list[Array], list[Array]]:
-        def one(x: Array, lists: space.NeighborList, directions: Array) -> tuple[Any, list[Array], list[Array]]:
-            reference, floating = strained(x, lists, cell, species)
+        def one(directions: Array, *snapshot: Any) -> tuple[Any, list[Array], list[Array]]:
+            reference, floating = strained(cell, species, *snapshot)
 
             def along(d: Array) -> tuple[list[Array], list[Array]]:
                 def slope(s: Array) -> list[Array]:
@@ -156,7 +157,7 @@ def kernels(spec_json: str, precision: str) -> Kernels:
 
             return (reference, *jax.vmap(along)(directions.astype(dtype)))
 
-        return jax.vmap(one)(*batch, vectors)
+        return jax.vmap(one)(vectors, *batch)
 
     def free(parameters: Parameters) -> Parameters:
         # The reference energies are constant at fixed composition: they cancel in the weights and only cost digits.
@@ -237,6 +238,7 @@ class Snapshots:
         cell: (3, 3), Å.
         symbols: one per atom.
         precision: of everything but the energies.
+        scales: (snapshots,), of the cells; None for ones.
         stress: whether stresses are wanted.
         directions: strain directions of Born terms, by label.
         batch_size: snapshots per device and batch; 0 to choose.
@@ -250,12 +252,14 @@ class Snapshots:
         symbols: Sequence[str],
         *,
         precision: str,
+        scales: NDArray[np.float64] | None = None,
         stress: bool = False,
         directions: Mapping[str, Directions] | None = None,
         batch_size: int = 0,
     ) -> None:
         self.count, atoms, _ = positions.shape
-        self.volume = float(abs(np.linalg.det(cell)))
+        scales = np.ones(self.count) if scales is None else np.asarray(scales, np.float64)
+        self.volumes = float(abs(np.linalg.det(cell))) * scales**3
         self._kernels = kernels(potential.spec.model_dump_json(), precision)
         self._cell = jnp.asarray(cell)
         self._species = jnp.asarray(space.species_index(tuple(symbols), potential.spec.species))
@@ -264,13 +268,13 @@ class Snapshots:
         per_device = batch_size or max(1, ATOMS_PER_BATCH // atoms)
         devices = jax.device_count()
         self._batch = devices * max(1, min(per_device, -(-self.count // devices)))
-        lists = space.build_batch(np.asarray(positions, np.float64), cell, potential.cutoff)
+        lists = space.build_batch(np.asarray(positions, np.float64), cell, potential.cutoff / scales)
         # On the host, in the narrowest integers: the lists of a long trajectory are its largest part.
         narrow = np.int16 if atoms < 2**15 else np.int32
         types = (narrow, np.int8, bool, np.int32, np.int32)
         narrowed = [np.asarray(array, dtype) for array, dtype in zip(lists, types, strict=True)]
         host: Any = space.NeighborList(*narrowed)  # type: ignore[arg-type]  # NumPy arrays on the host
-        self._data = (np.asarray(positions), host)
+        self._data = (np.asarray(positions), host, scales)
         self._main = self._cached(self._prepare_main, np.arange(self.count))
         self._curves = {
             label: self._cached(
@@ -280,8 +284,7 @@ class Snapshots:
         }
 
     def _take(self, index: NDArray[np.intp]) -> Batch:
-        positions, lists = jax.tree.map(lambda x: x[index], self._data)
-        return Batch(positions, lists)
+        return Batch(*jax.tree.map(lambda x: x[index], self._data))
 
     def _prepare_main(self, index: NDArray[np.intp], rows: NDArray[np.intp]) -> tuple[Any, ...]:
         batch = self._take(index)
@@ -324,14 +327,15 @@ class Snapshots:
 
         The stress here is dU/dη/V, without the kinetic term. Born terms have a row for each ``stride``-th snapshot.
         """
-        scale = units.EV_PER_A3_IN_GPA / self.volume
+        per_volume = units.EV_PER_A3_IN_GPA / self.volumes[:, None]
         result = {"energy": self.energies(parameters)}
         if self._stress:
             values = ((rows, self._kernels.stress(parameters, *data)) for rows, data in self._main())
-            result["stress"] = scale * _collect(self.count, values)
+            result["stress"] = per_volume * _collect(self.count, values)
         for label, batches in self._curves.items():
+            wanted = self._directions[label]
             values = ((rows, self._kernels.born(parameters, *data)) for rows, data in batches())
-            result[label] = scale * _collect(len(self._directions[label].vectors), values)
+            result[label] = per_volume[:: wanted.stride] * _collect(len(wanted.vectors), values)
         return result
 
     def pullback(self, parameters: Parameters, cotangents: Mapping[str, NDArray[np.float64]]) -> Parameters:
@@ -341,7 +345,7 @@ class Snapshots:
             parameters: where.
             cotangents: derivative of the loss with respect to each quantity of :meth:`evaluate`.
         """
-        scale = units.EV_PER_A3_IN_GPA / self.volume
+        per_volume = units.EV_PER_A3_IN_GPA / self.volumes[:, None]
         gradient = jax.tree.map(lambda x: np.zeros(x.shape), parameters)
 
         def add(total: Parameters, parts: Parameters) -> Parameters:
@@ -350,13 +354,14 @@ class Snapshots:
         for rows, data in self._main():
             energy = self._fill(cotangents["energy"], rows)
             if self._stress:
-                stress = scale * self._fill(cotangents["stress"], rows)
+                stress = self._fill(per_volume * cotangents["stress"], rows)
                 gradient = add(gradient, self._kernels.stress_vjp(parameters, data, (energy, stress)))
             else:
                 gradient = add(gradient, self._kernels.energy_vjp(parameters, data[:1], energy))
         for label, batches in self._curves.items():
+            slopes = per_volume[:: self._directions[label].stride] * cotangents[label]
             for rows, data in batches():
-                born = scale * self._fill(cotangents[label], rows)
+                born = self._fill(slopes, rows)
                 gradient = add(gradient, self._kernels.born_vjp(parameters, data, born))
         return jax.tree.map(jnp.asarray, gradient)
 
@@ -381,10 +386,14 @@ def energies(
     cell: NDArray[np.float64],
     symbols: Sequence[str],
     batch_size: int = 0,
+    *,
+    scales: NDArray[np.float64] | None = None,
 ) -> NDArray[np.float64]:
     """Potential energies of snapshots in double precision, atomic reference energies included, (snapshots,), eV."""
     reference = np.asarray(parameters["atomic_energies"])[
         space.species_index(tuple(symbols), potential.spec.species)
     ].sum()
-    snapshots = Snapshots(potential, positions, cell, symbols, precision="float64", batch_size=batch_size)
+    snapshots = Snapshots(
+        potential, positions, cell, symbols, precision="float64", scales=scales, batch_size=batch_size
+    )
     return snapshots.energies(parameters) + reference

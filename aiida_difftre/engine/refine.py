@@ -17,7 +17,12 @@ from aiida_difftre.engine.potentials import Parameters, Potential
 from aiida_difftre.engine.progress import Reporter
 from aiida_difftre.engine.stop import Stop
 
-PHYSICS = {ExitStatus.NOT_FINITE, ExitStatus.ATOMS_TOO_CLOSE, ExitStatus.TEMPERATURE_OUT_OF_BOUNDS}
+PHYSICS = {
+    ExitStatus.NOT_FINITE,
+    ExitStatus.ATOMS_TOO_CLOSE,
+    ExitStatus.TEMPERATURE_OUT_OF_BOUNDS,
+    ExitStatus.VOLUME_OUT_OF_BOUNDS,
+}
 RETRIED_WITH_SMALLER_STEPS = {ExitStatus.TOO_FEW_EFFECTIVE_SAMPLES, ExitStatus.NOT_FINITE}
 STOPPED = {ExitStatus.WALLTIME, ExitStatus.INTERRUPTED}
 MAX_ROLLBACKS = 4
@@ -71,7 +76,8 @@ def run(job: RefineJob, folder: Path, progress: Reporter) -> dict[str, Any]:
             data = [
                 objective.prepare(
                     point.label, potential, parameters, trajectories[point.label], point.targets,
-                    temperature=point.temperature, settings=job.update, machine=job.machine, seed=job.seed + iteration,
+                    temperature=point.temperature, pressure=trajectories[point.label].pressure,
+                    settings=job.update, machine=job.machine, seed=job.seed + iteration,
                 )
                 for point in job.state_points
             ]  # fmt: skip
@@ -145,8 +151,8 @@ def _sample(
 ) -> files.Trajectory:
     start = sample.start_walkers(settings.walkers, structure, previous)
     return sample.simulate(
-        potential, parameters, start, temperature=point.temperature, settings=settings, machine=job.machine, seed=seed,
-        progress=progress, stop=stop,
+        potential, parameters, start, temperature=point.temperature, pressure=point.pressure, settings=settings,
+        machine=job.machine, seed=seed, progress=progress, stop=stop,
     )  # fmt: skip
 
 

@@ -3,6 +3,9 @@ r"""Weights, effective sample sizes, and reweighted predictions with their error
     w_i = softmax_i( -[U_θ(x_i) - U_ref(x_i)]/kT )            (Thaler & Zavadlav, Nat. Commun. 12, 6884 (2021), eq. 3)
     <O> = Σ_i w_i O(x_i)
 
+Towards another temperature T' or pressure P' the exponent is -([U_θ + P'V]/kT' - [U_ref + PV]/kT) (the one-reference
+case of Shirts & Chodera, J. Chem. Phys. 129, 124105 (2008)).
+
 Both energies are evaluated in float64 on the snapshot as stored, in the same arithmetic, so that the weights are
 exactly uniform at θ = θ_ref.
 """
@@ -24,9 +27,9 @@ from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.files import Trajectory
 from aiida_difftre.engine.jobs import Machine, Prediction
 from aiida_difftre.engine.observables import Observable, StatePoint
-from aiida_difftre.engine.potentials import Parameters, Potential
+from aiida_difftre.engine.potentials import Parameters, Potential, masses
 from aiida_difftre.engine.quantities import ATOMS_PER_BATCH, Snapshots, environment
-from aiida_difftre.engine.targets import ObservableRequest
+from aiida_difftre.engine.targets import ObservableRequest, check_ensembles
 
 Quantities = Mapping[str, Array]
 
@@ -34,9 +37,33 @@ SNAPSHOTS_AT_ONCE = 8
 """Snapshots whose static features are computed together, where the job does not say how many."""
 
 
-def weights(energies: Float[Array, " S"], reference: Float[Array, " S"], temperature: float) -> Float[Array, " S"]:
-    """Normalised weights of snapshots; invariant under a constant added to either energy. Energies in eV, float64."""
-    return jax.nn.softmax(-(energies - reference) / (units.BOLTZMANN * temperature))
+def weights(
+    energies: Float[Array, " S"],
+    reference: Float[Array, " S"],
+    temperature: float,
+    shift: Float[Array, " S"] | float = 0.0,
+) -> Float[Array, " S"]:
+    """Normalised weights of snapshots; invariant under a constant added to either energy. Energies in eV, float64.
+
+    Args:
+        energies: U_θ.
+        reference: U_ref.
+        temperature: for which to weigh, K.
+        shift: (1/kT' - 1/kT) U_ref + (P'/kT' - P/kT) V, where it is not the state point that was sampled
+            (:func:`state_shift`).
+    """
+    return jax.nn.softmax(-(energies - reference) / (units.BOLTZMANN * temperature) - shift)
+
+
+def state_shift(
+    energies: NDArray[np.float64], trajectory: Trajectory, temperature: float, pressure: float | None
+) -> NDArray[np.float64]:
+    """What :func:`weights` takes off the exponent for a temperature (K) and pressure (GPa); zeros for those sampled."""
+    inverse, sampled = (1 / (units.BOLTZMANN * t) for t in (temperature, trajectory.temperature))
+    work = 0.0
+    if pressure is not None and trajectory.pressure is not None:
+        work = (inverse * pressure - sampled * trajectory.pressure) / units.EV_PER_A3_IN_GPA
+    return (inverse - sampled) * energies + work * trajectory.volumes
 
 
 class EffectiveSize(NamedTuple):
@@ -67,8 +94,10 @@ class Reference:
         snapshots: evaluates theta-dependent quantities.
         features: theta-independent features by label, (snapshots, features).
         energies: reference energies, (snapshots,), eV.
+        volumes: (snapshots,), Å³.
         walkers: (snapshots,).
-        point: state point.
+        shift: of the exponent of the weights, (snapshots,); zeros at the state point that was sampled.
+        point: state point, of the averages.
     """
 
     requests: tuple[ObservableRequest, ...]
@@ -76,8 +105,14 @@ class Reference:
     snapshots: Snapshots
     features: dict[str, NDArray[np.float64]]
     energies: NDArray[np.float64]
+    volumes: NDArray[np.float64]
     walkers: NDArray[np.int32]
+    shift: NDArray[np.float64]
     point: StatePoint
+
+    def weights(self, energies: Float[Array, " S"]) -> Float[Array, " S"]:
+        """Weights of the snapshots for energies at other parameters; traceable."""
+        return weights(energies, jnp.asarray(self.energies), self.point.temperature, jnp.asarray(self.shift))
 
     def inputs(self, number: int, quantities: Quantities) -> dict[str, Array]:
         """What the combination of one observable takes."""
@@ -85,6 +120,7 @@ class Reference:
         if self.implementations[number].static:
             return {"features": jnp.asarray(self.features[name])}
         inputs = {key: quantities[key] for key in ("energy", "stress") if key in quantities}
+        inputs["volume"] = jnp.asarray(self.volumes)
         if born_label(name) in quantities:
             inputs["born"] = quantities[born_label(name)]
         return inputs
@@ -118,24 +154,36 @@ def reference(
     *,
     temperature: float,
     machine: Machine,
+    pressure: float | None = None,
+    elsewhere: bool = False,
 ) -> Reference:
     """Prepare a trajectory that was sampled with these parameters.
 
+    Args:
+        potential: the potential.
+        parameters: those that sampled.
+        trajectory: the snapshots.
+        requests: observables.
+        temperature: of the state point, K.
+        machine: precision and batches.
+        pressure: of the state point, GPa; None for that of the trajectory.
+        elsewhere: whether the state point may differ from the sampled one, and is then reached by reweighting.
+
     Raises:
-        EngineError: with status INVALID_INPUT, for a repeated label, an observable that does not fit the system, or a
-            trajectory of another temperature or potential.
+        EngineError: with status INVALID_INPUT, for a repeated label, an observable that fits neither the system nor the
+            ensemble, or a trajectory of another state point or potential.
     """
-    if not np.isclose(temperature, trajectory.temperature, rtol=1e-6):
-        raise EngineError(
-            ExitStatus.INVALID_INPUT,
-            f"the trajectory was sampled at {trajectory.temperature:g} K, but the state point is at {temperature:g} K; "
-            "sample it at that temperature",
-        )
+    pressure = _check_state_point(trajectory, temperature, pressure, elsewhere)
+    try:
+        check_ensembles(requests, trajectory.ensemble)
+    except ValueError as error:
+        raise EngineError(ExitStatus.INVALID_INPUT, str(error)) from None
     names = [request.name for request in requests]
     if len(set(names)) != len(names):
         raise EngineError(ExitStatus.INVALID_INPUT, f"observables {names} repeat a label; give each a label of its own")
     cell, count = trajectory.cell, len(trajectory.positions)
-    made = [observables.make(request, trajectory.species, cell) for request in requests]
+    smallest = float(trajectory.scales.min()) * cell
+    made = [observables.make(request, trajectory.species, smallest) for request in requests]
     directions = {
         born_label(request.name): implementation.directions(count)
         for request, implementation in zip(requests, made, strict=True)
@@ -147,6 +195,7 @@ def reference(
         cell,
         trajectory.species,
         precision=machine.precision,
+        scales=trajectory.scales,
         stress=any("stress" in implementation.quantities for implementation in made),
         directions=directions,
         batch_size=machine.batch_size,
@@ -164,8 +213,16 @@ def reference(
         snapshots,
         features,
         energies,
+        snapshots.volumes,
         trajectory.walkers,
-        StatePoint(temperature, snapshots.volume, len(trajectory.species)),
+        state_shift(energies, trajectory, temperature, pressure),
+        StatePoint(
+            temperature,
+            float(snapshots.volumes.mean()),
+            len(trajectory.species),
+            pressure=pressure,
+            mass=float(masses(trajectory.species).sum()),
+        ),
     )
 
 
@@ -175,8 +232,36 @@ def check_compiler(potential: Potential, parameters: Parameters, trajectory: Tra
     Raises:
         EngineError: naming the difference of energies.
     """
-    first = environment(potential, trajectory.positions[0], trajectory.cell, trajectory.species, "float64")
+    scale = trajectory.scales[0]
+    first = environment(potential, trajectory.positions[0], scale * trajectory.cell, trajectory.species, "float64")
     device.self_check(potential, parameters, first, "float64")
+
+
+def _check_state_point(
+    trajectory: Trajectory, temperature: float, pressure: float | None, elsewhere: bool
+) -> float | None:
+    """The pressure of the state point; refuse one that the trajectory does not stand for."""
+    if not (elsewhere or np.isclose(temperature, trajectory.temperature, rtol=1e-6)):
+        raise EngineError(
+            ExitStatus.INVALID_INPUT,
+            f"the trajectory was sampled at {trajectory.temperature:g} K, but the state point is at {temperature:g} K; "
+            "sample it at that temperature",
+        )
+    if pressure is None:
+        return trajectory.pressure
+    if trajectory.pressure is None:
+        raise EngineError(
+            ExitStatus.INVALID_INPUT,
+            f"the trajectory was sampled at constant volume, but the state point is at a pressure of {pressure:g} GPa; "
+            "sample it with a barostat, or leave out the pressure",
+        )
+    if not (elsewhere or np.isclose(pressure, trajectory.pressure, rtol=1e-6, atol=1e-12)):
+        raise EngineError(
+            ExitStatus.INVALID_INPUT,
+            f"the trajectory was sampled at {trajectory.pressure:g} GPa, but the state point is at {pressure:g} GPa; "
+            "sample it at that pressure",
+        )
+    return pressure
 
 
 def _check_potential(trajectory: Trajectory, energies: NDArray[np.float64]) -> None:
@@ -208,13 +293,13 @@ def static_features(
     # Features may look at all pairs of atoms.
     batch = batch_size or max(SNAPSHOTS_AT_ONCE, ATOMS_PER_BATCH // len(trajectory.species) ** 2)
     compute = jax.jit(
-        lambda positions: jax.lax.map(
-            lambda x: implementation.features(x.astype(jnp.float64), cell),
-            positions,
+        lambda *snapshots: jax.lax.map(
+            lambda x: implementation.features(x[0].astype(jnp.float64), x[1] * cell),
+            snapshots,
             batch_size=batch,
         )
     )
-    features = np.asarray(compute(jnp.asarray(trajectory.positions)))
+    features = np.asarray(compute(jnp.asarray(trajectory.positions), jnp.asarray(trajectory.scales)))
     if not isinstance(implementation, observables.Adaptive):
         return features
     try:
@@ -224,12 +309,17 @@ def static_features(
     return features if larger is None else static_features(larger, trajectory, name, batch_size)
 
 
-def inefficiency(quantities: Mapping[str, NDArray[np.float64]], walkers: NDArray[np.int32]) -> float:
-    """Statistical inefficiency g of a reference: the largest of those of the energy and of the stress components."""
-    columns = [quantities["energy"][:, None]]
+def thermal_columns(trajectory: Trajectory) -> NDArray[np.float64]:
+    """Energy and volume of each snapshot, (snapshots, 2), for the statistical inefficiency."""
+    return np.stack([trajectory.energies, trajectory.volumes], 1)
+
+
+def inefficiency(ref: Reference, quantities: Mapping[str, NDArray[np.float64]]) -> float:
+    """Statistical inefficiency g of a reference: the largest of energy, volume and stress components."""
+    columns = [quantities["energy"][:, None], ref.volumes[:, None]]
     if "stress" in quantities:
         columns.append(quantities["stress"])
-    return float(np.max(statistics.statistical_inefficiency(np.concatenate(columns, 1), walkers)))
+    return float(np.max(statistics.statistical_inefficiency(np.concatenate(columns, 1), ref.walkers)))
 
 
 def bootstrap_errors(
@@ -252,7 +342,7 @@ def bootstrap_errors(
     Returns:
         A standard error for each value of each observable.
     """
-    g = inefficiency(quantities, ref.walkers)
+    g = inefficiency(ref, quantities)
     for values in ref.features.values():
         g = max(g, float(np.max(statistics.statistical_inefficiency(values, ref.walkers))))
     counts = statistics.block_bootstrap_counts(ref.walkers, g, replicates, seed)
@@ -269,7 +359,7 @@ def predictions(
 ) -> tuple[list[Prediction], dict[str, NDArray[np.float64]]]:
     """Predictions with errors of a potential on a reference, and the quantities behind them."""
     quantities = ref.snapshots.evaluate(parameters)
-    weight = np.asarray(weights(jnp.asarray(quantities["energy"]), jnp.asarray(ref.energies), ref.point.temperature))
+    weight = np.asarray(ref.weights(jnp.asarray(quantities["energy"])))
     arrays = {key: jnp.asarray(value) for key, value in quantities.items()}
     values = jax.jit(ref.averages)(arrays, jnp.asarray(weight))
     errors = bootstrap_errors(ref, quantities, weight, replicates=replicates, seed=seed)
@@ -288,13 +378,10 @@ def predict_trajectory(
     *,
     machine: Machine,
     seed: int,
-    temperature: float | None = None,
     replicates: int = 200,
 ) -> list[Prediction]:
-    """Observables of a trajectory with the potential that sampled it, with block-bootstrap errors."""
+    """Observables of a trajectory with the potential that sampled it, at its state point, with bootstrap errors."""
     if not requests:
         return []
-    ref = reference(
-        potential, parameters, trajectory, requests, temperature=temperature or trajectory.temperature, machine=machine
-    )
+    ref = reference(potential, parameters, trajectory, requests, temperature=trajectory.temperature, machine=machine)
     return predictions(ref, parameters, replicates=replicates, seed=seed)[0]

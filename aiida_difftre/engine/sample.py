@@ -6,14 +6,13 @@ import hashlib
 import json
 import math
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import ase.io
 import jax
 import numpy as np
-from jaxtyping import Array
 from numpy.typing import NDArray
 
 from aiida_difftre.engine import (
@@ -29,7 +28,7 @@ from aiida_difftre.engine import (
     units,
 )
 from aiida_difftre.engine.errors import EngineError, ExitStatus
-from aiida_difftre.engine.jobs import CHECKPOINT, TRAJECTORY, Machine, SampleJob, SamplingSettings
+from aiida_difftre.engine.jobs import CHECKPOINT, TRAJECTORY, BarostatSpec, Machine, SampleJob, SamplingSettings
 from aiida_difftre.engine.potentials import Parameters, Potential
 from aiida_difftre.engine.progress import Reporter
 from aiida_difftre.engine.stop import Stop
@@ -47,12 +46,14 @@ class Start:
         velocities: (walkers, atoms, 3), Å/fs; None for Maxwell-Boltzmann ones.
         cell: (3, 3), Å.
         symbols: one per atom.
+        scales: (walkers,), of the cells of the walkers; None for ones.
     """
 
     positions: NDArray[np.float64]
     velocities: NDArray[np.float64] | None
     cell: NDArray[np.float64]
     symbols: tuple[str, ...]
+    scales: NDArray[np.float64] | None = None
 
 
 @dataclass
@@ -61,6 +62,7 @@ class Recording:
 
     positions: list[NDArray[np.float32]] = field(default_factory=list)
     temperatures: list[NDArray[np.float64]] = field(default_factory=list)
+    scales: list[NDArray[np.float64]] = field(default_factory=list)
     done: int = 0
 
 
@@ -86,6 +88,8 @@ def read_structure(path: Path) -> Start:
 def start_walkers(walkers: int, structure: Start, previous: files.Trajectory | None) -> Start:
     """Walkers from a structure, or from the last snapshots of an earlier trajectory of the same system.
 
+    The cell is that of the structure; at constant pressure walkers go on in the volumes that they had.
+
     Raises:
         EngineError: when the earlier trajectory is of another system.
     """
@@ -100,7 +104,9 @@ def start_walkers(walkers: int, structure: Start, previous: files.Trajectory | N
     chosen = np.arange(walkers) % len(previous.last_positions)
     # More walkers than before: copies of one walker must part, so they draw new velocities.
     velocities = previous.last_velocities[chosen] if walkers <= len(previous.last_positions) else None
-    return Start(previous.last_positions[chosen], velocities, structure.cell, structure.symbols)
+    ratio = (np.linalg.det(previous.cell) / np.linalg.det(structure.cell)) ** (1 / 3)
+    scales = ratio * previous.last_scales[chosen]
+    return Start(previous.last_positions[chosen], velocities, structure.cell, structure.symbols, scales)
 
 
 def simulate(
@@ -113,6 +119,7 @@ def simulate(
     machine: Machine,
     seed: int,
     progress: Reporter,
+    pressure: float | None = None,
     stop: Stop | None = None,
     folder: Path | None = None,
 ) -> files.Trajectory:
@@ -127,6 +134,7 @@ def simulate(
         machine: precision and size of batches.
         seed: of velocities and thermostat.
         progress: takes reports.
+        pressure: GPa; held where the settings have a barostat.
         stop: asked between calls.
         folder: of checkpoints; None for none. A checkpoint found there is continued.
 
@@ -138,7 +146,11 @@ def simulate(
         stop (a
             checkpoint is written before).
     """
-    system = sampling.System(potential, start.symbols, start.cell, temperature, settings, machine.precision)
+    system = sampling.System(potential, start.symbols, start.cell, temperature, settings, machine.precision, pressure)
+    scales = np.ones(len(start.positions))
+    if system.barostat is not None and start.scales is not None:
+        scales = start.scales
+    start = replace(start, scales=scales)
     check_system(system, start, parameters)
     devices = jax.device_count()
     walkers = len(start.positions)
@@ -149,7 +161,8 @@ def simulate(
         mass = potentials.masses(start.symbols)[None, :, None]
         momenta = (start.velocities * units.TIME_UNIT_IN_FS * mass)[chosen]
     capacity = list_capacity(system, start)
-    dynamics, state = _begin(system, capacity, jax.random.key(seed), start.positions[chosen], momenta, parameters)
+    arguments = (jax.random.key(seed), start.positions[chosen], scales[chosen], momenta, parameters)
+    dynamics, state = _begin(system, capacity, arguments)
     recording, identity = Recording(), _identity(system, parameters)
     if folder is not None and (folder / CHECKPOINT).exists():
         dynamics, state, recording = _restore(folder / CHECKPOINT, identity, system, dynamics, state)
@@ -176,6 +189,7 @@ def simulate(
         if recording.done > equilibration:
             recording.positions.append(np.asarray(snapshot.positions, np.float32)[:, :walkers])
             recording.temperatures.append(temperatures)
+            recording.scales.append(np.asarray(snapshot.scale, np.float64)[:, :walkers])
         phase = "equilibration" if recording.done <= equilibration else "production"
         progress.report(phase, recording.done, total, temperature=float(temperatures.mean()))
         reason = stop.requested() if stop is not None else None
@@ -193,7 +207,8 @@ def list_capacity(system: sampling.System, start: Start) -> space.Capacity:
 
     Rounded up generously, so that starts of the same system share one compiled program.
     """
-    lists = space.build_batch(np.asarray(start.positions, np.float64), start.cell, system.list_cutoff)
+    scales = np.ones(len(start.positions)) if start.scales is None else start.scales
+    lists = space.build_batch(np.asarray(start.positions, np.float64), start.cell, system.list_cutoff / scales)
     needed, occupancy = np.max(np.asarray(space.requirements(lists)), 0).tolist()
     # The number of atoms in a bin fluctuates by its square root, also where the start is a crystal.
     room = occupancy + math.ceil(2 * occupancy**0.5)
@@ -206,8 +221,9 @@ def check_system(system: sampling.System, start: Start, parameters: Parameters) 
     Raises:
         EngineError: naming the distance, or the difference of energies.
     """
+    scale = 1.0 if start.scales is None else start.scales[0]
     environment = quantities.environment(
-        system.potential, start.positions[0], start.cell, start.symbols, system.precision
+        system.potential, start.positions[0], scale * start.cell, start.symbols, system.precision
     )
     squared = np.where(environment.mask, np.sum(np.asarray(environment.displacements) ** 2, -1), np.inf)
     distance = float(np.sqrt(squared.min()))
@@ -242,6 +258,17 @@ def _guard(system: sampling.System, snapshot: sampling.Snapshot, walkers: int, d
             f"the temperature of a walker reached {temperature.max():.0f} K (limit {limit:.0f} K) {where}",
             {"temperature": float(temperature.max())},
         )
+    ratios = np.asarray(snapshot.scale, np.float64)[:, :walkers] ** 3
+    if system.barostat is not None and not bounded(ratios, system.barostat):
+        farthest = float(ratios.flat[np.argmax(abs(np.log(ratios)))])
+        return EngineError(
+            ExitStatus.VOLUME_OUT_OF_BOUNDS,
+            f"the volume of a walker became {farthest:.3g} times that of the structure (limit "
+            f"sampling.barostat.max_volume_ratio = {system.barostat.max_volume_ratio:g}, or its inverse) {where}; the "
+            f"potential may hold no condensed phase at {system.pressure:g} GPa: start nearer to its equilibrium, "
+            "refine at constant volume first, or allow a larger ratio",
+            {"volume_ratio": farthest},
+        )
     return None
 
 
@@ -260,18 +287,18 @@ def hottest(ratio: float, atoms: int) -> float:
     return float(max(ratio + 6 * np.sqrt(2 / k), 1 + 2 * np.sqrt(x / k) + 2 * x / k))
 
 
+def bounded(ratios: NDArray[np.float64], barostat: BarostatSpec) -> bool:
+    """Whether all volumes over that of the starting structure are within bounds."""
+    return bool(np.max(abs(np.log(ratios))) <= np.log(barostat.max_volume_ratio))
+
+
 def _begin(
-    system: sampling.System,
-    capacity: space.Capacity,
-    key: Array,
-    positions: NDArray[np.float64],
-    momenta: NDArray[np.float64] | None,
-    parameters: Parameters,
+    system: sampling.System, capacity: space.Capacity, arguments: tuple[Any, ...]
 ) -> tuple[sampling.Dynamics, sampling.Walkers]:
-    """Initial state; anew where the lists overflow, since the first forces are part of it."""
+    """Initial state, from the arguments of ``Dynamics.init``; anew where the lists overflow, which voids the forces."""
     while True:
         dynamics = sampling.dynamics(system, capacity)
-        state = dynamics.init(key, positions, momenta, parameters)
+        state = dynamics.init(*arguments)
         if not capacity.exceeded(state.needed):
             return dynamics, state
         capacity = capacity.enlarged(state.needed)
@@ -293,12 +320,14 @@ def _enlarge(
 
 
 def _identity(system: sampling.System, parameters: Parameters) -> str:
-    """What a checkpoint belongs to: potential, system, temperature and dynamics, but not how long they last."""
+    """What a checkpoint belongs to: potential, system, state point and dynamics, but not how long they last."""
     settings = system.settings.model_dump(
         include={"thermostat", "walkers", "timestep_fs", "equilibration_fs", "stride_fs"}
     )
     described = [system.potential.spec.model_dump(), system.symbols, system.cell.tolist(), system.temperature, settings]
     described.append(system.snapshots_per_call)
+    if system.barostat is not None:
+        described += [system.pressure, system.barostat.model_dump()]
     digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
     for leaf in jax.tree.leaves(parameters):
         digest.update(np.asarray(leaf).tobytes())
@@ -309,10 +338,11 @@ def _checkpoint(
     path: Path, identity: str, dynamics: sampling.Dynamics, state: sampling.Walkers, recording: Recording
 ) -> None:
     arrays = {f"md/{number}": np.asarray(leaf) for number, leaf in enumerate(jax.tree.leaves(state.md))}
-    arrays["built"] = np.asarray(state.built)
+    arrays["built"], arrays["built_scale"] = np.asarray(state.built), np.asarray(state.built_scale)
     if recording.positions:
         arrays["positions"] = np.concatenate(recording.positions)
         arrays["temperatures"] = np.concatenate(recording.temperatures)
+        arrays["scales"] = np.concatenate(recording.scales)
     metadata = {"done": str(recording.done), "capacity": json.dumps(dynamics.capacity), "identity": identity}
     files.write_arrays(path, arrays, metadata)
 
@@ -332,10 +362,12 @@ def _restore(
         )
     put = [jax.device_put(array, leaf.sharding) for array, leaf in zip(stored, leaves, strict=True)]
     built = jax.device_put(arrays["built"], state.built.sharding)
-    state = state._replace(md=jax.tree.unflatten(structure, put), built=built)
+    built_scale = jax.device_put(arrays["built_scale"], state.built_scale.sharding)
+    state = state._replace(md=jax.tree.unflatten(structure, put), built=built, built_scale=built_scale)
     recording = Recording(done=int(metadata["done"]))
     if "positions" in arrays:
         recording.positions, recording.temperatures = [arrays["positions"]], [arrays["temperatures"]]
+        recording.scales = [arrays["scales"]]
     capacity = space.Capacity(*json.loads(metadata["capacity"]))
     if capacity != dynamics.capacity:
         dynamics = sampling.dynamics(system, capacity)
@@ -355,17 +387,23 @@ def _trajectory(
     snapshots = len(positions)
     flat = np.ascontiguousarray(positions.swapaxes(0, 1).reshape(-1, *positions.shape[2:]))
     momentum, mass = np.asarray(state.md.momentum, np.float64), np.asarray(state.md.mass, np.float64)
+    scales = np.concatenate(recording.scales).T.reshape(-1)
     return files.Trajectory(
         positions=flat,
         cell=np.asarray(system.cell, np.float64),
         species=system.symbols,
-        energies=quantities.energies(system.potential, parameters, flat, system.cell, system.symbols, batch_size),
+        energies=quantities.energies(
+            system.potential, parameters, flat, system.cell, system.symbols, batch_size, scales=scales
+        ),
         walkers=np.repeat(np.arange(walkers, dtype=np.int32), snapshots),
         times=np.tile((np.arange(snapshots) + 1) * system.stride_fs, walkers),
         temperatures=np.concatenate(recording.temperatures).T.reshape(-1),
         last_positions=np.asarray(state.md.position, np.float64)[:walkers],
         last_velocities=(momentum / mass)[:walkers] / units.TIME_UNIT_IN_FS,
         temperature=system.temperature,
+        scales=scales,
+        last_scales=np.asarray(sampling.scale_of(state.md), np.float64)[:walkers],
+        pressure=None if system.barostat is None else system.pressure,
     )
 
 
@@ -385,6 +423,7 @@ def run(job: SampleJob, folder: Path, progress: Reporter) -> dict[str, Any]:
             parameters,
             start,
             temperature=job.temperature,
+            pressure=job.pressure,
             settings=job.sampling,
             machine=job.machine,
             seed=job.seed,
@@ -397,13 +436,15 @@ def run(job: SampleJob, folder: Path, progress: Reporter) -> dict[str, Any]:
     predictions = reweighting.predict_trajectory(
         potential, parameters, trajectory, job.observables, machine=job.machine, seed=job.seed
     )
-    g = statistics.statistical_inefficiency(trajectory.energies, trajectory.walkers)
+    g = np.max(statistics.statistical_inefficiency(reweighting.thermal_columns(trajectory), trajectory.walkers))
     (folder / CHECKPOINT).unlink(missing_ok=True)
     return {
         "snapshots": len(trajectory.energies),
         "walkers": job.sampling.walkers,
         "mean_temperature": float(trajectory.temperatures.mean()),
         "mean_energy": float(trajectory.energies.mean()),
+        "ensemble": trajectory.ensemble,
+        "mean_volume": float(trajectory.volumes.mean()),
         "statistical_inefficiency": float(g),
         "predictions": [prediction.model_dump() for prediction in predictions],
         "timings": {"sampling_s": sampled - began, "observables_s": time.monotonic() - sampled},

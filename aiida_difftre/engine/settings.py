@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from aiida_difftre.engine.targets import Strict
+from aiida_difftre.engine.targets import Ensemble, Strict
 
 LONGEST_CUTOFF = 20.0
 """Å. A neighbour list holds every neighbour of every snapshot in memory; diamond has some 6000 within this distance."""
@@ -126,11 +126,25 @@ class NoseHooverSpec(Strict):
     chain_length: int = Field(default=5, ge=1)
 
 
+class BarostatSpec(Strict):
+    """Langevin piston: the cell keeps its shape and changes its size; used where a pressure is given.
+
+    Args:
+        relaxation_time_fs: within which fluctuations of the volume decay, fs.
+        max_volume_ratio: a volume above this multiple of that of the starting structure's cell, or below its inverse,
+            stops the run.
+    """
+
+    relaxation_time_fs: float = Field(default=500.0, gt=0)
+    max_volume_ratio: float = Field(default=1.5, gt=1, le=100)
+
+
 class SamplingSettings(Strict):
     """Molecular dynamics of several independent walkers.
 
     Args:
-        thermostat: NVT thermostat.
+        thermostat: of the atoms.
+        barostat: isotropic, of the cell; None keeps it fixed (NVT) even where there is a pressure.
         walkers: independent walkers, batched in one program.
         timestep_fs: fs.
         equilibration_fs: discarded time of each walker, fs.
@@ -143,6 +157,7 @@ class SamplingSettings(Strict):
     """
 
     thermostat: LangevinSpec | NoseHooverSpec = Field(default_factory=LangevinSpec, discriminator="name")
+    barostat: BarostatSpec | None = None
     walkers: int = Field(default=8, ge=1)
     timestep_fs: float = Field(default=1.0, gt=0, le=10)
     equilibration_fs: float = Field(default=500.0, ge=0)
@@ -160,6 +175,10 @@ class SamplingSettings(Strict):
         if self.production_fs < self.stride_fs:
             raise ValueError(f"production_fs = {self.production_fs} is shorter than stride_fs = {self.stride_fs}")
         return self
+
+    def ensemble(self, pressure: float | None) -> Ensemble:
+        """What is sampled at a state point: NPT where both a barostat and a pressure (GPa) are given."""
+        return "NVT" if self.barostat is None or pressure is None else "NPT"
 
 
 class LossSettings(Strict):

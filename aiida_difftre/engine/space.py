@@ -163,32 +163,35 @@ def _all_images(positions: Array, cell: Array, cutoff: Array | float, shifts: ND
 
 @functools.partial(jax.jit, static_argnames=("capacity", "search", "batch"))
 def _build_batch(
-    positions: Array, cell: Array, cutoff: Array, *, capacity: int, search: cells.Grid | tuple[Any, ...], batch: int
+    positions: Array, cell: Array, cutoffs: Array, *, capacity: int, search: cells.Grid | tuple[Any, ...], batch: int
 ) -> NeighborList:
     how = search if isinstance(search, cells.Grid) else np.array(search, np.int32)
-    return jax.lax.map(lambda x: build(x, cell, cutoff, capacity, how), positions, batch_size=batch)
+    return jax.lax.map(lambda x: build(x[0], cell, x[1], capacity, how), (positions, cutoffs), batch_size=batch)
 
 
-def build_batch(positions: ArrayLike, cell: ArrayLike, cutoff: float, capacity: int | None = None) -> NeighborList:
+def build_batch(
+    positions: ArrayLike, cell: ArrayLike, cutoff: float | NDArray[np.float64], capacity: int | None = None
+) -> NeighborList:
     """Lists of many snapshots in one cell, with a capacity that holds them all; repeats on overflow.
 
     Args:
         positions: (snapshots, atoms, 3), fractional.
         cell: (3, 3), Å.
-        cutoff: Å.
+        cutoff: Å; of all snapshots, or of each. In a cell scaled by s the cutoff r is r/s in the cell unscaled.
         capacity: a first guess; the number of neighbours at the mean density by default.
 
     Returns:
         Lists with a leading snapshot axis and a capacity that is exactly what they need.
     """
     positions = jnp.asarray(positions)
-    atoms = positions.shape[1]
-    how = search(cell, cutoff, atoms)
-    guess = capacity or capacity_for(atoms, cell, cutoff)
+    atoms, longest = positions.shape[1], float(np.max(cutoff))
+    how = search(cell, longest, atoms)
+    guess = capacity or capacity_for(atoms, cell, longest)
+    cutoffs = jnp.broadcast_to(jnp.asarray(cutoff, positions.dtype), positions.shape[:1])
     while True:
         tested = how.candidates if isinstance(how, cells.Grid) else atoms * len(how)
         lists = _build_batch(
-            positions, jnp.asarray(cell, positions.dtype), jnp.asarray(cutoff, positions.dtype), capacity=guess,
+            positions, jnp.asarray(cell, positions.dtype), cutoffs, capacity=guess,
             search=how if isinstance(how, cells.Grid) else tuple(map(tuple, how.tolist())),
             batch=max(1, min(max(16, 1024 // atoms), cells.CANDIDATES_AT_ONCE // (atoms * tested))),
         )  # fmt: skip

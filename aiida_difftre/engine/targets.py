@@ -8,7 +8,7 @@ where JAX is not installed or must not be imported.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import entry_points
@@ -21,6 +21,8 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator, model_valida
 from aiida_difftre.engine.lattice import has_hexagonal_axis
 
 ENTRY_POINT_GROUP = "difftre.observables"
+
+Ensemble = Literal["NVT", "NPT"]
 
 VOIGT_LABELS = ("xx", "yy", "zz", "yz", "xz", "xy")
 STIFFNESS_LABELS = {
@@ -51,6 +53,7 @@ class ObservableSpec:
         unit_of: unit of the values for given options, where it depends on them; ``unit`` is that of the defaults.
         tables: options that are long tables, which predictions do not repeat.
         is_fitted: whether the observable fits parameters of the measurement; a request then carries what was measured.
+        ensembles: those whose trajectories can give the observable, for given options; None for all.
     """
 
     name: str
@@ -67,6 +70,7 @@ class ObservableSpec:
     unit_of: Callable[[dict[str, Any]], str] | None = None
     tables: tuple[str, ...] = ()
     is_fitted: bool = False
+    ensembles: Callable[[dict[str, Any]], tuple[Ensemble, ...]] | None = None
 
     def complete_options(self, options: dict[str, Any]) -> dict[str, Any]:
         """Fill in the defaults and refuse what the observable does not know.
@@ -120,6 +124,15 @@ def _check_orientation(request: ObservableRequest, species: tuple[str, ...], cel
         )
 
 
+HEAT_CAPACITIES: dict[str, Ensemble] = {"cv": "NVT", "cp": "NPT"}
+
+
+def _check_heat_capacity(options: dict[str, Any]) -> None:
+    if options["kind"] not in HEAT_CAPACITIES:
+        known = ", ".join(HEAT_CAPACITIES)
+        raise ValueError(f"option 'kind' of heat_capacity is {options['kind']!r}; known kinds: {known}")
+
+
 _OBSERVABLES = "aiida_difftre.engine.observables"
 
 POTENTIAL_ENERGY = ObservableSpec(
@@ -142,6 +155,7 @@ STIFFNESS = ObservableSpec(
     labels=lambda options: STIFFNESS_LABELS[options["symmetry"]],
     check=_check_stiffness,
     check_system=_check_orientation,
+    ensembles=lambda options: ("NVT",),
 )  # fmt: skip
 DENSITY_PROFILE = ObservableSpec(
     "density_profile", "1", f"{_OBSERVABLES}.density:DensityProfile",
@@ -149,6 +163,35 @@ DENSITY_PROFILE = ObservableSpec(
     grid_unit="cell",
     options={"axis": 0, "species": None, "smearing": 0.0},
     check=_check_density_profile,
+)  # fmt: skip
+
+HEAT_CAPACITY = ObservableSpec(
+    "heat_capacity", "J/mol/K", f"{_OBSERVABLES}.thermodynamic:HeatCapacity",
+    "heat capacity per mole of atoms by fluctuations, kinetic term included: at constant pressure (kind cp, from NPT) "
+    "or volume (cv, from NVT)",
+    options={"kind": "cp"},
+    labels=lambda options: ("C_P" if options["kind"] == "cp" else "C_V",),
+    check=_check_heat_capacity,
+    ensembles=lambda options: (HEAT_CAPACITIES[options["kind"]],),
+)  # fmt: skip
+VOLUME = ObservableSpec(
+    "volume", "angstrom^3/atom", f"{_OBSERVABLES}.thermodynamic:Volume", "mean volume per atom at constant pressure",
+    labels=lambda options: ("V",), ensembles=lambda options: ("NPT",),
+)  # fmt: skip
+DENSITY = ObservableSpec(
+    "density", "kg/m3", f"{_OBSERVABLES}.thermodynamic:Density",
+    "mass over mean volume at constant pressure",
+    labels=lambda options: ("density",), ensembles=lambda options: ("NPT",),
+)  # fmt: skip
+THERMAL_EXPANSION = ObservableSpec(
+    "thermal_expansion", "1/K", f"{_OBSERVABLES}.thermodynamic:ThermalExpansion",
+    "volumetric thermal expansion at constant pressure, by fluctuations of volume and enthalpy",
+    labels=lambda options: ("alpha",), ensembles=lambda options: ("NPT",),
+)  # fmt: skip
+COMPRESSIBILITY = ObservableSpec(
+    "compressibility", "1/GPa", f"{_OBSERVABLES}.thermodynamic:Compressibility",
+    "isothermal compressibility by fluctuations of the volume",
+    labels=lambda options: ("kappa",), ensembles=lambda options: ("NPT",),
 )  # fmt: skip
 
 
@@ -238,6 +281,27 @@ class ObservableRequest(Strict):
     def name(self) -> str:
         """The label, or the observable's name."""
         return self.label or self.observable
+
+
+def check_ensembles(requests: Iterable[ObservableRequest], ensemble: Ensemble) -> None:
+    """Refuse observables that an ensemble cannot give, such as the density at constant volume.
+
+    Raises:
+        ValueError: naming the observable, the ensemble and the remedy.
+    """
+    for request in requests:
+        spec = observable(request.observable)
+        fitting = None if spec.ensembles is None else spec.ensembles(request.options)
+        if fitting is not None and ensemble not in fitting:
+            kind = "".join(f" with {key} = {value!r}" for key, value in request.options.items() if key == "kind")
+            remedy = {
+                "NPT": "give the state point a pressure and sampling a barostat",
+                "NVT": "leave out the pressure of the state point or the barostat of sampling",
+            }[fitting[0]]
+            raise ValueError(
+                f"observable {request.name!r}{kind} needs an {fitting[0]} trajectory, not {ensemble}; {remedy}"
+                + (", or choose another kind" if kind else "")
+            )
 
 
 def check_grid(grid: list[float] | None, name: str) -> None:

@@ -23,5 +23,8 @@ EV_PER_A3_IN_GPA: Final = ELEMENTARY_CHARGE * 1e21
 TIME_UNIT_IN_FS: Final = 1e5 * (ATOMIC_MASS / ELEMENTARY_CHARGE) ** 0.5
 """Å·sqrt(amu/eV), the unit of time that follows from Å, eV and amu, in fs (10.18 fs)."""
 
+JOULE_PER_MOL: Final = ELEMENTARY_CHARGE * 6.02214076e23
+"""1 eV per particle in J/mol (96485.33); exact."""
+
 AMU_PER_A3_IN_KG_PER_M3: Final = ATOMIC_MASS * 1e30
 """1 amu/Å³ in kg/m³ (1660.539)."""

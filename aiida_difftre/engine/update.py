@@ -231,6 +231,7 @@ def run(job: UpdateJob, folder: Path, progress: Reporter) -> dict[str, Any]:
                 trajectory,
                 point.targets,
                 temperature=point.temperature,
+                pressure=point.pressure,
                 settings=settings,
                 machine=job.machine,
                 seed=job.seed,

@@ -173,7 +173,8 @@ def test_bootstrap_errors_cover_the_scatter() -> None:
     weight = np.full(each, 1 / each)
     for part in range(parts):
         rows = slice(part * each, (part + 1) * each)
-        short = dataclasses.replace(ref, walkers=np.arange(each, dtype=np.int32) // (each // 2))
+        walkers = np.arange(each, dtype=np.int32) // (each // 2)
+        short = dataclasses.replace(ref, walkers=walkers, volumes=ref.volumes[rows])
         quantities = {key: value[rows] for key, value in values.items()}
         averages = short.averages({key: jnp.asarray(value) for key, value in quantities.items()}, jnp.asarray(weight))
         found.append(np.concatenate([np.asarray(a) for a in averages]))

@@ -256,7 +256,7 @@ def test_positions_that_are_not_finite() -> None:
     symbols = tuple(argon().get_chemical_symbols())
     system = sampling.System(potential, symbols, argon().cell.array, 60.0, settings(), "float64")
     good = sampling.Snapshot(
-        np.zeros((1, 2, 32, 3)), np.full((1, 2), 60.0), np.full((1, 2), 3.5), np.array([[True, True]])
+        np.zeros((1, 2, 32, 3)), np.full((1, 2), 60.0), np.full((1, 2), 3.5), np.array([[True, True]]), np.ones((1, 2))
     )
     assert sample._guard(system, good, 2, 5) is None
     failure = sample._guard(system, good._replace(finite=np.array([[True, False]])), 2, 5)

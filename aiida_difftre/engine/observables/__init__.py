@@ -27,23 +27,32 @@ class StatePoint:
 
     Args:
         temperature: K.
-        volume: Å³.
+        volume: Å³; the mean over the snapshots at constant pressure.
         atoms: number of atoms.
+        pressure: GPa; None at constant volume.
+        mass: of all atoms, amu.
     """
 
     temperature: float
     volume: float
     atoms: int
+    pressure: float | None = None
+    mass: float = 0.0
 
     @property
     def ideal_pressure(self) -> float:
         """N k T / V, GPa."""
-        return self.atoms * units.BOLTZMANN * self.temperature / self.volume * units.EV_PER_A3_IN_GPA
+        return self.atoms * self.thermal_energy / self.volume * units.EV_PER_A3_IN_GPA
+
+    @property
+    def thermal_energy(self) -> float:
+        """k T, eV."""
+        return units.BOLTZMANN * self.temperature
 
     @property
     def volume_over_thermal_energy(self) -> float:
         """V / k T, 1/GPa."""
-        return self.volume / (units.BOLTZMANN * self.temperature) / units.EV_PER_A3_IN_GPA
+        return self.volume / self.thermal_energy / units.EV_PER_A3_IN_GPA
 
 
 class Observable(Protocol):
@@ -70,7 +79,9 @@ class Observable(Protocol):
     def combine(
         self, inputs: Mapping[str, Array], weights: Float[Array, " snapshots"], point: StatePoint
     ) -> Float[Array, " values"]:
-        """The observable from quantities (``energy``, ``stress``, ``born``) or ``features`` of all snapshots."""
+        """The observable from quantities (``energy``, ``volume``, ``stress``, ``born``) or ``features`` of all
+        snapshots.
+        """
 
 
 @runtime_checkable

@@ -34,8 +34,8 @@ VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
 
 def mean_stress(inputs: Mapping[str, Array], weights: Array, point: StatePoint) -> Float[Array, " 6"]:
     """Stress with its kinetic term, Voigt order, GPa."""
-    ideal = point.ideal_pressure * jnp.array([1.0, 1.0, 1.0, 0.0, 0.0, 0.0])
-    return weights @ inputs["stress"] - ideal
+    ideal = point.ideal_pressure * (weights @ (point.volume / inputs["volume"]))
+    return weights @ inputs["stress"] - ideal * jnp.array([1.0, 1.0, 1.0, 0.0, 0.0, 0.0])
 
 
 class _OfStress:

@@ -124,7 +124,7 @@ def test_ideal_gas() -> None:
     """Without a potential the pressure is NkT/V and the stiffness that of an ideal gas: B11 = B12 = P, B44 = 0."""
     point = StatePoint(300.0, 1000.0, 50)
     pressure = 50 * 1.380649e-23 * 300 / 1e-27 / 1e9
-    inputs = {"stress": jnp.zeros((4, 6)), "born": jnp.zeros((4, 3))}
+    inputs = {"stress": jnp.zeros((4, 6)), "born": jnp.zeros((4, 3)), "volume": jnp.full(4, 1000.0)}
     weight = jnp.full(4, 0.25)
     assert float(mechanical.Pressure().combine(inputs, weight, point)[0]) == pytest.approx(pressure, rel=1e-9)
     found = mechanical.Stiffness("cubic", 1).combine(inputs, weight, point)
