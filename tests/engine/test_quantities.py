@@ -162,3 +162,27 @@ def test_compiled_energies_are_those_of_a_sum_over_pairs(repeat: int) -> None:
             vectors = space.displacements(jnp.asarray(positions[0]), jnp.asarray(cell), lists).astype(dtype)
             environment = Environment(vectors, lists.mask, index, index[lists.index])
             assert float(total(parameters, environment)) == pytest.approx(expected, rel=tolerance)
+
+
+def test_scaled_cells_are_cells() -> None:
+    """Energies, stresses, Born terms and their pullback in scaled cells, against snapshots of cells of that size."""
+    potential, parameters, atoms = SYSTEMS["moment_network"]()
+    positions, scales = positions_of(atoms, 3), np.array([0.97, 1.0, 1.04])
+    wanted = Directions(2, np.stack([DIRECTIONS, DIRECTIONS[::-1]]))
+    together = snapshots(potential, atoms, positions, scales=scales, directions={"born": wanted})
+    values = together.evaluate(parameters)
+    rng = np.random.default_rng(5)
+    cotangents = {key: rng.normal(size=value.shape) for key, value in values.items()}
+    pulled, added = together.pullback(parameters, cotangents), jax.tree.map(jnp.zeros_like, parameters)
+    for number, scale in enumerate(scales):
+        cell = atoms.copy()
+        cell.set_cell(scale * cell.cell.array, scale_atoms=True)
+        has_born = number % 2 == 0
+        directions = {"born": Directions(1, wanted.vectors[[number // 2]])} if has_born else {}
+        alone = snapshots(potential, cell, positions[[number]], directions=directions)
+        row = {"energy": [number], "stress": [number], "born": [number // 2]}
+        for key, value in alone.evaluate(parameters).items():
+            np.testing.assert_allclose(values[key][row[key]], value, rtol=1e-9, atol=1e-9)
+        part = alone.pullback(parameters, {key: cotangents[key][row[key]] for key in alone.evaluate(parameters)})
+        added = jax.tree.map(jnp.add, added, part)
+    assert_same(pulled, added)
