@@ -120,6 +120,7 @@ def state_points(run: RunInput, folder: Path) -> dict[str, dict[str, Any]]:
         label: {
             "structure": orm.StructureData(ase=simulation_cell(run, label, folder)),
             "temperature": orm.Float(point.temperature),
+            **({} if point.pressure is None else {"pressure": orm.Float(point.pressure)}),
             "targets": {name: TargetData(target, label=name) for name, target in point.targets.items()},  # type: ignore[arg-type]
         }
         for label, point in run.state_points.items()

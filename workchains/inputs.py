@@ -117,6 +117,7 @@ class StatePoint(Strict):
 
     Args:
         temperature: K.
+        pressure: GPa, held where sampling has a barostat; None, or no barostat, for a fixed cell.
         density: kg/m³, to which the system's cell is scaled; None leaves it.
         repeat: of the system's cell.
         structure: file of a simulation cell, instead of the system's repeated cell.
@@ -124,6 +125,7 @@ class StatePoint(Strict):
     """
 
     temperature: float = Field(gt=0)
+    pressure: float | None = None
     density: float | None = Field(default=None, gt=0)
     repeat: Repeat = (1, 1, 1)
     structure: Path | None = None
@@ -296,6 +298,12 @@ def _check_conditions(label: str, point: StatePoint) -> None:
             raise ValueError(
                 f"state point {label!r} is at {point.temperature} K, but its target {name!r} was measured at "
                 f"{measured.temperature} K; make a state point of its own for it"
+            )
+        wanted, found = point.pressure, measured.pressure
+        if wanted is not None and found is not None and abs(wanted - found) > 0.001 + 0.01 * abs(wanted):
+            raise ValueError(
+                f"state point {label!r} is at {wanted} GPa, but its target {name!r} was measured at {found} GPa; "
+                "make a state point of its own for it"
             )
         wanted, found = point.density, measured.density
         if wanted is not None and found is not None and abs(wanted - found) > 0.01 * wanted:

@@ -34,6 +34,7 @@ def _check_inputs(inputs: Mapping[str, Any], _: Any) -> str | None:
         return f"loss.dataset_weight is {update['loss']['dataset_weight']}, but there is no dataset"
     return (
         points.check_training_target(state_points)
+        or points.check_targets(state_points, inputs["sample"]["calc"]["parameters"])
         or ("potential" in inputs and points.check_structures(inputs["potential"], state_points))
         or None
     )

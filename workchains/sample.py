@@ -58,6 +58,7 @@ class SampleBaseWorkChain(EngineBaseWorkChain):
         potential: PotentialData | None = None,
         structure: orm.StructureData | None = None,
         temperature: float | None = None,
+        pressure: float | None = None,
         observables: Sequence[Mapping[str, Any]] | None = None,
         start_trajectory: TrajectoryEnsembleData | None = None,
         protocol: str | None = None,
@@ -71,13 +72,15 @@ class SampleBaseWorkChain(EngineBaseWorkChain):
             potential: to sample with.
             structure: cell and atoms.
             temperature: K.
+            pressure: GPa; held where ``sampling.barostat`` is set.
             observables: to predict, as fields of ``aiida_difftre.engine.targets.ObservableRequest``.
             start_trajectory: to continue from.
             protocol: quick (the default), cpu or paper.
             overrides: merged into the preset, in the nesting of the chain's inputs.
             options: of the job, such as resources or max_wallclock_seconds.
         """
-        parameters: dict[str, Any] = {} if temperature is None else {"temperature": float(temperature)}
+        stated = {"temperature": temperature, "pressure": pressure}
+        parameters: dict[str, Any] = {name: float(value) for name, value in stated.items() if value is not None}
         if observables is not None:
             parameters["observables"] = [dict(one) for one in observables]
         return cls.make_builder(

@@ -12,7 +12,7 @@ from aiida_difftre.calculations.checks import check_labels, check_observables, c
 from aiida_difftre.data.potential import PotentialData
 from aiida_difftre.data.target import TargetData
 from aiida_difftre.engine.jobs import SampleJob, SamplingSettings, validate
-from aiida_difftre.engine.targets import Target
+from aiida_difftre.engine.targets import Target, check_ensembles
 from aiida_difftre.workchains.engine import UNSTABLE, EngineBaseWorkChain
 from aiida_difftre.workchains.protocols import deep_merge, load_protocol
 from aiida_difftre.workchains.sample import SampleBaseWorkChain
@@ -29,12 +29,13 @@ def positive_temperature(value: orm.Float | None, _: Any) -> str | None:
 
 
 def define_state_points(spec: ProcessSpec) -> None:
-    """Declare the namespace ``state_points``: structure, temperature and targets of each label."""
+    """Declare the namespace ``state_points``: structure, temperature, pressure and targets of each label."""
     spec.input_namespace(
         "state_points",
         dynamic=True,
         help="By label (letters, digits, single underscores): `structure` StructureData (the simulation cell), "
-        "`temperature` Float (K), `targets` namespace of TargetData by label.",
+        "`temperature` Float (K), `pressure` Float (GPa; optional, for sampling with a barostat), "
+        "`targets` namespace of TargetData by label.",
         validator=check_state_points,
     )
 
@@ -67,8 +68,10 @@ def _check_state_point(point: Any) -> str | None:
     for name, kind in (("structure", orm.StructureData), ("temperature", orm.Float)):
         if not isinstance(point.get(name), kind):
             return f"{name} is {type(point.get(name)).__name__}; it must be {kind.__name__}"
-    if unknown := set(point) - {"structure", "temperature", "targets"}:
-        return f"unknown inputs {sorted(unknown)}; known: structure, temperature, targets"
+    if point.get("pressure") is not None and not isinstance(point["pressure"], orm.Float):
+        return f"pressure is {type(point['pressure']).__name__}; it must be Float (GPa)"
+    if unknown := set(point) - {"structure", "temperature", "pressure", "targets"}:
+        return f"unknown inputs {sorted(unknown)}; known: structure, temperature, pressure, targets"
     if problem := positive_temperature(point["temperature"], None):
         return problem
     targets = point.get("targets") or {}
@@ -100,6 +103,29 @@ def check_training_target(state_points: Mapping[str, Any]) -> str | None:
     return None
 
 
+def check_targets(state_points: Mapping[str, Any], sampling: orm.Dict) -> str | None:
+    """A message where the ensemble that is sampled cannot give a target, or None.
+
+    Args:
+        state_points: pressures and targets.
+        sampling: parameters of the sampling jobs.
+    """
+    settings = validate(SamplingSettings, sampling.get_dict().get("sampling", {}))
+    for label, point in state_points.items():
+        requests = [target.target.request() for target in point["targets"].values()]
+        try:
+            check_ensembles(requests, settings.ensemble(pressure_of(point)))
+        except ValueError as error:
+            return f"state point {label!r}: {error}"
+    return None
+
+
+def pressure_of(point: Mapping[str, Any]) -> float | None:
+    """The pressure of a state point, GPa; None where it has none."""
+    node = point.get("pressure")
+    return None if node is None else float(node.value)
+
+
 def targets_of(nodes: Mapping[str, TargetData]) -> dict[str, Target]:
     """The targets behind nodes, by the name under which they are predicted."""
     targets = [node.target for node in nodes.values()]
@@ -118,7 +144,7 @@ def sampling_parameters(
 
     Args:
         template: parameters as given to the chain.
-        point: state point: temperature and targets.
+        point: state point: temperature, pressure and targets.
         seed: of this run.
         predict: whether the job also predicts the observables of the targets.
         **sampling: settings that replace those of the template; None leaves them.
@@ -130,6 +156,8 @@ def sampling_parameters(
         "seed": seed,
         "sampling": {**template.get("sampling", {}), **chosen},
     }
+    if (pressure := pressure_of(point)) is not None:
+        parameters["pressure"] = pressure
     if predict:
         requests = [target.request() for target in targets_of(point["targets"]).values()]
         parameters["observables"] = [request.model_dump(mode="json") for request in requests]

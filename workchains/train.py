@@ -47,6 +47,11 @@ def _check_inputs(inputs: Mapping[str, Any], _: Any) -> str | None:
     update = inputs["refine"]["update"]["calc"]["parameters"].get_dict().get("update", {})
     if update.get("loss", {}).get("dataset_weight", 0) > 0 and not has_labels:
         return f"loss.dataset_weight is {update['loss']['dataset_weight']}, but there is no dataset"
+    for part in ("refine", "validate"):
+        if part in inputs:
+            problem = points.check_targets(inputs["state_points"], inputs[part]["sample"]["calc"]["parameters"])
+            if problem:
+                return f"{part}: {problem}"
     return points.check_training_target(inputs["state_points"])
 
 

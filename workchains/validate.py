@@ -55,7 +55,7 @@ def _check_inputs(inputs: Mapping[str, Any], _: Any) -> str | None:
                 return f"{name}: {problem}"
     if "dataset" in inputs and "predict" not in inputs:
         return "a dataset was given, but no `predict` inputs with the code that evaluates it"
-    return None
+    return points.check_targets(inputs["state_points"], inputs["sample"]["calc"]["parameters"])
 
 
 @calcfunction

@@ -36,6 +36,7 @@ EXIT_MESSAGES = {
     ExitStatus.NOT_FINITE: "Not finite: {message}",
     ExitStatus.ATOMS_TOO_CLOSE: "Atoms too close: {message}",
     ExitStatus.TEMPERATURE_OUT_OF_BOUNDS: "Temperature out of bounds: {message}",
+    ExitStatus.VOLUME_OUT_OF_BOUNDS: "Volume out of bounds: {message}",
     ExitStatus.TOO_FEW_EFFECTIVE_SAMPLES: "Too few effective samples: {message}",
 }
 

@@ -15,7 +15,7 @@ from aiida_difftre.data.potential import PotentialData
 from aiida_difftre.data.trajectory import TrajectoryEnsembleData
 from aiida_difftre.engine.jobs import DATASET, POTENTIAL_IN, PREDICTIONS, TRAJECTORY, PredictJob
 
-PredictParameters = parameters_model(PredictJob, ("potential", "structures", "trajectory", "temperature"))
+PredictParameters = parameters_model(PredictJob, ("potential", "structures", "trajectory"))
 
 
 class PredictCalculation(EngineCalculation):
@@ -36,8 +36,9 @@ class PredictCalculation(EngineCalculation):
             default=lambda: orm.Dict({}),
             serializer=orm.to_aiida_type,
             validator=parameters_check(PredictParameters),
-            help="Whether to compute the static stiffness (static_stiffness), observables on the trajectory, seed and "
-            "machine: a PredictJob without its files and temperature.",
+            help="Whether to compute the static stiffness (static_stiffness), observables on the trajectory, the "
+            "temperature (K) and pressure (GPa) for which, where they are not those sampled, seed and machine: a "
+            "PredictJob without its files.",
         )
         spec.input("potential", valid_type=PotentialData, help="The potential to predict with.")
         spec.input(
@@ -50,7 +51,8 @@ class PredictCalculation(EngineCalculation):
             "trajectory",
             valid_type=TrajectoryEnsembleData,
             required=False,
-            help="Snapshots on which observables are averaged, at the trajectory's own temperature.",
+            help="Snapshots on which observables are averaged, at their own temperature and pressure or, reweighted, "
+            "at those of the parameters.",
         )
         spec.input(
             "remote",
@@ -78,13 +80,12 @@ class PredictCalculation(EngineCalculation):
 
     @classmethod
     def content(cls, inputs: Mapping[str, Any]) -> dict[str, Any]:
-        """Names of the files, and the temperature."""
+        """Names of the files."""
         structures, trajectory = inputs.get("structures"), inputs.get("trajectory")
         return {
             "potential": POTENTIAL_IN,
             "structures": DATASET if structures is not None else None,
             "trajectory": TRAJECTORY if trajectory is not None else None,
-            "temperature": trajectory.temperature if trajectory is not None else None,
         }
 
     def add_files(self, submission: Submission) -> None:

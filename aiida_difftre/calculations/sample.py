@@ -27,7 +27,7 @@ SampleParameters = parameters_model(SampleJob, ("potential", "structure", "start
 
 
 class SampleCalculation(EngineCalculation):
-    """Sample a trajectory at one state point (NVT) and predict observables on it."""
+    """Sample a trajectory at one state point (NVT, or isotropic NPT) and predict observables on it."""
 
     JOB_MODEL = SampleJob
     KIND = "sample"
@@ -43,7 +43,8 @@ class SampleCalculation(EngineCalculation):
             valid_type=orm.Dict,
             serializer=orm.to_aiida_type,
             validator=parameters_check(SampleParameters),
-            help="Temperature (K), sampling (times in fs), observables, seed, machine: SampleJob without its files.",
+            help="Temperature (K), pressure (GPa), sampling (times in fs), observables, seed, machine: SampleJob "
+            "without its files.",
         )
         spec.input("potential", valid_type=PotentialData, help="The potential to sample with.")
         spec.input(
@@ -55,7 +56,7 @@ class SampleCalculation(EngineCalculation):
             "start_trajectory",
             valid_type=TrajectoryEnsembleData,
             required=False,
-            help="Continue from the last positions and velocities of the walkers of this trajectory.",
+            help="Continue from the last positions, velocities and (NPT) cells of the walkers of this trajectory.",
         )
         spec.input(
             "start_folder",

@@ -122,6 +122,7 @@ class UpdateCalculation(EngineCalculation):
             {
                 "label": label,
                 "temperature": point["trajectory"].temperature,
+                "pressure": point["trajectory"].pressure,
                 "trajectory": trajectory_name(label),
                 "targets": [node.target.model_dump() for _, node in sorted(point["targets"].items())],
             }

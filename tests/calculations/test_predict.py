@@ -25,7 +25,15 @@ def test_trajectory(prepare: Any, potential: PotentialData, trajectory: Trajecto
     _, folder = prepare("predict", {"parameters": parameters, "potential": potential, "trajectory": trajectory})
     job = read_job(folder / "job.json", "predict")
     assert isinstance(job, PredictJob)
-    assert (job.temperature, job.trajectory) == (85.0, "trajectory.npz")
+    assert (job.temperature, job.trajectory) == (None, "trajectory.npz")
+
+
+def test_another_state_point(prepare: Any, potential: PotentialData, trajectory: TrajectoryEnsembleData) -> None:
+    parameters = {"observables": [{"observable": "pressure"}], "temperature": 90.0}
+    _, folder = prepare("predict", {"parameters": parameters, "potential": potential, "trajectory": trajectory})
+    job = read_job(folder / "job.json", "predict")
+    assert isinstance(job, PredictJob)
+    assert (job.temperature, job.pressure) == (90.0, None)
 
 
 def test_nothing_to_predict_for(prepare: Any, potential: PotentialData) -> None:

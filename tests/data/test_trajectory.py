@@ -1,5 +1,6 @@
 """TrajectoryEnsembleData: the engine's file and this node hold the same."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +42,31 @@ def test_trajectory_data(trajectory: TrajectoryEnsembleData) -> None:
     np.testing.assert_array_equal(other.get_stepids(), [1, 3, 5])
     np.testing.assert_allclose(other.get_times(), [0.0, 0.02, 0.04])
     other.store()
+
+
+def test_cells_of_a_trajectory_at_constant_pressure(tmp_path: Path) -> None:
+    scales = np.array([1.0, 1.1, 0.9, 1.0, 1.05, 0.95])
+    before = dataclasses.replace(make_trajectory(), scales=scales, pressure=0.2)
+    node = TrajectoryEnsembleData.from_trajectory(before).store()
+    assert (node.pressure, node.base.attributes.get("ensemble")) == (0.2, "NPT")
+    assert node.get_trajectory().pressure == 0.2
+    np.testing.assert_allclose(node.get_ase(1).cell.array, 1.1 * before.cell)
+    other = node.to_trajectory_data(walker=1)
+    np.testing.assert_allclose(other.get_cells(), scales[[1, 3, 5], None, None] * before.cell)
+    expected = before.positions[1].astype(float) @ before.cell * 1.1
+    np.testing.assert_allclose(other.get_positions()[0], expected, rtol=1e-6)
+    node.to_file(tmp_path / "copy.npz")
+    np.testing.assert_allclose(files.read_trajectory(tmp_path / "copy.npz").volumes, before.volumes)
+
+
+def test_a_file_without_scales_is_of_one_volume(tmp_path: Path) -> None:
+    before = make_trajectory()
+    arrays = {name: getattr(before, name) for name in files.TRAJECTORY_ARRAYS if name not in files.SCALES}
+    np.savez(tmp_path / "old.npz", species=np.array(before.species), temperature=np.float64(85.0), **arrays)
+    after = files.read_trajectory(tmp_path / "old.npz")
+    assert after.pressure is None
+    np.testing.assert_array_equal(after.scales, np.ones(6))
+    np.testing.assert_array_equal(after.last_scales, np.ones(2))
 
 
 def test_unknown_walker(trajectory: TrajectoryEnsembleData) -> None:

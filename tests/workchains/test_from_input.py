@@ -9,6 +9,7 @@ from aiida import orm
 
 from aiida_difftre.workchains.from_input import read_builder
 from aiida_difftre.workchains.refine import RefineWorkChain
+from aiida_difftre.workchains.state_points import sampling_parameters
 from aiida_difftre.workchains.validate import ValidateWorkChain
 from tests.fixtures.nodes import argon, labelled_frames, potential_file, target_content
 
@@ -114,6 +115,33 @@ def test_refused_before_submission(
         read(tmp_path, {**content, section: value})
     for fragment in fragments:
         assert fragment in str(caught.value)
+
+
+DENSITY = target_content(observable="density", values=[1400.0], errors=[5.0], unit="kg/m3")
+
+
+def test_pressure_and_barostat_arrive(tmp_path: Path, content: dict[str, Any]) -> None:
+    content["state_points"]["liquid"] |= {"pressure": 0.01, "targets": {"density": DENSITY}}
+    content["sampling"]["barostat"] = {"relaxation_time_fs": 300.0}
+    with pytest.raises(ValueError, match="validate: state point 'liquid': observable 'density' needs an NPT traj"):
+        read(tmp_path, content)
+    content["validation"] = {"sampling": {"barostat": {}}}
+    builder = read(tmp_path, content)
+    point = builder["state_points"]["liquid"]
+    template = builder["refine"]["sample"]["calc"]["parameters"].get_dict()
+    parameters = sampling_parameters(template, point, seed=1, predict=True)
+    assert parameters["pressure"] == 0.01
+    assert parameters["sampling"]["barostat"] == {"relaxation_time_fs": 300.0}
+    assert parameters["observables"][0]["observable"] == "density"
+
+
+@pytest.mark.parametrize("chain", [RefineWorkChain, ValidateWorkChain])
+def test_a_density_needs_a_pressure(tmp_path: Path, content: dict[str, Any], chain: Any) -> None:
+    content["state_points"]["liquid"]["targets"] = {"density": DENSITY}
+    content["sampling"]["barostat"] = {}
+    content["validation"] = {"sampling": {"barostat": {}}}
+    with pytest.raises(ValueError, match="'liquid': observable 'density' needs an NPT trajectory, not NVT; give the"):
+        read(tmp_path, content, chain)
 
 
 @pytest.mark.usefixtures("aiida_profile_clean")  # other tests set the engine's code up

@@ -136,7 +136,13 @@ def test_batches_are_halved(chain: Any, finished_job: Any, kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "status", [ExitStatus.NOT_FINITE, ExitStatus.ATOMS_TOO_CLOSE, ExitStatus.TEMPERATURE_OUT_OF_BOUNDS]
+    "status",
+    [
+        ExitStatus.NOT_FINITE,
+        ExitStatus.ATOMS_TOO_CLOSE,
+        ExitStatus.TEMPERATURE_OUT_OF_BOUNDS,
+        ExitStatus.VOLUME_OUT_OF_BOUNDS,
+    ],
 )
 def test_unstable_sampling_halves_its_time_step_once(chain: Any, finished_job: Any, status: ExitStatus) -> None:
     process, node = chain("sample"), job(finished_job, "sample", trajectory=True)

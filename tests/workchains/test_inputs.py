@@ -97,6 +97,10 @@ def test_wrong_targets_are_named(tmp_path: Path) -> None:
     target_of(changed)["conditions"]["temperature"] = 77.0
     assert "77.0 K" in refused(tmp_path, changed)
     changed = content()
+    changed["state_points"]["ambient"]["pressure"] = 0.0
+    target_of(changed)["conditions"]["pressure"] = 2.0
+    assert "was measured at 2.0 GPa" in refused(tmp_path, changed)
+    changed = content()
     for target in changed["state_points"]["ambient"]["targets"].values():
         target["role"] = "held_out"
     assert "no training target" in refused(tmp_path, changed)

@@ -177,9 +177,7 @@ def test_ensembles_that_cannot_give_an_observable() -> None:
     barostat, barred = {"barostat": {}}, {"barostat": None}
     content = {"temperature": 300.0, "observables": [{"observable": "density"}]}
     for settings, pressure in ((barred, None), (barostat, None), (barred, 0.0)):
-        with pytest.raises(
-            ValueError, match="'density' needs an NPT trajectory, not NVT; give the state"
-        ):
+        with pytest.raises(ValueError, match="'density' needs an NPT trajectory, not NVT; give the state"):
             SampleJob(**content, sampling=settings, pressure=pressure)
     SampleJob(**content, sampling=barostat, pressure=0.0)
     for kind, settings in (("cp", barred), ("cv", barostat)):
