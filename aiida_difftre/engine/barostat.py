@@ -103,10 +103,11 @@ def langevin_piston(
     work = 3 * pressure / units.EV_PER_A3_IN_GPA * float(abs(np.linalg.det(cell)))
     measure = (3 * atoms - freedom + 3) * kT
     inverse = jnp.asarray(np.linalg.inv(cell), dtype)
+    thermal_energy = jnp.asarray(kT, dtype)
     is_langevin = isinstance(thermostat, LangevinSpec)
     chain = None
     if isinstance(thermostat, NoseHooverSpec):
-        time_constant = thermostat.time_constant_fs / units.TIME_UNIT_IN_FS
+        time_constant = jnp.asarray(thermostat.time_constant_fs / units.TIME_UNIT_IN_FS, dtype)
         options = simulate.default_nhc_kwargs(time_constant, {"chain_length": thermostat.chain_length})
         chain = simulate.nose_hoover_chain(jnp.asarray(dt, dtype), **options)
 
@@ -148,7 +149,7 @@ def langevin_piston(
         if chain is None:
             return state
         kinetic = jnp.sum(state.momentum**2 / state.mass) / 2
-        momentum, moved = chain.half_step(state.momentum, state.chain.set(kinetic_energy=kinetic), kT)
+        momentum, moved = chain.half_step(state.momentum, state.chain.set(kinetic_energy=kinetic), thermal_energy)
         return state._replace(momentum=momentum, chain=moved)
 
     def init(
@@ -165,7 +166,7 @@ def langevin_piston(
         if chain is None:
             return state
         kinetic = jnp.sum(momentum**2 / mass) / 2
-        return state._replace(chain=chain.initialize(freedom, kinetic, jnp.asarray(kT, dtype)))
+        return state._replace(chain=chain.initialize(freedom, kinetic, thermal_energy))
 
     def apply(state: State, **arguments: Any) -> State:
         state = drift(friction(drift(kick(half_step_of_chain(state)))))

@@ -74,7 +74,7 @@ def main() -> None:
     start = sample.Start(positions, None, np.array(atoms.cell), tuple(atoms.symbols))
     system = sampling.System(potential, start.symbols, start.cell, TEMPERATURE, settings, machine.precision)
     dynamics = sampling.dynamics(system, sample.list_capacity(system, start))
-    state = dynamics.init(jax.random.key(1), positions, None, parameters)
+    state = dynamics.init(jax.random.key(1), positions, np.ones(len(positions)), None, parameters)
     steps = system.snapshots_per_call * system.steps_per_snapshot
     md = cpu_seconds(lambda: jax.block_until_ready(dynamics.apply(state, parameters)), options.runs)
 

@@ -13,7 +13,7 @@ import pytest
 from aiida_difftre.engine import barostat, quantities, reweighting, sample, sampling, statistics, units
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.files import Trajectory, read_trajectory
-from aiida_difftre.engine.jobs import CHECKPOINT, TRAJECTORY, SamplingSettings
+from aiida_difftre.engine.jobs import CHECKPOINT, TRAJECTORY, Machine, SamplingSettings
 from aiida_difftre.engine.potentials import virial
 from aiida_difftre.engine.progress import Silent
 from aiida_difftre.engine.targets import ObservableRequest
@@ -247,6 +247,16 @@ def test_a_trajectory_goes_on_in_its_cells() -> None:
     assert np.all(fixed.scales == 1)
     assert fixed.pressure is None
     assert fixed.ensemble == "NVT"
+
+
+@pytest.mark.parametrize("thermostat", [LANGEVIN, NOSE_HOOVER])
+def test_single_precision(thermostat: dict[str, Any]) -> None:
+    single = simulate(settings(thermostat=thermostat, production_fs=80.0), machine=Machine(precision="float32"))
+    double = simulate(settings(thermostat=thermostat, production_fs=80.0))
+    assert single.scales.dtype == np.float64
+    np.testing.assert_array_equal(single.scales, single.scales.astype(np.float32))
+    assert np.ptp(double.scales) > 0
+    assert single.scales.mean() == pytest.approx(double.scales.mean(), abs=0.01)
 
 
 def test_a_volume_out_of_bounds(tmp_path: Path) -> None:
