@@ -184,13 +184,14 @@ def test_lists_stay_complete_in_a_cell_that_shrinks() -> None:
     potential, parameters = lennard_jones()
     atoms = argon(lattice=5.6)
     chosen = settings(
-        skin=0.2, barostat={"relaxation_time_fs": 200.0, "max_volume_ratio": 3.0}, thermostat=LANGEVIN, timestep_fs=2.0
-    )
+        skin=0.2, barostat={"relaxation_time_fs": 2000.0}, thermostat={**LANGEVIN, "friction_per_ps": 1e-3},
+        timestep_fs=4.0,
+    )  # fmt: skip
     symbols = tuple(atoms.get_chemical_symbols())
-    system = sampling.System(potential, symbols, atoms.cell.array, 0.01, chosen, "float64", 2.0)
+    system = sampling.System(potential, symbols, atoms.cell.array, TEMPERATURE, chosen, "float64", 0.5)
     begin = start(atoms, 2)
     dynamics = sampling.dynamics(system, 64)
-    state = dynamics.init(jax.random.key(0), begin.positions, np.ones(2), None, parameters)
+    state = dynamics.init(jax.random.key(0), begin.positions, np.ones(2), 0 * begin.positions, parameters)
     shrunk = []
     for _ in range(6):
         state, _ = dynamics.apply(state, parameters)
@@ -203,7 +204,7 @@ def test_lists_stay_complete_in_a_cell_that_shrinks() -> None:
             expected = float(np.trace(virial(gradient, fresh.displacements)))
             assert float(state.md.virial[walker]) == pytest.approx(expected, rel=1e-9)
         shrunk.append(scale)
-    assert min(shrunk) < 0.95
+    assert min(shrunk) < 0.97
     assert np.abs(np.asarray(state.md.position) - begin.positions).max() * 11.2 < 0.05
     assert np.all(np.asarray(state.built_scale) < 1)
 
@@ -239,8 +240,9 @@ def test_a_trajectory_goes_on_in_its_cells() -> None:
     first = simulate(settings(production_fs=800.0))
     begin = sample.start_walkers(2, start(argon(lattice=5.2), 1), first)
     np.testing.assert_allclose(begin.scales, first.last_scales, rtol=1e-14)
+    assert np.all(first.last_scales > 1.02)
     second = simulate(settings(production_fs=16.0), begin)
-    np.testing.assert_allclose(second.scales, first.last_scales, atol=2e-3)
+    np.testing.assert_allclose(second.scales, first.last_scales, atol=8e-3)
     other = sample.start_walkers(2, start(argon(lattice=5.3), 1), first)
     np.testing.assert_allclose(other.scales * 5.3, first.last_scales * 5.2)
     fixed = simulate(settings(barostat=None), begin)
@@ -260,10 +262,10 @@ def test_single_precision(thermostat: dict[str, Any]) -> None:
 
 
 def test_a_volume_out_of_bounds(tmp_path: Path) -> None:
-    chosen = settings(production_fs=3200.0, barostat={"relaxation_time_fs": 100.0, "max_volume_ratio": 1.1})
-    with pytest.raises(EngineError, match=r"max_volume_ratio = 1\.1") as caught:
-        simulate(chosen, pressure=-2.0, folder=tmp_path)
+    chosen = settings(production_fs=3200.0, barostat={"relaxation_time_fs": 500.0, "max_volume_ratio": 1.2})
+    with pytest.raises(EngineError, match=r"max_volume_ratio = 1\.2") as caught:
+        simulate(chosen, pressure=-0.3, folder=tmp_path)
     assert caught.value.status == ExitStatus.VOLUME_OUT_OF_BOUNDS
-    assert caught.value.diagnostics["volume_ratio"] > 1.1
+    assert caught.value.diagnostics["volume_ratio"] > 1.2
     if (tmp_path / TRAJECTORY).exists():
-        assert read_trajectory(tmp_path / TRAJECTORY).scales.max() ** 3 < 1.1
+        assert read_trajectory(tmp_path / TRAJECTORY).scales.max() ** 3 < 1.2

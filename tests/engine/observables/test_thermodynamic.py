@@ -121,8 +121,8 @@ def test_gradient_is_the_finite_difference(name: str) -> None:
     h = 1e-5
     by_epsilon = (loss(0.0104 * (1 + h), 3.4) - loss(0.0104 * (1 - h), 3.4)) / (2 * h * 0.0104)
     by_sigma = (loss(0.0104, 3.4 * (1 + h)) - loss(0.0104, 3.4 * (1 - h))) / (2 * h * 3.4)
-    assert float(found["epsilon"][0]) == pytest.approx(by_epsilon, rel=1e-5)
-    assert float(found["sigma"][0]) == pytest.approx(by_sigma, rel=1e-5)
+    assert float(found["epsilon"][0]) == pytest.approx(by_epsilon, rel=1e-4)
+    assert float(found["sigma"][0]) == pytest.approx(by_sigma, rel=1e-4)
 
 
 def prepared(**changes: Any) -> reweighting.Reference:
