@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from aiida_difftre.engine import barostat, quantities, reweighting, sample, sampling, statistics, units
+from aiida_difftre.engine import barostat, quantities, reweighting, sample, sampling, space, statistics, units
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.files import Trajectory, read_trajectory
 from aiida_difftre.engine.jobs import CHECKPOINT, TRAJECTORY, Machine, SamplingSettings
@@ -77,8 +77,8 @@ def test_extended_energy_is_conserved_without_friction(monkeypatch: pytest.Monke
         system = sampling.System(
             potential, tuple(atoms.get_chemical_symbols()), atoms.cell.array, TEMPERATURE, chosen, "float64", PRESSURE
         )
-        dynamics = sampling.dynamics(system, 32)
         begin = start(atoms, 2)
+        dynamics = sampling.dynamics(system, sample.list_capacity(system, begin))
         state = dynamics.init(jax.random.key(0), begin.positions, np.ones(2), None, parameters)
         energies = []
         for _ in range(10):
@@ -190,12 +190,12 @@ def test_lists_stay_complete_in_a_cell_that_shrinks() -> None:
     symbols = tuple(atoms.get_chemical_symbols())
     system = sampling.System(potential, symbols, atoms.cell.array, TEMPERATURE, chosen, "float64", 0.5)
     begin = start(atoms, 2)
-    dynamics = sampling.dynamics(system, 64)
+    dynamics = sampling.dynamics(system, space.Capacity(64, 32))
     state = dynamics.init(jax.random.key(0), begin.positions, np.ones(2), 0 * begin.positions, parameters)
     shrunk = []
     for _ in range(6):
         state, _ = dynamics.apply(state, parameters)
-        assert int(np.max(state.needed)) <= 64
+        assert not dynamics.capacity.exceeded(state.needed)
         for walker in range(2):
             scale = float(np.exp(state.md.strain[walker]))
             position = np.asarray(state.md.position[walker])
