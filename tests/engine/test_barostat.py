@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -146,6 +147,23 @@ def test_ratio_of_two_pressures() -> None:
     expected = -0.04 / units.EV_PER_A3_IN_GPA / KT
     assert error < 0.15 * abs(expected)
     assert abs(slope / scale - expected) < 4 * error
+
+
+@pytest.mark.slow
+def test_reweighting_to_a_neighbouring_state_is_a_run_there() -> None:
+    requests = [ObservableRequest(observable=name) for name in ("volume", "potential_energy")]
+    ref = reweighting.reference(
+        *lennard_jones(), crystal(), requests, temperature=42.0, pressure=0.12, elsewhere=True, machine=DOUBLE
+    )
+    found = reweighting.predictions(ref, lennard_jones()[1], replicates=200, seed=0)[0]
+    size = reweighting.effective_size(np.asarray(ref.weights(jnp.asarray(ref.energies))))
+    assert 0.2 < size.kish / len(ref.energies) < 0.95
+    there = predict(crystal(42.0, 0.12), "volume", "potential_energy")
+    for prediction in found:
+        value, error = there[prediction.label]
+        assert abs(prediction.values[0] - value) < 4 * np.hypot(prediction.errors[0], error)
+        here, _ = predict(crystal(), prediction.label)[prediction.label]
+        assert abs(here - value) > 4 * np.hypot(prediction.errors[0], error)
 
 
 def test_compressibility_is_the_slope_of_the_volume() -> None:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import os
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from aiida_difftre.engine import objective, reweighting, sample, units
+from aiida_difftre.engine import files, objective, potentials, predict, reweighting, sample, units
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.files import Trajectory
-from aiida_difftre.engine.jobs import SampleJob, SamplingSettings, UpdateSettings
+from aiida_difftre.engine.jobs import POTENTIAL_IN, TRAJECTORY, PredictJob, SampleJob, SamplingSettings, UpdateSettings
 from aiida_difftre.engine.observables import StatePoint, thermodynamic
 from aiida_difftre.engine.potentials import Parameters
 from aiida_difftre.engine.progress import Silent
@@ -157,6 +158,26 @@ def test_weights_at_another_state_are_those_of_pymbar() -> None:
     expected = solved.compute_expectations(ref.volumes)["mu"][1]
     averages = ref.averages({"energy": jnp.asarray(quantities["energy"])}, jnp.asarray(weight))
     assert float(averages[0][0]) * 32 == pytest.approx(expected, rel=1e-9)
+
+
+def test_predict_reports_what_is_left_of_the_snapshots(tmp_path: Path) -> None:
+    potential, parameters = lennard_jones()
+    potentials.save(tmp_path / POTENTIAL_IN, potential, parameters)
+    files.write_trajectory(tmp_path / TRAJECTORY, breathing())
+    job = PredictJob(
+        trajectory=TRAJECTORY, temperature=63.0, pressure=0.06, observables=requests("volume"),
+        machine={"precision": "float64"},
+    )  # fmt: skip
+    results = predict.run(job, tmp_path, Silent())
+    ref = prepared(temperature=63.0, pressure=0.06, elsewhere=True)
+    weight = np.asarray(ref.weights(jnp.asarray(ref.energies)))
+    assert results["predictions"][0]["values"][0] == pytest.approx(weight @ ref.volumes / 32, rel=1e-12)
+    left = results["reweighting"]
+    assert left["sampled"] == {"temperature": TEMPERATURE, "pressure": PRESSURE}
+    assert left["predicted"] == {"temperature": 63.0, "pressure": 0.06}
+    assert left["snapshots"] == 64
+    assert left["n_eff_kish"] == pytest.approx(1 / np.sum(weight**2))
+    assert left["n_eff_kish"] < left["n_eff_entropy"] < 64
 
 
 @pytest.mark.parametrize(
