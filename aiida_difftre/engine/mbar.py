@@ -43,7 +43,7 @@ def free_energies(reduced: NDArray[np.float64], counts: NDArray[np.int64]) -> ND
     os.environ["PYMBAR_DISABLE_JAX"] = "TRUE"
     from pymbar import MBAR
 
-    solved: NDArray[np.float64] = MBAR(reduced, counts).f_k
+    solved: NDArray[np.float64] = MBAR(reduced, counts, solver_protocol="robust").f_k
     return solved - solved[0]
 
 
