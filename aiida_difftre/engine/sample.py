@@ -221,6 +221,12 @@ def check_system(system: sampling.System, start: Start, parameters: Parameters) 
     Raises:
         EngineError: naming the distance, or the difference of energies.
     """
+    if system.barostat is not None and system.potential.has_external:
+        raise EngineError(
+            ExitStatus.INVALID_INPUT,
+            f"the potential has an external field, which holds the cell: it cannot be sampled at {system.pressure:g} "
+            "GPa; leave out the pressure of the state point or sampling.barostat",
+        )
     scale = 1.0 if start.scales is None else start.scales[0]
     environment = quantities.environment(
         system.potential, start.positions[0], scale * start.cell, start.symbols, system.precision
