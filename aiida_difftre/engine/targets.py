@@ -124,15 +124,6 @@ def _check_orientation(request: ObservableRequest, species: tuple[str, ...], cel
         )
 
 
-HEAT_CAPACITIES: dict[str, Ensemble] = {"cv": "NVT", "cp": "NPT"}
-
-
-def _check_heat_capacity(options: dict[str, Any]) -> None:
-    if options["kind"] not in HEAT_CAPACITIES:
-        known = ", ".join(HEAT_CAPACITIES)
-        raise ValueError(f"option 'kind' of heat_capacity is {options['kind']!r}; known kinds: {known}")
-
-
 _OBSERVABLES = "aiida_difftre.engine.observables"
 
 POTENTIAL_ENERGY = ObservableSpec(
@@ -163,35 +154,6 @@ DENSITY_PROFILE = ObservableSpec(
     grid_unit="cell",
     options={"axis": 0, "species": None, "smearing": 0.0},
     check=_check_density_profile,
-)  # fmt: skip
-
-HEAT_CAPACITY = ObservableSpec(
-    "heat_capacity", "J/mol/K", f"{_OBSERVABLES}.thermodynamic:HeatCapacity",
-    "heat capacity per mole of atoms by fluctuations, kinetic term included: at constant pressure (kind cp, from NPT) "
-    "or volume (cv, from NVT)",
-    options={"kind": "cp"},
-    labels=lambda options: ("C_P" if options["kind"] == "cp" else "C_V",),
-    check=_check_heat_capacity,
-    ensembles=lambda options: (HEAT_CAPACITIES[options["kind"]],),
-)  # fmt: skip
-VOLUME = ObservableSpec(
-    "volume", "angstrom^3/atom", f"{_OBSERVABLES}.thermodynamic:Volume", "mean volume per atom at constant pressure",
-    labels=lambda options: ("V",), ensembles=lambda options: ("NPT",),
-)  # fmt: skip
-DENSITY = ObservableSpec(
-    "density", "kg/m3", f"{_OBSERVABLES}.thermodynamic:Density",
-    "mass over mean volume at constant pressure",
-    labels=lambda options: ("density",), ensembles=lambda options: ("NPT",),
-)  # fmt: skip
-THERMAL_EXPANSION = ObservableSpec(
-    "thermal_expansion", "1/K", f"{_OBSERVABLES}.thermodynamic:ThermalExpansion",
-    "volumetric thermal expansion at constant pressure, by fluctuations of volume and enthalpy",
-    labels=lambda options: ("alpha",), ensembles=lambda options: ("NPT",),
-)  # fmt: skip
-COMPRESSIBILITY = ObservableSpec(
-    "compressibility", "1/GPa", f"{_OBSERVABLES}.thermodynamic:Compressibility",
-    "isothermal compressibility by fluctuations of the volume",
-    labels=lambda options: ("kappa",), ensembles=lambda options: ("NPT",),
 )  # fmt: skip
 
 
