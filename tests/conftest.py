@@ -33,6 +33,7 @@ pytest_plugins = [
     "tests.fixtures.nodes",
     "tests.fixtures.chains",
     "tests.fixtures.quantum_espresso",
+    "tests.fixtures.feff",
 ]
 
 EXPECTED_WARNINGS = (

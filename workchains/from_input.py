@@ -13,6 +13,7 @@ from aiida.plugins import WorkflowFactory
 from aiida_difftre.data.dataset import DatasetData
 from aiida_difftre.data.potential import PotentialData
 from aiida_difftre.data.target import TargetData
+from aiida_difftre.workchains.absorption import without_paths
 from aiida_difftre.workchains.inputs import (
     Dft,
     JobMachine,
@@ -27,12 +28,20 @@ from aiida_difftre.workchains.train import TrainWorkChain
 
 DEFAULT_CODES = {
     "dft": "pw@localhost",
+    "feff": "feff@localhost",
     "pretraining": "difftre@localhost",
     "sampling": "difftre@localhost",
     "update": "difftre@localhost",
     "prediction": "difftre@localhost",
 }
-CHAIN_OF = {"dft": "pw", "pretraining": "pretrain", "sampling": "sample", "update": "update", "prediction": "predict"}
+CHAIN_OF = {
+    "dft": "pw",
+    "feff": "feff",
+    "pretraining": "pretrain",
+    "sampling": "sample",
+    "update": "update",
+    "prediction": "predict",
+}
 NodeT = TypeVar("NodeT", PotentialData, DatasetData)
 
 
@@ -83,9 +92,12 @@ def _train(run: RunInput, folder: Path) -> ProcessBuilder:
         }
     else:
         del needed["dft"]
+    points = state_points(run, folder)
+    if not without_paths(points):
+        del needed["feff"]
     return TrainWorkChain.get_builder_from_protocol(
         codes={name: load_code(kind, getattr(run.machines, kind)) for kind, name in needed.items()},
-        state_points=state_points(run, folder),
+        state_points=points,
         spec=None if run.model.spec is None else run.model.spec.model_dump(mode="json"),
         dataset=dataset,
         potential=potential,
@@ -140,6 +152,7 @@ def overrides(run: RunInput) -> dict[str, Any]:
     pretraining = {"seed": run.seed, **run.pretraining, **_machine(run.machines.pretraining)}
     return {
         "dataset": dataset,
+        "feff": {"radius": run.feff.radius},
         "pretrain": {"calc": {"parameters": pretraining}},
         "refine": {
             "settings": {"seed": run.seed, **run.refinement.settings},
@@ -188,7 +201,8 @@ def load_code(kind: str, machine: JobMachine) -> orm.AbstractCode:
     try:
         code = orm.load_code(label)
     except (NotExistent, MultipleObjectsError, ValueError) as error:
-        remedy = "" if machine.code else "; `aiida-difftre setup` makes it"
+        made_by = "`aiida-difftre setup --feff`" if kind == "feff" else "`aiida-difftre setup`"
+        remedy = "" if machine.code else f"; {made_by} makes it"
         raise ValueError(f"machines.{kind}: there is no code {label!r}: {error}{remedy}") from None
     try:
         if isinstance(code, orm.InstalledCode):

@@ -174,6 +174,7 @@ class Machines(Strict):
     """A machine for each kind of job."""
 
     dft: JobMachine = Field(default_factory=JobMachine)
+    feff: JobMachine = Field(default_factory=JobMachine)
     pretraining: JobMachine = Field(default_factory=JobMachine)
     sampling: JobMachine = Field(default_factory=JobMachine)
     update: JobMachine = Field(default_factory=JobMachine)
@@ -181,9 +182,20 @@ class Machines(Strict):
 
     @model_validator(mode="after")
     def _engine(self) -> Machines:
-        if self.dft.engine is not None:
-            raise ValueError("machines.dft.engine: DFT does not run in the engine; use options")
+        for name in ("dft", "feff"):
+            if getattr(self, name).engine is not None:
+                raise ValueError(f"machines.{name}.engine: {name.upper()} does not run in the engine; use options")
         return self
+
+
+class Feff(Strict):
+    """The scattering paths for exafs targets, which FEFF computes for the ideal crystal of their state point.
+
+    Args:
+        radius: up to which neighbours scatter, Å.
+    """
+
+    radius: float = Field(default=8.0, gt=0)
 
 
 class RunInput(Strict):
@@ -198,6 +210,7 @@ class RunInput(Strict):
         model: potential.
         pretraining: settings of the pretraining job, merged into those of the protocol.
         state_points: conditions and targets, by label.
+        feff: scattering paths, where a target of X-ray absorption has no table of them.
         sampling: of the reference trajectories, merged into that of the protocol.
         refinement: the loop.
         validation: the final check.
@@ -212,6 +225,7 @@ class RunInput(Strict):
     model: Model
     pretraining: dict[str, Any] = Field(default_factory=dict)
     state_points: dict[Label, StatePoint] = Field(min_length=1)
+    feff: Feff = Field(default_factory=Feff)
     sampling: dict[str, Any] = Field(default_factory=dict)
     refinement: Refinement = Field(default_factory=Refinement)
     validation: Validation = Field(default_factory=Validation)

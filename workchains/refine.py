@@ -14,7 +14,7 @@ from aiida_difftre.data.dataset import DatasetData
 from aiida_difftre.data.potential import PotentialData
 from aiida_difftre.engine.errors import ExitStatus
 from aiida_difftre.engine.jobs import Prediction, validate
-from aiida_difftre.workchains import records
+from aiida_difftre.workchains import absorption, records
 from aiida_difftre.workchains import state_points as points
 from aiida_difftre.workchains.comparison import derived_seed
 from aiida_difftre.workchains.engine import lowered_for_memory
@@ -35,6 +35,7 @@ def _check_inputs(inputs: Mapping[str, Any], _: Any) -> str | None:
     return (
         points.check_training_target(state_points)
         or points.check_targets(state_points, inputs["sample"]["calc"]["parameters"])
+        or absorption.check_paths(state_points)
         or ("potential" in inputs and points.check_structures(inputs["potential"], state_points))
         or None
     )

@@ -10,8 +10,10 @@ from aiida.common import AttributeDict
 from aiida.engine import ExitCode, ProcessBuilder, ToContext, WorkChain, calcfunction, if_
 from aiida.engine.processes.workchains.workchain import WorkChainSpec
 
+from aiida_difftre.calculations.feff import FeffCalculation, attach_paths
 from aiida_difftre.data.dataset import DatasetData
 from aiida_difftre.data.potential import PotentialData
+from aiida_difftre.workchains import absorption
 from aiida_difftre.workchains import state_points as points
 from aiida_difftre.workchains.dataset import DftDatasetWorkChain
 from aiida_difftre.workchains.pretrain import PretrainBaseWorkChain
@@ -52,6 +54,9 @@ def _check_inputs(inputs: Mapping[str, Any], _: Any) -> str | None:
             problem = points.check_targets(inputs["state_points"], inputs[part]["sample"]["calc"]["parameters"])
             if problem:
                 return f"{part}: {problem}"
+    problem = absorption.check_paths(inputs["state_points"])
+    if problem and "feff" not in inputs:
+        return f"{problem}; or give the inputs of FEFF (feff), with its code, and it is made here"
     return points.check_training_target(inputs["state_points"])
 
 
@@ -112,6 +117,15 @@ class TrainWorkChain(WorkChain):
             namespace_options={**optional, "help": "Of pretraining."},
         )
         points.define_state_points(spec)
+        spec.expose_inputs(
+            FeffCalculation,
+            namespace="feff",
+            exclude=["structure", "absorber", "edge"],
+            namespace_options={
+                **optional,
+                "help": "Of the scattering paths, for exafs targets without a table of them.",
+            },
+        )
         spec.expose_inputs(RefineWorkChain, namespace="refine", exclude=["potential", "state_points", "dataset"])
         spec.expose_inputs(
             ValidateWorkChain,
@@ -123,6 +137,7 @@ class TrainWorkChain(WorkChain):
         spec.inputs["validate"].validator = None
         spec.inputs.validator = _check_inputs
         spec.outline(
+            if_(cls.has_to_scatter)(cls.compute_paths, cls.inspect_paths),
             if_(cls.has_to_label)(cls.make_dataset, cls.inspect_dataset),
             if_(cls.has_to_pretrain)(cls.pretrain_potential, cls.inspect_pretraining),
             cls.refine_potential,
@@ -139,6 +154,36 @@ class TrainWorkChain(WorkChain):
         spec.exit_code(502, "ERROR_PRETRAINING_FAILED", message="Pretraining failed: {reason}")
         spec.exit_code(503, "ERROR_REFINEMENT_FAILED", message="The refinement failed: {reason}")
         spec.exit_code(504, "ERROR_VALIDATION_FAILED", message="The validation failed: {reason}")
+        spec.exit_code(505, "ERROR_FEFF_FAILED", message="The scattering paths failed: {reason}")
+
+    def has_to_scatter(self) -> bool:
+        """Whether a target lacks its table of scattering paths."""
+        return bool(absorption.without_paths(self.inputs.state_points))
+
+    def compute_paths(self) -> ToContext:
+        """Run FEFF for every target that lacks its table."""
+        jobs = {}
+        for key, (label, name) in absorption.without_paths(self.inputs.state_points).items():
+            point = self.inputs.state_points[label]
+            options = point["targets"][name].target.options
+            inputs = AttributeDict(self.exposed_inputs(FeffCalculation, namespace="feff"))
+            inputs.structure = point["structure"]
+            inputs.absorber, inputs.edge = orm.Str(options["absorber"]), orm.Str(options["edge"])
+            inputs.metadata.call_link_label = key
+            jobs[key] = self.submit(FeffCalculation, **inputs)
+        return ToContext(**jobs)
+
+    def inspect_paths(self) -> ExitCode | None:
+        """Give each target its table."""
+        self.ctx.with_paths = {}
+        for key, (label, name) in absorption.without_paths(self.inputs.state_points).items():
+            node = self.ctx[key]
+            if not node.is_finished_ok:
+                return self.exit_codes.ERROR_FEFF_FAILED.format(reason=points.reason_of(node))
+            target = self.inputs.state_points[label]["targets"][name]
+            metadata = {"call_link_label": f"attach_{key}"}
+            self.ctx.with_paths[key] = attach_paths(target, node.outputs.paths, metadata=metadata)  # type: ignore[call-arg] # of every process
+        return None
 
     def has_to_label(self) -> bool:
         """Whether labels have to be made."""
@@ -196,6 +241,8 @@ class TrainWorkChain(WorkChain):
         inputs["state_points"] = {
             label: {**point, "targets": dict(point["targets"])} for label, point in self.inputs.state_points.items()
         }
+        for key, (label, name) in absorption.without_paths(self.inputs.state_points).items():
+            inputs["state_points"][label]["targets"][name] = self.ctx.with_paths[key]
         dataset = self._dataset()
         if dataset is not None:
             inputs["dataset"] = dataset
@@ -254,7 +301,7 @@ class TrainWorkChain(WorkChain):
         """A builder with the inputs of a preset.
 
         Args:
-            codes: by job: ``pw``, ``pretrain``, ``sample``, ``update``, ``predict``; needed ones only.
+            codes: by job: ``pw``, ``feff``, ``pretrain``, ``sample``, ``update``, ``predict``; needed ones only.
             state_points: by label: structure, temperature, targets.
             spec: the potential to make: species and terms.
             labels: arguments of DftDatasetWorkChain's own method: structure, structures, pseudo_family, functional,
@@ -263,7 +310,7 @@ class TrainWorkChain(WorkChain):
             potential: to start from, in place of pretraining; without it, dataset and labels the run starts from the
                 initial parameters of ``spec``.
             protocol: ``quick`` (default), ``cpu`` or ``paper``.
-            overrides: merged into the presets of ``dataset``, ``pretrain``, ``refine`` and ``validate``.
+            overrides: merged into the presets of ``dataset``, ``feff``, ``pretrain``, ``refine`` and ``validate``.
             options: of the jobs (``metadata.options``), by the same names as ``codes``.
 
         Raises:
@@ -278,6 +325,9 @@ class TrainWorkChain(WorkChain):
                 codes["pw"], protocol=protocol, overrides=preset["dataset"], options=options.get("pw"), **labels
             )
             builder.dataset_inputs = dft._inputs(prune=True)
+        if absorption.without_paths(state_points) and "feff" in codes:
+            given = {name: orm.to_aiida_type(value) for name, value in preset.get("feff", {}).items()}
+            builder["feff"] = {"code": codes["feff"], "metadata": {"options": options.get("feff", {})}, **given}
         if potential is None:
             untrained = {} if labels or dataset is not None else {"calc": {"parameters": {"steps": 0}}}
             pretrain = PretrainBaseWorkChain.get_builder_from_protocol(

@@ -15,7 +15,7 @@ from aiida_difftre.data.dataset import DatasetData
 from aiida_difftre.data.potential import PotentialData
 from aiida_difftre.engine.jobs import validate
 from aiida_difftre.engine.targets import Strict
-from aiida_difftre.workchains import records
+from aiida_difftre.workchains import absorption, records
 from aiida_difftre.workchains import state_points as points
 from aiida_difftre.workchains.comparison import derived_seed
 from aiida_difftre.workchains.predict import PredictBaseWorkChain
@@ -53,6 +53,8 @@ def _check_inputs(inputs: Mapping[str, Any], _: Any) -> str | None:
             problem = points.check_structures(inputs[name], inputs["state_points"])
             if problem:
                 return f"{name}: {problem}"
+    if problem := absorption.check_paths(inputs["state_points"]):
+        return problem
     if "dataset" in inputs and "predict" not in inputs:
         return "a dataset was given, but no `predict` inputs with the code that evaluates it"
     return points.check_targets(inputs["state_points"], inputs["sample"]["calc"]["parameters"])

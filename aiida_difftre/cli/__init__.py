@@ -86,25 +86,32 @@ def _node(identifier: str) -> Node:
 @click.option(
     "--pw", type=FILE, help="A pw.x to use; else the one on PATH, else that of the qepy wheel, installed apart."
 )
+@click.option("--feff", is_flag=True, help="Also FEFF, for EXAFS: on PATH, else that of xraylarch, installed apart.")
 @click.option("--default", "make_default", is_flag=True, help="Make the profile AiiDA's default one.")
 @click.option("--input", "file", type=FILE, help="Pseudopotentials for this input (YAML); without, for carbon in LDA.")
 @click.option("--dft/--no-dft", default=True, help="Also pw.x and pseudopotentials; runs without DFT need neither.")
 @click.pass_obj
 def setup_command(
-    profile: str | None, pseudo_family: str | None, pw: Path | None, make_default: bool, file: Path | None, dft: bool
+    profile: str | None,
+    pseudo_family: str | None,
+    pw: Path | None,
+    feff: bool,
+    make_default: bool,
+    file: Path | None,
+    dft: bool,
 ) -> None:
     """Make what a run needs: profile, computer, codes, pseudopotentials; what exists is kept."""
     if not dft and (pw is not None or pseudo_family is not None or file is not None):
         raise click.UsageError("--no-dft goes together with none of --pw, --pseudo-family and --input")
     with _complaints():
         if not dft:
-            result = _setup(profile, make_default=make_default, dft=False)
+            result = _setup(profile, feff=feff, make_default=make_default, dft=False)
             click.echo(f"profile {result.profile}, code {result.engine}: ready for runs without DFT")
             return
         needed = _pseudopotentials(file)
         if pseudo_family is not None:
             needed["pseudo_family"] = pseudo_family
-        result = _setup(profile, pw=pw, make_default=make_default, **needed)
+        result = _setup(profile, pw=pw, feff=feff, make_default=make_default, **needed)
         click.echo(
             f"profile {result.profile}, codes {result.engine} and {result.pw} ({result.pw_version}), pseudopotentials "
             f"{result.pseudo_family}: ready"

@@ -84,6 +84,7 @@ def lines(potential: PotentialData) -> Iterator[str]:
             )
             for node in generation.targets[label].values():
                 yield f"    {_target(node)}"
+                yield from (f"      {line}" for line in paths_of(node))
         if generation.dataset is not None:
             dataset = generation.dataset
             yield f"  dataset {_name(dataset)}: {len(dataset)} configurations{_sources(dataset)}"
@@ -91,6 +92,17 @@ def lines(potential: PotentialData) -> Iterator[str]:
 
 def _name(node: orm.Node) -> str:
     return f"<{node.pk}>" + (f" '{node.label}'" if node.label else "")
+
+
+def paths_of(target: TargetData) -> Iterator[str]:
+    """The table of scattering paths that a target was given, where it was."""
+    attached = target.creator
+    if attached is None or "paths" not in attached.inputs:
+        return
+    paths = attached.inputs.paths
+    made = paths.creator
+    origin = "imported" if made is None else f"made by {made.process_label}<{made.pk}>"
+    yield f"scattering paths <{paths.pk}> ({paths.get_dict().get('source', 'unknown source')}), {origin}"
 
 
 def _target(node: TargetData) -> str:

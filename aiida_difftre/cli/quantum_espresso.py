@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import venv
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -193,26 +193,46 @@ def _site_packages(environment: Path) -> Path | None:
     return found[0] if found else None
 
 
-def _install(environment: Path) -> None:
-    """Install under a temporary name and rename: an interrupted installation leaves nothing that looks whole."""
+def install_environment(environment: Path, packages: Sequence[str], optional: Sequence[str] = ()) -> None:
+    """Make a virtual environment with packages.
+
+    It is made under a temporary name and renamed: an interrupted installation leaves nothing that looks whole.
+
+    Args:
+        environment: folder; what is there is replaced.
+        packages: requirements.
+        optional: a requirement and options of pip, whose failure does not matter.
+
+    Raises:
+        OSError: where the folder cannot be made.
+        subprocess.SubprocessError: where pip fails.
+    """
     environment.parent.mkdir(parents=True, exist_ok=True)
     part = environment.with_name(f"{environment.name}.part")
     for leftover in (part, environment):
         shutil.rmtree(leftover, ignore_errors=True)
     try:
         venv.create(part, with_pip=True)
-        _pip(part, *PACKAGES)
-    except (OSError, subprocess.SubprocessError) as error:
+        _pip(part, *packages)
+    except (OSError, subprocess.SubprocessError):
         shutil.rmtree(part, ignore_errors=True)
+        raise
+    if optional:
+        with contextlib.suppress(subprocess.SubprocessError):
+            _pip(part, *optional)
+    part.rename(environment)
+
+
+def _install(environment: Path) -> None:
+    try:
+        install_environment(environment, PACKAGES, ("--no-deps", OPENBLAS))  # only the speed depends on OpenBLAS
+    except (OSError, subprocess.SubprocessError) as error:
         said = (getattr(error, "stderr", None) or str(error)).strip()[-600:]
         raise QuantumEspressoError(
             f"no pw.x on PATH, and installing {' '.join(PACKAGES)} into {environment} failed: {said}\n"
             "Install Quantum ESPRESSO (on Debian: apt install quantum-espresso) and name it with --pw, "
             "or choose another folder with DIFFTRE_HOME"
         ) from None
-    with contextlib.suppress(subprocess.SubprocessError):  # only the speed depends on it
-        _pip(part, "--no-deps", OPENBLAS)
-    part.rename(environment)
 
 
 def _pip(environment: Path, *arguments: str) -> None:

@@ -14,6 +14,8 @@ from aiida.plugins import BrokerFactory
 from aiida_pseudo.data.pseudo import UpfData
 from aiida_pseudo.groups.family import PseudoPotentialFamily
 
+from aiida_difftre.cli.feff import FeffError
+from aiida_difftre.cli.feff import find_program as find_feff
 from aiida_difftre.cli.pseudopotential import PseudopotentialError, check_recipes, ensure_family, find_family
 from aiida_difftre.cli.quantum_espresso import (
     PREPEND_TEXT,
@@ -29,6 +31,7 @@ PROFILE = "difftre"
 COMPUTER = "localhost"
 ENGINE = "difftre"
 PW = "pw"
+FEFF = "feff"
 BROKER = "core.zeromq"
 POLL_INTERVAL = 0.5
 """s; between looks at the processes of this machine."""
@@ -72,6 +75,7 @@ def setup(
     functional: str = "LDA",
     pseudo_family: str | None = None,
     pw: Path | None = None,
+    feff: bool = False,
     make_default: bool = False,
     dft: bool = True,
     report: Report = lambda _: None,
@@ -84,6 +88,7 @@ def setup(
         functional: of a generated pseudopotential family.
         pseudo_family: label of an installed family to use instead.
         pw: path of a pw.x to use; else the one on PATH, else the one of the qepy wheel in an environment of its own.
+        feff: whether FEFF is needed, for EXAFS: the one on PATH, else that of xraylarch in an environment of its own.
         make_default: make the profile the default one, which otherwise happens only where there is no default.
         dft: also pw.x and pseudopotentials; without them only runs that label nothing are possible.
         report: is told each step that takes time or makes something.
@@ -104,6 +109,8 @@ def setup(
     except FileNotFoundError as error:
         raise SetupError(f"engine: {error}") from None
     engine = ensure_code(computer, ENGINE, script, description="Engine of aiida-difftre.", made=made)
+    if feff:
+        _ensure_feff(computer, made, report)
     if not dft:
         return SetupResult(profile, computer.label, engine.full_label, None, None, None, created)
     try:
@@ -131,6 +138,14 @@ def setup(
         pseudo_family=str(family.label),
         created=created,
     )
+
+
+def _ensure_feff(computer: orm.Computer, made: Report, report: Report) -> None:
+    try:
+        program = find_feff(report=report)
+    except FeffError as error:
+        raise SetupError(f"FEFF: {error}") from None
+    ensure_code(computer, FEFF, program, description="FEFF 6.", plugin="difftre.feff", made=made)
 
 
 def ensure_profile(name: str, *, make_default: bool = False, made: Report = lambda _: None) -> None:
