@@ -97,4 +97,4 @@ def test_feff_in_the_chain(
     before = update.outputs.output_parameters["state_points"]["foil"]["before"][0]
     assert set(before["fitted"]) == {"s02", "e0_shift"}
     assert "paths" not in before["options"]
-    assert any("FeffCalculation" in line for line in lineage.lines(node.outputs.potential))
+    assert f"made by FeffCalculation<{feff.pk}>" in next(lineage.paths_of(target))
