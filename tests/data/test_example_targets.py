@@ -22,6 +22,7 @@ def test_valid_and_cited(path: Path) -> None:
     target = target_at(path)
     assert any(digit in target.citation for digit in "0123456789"), "a citation has a volume or a year"
     if target.grid is not None:
+        # Equal bins, made from a table.
         steps = np.diff(target.grid)
         np.testing.assert_allclose(steps, steps[0], rtol=1e-5)
         assert target.source is not None
@@ -75,3 +76,34 @@ def test_coordination_number_of_argon() -> None:
     first_shell = r < 5.4
     # Twelve to thirteen neighbours up to the first minimum.
     assert 12 < np.sum(4 * np.pi * 0.02125 * 0.1 * (r**2 * g)[first_shell]) < 13.5
+
+
+def test_structure_factor_of_argon() -> None:
+    target = target_at(EXAMPLES / "argon/targets/structure_factor.yaml")
+    # The first maximum of the table, averaged over 0.1 1/Å.
+    assert peak(target) == (pytest.approx(2.0, abs=0.06), pytest.approx(2.6, abs=0.1))
+    assert np.mean(target.values[-20:]) == pytest.approx(1, abs=0.01)
+
+
+def test_angles_of_water() -> None:
+    target = target_at(EXAMPLES / "water/targets/adf.yaml")
+    assert np.sum(target.values) * np.radians(180 / 200) == pytest.approx(1, abs=1e-3)
+    assert peak(target)[0] == pytest.approx(100, abs=4)
+    assert target.options["cutoff"] == 3.18
+
+
+@pytest.mark.parametrize(
+    ("temperature", "values", "role"),
+    [
+        (323, [160.9, 92.5, 69.1, 179.5, 46.2], "training"),
+        (523, [149.5, 96.1, 69.2, 171.5, 42.4], "held_out"),
+        (623, [144.2, 97.3, 69.1, 167.8, 40.3], "held_out"),
+        (923, [129.9, 99.2, 68.8, 157.6, 33.7], "training"),
+    ],
+)
+def test_stiffness_of_titanium(temperature: float, values: list[float], role: str) -> None:
+    target = target_at(EXAMPLES / f"titanium/targets/stiffness_{temperature}K.yaml")
+    assert target.component_labels() == ["C11", "C12", "C13", "C33", "C44"]
+    assert target.values == values
+    assert target.conditions.temperature == temperature
+    assert target.role == role
