@@ -33,7 +33,7 @@ from aiida_difftre.engine.potentials import Parameters, Potential
 from aiida_difftre.engine.progress import Reporter
 from aiida_difftre.engine.stop import Stop
 
-CAPACITY_STEP = 16
+CAPACITY_STEP = 4
 """Capacities of neighbour lists are multiples of this."""
 
 
@@ -165,7 +165,7 @@ def simulate(
     dynamics, state = _begin(system, capacity, arguments)
     recording, identity = Recording(), _identity(system, parameters)
     if folder is not None and (folder / CHECKPOINT).exists():
-        dynamics, state, recording = _restore(folder / CHECKPOINT, identity, system, dynamics, state)
+        system, dynamics, state, recording = _restore(folder / CHECKPOINT, identity, system, dynamics, state)
 
     per_call = system.snapshots_per_call
     equilibration = system.snapshots(settings.equilibration_fs)
@@ -184,6 +184,12 @@ def simulate(
                 good = _trajectory(system, parameters, state, recording, walkers, machine.batch_size)
                 files.write_trajectory(folder / TRAJECTORY, good)
             raise failure
+        farthest = float(np.max(np.asarray(after.farthest)))
+        if system.potential.has_neighbors and farthest > system.skin / 2:
+            # An atom outran its list: the block is void too.
+            system = _widened(system, farthest)
+            dynamics, state = _enlarge(system, dynamics.capacity, state)
+            continue
         state = after
         recording.done += per_call
         if recording.done > equilibration:
@@ -195,7 +201,7 @@ def simulate(
         reason = stop.requested() if stop is not None else None
         due = time.monotonic() - last_checkpoint > settings.checkpoint_interval_s
         if folder is not None and recording.done < total and (due or reason is not None):
-            _checkpoint(folder / CHECKPOINT, identity, dynamics, state, recording)
+            _checkpoint(folder / CHECKPOINT, identity, system, dynamics, state, recording)
             last_checkpoint = time.monotonic()
         if reason is not None and recording.done < total:
             raise reason
@@ -325,6 +331,18 @@ def _enlarge(
     return _hold(system, dynamics, dynamics.relist(state))
 
 
+def _widened(system: sampling.System, farthest: float) -> sampling.System:
+    """With a skin that is half as wide again; refused where that does not help."""
+    wider = replace(system, widened=1.5 * system.widened)
+    if wider.skin > max(2 * system.potential.cutoff, 4 * (system.settings.skin or 0.0)):
+        raise EngineError(
+            ExitStatus.TEMPERATURE_OUT_OF_BOUNDS,
+            f"an atom moves {farthest:.2f} Å within few steps of {system.settings.timestep_fs} fs, too fast for any "
+            "neighbour list; use a shorter time step (sampling.timestep_fs)",
+        )
+    return wider
+
+
 def _identity(system: sampling.System, parameters: Parameters) -> str:
     """What a checkpoint belongs to: potential, system, state point and dynamics, but not how long they last."""
     settings = system.settings.model_dump(
@@ -341,7 +359,12 @@ def _identity(system: sampling.System, parameters: Parameters) -> str:
 
 
 def _checkpoint(
-    path: Path, identity: str, dynamics: sampling.Dynamics, state: sampling.Walkers, recording: Recording
+    path: Path,
+    identity: str,
+    system: sampling.System,
+    dynamics: sampling.Dynamics,
+    state: sampling.Walkers,
+    recording: Recording,
 ) -> None:
     arrays = {f"md/{number}": np.asarray(leaf) for number, leaf in enumerate(jax.tree.leaves(state.md))}
     arrays["built"], arrays["built_scale"] = np.asarray(state.built), np.asarray(state.built_scale)
@@ -350,12 +373,13 @@ def _checkpoint(
         arrays["temperatures"] = np.concatenate(recording.temperatures)
         arrays["scales"] = np.concatenate(recording.scales)
     metadata = {"done": str(recording.done), "capacity": json.dumps(dynamics.capacity), "identity": identity}
+    metadata["widened"] = repr(system.widened)
     files.write_arrays(path, arrays, metadata)
 
 
 def _restore(
     path: Path, identity: str, system: sampling.System, dynamics: sampling.Dynamics, state: sampling.Walkers
-) -> tuple[sampling.Dynamics, sampling.Walkers, Recording]:
+) -> tuple[sampling.System, sampling.Dynamics, sampling.Walkers, Recording]:
     arrays, metadata = files.read_arrays(path)
     leaves, structure = jax.tree.flatten(state.md)
     stored = [arrays.get(f"md/{number}") for number in range(len(leaves))]
@@ -375,9 +399,11 @@ def _restore(
         recording.positions, recording.temperatures = [arrays["positions"]], [arrays["temperatures"]]
         recording.scales = [arrays["scales"]]
     capacity = space.Capacity(*json.loads(metadata["capacity"]))
-    if capacity != dynamics.capacity:
+    widened = float(metadata["widened"])
+    if capacity != dynamics.capacity or widened != system.widened:
+        system = replace(system, widened=widened)
         dynamics = sampling.dynamics(system, capacity)
-    return dynamics, dynamics.relist(state), recording
+    return system, dynamics, dynamics.relist(state), recording
 
 
 def _trajectory(

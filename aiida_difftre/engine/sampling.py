@@ -3,7 +3,7 @@
 The integrators are jax-md's (BAOAB Langevin: Leimkuhler & Matthews, J. Chem. Phys. 138, 174102 (2013); Nose-Hoover
 chains: Martyna, Klein & Tuckerman, J. Chem. Phys. 97, 2635 (1992)); at constant pressure that of
 :mod:`~aiida_difftre.engine.barostat`. Walkers are spread over devices and batched on each; the neighbour lists of a
-device are rebuilt when one of its atoms has moved half the skin, or its cell has shrunk by as much.
+walker are rebuilt when one of its atoms has moved nearly half the skin, or its cell has shrunk by as much.
 
 A cell that changes its size is a scale s times the reference cell; lists are built in the latter with the cutoff r/s.
 """
@@ -28,10 +28,14 @@ from aiida_difftre.engine import barostat, device, space, units
 from aiida_difftre.engine.jobs import BarostatSpec, LangevinSpec, SamplingSettings
 from aiida_difftre.engine.md import simulate
 from aiida_difftre.engine.md import space as md_space
-from aiida_difftre.engine.potentials import Environment, Parameters, Potential, forces, masses, virial
+from aiida_difftre.engine.potentials import Environment, Parameters, Potential, masses
 
 SNAPSHOTS_PER_CALL = 5
 """Snapshots between two looks at the guards, at most; what is lost when a run goes bad."""
+
+
+REBUILD_AT = 0.45
+"""A list is rebuilt when an atom has moved this fraction of the skin; it is complete up to half the skin."""
 
 
 class Walkers(NamedTuple):
@@ -43,13 +47,16 @@ class Walkers(NamedTuple):
         built: fractional positions for which the lists were built.
         built_scale: scales of the cell for which they were built.
         needed: what the fullest list of each device has needed so far: neighbours, and atoms in a bin.
+        farthest: the longest way of an atom since its list was built, at any step so far, Å; half of what a cell that
+            shrinks brings two atoms nearer is added. Beyond half the skin neighbours may have been missed.
     """
 
     md: Any
-    lists: space.NeighborList
+    lists: space.Neighbors
     built: Float[Array, "walkers atoms 3"]
     built_scale: Float[Array, " walkers"]
     needed: Int[Array, "devices 2"]
+    farthest: Float[Array, " walkers"]
 
 
 class Snapshot(NamedTuple):
@@ -82,6 +89,7 @@ class System:
         settings: thermostat, barostat, times, skin.
         precision: ``float32`` or ``float64``.
         pressure: GPa; None, or settings without a barostat, for a fixed cell.
+        widened: factor of the skin, above one where atoms have outrun it.
     """
 
     potential: Potential
@@ -91,6 +99,7 @@ class System:
     settings: SamplingSettings
     precision: str
     pressure: float | None = None
+    widened: float = 1.0
 
     @property
     def barostat(self) -> BarostatSpec | None:
@@ -105,7 +114,12 @@ class System:
     @property
     def list_cutoff(self) -> float:
         """Cutoff of the neighbour lists, Å."""
-        return self.potential.cutoff + self.settings.skin
+        return self.potential.cutoff + self.skin
+
+    @property
+    def skin(self) -> float:
+        """Of the neighbour lists, Å."""
+        return self.widened * (self.settings.skin or skin_for(self))
 
     @property
     def steps_per_snapshot(self) -> int:
@@ -150,6 +164,20 @@ class Dynamics(NamedTuple):
     apply: Callable[[Walkers, Parameters], tuple[Walkers, Snapshot]]
     relist: Callable[[Walkers], Walkers]
     capacity: space.Capacity
+
+
+def skin_for(system: System) -> float:
+    """The skin s, Å, that should make a step cheapest: (1 + s/r_c)³ + R v Δt/(0.45 s).
+
+    The first term is the work on listed pairs, the second that of building a list, R times a force evaluation, whenever
+    a fast atom (four times the thermal velocity of the lightest species) has moved 0.45 s.
+    """
+    rebuild = 5.0 if system.potential.is_pairwise else 0.5
+    velocity = 4 * math.sqrt(units.BOLTZMANN * system.temperature / min(masses(system.symbols)))
+    way = velocity * system.settings.timestep_fs / units.TIME_UNIT_IN_FS
+    skins = np.arange(0.2, max(0.25, min(2.0, system.potential.cutoff / 2)), 0.1)
+    costs = (1 + skins / system.potential.cutoff) ** 3 + rebuild * way / (REBUILD_AT * skins)
+    return float(round(skins[np.argmin(costs)], 1))
 
 
 def integrator(
@@ -198,22 +226,20 @@ def dynamics(system: System, capacity: space.Capacity) -> Dynamics:
     mesh = device.mesh()
     sharding = NamedSharding(mesh, P("device"))
 
-    def needed_by(lists: space.NeighborList) -> Array:
-        return jnp.max(space.requirements(lists), 0, keepdims=True)
+    def one_list(positions: Array, scale: Array) -> tuple[space.Neighbors, Array]:
+        lists = space.build(positions, cell, system.list_cutoff / scale, capacity.neighbors, search)
+        return space.neighbors(lists, cell), space.requirements(lists)
 
-    def lists_of(positions: Array, scales: Array) -> space.NeighborList:
-        def one(x: Array, scale: Array) -> space.NeighborList:
-            return space.build(x, cell, system.list_cutoff / scale, capacity.neighbors, search)
-
-        return jax.vmap(one)(positions, scales)
+    def lists_of(positions: Array, scales: Array) -> tuple[space.Neighbors, Array]:
+        lists, needed = jax.vmap(one_list)(positions, scales)
+        return lists, jnp.max(needed, 0, keepdims=True)
 
     def forces_and_virial(
-        positions: Array, scale: Array, *, parameters: Parameters, lists: space.NeighborList
+        positions: Array, scale: Array, *, parameters: Parameters, lists: space.Neighbors
     ) -> tuple[Array, Array]:
-        vectors = space.displacements(positions, cell * scale, lists)
-        environment = Environment(vectors, lists.mask, species, species[lists.index], positions)
-        _, gradient = system.potential.energy_and_gradient(parameters, environment)
-        between, work = forces(gradient, lists.index), jnp.trace(virial(gradient, vectors))
+        vectors = [scale * part for part in space.components(positions, cell, lists)]
+        environment = Environment(jnp.stack(vectors, -1), lists.mask, species, species[lists.index], positions)
+        between, work = system.potential.forces_and_virial(parameters, vectors, environment, lists.index)
         if not system.potential.has_external:
             return between, work
         return between + system.potential.external_forces(parameters, environment, cell), work
@@ -231,9 +257,9 @@ def dynamics(system: System, capacity: space.Capacity) -> Dynamics:
         )  # fmt: skip
 
     def start(keys: Array, positions: Array, scales: Array, momenta: Array | None, parameters: Parameters) -> Walkers:
-        lists = lists_of(positions, scales)
+        lists, needed = lists_of(positions, scales)
 
-        def one(key: Array, x: Array, scale: Array, neighbors: space.NeighborList, momentum: Array | None) -> Any:
+        def one(key: Array, x: Array, scale: Array, neighbors: space.Neighbors, momentum: Array | None) -> Any:
             arguments = {"mass": mass, "momenta": momentum, "parameters": parameters, "lists": neighbors}
             if system.barostat is None:
                 return md_init(key, x, **arguments)
@@ -241,30 +267,53 @@ def dynamics(system: System, capacity: space.Capacity) -> Dynamics:
 
         axes = (0, 0, 0, 0, None if momenta is None else 0)
         md = jax.vmap(one, in_axes=axes)(keys, positions, scales, lists, momenta)
-        return Walkers(md, lists, positions, scales, needed_by(lists))
+        return Walkers(md, lists, positions, scales, needed, jnp.zeros(len(positions), dtype))
 
-    def step(walkers: Walkers, parameters: Parameters) -> Walkers:
-        scale = scale_of(walkers.md)
-        moved = jnp.sqrt(jnp.max(jnp.sum(((walkers.md.position - walkers.built) @ cell) ** 2, -1), -1))
-        # Two atoms that were at least the list's cutoff apart are nearer by at most this.
-        nearer = 2 * scale * moved + system.list_cutoff * (1 - scale / walkers.built_scale)
+    def steps(taken: Array, walkers: Walkers, parameters: Parameters) -> tuple[Array, Walkers]:
+        # As many as these lists allow: a loop in which lists do not change does not copy them.
+        def step(state: tuple[Array, Any, Array, Array]) -> tuple[Array, Any, Array, Array]:
+            taken, md, _, farthest = state
+            md = jax.vmap(lambda one, x: md_apply(one, parameters=parameters, lists=x))(md, walkers.lists)
+            scale = scale_of(md)
+            moved = jnp.sqrt(jnp.max(jnp.sum(((md.position - walkers.built) @ cell) ** 2, -1), -1))
+            # Two atoms that were at least the list's cutoff apart are nearer by at most twice this.
+            nearer = scale * moved + system.list_cutoff * (1 - scale / walkers.built_scale) / 2
+            return taken + 1, md, nearer > REBUILD_AT * system.skin, jnp.maximum(farthest, nearer)
 
-        def rebuild(_: None) -> tuple[space.NeighborList, Array, Array]:
-            return lists_of(walkers.md.position, scale), walkers.md.position, scale
+        fresh = jnp.zeros(len(walkers.built), bool)
+        taken, md, worn, farthest = jax.lax.while_loop(
+            lambda state: (state[0] < system.steps_per_snapshot) & ~jnp.any(state[2]),
+            step,
+            (taken, walkers.md, fresh, walkers.farthest),
+        )
+        listed = (walkers.lists, walkers.built, walkers.built_scale, walkers.needed)
+        return taken, Walkers(md, *rebuild(worn, md.position, scale_of(md), listed), farthest)
 
-        def keep(_: None) -> tuple[space.NeighborList, Array, Array]:
-            return walkers.lists, walkers.built, walkers.built_scale
+    def rebuild(worn: Array, positions: Array, scales: Array, listed: tuple[Any, ...]) -> tuple[Any, ...]:
+        if jax.default_backend() != "cpu":
 
-        # A list is still complete while no two atoms are nearer by the skin; the next step brings none nearer by more
-        # than a fraction of the other tenth.
-        worn = jnp.max(nearer) > 0.9 * system.settings.skin
-        lists, built, built_scale = jax.lax.cond(worn, rebuild, keep, None)
-        md = jax.vmap(lambda state, x: md_apply(state, parameters=parameters, lists=x))(walkers.md, lists)
-        return Walkers(md, lists, built, built_scale, jnp.maximum(walkers.needed, needed_by(lists)))
+            def anew(_: None) -> tuple[Any, ...]:
+                lists, needed = lists_of(positions, scales)
+                return lists, positions, scales, jnp.maximum(listed[-1], needed)
+
+            return jax.lax.cond(jnp.any(worn), anew, lambda _: listed, None)
+
+        # On a CPU lists of several walkers cost as much together as one by one: only worn ones are built.
+        def next_one(state: tuple[Any, ...]) -> tuple[Any, ...]:
+            worn, lists, built, built_scale, needed = state
+            walker = jnp.argmax(worn)
+            one, requirement = one_list(positions[walker], scales[walker])
+            lists = jax.tree.map(lambda every, new: every.at[walker].set(new), lists, one)
+            built = built.at[walker].set(positions[walker])
+            built_scale = built_scale.at[walker].set(scales[walker])
+            return worn.at[walker].set(False), lists, built, built_scale, jnp.maximum(needed, requirement)
+
+        state: tuple[Any, ...] = jax.lax.while_loop(lambda state: jnp.any(state[0]), next_one, (worn, *listed))
+        return state[1:]
 
     def observe(walkers: Walkers) -> Snapshot:
-        def one(md: Any, lists: space.NeighborList, scale: Array) -> Snapshot:
-            squared = jnp.sum(space.displacements(md.position, cell * scale, lists) ** 2, -1)
+        def one(md: Any, lists: space.Neighbors, scale: Array) -> Snapshot:
+            squared = sum((scale * part) ** 2 for part in space.components(md.position, cell, lists))
             kinetic = jnp.sum(md.momentum**2 / md.mass) / 2
             return Snapshot(
                 md.position,
@@ -277,7 +326,11 @@ def dynamics(system: System, capacity: space.Capacity) -> Dynamics:
         return jax.vmap(one)(walkers.md, walkers.lists, scale_of(walkers.md))
 
     def block(walkers: Walkers, parameters: Parameters) -> tuple[Walkers, Snapshot]:
-        walkers = jax.lax.fori_loop(0, system.steps_per_snapshot, lambda _, w: step(w, parameters), walkers)
+        _, walkers = jax.lax.while_loop(
+            lambda state: state[0] < system.steps_per_snapshot,
+            lambda state: steps(*state, parameters),
+            (jnp.zeros((), jnp.int32), walkers),
+        )
         return walkers, observe(walkers)
 
     def run(walkers: Walkers, parameters: Parameters) -> tuple[Walkers, Snapshot]:
@@ -299,8 +352,8 @@ def dynamics(system: System, capacity: space.Capacity) -> Dynamics:
 
     def relist(walkers: Walkers) -> Walkers:
         make = jax.jit(spread(lists_of, in_specs=P("device"), out_specs=P("device")))
-        lists = make(walkers.built, walkers.built_scale)
-        return walkers._replace(lists=lists, needed=jnp.broadcast_to(needed_by(lists), walkers.needed.shape))
+        lists, needed = make(walkers.built, walkers.built_scale)
+        return walkers._replace(lists=lists, needed=needed)
 
     apply = jax.jit(spread(run, in_specs=(P("device"), P()), out_specs=(P("device"), P(None, "device"))))
     return Dynamics(init, apply, relist, capacity)

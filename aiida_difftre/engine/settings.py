@@ -150,7 +150,8 @@ class SamplingSettings(Strict):
         equilibration_fs: discarded time of each walker, fs.
         production_fs: sampled time of each walker, fs.
         stride_fs: time between snapshots, fs.
-        skin: of the neighbour list, Å.
+        skin: of the neighbour list, Å; chosen from the speed of the atoms and what forces and lists cost where not
+            given. It grows when an atom moves farther than the list allows.
         min_distance: two atoms closer than this stop the run, Å.
         max_temperature_ratio: an instantaneous temperature of a walker above this multiple of the target stops the run.
         checkpoint_interval_s: time between checkpoints, s.
@@ -163,7 +164,7 @@ class SamplingSettings(Strict):
     equilibration_fs: float = Field(default=500.0, ge=0)
     production_fs: float = Field(default=1000.0, gt=0)
     stride_fs: float = Field(default=20.0, gt=0)
-    skin: float = Field(default=0.3, gt=0)
+    skin: float | None = Field(default=None, gt=0)
     min_distance: float = Field(default=0.7, gt=0)
     max_temperature_ratio: float = Field(default=3.0, gt=1)
     checkpoint_interval_s: float = Field(default=60.0, gt=0)

@@ -219,6 +219,35 @@ def displacements(
     return difference @ cell
 
 
+class Neighbors(NamedTuple):
+    """A neighbour list made ready for many evaluations: what does not change while atoms move is done once.
+
+    Args:
+        index: neighbour of each atom.
+        mask: True for real neighbours.
+        offset: x, y and z of the lattice vectors to add to the neighbour's position, Å.
+    """
+
+    index: Int[Array, "*batch atoms neighbors"]  # type: ignore[assignment]  # hides tuple.index, which nobody calls
+    mask: Bool[Array, "*batch atoms neighbors"]
+    offset: Float[Array, "*batch 3 atoms neighbors"]
+
+
+def neighbors(lists: NeighborList, cell: Float[Array, "3 3"]) -> Neighbors:
+    """Make a list of one configuration ready."""
+    shift = [lists.shift[..., axis].astype(cell.dtype) for axis in range(3)]
+    offset = jnp.stack([sum(part * cell[k, axis] for k, part in enumerate(shift)) for axis in range(3)])
+    return Neighbors(lists.index, lists.mask, offset)
+
+
+def components(
+    positions: Float[Array, "atoms 3"], cell: Float[Array, "3 3"], listed: Neighbors
+) -> list[Float[Array, "atoms neighbors"]]:
+    """x, y and z of the vectors from each atom to its neighbours, Å."""
+    points = (positions @ cell).T
+    return [points[k][listed.index] - points[k][:, None] + listed.offset[k] for k in range(3)]
+
+
 def voigt_matrix(voigt: Float[Array, " 6"]) -> Float[Array, "3 3"]:
     """Symmetric strain matrix from engineering strains (e1, e2, e3, e4 = 2 η_yz, e5 = 2 η_xz, e6 = 2 η_xy)."""
     e1, e2, e3, e4, e5, e6 = (voigt[..., k] for k in range(6))

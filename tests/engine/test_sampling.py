@@ -164,6 +164,39 @@ def test_bins_that_overflow_repeat_the_block(monkeypatch: pytest.MonkeyPatch) ->
     np.testing.assert_allclose(tight.positions, ample.positions, atol=1e-6)
 
 
+def test_atoms_that_outrun_a_list_repeat_the_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A skin that atoms cross in one step: the same trajectory as with a wide one."""
+    narrow = settings(timestep_fs=8.0, stride_fs=16.0, production_fs=320.0, skin=0.02)
+    widened = []
+    widen = sample._widened
+    monkeypatch.setattr(sample, "_widened", lambda *a: (widened.append(a[1]), widen(*a))[1])
+    found = simulate(narrow)
+    assert widened
+    assert min(widened) > 0.01
+    wide = simulate(narrow.model_copy(update={"skin": 1.0}))
+    np.testing.assert_allclose(found.positions, wide.positions, atol=1e-6)
+
+
+def test_atoms_too_fast_for_any_list_are_refused() -> None:
+    potential, _ = lennard_jones()
+    system = sampling.System(potential, ("Ar",), 9 * np.eye(3), 60.0, settings(skin=8.0), "float64", widened=3.0)
+    with pytest.raises(EngineError, match="too fast for any neighbour list; use a shorter time step"):
+        sample._widened(system, 20.0)
+
+
+def test_the_skin_follows_the_atoms() -> None:
+    """Wider for hot and light atoms and long steps, within bounds; a given one is kept."""
+    potential, _ = lennard_jones()
+
+    def skin(temperature: float, **changes: Any) -> float:
+        chosen = settings(**{"skin": None, **changes})
+        return sampling.System(potential, ("Ar",), 9 * np.eye(3), temperature, chosen, "float64").skin
+
+    assert skin(1.0) < skin(60.0) < skin(600.0) <= 2.0
+    assert skin(60.0, timestep_fs=1.0) < skin(60.0, timestep_fs=8.0)
+    assert skin(60.0, skin=0.37) == 0.37
+
+
 def test_a_start_that_overflows_is_mended(monkeypatch: pytest.MonkeyPatch) -> None:
     ample = simulate(settings())
     monkeypatch.setattr(sample, "list_capacity", lambda *a: Capacity(3, 0))

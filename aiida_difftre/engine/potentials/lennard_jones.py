@@ -44,6 +44,8 @@ class LennardJones:
     sigma: tuple[float, ...]
     onset: float
 
+    is_pairwise = True
+
     @classmethod
     def from_spec(cls, species: tuple[str, ...], cutoff: float, hyperparameters: dict[str, Any]) -> Self:
         """Check the hyperparameters; ``epsilon`` and ``sigma`` are numbers, or mappings such as ``{"C-O": 3.1}``.

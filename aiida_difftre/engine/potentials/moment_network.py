@@ -120,7 +120,7 @@ class MomentNetwork:
         vectors, mask = environment.displacements, environment.mask
         # The mask acts before the square root and the division: padded pairs sit at r = 0, where both have no
         # derivative.
-        squared = jnp.where(mask, jnp.sum(vectors**2, -1), self.cutoff**2)
+        squared = jnp.where(mask, environment.squared_distances(), self.cutoff**2)
         inverse = jax.lax.rsqrt(squared)
         x = squared * inverse / self.cutoff
         envelope = jnp.where(x < 1, (1 - x * x) ** 3, 0.0)

@@ -40,6 +40,8 @@ class PairSpline:
     inner: float
     knots: int = 40
 
+    is_pairwise = True
+
     @classmethod
     def from_spec(cls, species: tuple[str, ...], cutoff: float, hyperparameters: dict[str, Any]) -> Self:
         """Check the hyperparameters; ``inner`` is 0.2 of the cutoff by default.

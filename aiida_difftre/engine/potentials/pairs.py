@@ -47,7 +47,7 @@ def masked_distances(
 
     The mask acts before the square root: padded pairs sit at r = 0, where it has no derivative.
     """
-    squared = jnp.sum(environment.displacements**2, -1)
+    squared = environment.squared_distances()
     within = environment.mask & (squared < cutoff**2)
     return jnp.sqrt(jnp.where(within, squared, cutoff**2)), within
 

@@ -45,6 +45,8 @@ class Repulsion:
     exponent: int
     onset: float
 
+    is_pairwise = True
+
     @classmethod
     def from_spec(cls, species: tuple[str, ...], cutoff: float, hyperparameters: dict[str, Any]) -> Self:
         """Check the hyperparameters; ``epsilon`` and ``sigma`` are numbers, or mappings such as ``{"C-O": 3.1}``.

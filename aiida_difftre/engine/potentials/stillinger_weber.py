@@ -122,11 +122,12 @@ class StillingerWeber:
         pairs = 0.5 * jnp.sum(jnp.where(within, radial, 0.0), -1)
 
         h = jnp.where(within, jnp.exp(value["gamma"] * inverse), 0.0)
-        weighted = h[..., None] * unit
-        first = jnp.sum(weighted, -2)
-        second = jnp.einsum("...ja,...jb->...ab", weighted, unit)
+        # Component by component: sums over neighbours that fuse with what they are of.
+        axes = [unit[..., axis] for axis in range(3)]
+        first = sum(jnp.sum(h * u, -1) ** 2 for u in axes)
+        second = sum(
+            (1 if a == b else 2) * jnp.sum(h * axes[a] * axes[b], -1) ** 2 for a in range(3) for b in range(a, 3)
+        )
         same = jnp.sum(h**2, -1)
-        angles = (
-            jnp.sum(second**2, (-2, -1)) + 2 / 3 * jnp.sum(first**2, -1) + jnp.sum(h, -1) ** 2 / 9 - 16 / 9 * same
-        ) / 2
+        angles = (second + 2 / 3 * first + jnp.sum(h, -1) ** 2 / 9 - 16 / 9 * same) / 2
         return value["epsilon"] * (pairs + value["lambda"] * angles)

@@ -15,7 +15,7 @@ from ase.calculators.lj import LennardJones as AseLennardJones
 
 from aiida_difftre.engine import space
 from aiida_difftre.engine.jobs import PotentialSpec, TermSpec
-from aiida_difftre.engine.potentials import Environment, Potential, build, forces
+from aiida_difftre.engine.potentials import Environment, Potential, build, forces, virial
 from aiida_difftre.engine.potentials.lennard_jones import LennardJones
 from aiida_difftre.engine.potentials.pair_spline import PairSpline
 from aiida_difftre.engine.potentials.pairs import positive_per_pair, switch
@@ -111,6 +111,34 @@ def test_pair_energy_against_a_double_loop(name: str) -> None:
             expected[i] += 0.5 * reference_pair(name, float(np.linalg.norm(v)), EPSILON[pair], sigma[pair])
     energies = jax.jit(model.energy)(model.init(jax.random.key(0)), model.project(env))
     np.testing.assert_allclose(energies, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_forces_of_the_dynamics_are_those_of_the_gradient() -> None:
+    """Pairwise and many-body terms together, by components, with padding and a skin."""
+    atoms = random_alloy()
+    terms = [
+        TermSpec(architecture=name, cutoff=cutoff, hyperparameters=hyperparameters)
+        for name, (cutoff, hyperparameters) in (*TWO.items(), ("moment_network", (4.0, {"n_radial": 3, "hidden": [5]})))
+    ]
+    model = build(PotentialSpec(species=["C", "O"], terms=terms))
+    parameters = model.init(jax.random.key(0))
+    parameters["terms"]["2_pair_spline"]["control_points"] += np.linspace(1, 0, 12)
+    env, listed = environment(atoms, ["C", "O"], 5.4)
+
+    @jax.jit
+    def both(parameters: Any, positions: Any) -> Any:
+        _, gradient = model.energy_and_gradient(parameters, env)
+        cell = jnp.asarray(atoms.cell.array)
+        parts = space.components(positions, cell, space.neighbors(listed, cell))
+        fast, trace = model.forces_and_virial(parameters, parts, env, listed.index)
+        slow = forces(gradient, listed.index)
+        return fast, trace, slow, jnp.trace(virial(gradient, env.displacements)), jnp.stack(parts, -1)
+
+    fast, trace, slow, expected, vectors = both(parameters, jnp.asarray(atoms.get_scaled_positions(wrap=False)))
+    np.testing.assert_allclose(vectors, env.displacements, atol=1e-12)
+    assert np.abs(slow).max() > 0.1
+    np.testing.assert_allclose(fast, slow, rtol=1e-9, atol=1e-9)
+    assert float(trace) == pytest.approx(float(expected), rel=1e-9)
 
 
 def test_lennard_jones_agrees_with_ase() -> None:

@@ -1,0 +1,256 @@
+"""Speed of molecular dynamics against LAMMPS and jax-md's stock functions, in one run. Prints JSON.
+
+    python tests/benchmarks/md.py [--systems lj-864 ...] [--peers lammps jax-md] [--runs 3]
+
+One core each, CPU seconds (so that a busy machine matters less), medians of several runs after one that compiles.
+The systems: argon-like Lennard-Jones (ρ* = 0.844, T* = 1, cutoff 2.5 σ, Langevin, 0.005 τ), Stillinger-Weber silicon
+at 300 K, and diamond with an untrained moment network with 35 neighbours. LAMMPS is taken where ``lmp`` is on PATH.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import os
+import platform
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from aiida_difftre.engine import device
+from aiida_difftre.engine.jobs import LangevinSpec, Machine, PotentialSpec, SamplingSettings, TermSpec
+
+SYSTEMS = ("lj-864", "lj-4000", "lj-32000", "sw-512", "network-64", "network-216", "network-1000")
+EPSILON, SIGMA, ARGON_MASS = 0.0125, 3.4, 39.948
+LJ_INPUT = """
+units lj
+lattice fcc 0.844
+region box block 0 {n} 0 {n} 0 {n}
+create_box 1 box
+create_atoms 1 box
+mass 1 1.0
+velocity all create 1.0 1
+pair_style lj/cut 2.5
+pair_coeff 1 1 1.0 1.0 2.5
+neighbor 0.3 bin
+neigh_modify every 1 delay 0 check yes
+fix 1 all nve
+fix 2 all langevin 1.0 1.0 1.0 1
+timestep 0.005
+thermo 100000
+run {warm}
+run {steps}
+"""
+SW_INPUT = """
+units metal
+lattice diamond 5.43095
+region box block 0 {n} 0 {n} 0 {n}
+create_box 1 box
+create_atoms 1 box
+mass 1 28.0855
+velocity all create 300 1
+pair_style sw
+pair_coeff * * silicon.sw Si
+neighbor 1.0 bin
+neigh_modify every 1 delay 0 check yes
+fix 1 all nve
+fix 2 all langevin 300 300 1.0 1
+timestep 0.001
+thermo 100000
+run {warm}
+run {steps}
+"""
+SILICON = "Si Si Si 2.1683 2.0951 1.80 21.0 1.20 -0.333333333333 7.049556277 0.6022245584 4.0 0.0 0.0\n"
+
+
+def lammps(kind: str, cells: int, steps: int, runs: int) -> float | None:
+    """Steps per CPU second, from the difference of a long and a short run; None without LAMMPS or for a network."""
+    program, template = shutil.which("lmp"), {"lj": LJ_INPUT, "sw": SW_INPUT}.get(kind)
+    if program is None or template is None:
+        return None
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    speeds = []
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / "silicon.sw").write_text(SILICON)
+        for _ in range(runs):
+            used = []
+            for length in (1, steps):
+                (Path(folder) / "in").write_text(template.format(n=cells, warm=200, steps=length))
+                before = resource.getrusage(resource.RUSAGE_CHILDREN)
+                subprocess.run(
+                    [program, "-in", "in", "-log", "none"], cwd=folder, env=environment, check=True,
+                    stdout=subprocess.DEVNULL,
+                )  # fmt: skip
+                after = resource.getrusage(resource.RUSAGE_CHILDREN)
+                used.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+            speeds.append((steps - 1) / (used[1] - used[0]))
+    return statistics.median(speeds)
+
+
+def speed(advance: Callable[[Any], Any], state: Any, steps: int, runs: int) -> float:
+    """Steps per CPU second; each run goes on where the last one ended."""
+    import jax
+
+    state = jax.block_until_ready(advance(state))
+    speeds = []
+    for _ in range(runs):
+        start = time.process_time()
+        state = jax.block_until_ready(advance(state))
+        speeds.append(steps / (time.process_time() - start))
+    return statistics.median(speeds)
+
+
+def system_of(kind: str, number: int, steps: int) -> tuple[Any, Any, Any]:
+    """A system of ours, its start and the parameters."""
+    import jax
+    import numpy as np
+    from ase.build import bulk
+
+    from aiida_difftre.engine import potentials, sample, sampling, units
+
+    timestep, temperature = 1.0, 300.0
+    friction = 1.0
+    if kind == "lj":
+        cells = round((number / 4) ** (1 / 3))
+        atoms = bulk("Ar", "fcc", a=SIGMA * (4 / 0.844) ** (1 / 3), cubic=True).repeat(cells)
+        unit = SIGMA * (ARGON_MASS / EPSILON) ** 0.5 * units.TIME_UNIT_IN_FS
+        timestep, temperature, friction = 0.005 * unit, EPSILON / units.BOLTZMANN, 1e3 / unit
+        spec = PotentialSpec(
+            species=["Ar"],
+            terms=[
+                TermSpec(
+                    architecture="lennard_jones",
+                    cutoff=2.5 * SIGMA,
+                    hyperparameters={"epsilon": EPSILON, "sigma": SIGMA},
+                )
+            ],
+        )
+    elif kind == "sw":
+        atoms = bulk("Si", "diamond", a=5.43095, cubic=True).repeat(round((number / 8) ** (1 / 3)))
+        spec = PotentialSpec(species=["Si"], terms=[TermSpec(architecture="stillinger_weber", cutoff=1.8 * 2.0951)])
+    else:
+        atoms = bulk("C", "diamond", a=3.567, cubic=True).repeat(round((number / 8) ** (1 / 3)))
+        prior = TermSpec(architecture="stillinger_weber", cutoff=2.52, hyperparameters={"preset": "diamond"})
+        spec = PotentialSpec(species=["C"], terms=[TermSpec(architecture="moment_network", cutoff=3.65), prior])
+        timestep = 0.5
+    potential = potentials.build(spec)
+    parameters = potential.init(jax.random.key(0))
+    settings = SamplingSettings(
+        walkers=1, thermostat=LangevinSpec(friction_per_ps=friction), timestep_fs=timestep, equilibration_fs=0,
+        production_fs=steps * timestep, stride_fs=steps / 5 * timestep,
+    )  # fmt: skip
+    positions = atoms.get_scaled_positions()[None]
+    begin = sample.Start(positions, None, np.array(atoms.cell), tuple(atoms.symbols))
+    system = sampling.System(potential, begin.symbols, begin.cell, temperature, settings, "float32")
+    return system, begin, parameters
+
+
+def ours(kind: str, number: int, steps: int, runs: int) -> dict[str, float]:
+    """Steps per CPU second of this package, after equilibration."""
+    import jax
+    import numpy as np
+
+    from aiida_difftre.engine import sample, sampling
+
+    system, begin, parameters = system_of(kind, number, steps)
+    dynamics = sampling.dynamics(system, sample.list_capacity(system, begin))
+    state = dynamics.init(jax.random.key(1), begin.positions, None, parameters)
+    state, _ = dynamics.apply(state, parameters)
+    if dynamics.capacity.exceeded(state.needed):
+        dynamics = sampling.dynamics(system, dynamics.capacity.enlarged(state.needed))
+        state = dynamics.relist(state)
+    per_call = system.snapshots_per_call * system.steps_per_snapshot
+    rate = speed(lambda s: dynamics.apply(s, parameters)[0], state, per_call, runs)
+    return {
+        "steps_per_cpu_s": rate,
+        "microseconds_per_atom_and_step": 1e6 / rate / number,
+        "listed_neighbors": float(np.mean(np.sum(np.asarray(state.lists.mask), -1))),
+        "capacity": dynamics.capacity.neighbors,
+    }
+
+
+def stock(kind: str, number: int, steps: int, runs: int) -> float | None:
+    """Steps per CPU second of jax-md's own potentials and lists; None for a network, and above 4000 atoms."""
+    if kind == "network" or number > 4000:
+        return None
+    import jax
+    import jax.numpy as jnp
+    from jax_md import energy, partition, simulate, space
+
+    _, begin, _ = system_of(kind, number, steps)
+    reduced = kind == "lj"
+    box = float(begin.cell[0, 0]) / (SIGMA if reduced else 1.0)
+    displacement, shift = space.periodic(box)
+    positions = jnp.asarray(begin.positions[0] * box, jnp.float32)
+    if reduced:
+        neighbor_fn, energy_fn = energy.lennard_jones_neighbor_list(
+            displacement, box, r_onset=2.25, r_cutoff=2.5, dr_threshold=0.3, format=partition.OrderedSparse
+        )
+        kT, dt, mass, gamma = 1.0, 0.005, 1.0, 1.0
+    else:
+        neighbor_fn, energy_fn = energy.stillinger_weber_neighbor_list(displacement, box, dr_threshold=0.5)
+        from aiida_difftre.engine import units
+
+        kT, dt, mass, gamma = units.BOLTZMANN * 300, 1 / units.TIME_UNIT_IN_FS, 28.0855, 1e-3 * units.TIME_UNIT_IN_FS
+    init, apply = simulate.nvt_langevin(energy_fn, shift, dt, kT, gamma)
+    neighbors = neighbor_fn.allocate(positions, extra_capacity=8)
+    state = init(jax.random.key(1), positions, mass=mass, neighbor=neighbors)
+
+    def step(_: int, carry: Any) -> Any:
+        state, neighbors = carry
+        neighbors = neighbors.update(state.position)
+        return apply(state, neighbor=neighbors), neighbors
+
+    advance = jax.jit(lambda carry: jax.lax.fori_loop(0, steps, step, carry))
+    return speed(advance, (state, neighbors), steps, runs)
+
+
+def versions() -> dict[str, Any]:
+    """Programs and hardware."""
+    program = shutil.which("lmp")
+    lines = subprocess.run([program, "-h"], capture_output=True, text=True).stdout.split("\n") if program else []
+    model = next(
+        (x.split(":")[1].strip() for x in Path("/proc/cpuinfo").read_text().split("\n") if "model name" in x), ""
+    )
+    return {
+        **device.description(Machine(threads=1)),
+        "jax_md": importlib.metadata.version("jax-md"),
+        "lammps": next((line.strip() for line in lines if "LAMMPS" in line or "Atomic" in line), None),
+        "cpu": model or platform.processor(),
+    }
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--systems", nargs="+", default=list(SYSTEMS), choices=SYSTEMS)
+    parser.add_argument("--peers", nargs="*", default=["lammps", "jax-md"], choices=["lammps", "jax-md"])
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--atom-steps", type=int, default=600_000, help="atoms times steps of one run")
+    options = parser.parse_args()
+    device.configure(Machine(threads=1, platform="cpu"))
+    results = {}
+    for name in options.systems:
+        kind, number = name.split("-")[0], int(name.split("-")[1])
+        steps = max(20, options.atom_steps // number // (5 if kind == "network" else 1) // 5 * 5)
+        entry: dict[str, Any] = dict(ours(kind, number, steps, options.runs))
+        cells = round((number / (4 if kind == "lj" else 8)) ** (1 / 3))
+        if "lammps" in options.peers:
+            entry["lammps_steps_per_cpu_s"] = lammps(kind, cells, steps, options.runs)
+        if "jax-md" in options.peers:
+            entry["jax_md_steps_per_cpu_s"] = stock(kind, number, steps, options.runs)
+        results[name] = entry
+        print(f"{name}: {entry}", file=sys.stderr, flush=True)
+    print(json.dumps({"versions": versions(), "systems": results}, indent=1))
+
+
+if __name__ == "__main__":
+    main()
