@@ -287,7 +287,8 @@ def dynamics(system: System, capacity: space.Capacity) -> Dynamics:
             (taken, walkers.md, fresh, walkers.farthest),
         )
         listed = (walkers.lists, walkers.built, walkers.built_scale, walkers.needed)
-        return taken, Walkers(md, *rebuild(worn, md.position, scale_of(md), listed), farthest)
+        lists, built, built_scale, needed = rebuild(worn, md.position, scale_of(md), listed)
+        return taken, Walkers(md, lists, built, built_scale, needed, farthest)
 
     def rebuild(worn: Array, positions: Array, scales: Array, listed: tuple[Any, ...]) -> tuple[Any, ...]:
         if jax.default_backend() != "cpu":
