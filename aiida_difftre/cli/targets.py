@@ -31,6 +31,9 @@ _OPTIONS = (
     click.option("--correlated", is_flag=True, help="Neighbouring points share their errors: averages keep them."),
     click.option("--grid", help="start:stop:n, n equal bins with the grid at their centres; else the table's points."),
     click.option(
+        "--range", "between", help="low:high, the points of the table between them, where there is no --grid."
+    ),
+    click.option(
         "--interpolation", type=click.Choice(["monotone", "cubic"]), default="monotone", help="Between the points."
     ),
     click.option("--convert", is_flag=True, help="The table holds S(q) where g(r) is wanted, or g(r) where S(q) is."),
@@ -86,7 +89,8 @@ def _read_yaml(file: Path, label: str, options: dict[str, Any]) -> Target:
     defaults = {"interpolation": "monotone", "window": "lorch"}
     given = [name for name, value in options.items() if value and value != defaults.get(name)]
     if given:
-        wrong = given[0].replace("_", "-").replace("options", "option").replace("rows", "row")
+        spelled = {"options": "option", "rows": "row", "between": "range"}
+        wrong = spelled.get(given[0], given[0].replace("_", "-"))
         raise ValueError(f"--{wrong} is for tables; {file.name} is a target as YAML and says everything itself")
     found = read_target(file)
     return found.model_copy(update={"label": label}) if label and found.label is None else found
@@ -102,6 +106,7 @@ def _reading(options: dict[str, Any]) -> Reading:
         units=_pairs("--units", (options["units"] or "").split(",")),
         number_density=density,
         grid=_grid(options["grid"]) if options["grid"] else None,
+        between=_range(options["between"]) if options["between"] else None,
         **{
             name: options[name] for name in ("error", "point_error", "correlated", "interpolation", "convert", "window")
         },
@@ -149,6 +154,16 @@ def _grid(text: str) -> tuple[float, float, int]:
     if len(parts) != 3:
         raise ValueError(f"--grid is {text!r}; give start:stop:n, such as 0:10:300")
     return start, stop, count
+
+
+def _range(text: str) -> tuple[float, float]:
+    try:
+        low, high = (float(part) for part in text.split(":"))
+    except ValueError:
+        low, high = 0.0, 0.0
+    if not low < high:
+        raise ValueError(f"--range is {text!r}; give low:high, such as 3:12.5")
+    return low, high
 
 
 def summary(target: Target) -> list[str]:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pydantic import Field, ValidationError, model_validator
 from scipy.interpolate import CubicSpline
 
+from aiida_difftre.engine.filters import Filter, fourier_filter, independent_points
 from aiida_difftre.engine.targets import ObservableSpec, Strict
 
 Floats = NDArray[np.float64]
@@ -191,6 +192,7 @@ def _check_options(options: dict[str, Any]) -> None:
             raise ValueError(f"option {name!r} of exafs is {value!r}; give a number, or a range [low, high] to fit in")
     if limits(options["s02"])[0] <= 0:
         raise ValueError(f"option 's02' of exafs is {options['s02']!r}; an amplitude factor is positive")
+    _check_filter_options(options)
     if options["paths"] is None:
         return
     try:
@@ -206,7 +208,41 @@ def _check_options(options: dict[str, Any]) -> None:
         )
 
 
+def _check_filter_options(options: dict[str, Any]) -> None:
+    window = options["r_range"]
+    is_range = isinstance(window, list | tuple) and len(window) == 2 and all(map(_is_number, window))
+    if window is not None and not (is_range and 0 <= window[0] < window[1]):
+        raise ValueError(
+            f"option 'r_range' of exafs is {window!r}; give [low, high] in Å, such as [1.0, 3.0], or leave it out"
+        )
+    for name in ("k_taper", "r_taper"):
+        if not (_is_number(options[name]) and options[name] > 0):
+            raise ValueError(f"option {name!r} of exafs is {options[name]!r}; give a positive width")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def window_filter(options: dict[str, Any], grid: list[float]) -> Filter | None:
+    """The Fourier filter that complete options ask for; None without ``r_range``.
+
+    Raises:
+        ValueError: for a grid that it does not suit.
+    """
+    if options["r_range"] is None:
+        return None
+    k, (low, high), taper = np.array(grid), options["r_range"], options["k_taper"]
+    matrix = fourier_filter(k, (low, high), taper, options["r_taper"])
+    return Filter(
+        matrix,
+        f"Fourier filtered from {low:g} to {high:g} Å (Hanning windows, tapers of {taper:g} 1/Å and "
+        f"{options['r_taper']:g} Å): {independent_points(k, (low, high), taper):.1f} independent points",
+    )
+
+
 def _check_window(options: dict[str, Any], grid: list[float]) -> None:
+    window_filter(options, grid)
     if options["paths"] is None:
         return
     low, high = limits(options["e0_shift"])
@@ -227,11 +263,14 @@ EXAFS = ObservableSpec(
     "X-ray absorption fine structure k^n χ(k), single scattering, averaged over absorbers, with S0² and ΔE0 fitted",
     grid_unit="1/angstrom",
     options={
-        "absorber": None, "edge": "K", "k_weight": 0, "s02": [0.6, 1.1], "e0_shift": [-15.0, 15.0], "paths": None,
+        "absorber": None, "edge": "K", "k_weight": 0, "r_range": None, "k_taper": 1.0, "r_taper": 0.5,
+        "s02": [0.6, 1.1], "e0_shift": [-15.0, 15.0], "paths": None,
     },
     check=_check_options,
     check_grid=_check_window,
     unit_of=lambda options: K_WEIGHTS[options["k_weight"]],
+    grid_powers={unit: power for power, unit in K_WEIGHTS.items()},
+    filter_of=window_filter,
     tables=("paths",),
     is_fitted=True,
 )  # fmt: skip

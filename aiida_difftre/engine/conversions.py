@@ -27,6 +27,7 @@ KINDS: Final[dict[str, dict[str, float]]] = {
     "inverse angle": {
         "1/rad": 1.0, "1/radian": 1.0, "1/deg": 180 / math.pi, "1/degree": 180 / math.pi,
     },
+    "inverse area": {"1/angstrom2": 1.0, "1/A2": 1.0, "1/nm2": 0.01},
     "number density": {"1/angstrom3": 1.0, "1/A3": 1.0, "1/nm3": 1e-3},
     "density": {"kg/m3": 1.0, "g/cm3": 1e3, "g/l": 1.0},
     "pressure": {
@@ -65,6 +66,11 @@ def _spelling(unit: str) -> str:
 
 def _kind(unit: str) -> str | None:
     return next((kind for kind, known in KINDS.items() if _spelling(unit) in known), None)
+
+
+def converts(given: str, wanted: str) -> bool:
+    """Whether a unit is of the kind of another."""
+    return _spelling(given) == _spelling(wanted) or (_kind(given) is not None and _kind(given) == _kind(wanted))
 
 
 def factor(given: str, wanted: str) -> float:

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from aiida_difftre.engine.conversions import factor, quantity
+from aiida_difftre.engine.conversions import converts, factor, quantity
 from aiida_difftre.engine.jobs import validate
 from aiida_difftre.engine.resampling import MINIMUM_POINTS, Interpolation, check_curve, equal_bins, resample
 from aiida_difftre.engine.scattering import Window, rdf_matrix, structure_factor_matrix
@@ -45,10 +45,11 @@ class Reading:
         rows: wanted cell by column, where not all rows are.
         units: of the columns, by the same names; those of the observable otherwise. ``%`` for a relative error.
         point_error: assumed error of each point of the table, where no column gives it, such as ``0.02``, ``2%`` or
-            ``2%+0.005``; averages and transforms propagate it like a column's.
+            ``2%+0.005``; averages, transforms and filters propagate it like a column's.
         error: assumed error of the target's values, in the same form; added in quadrature to what the table gives.
         correlated: whether neighbouring points share their errors, as after a Fourier transform.
         grid: start and stop of the bins, and their number; None for the points of the table.
+        between: first and last point of the table to take, in the observable's grid unit; None for all.
         interpolation: between the points.
         convert: whether the table holds S(q) where g(r) is wanted, or g(r) where S(q) is.
         number_density: atoms per Å³, for the conversion.
@@ -62,6 +63,7 @@ class Reading:
     error: str | None = None
     correlated: bool = False
     grid: tuple[float, float, int] | None = None
+    between: tuple[float, float] | None = None
     interpolation: Interpolation = "monotone"
     convert: bool = False
     number_density: float | None = None
@@ -92,7 +94,10 @@ def target_from_table(path: str | Path, reading: Reading, **fields: Any) -> Targ
     options = spec.complete_options(dict(fields.get("options") or {}))
     spec = replace(spec, unit=spec.unit_for(options))
     table = read_table(path).where(reading.rows)
-    found = _labelled(table, reading, spec, options) if spec.grid_unit is None else _curve(table, reading, spec)
+    if spec.grid_unit is None:
+        found = _labelled(table, reading, spec, options)
+    else:
+        found = _filtered(_curve(table, reading, spec), reading, spec, options, table.name)
     errors = _total_error(found, reading, spec.unit, table.name)
     processing = [f"rows with {', '.join(f'{k} = {v}' for k, v in reading.rows.items())}"] if reading.rows else []
     processing += found.processing
@@ -134,7 +139,8 @@ def _role(name: str) -> str:
 def _labelled(table: Table, reading: Reading, spec: ObservableSpec, options: dict[str, Any]) -> _Values:
     """The values of one row."""
     labels = spec.labels(options) if spec.labels is not None else ()
-    for what, asked in (("grid", reading.grid is not None), ("conversion", reading.convert)):
+    has_grid = reading.grid is not None or reading.between is not None
+    for what, asked in (("grid", has_grid), ("conversion", reading.convert)):
         if asked:
             raise ValueError(f"observable {spec.name!r} has values {', '.join(labels)}: it knows no {what}")
     errors = {f"{label}_error": label for label in labels}
@@ -173,26 +179,37 @@ def _curve(table: Table, reading: Reading, spec: ObservableSpec) -> _Values:
     numbers = table.numbers(columns)
     grid_unit, value_unit = units.get(GRID, held_grid_unit), units.get(VALUE, spec.unit)
     x = numbers[GRID] * factor(grid_unit, held_grid_unit)
-    y = numbers[VALUE] * factor(value_unit, spec.unit)
     try:
+        plain_unit, power = _weighting(spec, units.get(VALUE))
         check_curve(numbers[GRID], table.lines, GRID)
         if x[0] < 0:
             raise ValueError(f"line {table.lines[0]}: grid {numbers[GRID][0]:g} is negative")
+        inside = _inside(x, reading)
+        x, numbers = x[inside], {role: column[inside] for role, column in numbers.items()}
         if len(x) < MINIMUM_POINTS:
             raise ValueError(f"it has {len(x)} points where at least {MINIMUM_POINTS} are needed")
+        if power < 0 and x[0] == 0:
+            raise ValueError(f"values in {value_unit} say nothing of {spec.unit} at 0; leave that point out")
     except ValueError as error:
         raise ValueError(f"{table.name}: {error}") from None
-    errors = None if reading.point_error is None else _assumed(y, reading.point_error, spec.unit)
+    y, weights = numbers[VALUE] * factor(value_unit, plain_unit), x**power
+    errors = None if reading.point_error is None else _assumed(y, reading.point_error, plain_unit) * weights
     if ERROR in columns:
         if errors is not None:
             raise ValueError(
                 f"{table.name}: an error of each point is assumed, and column {columns[ERROR]!r} has them too"
             )
-        errors = _checked_errors(numbers[ERROR] * _error_factor(units.get(ERROR, value_unit), spec.unit, y), table)
+        scale = _error_factor(units.get(ERROR, value_unit), plain_unit, y)
+        errors = _checked_errors(numbers[ERROR] * scale, table) * weights
+    y = y * weights
     changed = [
-        f"{unit} to {own}" for unit, own in ((grid_unit, held_grid_unit), (value_unit, spec.unit)) if unit != own
+        f"{unit} to {own}" for unit, own in ((grid_unit, held_grid_unit), (value_unit, plain_unit)) if unit != own
     ]
     done = [f"converted from {', '.join(changed)}"] if changed else []
+    if power:
+        done.append(f"multiplied by the power {power} of the grid")
+    if reading.between is not None:
+        done.append(f"{len(x)} points from {x[0]:g} to {x[-1]:g} {held_grid_unit}")
     edges = None if reading.grid is None else equal_bins(*reading.grid)
     if reading.convert:
         return _converted(x, y, errors, edges, reading, held, held_grid_unit, done, table.name)
@@ -216,6 +233,52 @@ def _curve(table: Table, reading: Reading, spec: ObservableSpec) -> _Values:
     if spec.bins is None:
         done.append(f"averaging moved a value by {np.abs(result.smoothing).max():.2g} at most")
     return _Values((edges[1:] + edges[:-1]) / 2, result.values, result.errors, done)
+
+
+def _weighting(spec: ObservableSpec, unit: str | None) -> tuple[str, int]:
+    """The unit of a table's values among those that the observable knows, and the power of the grid that they lack."""
+    if not spec.grid_powers:
+        return spec.unit, 0
+    wanted = spec.grid_powers[spec.unit]
+    if unit is None and wanted:
+        raise ValueError(
+            f"say what the values are, with value=UNIT among the units: 1 where they still have to be multiplied by "
+            f"the power {wanted} of the grid, {spec.unit} where they have been"
+        )
+    for known, power in spec.grid_powers.items():
+        if converts(unit or spec.unit, known):
+            return known, wanted - power
+    raise ValueError(f"unit {unit!r} of the values is none of {', '.join(spec.grid_powers)}")
+
+
+def _inside(x: NDArray[np.float64], reading: Reading) -> NDArray[np.bool_]:
+    """Which points of the table to take."""
+    if reading.between is None:
+        return np.ones(len(x), bool)
+    if reading.grid is not None:
+        raise ValueError("give either a grid of bins or the range of the table's points to take")
+    low, high = reading.between
+    slack = 1e-6 * (x[-1] - x[0])
+    if low < x[0] - slack or high > x[-1] + slack:
+        raise ValueError(f"points from {low:g} to {high:g} are asked for; the data go from {x[0]:g} to {x[-1]:g}")
+    return (x >= low - slack) & (x <= high + slack)
+
+
+def _filtered(found: _Values, reading: Reading, spec: ObservableSpec, options: dict[str, Any], name: str) -> _Values:
+    """The values as the observable filters them; errors of the points are independent, and those of the result not."""
+    if spec.filter_of is None or found.grid is None:
+        return found
+    try:
+        filtering = spec.filter_of(options, found.grid.tolist())
+    except ValueError as error:
+        raise ValueError(f"{name}: {error}") from None
+    if filtering is None:
+        return found
+    if reading.correlated:
+        raise ValueError(f"{name}: the errors of a table that is filtered must be independent")
+    matrix = filtering.matrix
+    errors = None if found.errors is None else np.sqrt(matrix**2 @ found.errors**2)
+    return _Values(found.grid, matrix @ found.values, errors, [*found.processing, filtering.description])
 
 
 def _held(spec: ObservableSpec) -> tuple[str, str]:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from aiida_difftre.engine.filters import NOTHING_LOST, Filter
 from aiida_difftre.engine.lattice import has_hexagonal_axis
 
 ENTRY_POINT_GROUP = "difftre.observables"
@@ -51,6 +52,9 @@ class ObservableSpec:
         check_system: whether a system can give what is asked: (request, species of the atoms, cell in Å); raises
             likewise.
         unit_of: unit of the values for given options, where it depends on them; ``unit`` is that of the defaults.
+        grid_powers: units in which tables hold the values times a power of the grid, and the power.
+        filter_of: the linear filter through which values at points have gone, for complete options and a grid; None
+            where there is none. ``target import`` applies it to tables.
         tables: options that are long tables, which predictions do not repeat.
         is_fitted: whether the observable fits parameters of the measurement; a request then carries what was measured.
         ensembles: those whose trajectories can give the observable, for given options; None for all.
@@ -68,6 +72,8 @@ class ObservableSpec:
     check_grid: Callable[[dict[str, Any], list[float]], None] | None = None
     check_system: Callable[[ObservableRequest, tuple[str, ...], ArrayLike], None] | None = None
     unit_of: Callable[[dict[str, Any]], str] | None = None
+    grid_powers: dict[str, int] = field(default_factory=dict)
+    filter_of: Callable[[dict[str, Any], list[float]], Filter | None] | None = None
     tables: tuple[str, ...] = ()
     is_fitted: bool = False
     ensembles: Callable[[dict[str, Any]], tuple[Ensemble, ...]] | None = None
@@ -369,6 +375,12 @@ class Target(Strict):
         for what, numbers in (("values", self.values), ("errors", self.errors)):
             if len(numbers) != expected:
                 raise ValueError(f"target {self.name!r} has {len(numbers)} {what} where {expected} are expected")
+        filtering = None if spec.filter_of is None or self.grid is None else spec.filter_of(self.options, self.grid)
+        if filtering is not None and (lost := filtering.lost(np.array(self.values))) > NOTHING_LOST:
+            raise ValueError(
+                f"the values of target {self.name!r} have not gone through its filter: {100 * lost:.0f} % of them lie "
+                "outside of what it passes; make the target with `aiida-difftre target import`, which filters"
+            )
         for index, error in enumerate(self.errors):
             if error <= 0:
                 raise ValueError(

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from aiida_difftre.engine.absorption import PathTable, wave_numbers
+from aiida_difftre.engine.filters import fourier_filter
 from aiida_difftre.engine.jobs import validate
 from aiida_difftre.engine.targets import ObservableRequest, Target
 from tests.fixtures.exafs import K, free_path, momentum, table, target_fields, wave
@@ -74,6 +75,10 @@ def test_refused_tables(fields: dict[str, Any], message: str) -> None:
         (GRID, {"s02": [0.9, 0.8]}, r"option 's02' of exafs is \[0.9, 0.8\]"),
         (GRID, {"s02": 0.0}, "an amplitude factor is positive"),
         (GRID, {"e0_shift": "0"}, "option 'e0_shift' of exafs is '0'"),
+        (GRID, {"r_range": 3.0}, "option 'r_range' of exafs is 3.0; give .low, high. in Å"),
+        (GRID, {"r_range": [3.0, 1.0]}, "option 'r_range' of exafs is"),
+        (GRID, {"r_range": [1.0, 3.0], "r_taper": 0}, "option 'r_taper' of exafs is 0; give a positive width"),
+        (np.geomspace(3, 13, 200), {"r_range": [1.0, 3.0]}, "a Fourier filter needs equidistant k"),
         (GRID, {"paths": changed(version=7)}, "option 'paths.version' of exafs"),
     ],
 )
@@ -89,6 +94,17 @@ def test_unit_follows_the_power_of_k() -> None:
     assert validate(Target, fields).unit == "1/angstrom^2"
     with pytest.raises(ValueError, match=r"is in '1'; observable 'exafs' comes in '1/angstrom\^2'"):
         validate(Target, {**fields, "unit": "1"})
+
+
+def test_values_that_have_not_been_filtered() -> None:
+    values = np.sin(5 * GRID) + np.sin(10 * GRID)
+    window = {"r_range": [1.0, 4.0]}
+    with pytest.raises(ValueError, match=r"have not gone through its filter: .* make the target with .* target import"):
+        validate(Target, target_fields(values, GRID, **window))
+    filtered = fourier_filter(GRID, (1.0, 4.0), 1.0, 0.5) @ values
+    target = validate(Target, target_fields(filtered, GRID, **window))
+    # What is read again is not filtered again.
+    assert validate(Target, target.model_dump(mode="json")).values == filtered.tolist()
 
 
 def test_only_observables_that_fit_take_a_measurement() -> None:

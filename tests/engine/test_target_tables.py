@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from aiida_difftre.engine.filters import fourier_filter
 from aiida_difftre.engine.scattering import rdf_from_structure_factor
 from aiida_difftre.engine.target_tables import Reading, target_from_table
 from aiida_difftre.engine.targets import Target
@@ -180,3 +181,53 @@ def test_measured_structure_factor_gives_the_published_rdf() -> None:
     published = target_from_table(SHARED / "argon_yarnell1973_gr_85K.csv", Reading(error="1", grid=grid), **FIELDS)
     difference = np.array(target.values) - np.array(published.values)
     assert np.sqrt(np.mean(difference**2)) < 2e-3
+
+
+K = np.arange(0, 16.01, 0.05)
+CHI = np.sin(5 * K) * np.exp(-0.02 * K**2) + 0.2 * np.sin(9 * K)
+EXAFS: dict[str, Any] = {
+    **FIELDS, "observable": "exafs", "options": {"absorber": "Cu", "k_weight": 2, "r_range": [1.0, 3.5]}
+}  # fmt: skip
+
+
+def test_fine_structure_is_weighted_and_filtered(tmp_path: Path) -> None:
+    """However the table is weighted; errors of the points go through the filter as independent ones."""
+    inside = slice(60, 261)
+    matrix = fourier_filter(K[inside], (1.0, 3.5), 1.0, 0.5)
+    expected = matrix @ (K**2 * CHI)[inside]
+    for unit, power in (("1", 0), ("1/A", 1), ("Å^-2", 2)):
+        text = curve(k=K, chi=CHI * K**power, sigma=0.01 + 0 * K)
+        target = make(
+            tmp_path, text, EXAFS, columns={"error": "sigma"}, units={"chi": unit, "error": "1"} if not power else
+            {"chi": unit}, between=(3.0, 13.0),
+        )  # fmt: skip
+        np.testing.assert_allclose(target.values, expected, atol=1e-4 * np.abs(expected).max())
+        spread = np.sqrt(matrix**2 @ (0.01 * K ** (2 - power))[inside] ** 2)
+        np.testing.assert_allclose(target.errors, spread, rtol=1e-3)
+    assert target.grid == pytest.approx(K[inside])
+    assert target.source is not None
+    assert "201 points from 3 to 13 1/angstrom; Fourier filtered from 1 to 3.5 Å" in target.source.processing
+    assumed = make(tmp_path, curve(k=K, chi=CHI), EXAFS, units={"chi": "1"}, point_error="0.01", between=(3.0, 13.0))
+    np.testing.assert_allclose(assumed.errors, np.sqrt(matrix**2 @ (0.01 * K**2)[inside] ** 2), rtol=1e-3)
+    assert "multiplied by the power 2 of the grid" in assumed.source.processing  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("reading", "message"),
+    [
+        (
+            {"between": (3.0, 13.0)},
+            r"say what the values are.* 1 where they still .* 1/angstrom\^2 where they have been",
+        ),
+        ({"units": {"chi": "GPa"}}, "unit 'GPa' of the values is none of 1, 1/angstrom"),
+        (
+            {"units": {"chi": "1"}, "between": (3.0, 18.0)},
+            "points from 3 to 18 are asked for; the data go from 0 to 16",
+        ),
+        ({"units": {"chi": "1"}, "between": (3.0, 13.0), "grid": (3, 13, 100)}, "either a grid of bins or the range"),
+        ({"units": {"chi": "1"}, "between": (3.0, 13.0), "correlated": True}, "filtered must be independent"),
+    ],
+)
+def test_refused_fine_structure(tmp_path: Path, reading: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make(tmp_path, curve(k=K, chi=CHI), EXAFS, point_error="0.01", **reading)

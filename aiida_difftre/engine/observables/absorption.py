@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
 
-from aiida_difftre.engine.absorption import SQUARED_K_PER_EV, limits, path_table, wave_numbers
+from aiida_difftre.engine.absorption import SQUARED_K_PER_EV, limits, path_table, wave_numbers, window_filter
 from aiida_difftre.engine.lattice import heights
 from aiida_difftre.engine.observables import StatePoint
 from aiida_difftre.engine.targets import ObservableRequest
@@ -40,13 +40,15 @@ INNERMOST = 0.5
 class Fit:
     r"""Fits S0² and ΔE0 to a measured k^n χ(k).
 
-    .. math:: y(k) = S_0^2\, k^n\, \chi\big(\sqrt{k^2 - 2m\,\Delta E_0/\hbar^2}\big)
+    .. math:: y(k) = S_0^2\, F k^n\, \chi\big(\sqrt{k^2 - 2m\,\Delta E_0/\hbar^2}\big)
 
-    At each ΔE0 the best S0² follows in closed form. The best ΔE0 is found on a grid and by Newton steps.
+    with F the Fourier filter, through which what was measured has gone as well. At each ΔE0 the best S0² follows in
+    closed form. The best ΔE0 is found on a grid and by Newton steps.
 
     Args:
         k: of the measurement, 1/Å.
         power: of k.
+        filter: matrix on the values at k; None for none.
         nodes: first wave number of the computed χ, 1/Å; their spacing is K_STEP.
         slopes: derivatives of the cubic spline through values at the nodes, (nodes, nodes).
         s02: range.
@@ -57,6 +59,7 @@ class Fit:
 
     k: Floats
     power: int
+    filter: Floats | None
     nodes: float
     slopes: Floats
     s02: tuple[float, float]
@@ -97,7 +100,7 @@ class Fit:
         return s02 * shape, s02, e0
 
     def _shape(self, e0: Array, chi: Array, slopes: Array) -> Array:
-        """k^n χ with S0² = 1, by cubic Hermite interpolation."""
+        """Filtered k^n χ with S0² = 1, by cubic Hermite interpolation."""
         k = jnp.asarray(self.k)
         coordinate = (jnp.sqrt(k**2 - SQUARED_K_PER_EV * e0) - self.nodes) / K_STEP
         left = jnp.clip(jnp.floor(coordinate).astype(int), 0, len(self.slopes) - 2)
@@ -107,7 +110,8 @@ class Fit:
             + t**2 * (3 - 2 * t) * chi[left + 1]
             + K_STEP * t * (1 - t) * ((1 - t) * slopes[left] - t * slopes[left + 1])
         )
-        return k**self.power * values
+        weighted = k**self.power * values
+        return weighted if self.filter is None else jnp.asarray(self.filter) @ weighted
 
     def _best_s02(self, shape: Array) -> Array:
         low, high = self.s02
@@ -138,6 +142,11 @@ class Exafs:
     :math:`k \to \sqrt{k^2 - 2m\Delta E_0/\hbar^2}`, belong to the measurement. They are fitted to the target, with its
     errors, whenever averages are compared, within the ranges ``s02`` and ``e0_shift``. A number in place of a range
     fixes one, which a prediction without a target needs.
+
+    Where single scattering does not describe the whole of χ(k), ``r_range`` (Å) restricts the comparison to what comes
+    from near atoms. The values are then those of :math:`k^n \chi(k)` after a Fourier filter over the grid, with
+    Hanning windows whose tapers are ``k_taper`` (1/Å, at the ends of the grid) and ``r_taper`` (Å, around the ends of
+    ``r_range``). Targets hold filtered values; ``aiida-difftre target import`` makes them.
 
     Distances are counted in fine bins, each shared between the two nearest points.
 
@@ -198,6 +207,7 @@ class Exafs:
             else (np.array(request.measured.values), np.array(request.measured.errors))
         )
         scale = float(np.sum((values / errors) ** 2)) or 1.0
+        filtering = window_filter(options, request.grid or [])
 
         ends = wave_numbers(k[[0, -1]], e0_shift[1])[0], wave_numbers(k[[0, -1]], e0_shift[0])[1]
         nodes = ends[0] + K_STEP * np.arange(max(4, math.ceil((ends[1] - ends[0]) / K_STEP) + 1))
@@ -220,6 +230,7 @@ class Exafs:
             fit=Fit(
                 k=k,
                 power=options["k_weight"],
+                filter=None if filtering is None else filtering.matrix,
                 nodes=float(nodes[0]),
                 slopes=CubicSpline(nodes, np.eye(len(nodes)))(nodes, 1),
                 s02=s02,

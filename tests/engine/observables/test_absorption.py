@@ -14,6 +14,7 @@ from scipy.optimize import minimize
 
 from aiida_difftre.engine import objective
 from aiida_difftre.engine.absorption import wave_numbers
+from aiida_difftre.engine.filters import fourier_filter
 from aiida_difftre.engine.jobs import UpdateSettings, validate
 from aiida_difftre.engine.observables import StatePoint
 from aiida_difftre.engine.observables.absorption import Exafs
@@ -96,6 +97,22 @@ def test_fit_finds_what_was_put_in() -> None:
     np.testing.assert_allclose(combined(observable, rows), values, atol=2e-3 * np.abs(values).max())
 
 
+def test_filtered_values_and_the_fit_through_the_filter() -> None:
+    """Near shells alone are compared: a far one that the snapshots lack does not disturb the fit."""
+    atoms = copper()
+    chi = 0.83 * GRID**2 * direct_sum(atoms, wave_numbers(GRID, -6.3))
+    far = 0.3 * np.abs(chi).max() * np.sin(2 * 7.5 * GRID)
+    window = {"r_range": [1.2, 3.5], "k_taper": 1.0, "r_taper": 0.4}
+    matrix = fourier_filter(GRID, (1.2, 3.5), 1.0, 0.4)
+    observable = fitting(atoms, matrix @ (chi + far), k_weight=2, **window)
+    rows = features(observable, atoms)[None]
+    found = observable.fitted({"features": rows}, jnp.ones(1))
+    assert float(found["s02"]) == pytest.approx(0.83, abs=5e-3)
+    assert float(found["e0_shift"]) == pytest.approx(-6.3, abs=0.1)
+    expected = matrix @ chi
+    np.testing.assert_allclose(combined(observable, rows), expected, atol=0.01 * np.abs(expected).max())
+
+
 def other_disorder() -> np.ndarray:
     """A measurement that no S0² and ΔE0 make equal to that of copper()."""
     return 0.8 * direct_sum(copper(0.09, seed=4, repeat=1), wave_numbers(GRID, 2.0))
@@ -118,12 +135,15 @@ def test_fit_is_the_minimum_that_scipy_finds() -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"s02": [0.6, 0.65]}, {"e0_shift": [-3.0, -2.0]}, {"s02": 0.85, "e0_shift": 1.0}]
+    "options",
+    [{}, {"s02": [0.6, 0.65]}, {"e0_shift": [-3.0, -2.0]}, {"s02": 0.85, "e0_shift": 1.0}, {"r_range": [1.2, 3.5]}],
 )
 def test_gradient_sees_the_fit_move(options: dict[str, Any]) -> None:
     """Of chi² and of something of which the fit is no minimum; free, at the end of a range, and fixed."""
     atoms = copper(repeat=1)
     values = other_disorder()
+    if "r_range" in options:
+        values = fourier_filter(GRID, (1.2, 3.5), 1.0, 0.5) @ values
     observable = fitting(atoms, values, **options)
     chi = features(observable, atoms)
     direction = jnp.asarray(np.random.default_rng(0).normal(size=chi.shape)) * 1e-2 * jnp.abs(chi).max()
