@@ -20,7 +20,7 @@ from aiida_difftre.engine.jobs import (
     validate,
 )
 from aiida_difftre.engine.targets import Strict, Target
-from aiida_difftre.workchains.systems import System, read_structure, with_density
+from aiida_difftre.workchains.systems import System, read_structure, with_density, with_masses
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -359,7 +359,7 @@ def simulation_cell(run: RunInput, label: str, folder: Path) -> Atoms:
     """The simulation cell of a state point."""
     point = run.state_points[label]
     if point.structure is not None:
-        atoms = read_structure(folder / point.structure)
+        atoms = with_masses(read_structure(folder / point.structure), run.system.masses)
     else:
         atoms = system_cell(run, folder).repeat(point.repeat)
     return with_density(atoms, point.density) if point.density is not None else atoms

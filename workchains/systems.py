@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -40,8 +41,11 @@ class Bulk(Strict):
             raise ValueError("give either lattice_constant (Å) or density (kg/m³)")
         return self
 
-    def atoms(self) -> Atoms:
+    def atoms(self, masses: Mapping[str, float]) -> Atoms:
         """Build the cell.
+
+        Args:
+            masses: those that are not standard atomic weights, u.
 
         Raises:
             ValueError: for what ase cannot build.
@@ -58,6 +62,7 @@ class Bulk(Strict):
             )
         except (ValueError, KeyError, RuntimeError) as error:
             raise ValueError(f"ase cannot build {self.element!r} as {self.structure!r}: {error}") from None
+        cell = with_masses(cell, masses)
         return with_density(cell, self.density) if self.density is not None else cell
 
 
@@ -84,8 +89,11 @@ class Random(Strict):
             raise ValueError("give either density (kg/m³) or box (Å)")
         return self
 
-    def atoms(self) -> Atoms:
+    def atoms(self, masses: Mapping[str, float]) -> Atoms:
         """Pack the atoms.
+
+        Args:
+            masses: those that are not standard atomic weights, u.
 
         Raises:
             ValueError: for an unknown element, and where they do not fit.
@@ -96,6 +104,7 @@ class Random(Strict):
             atoms = Atoms([symbol for symbol, number in self.composition.items() for _ in range(number)], pbc=True)
         except KeyError as error:
             raise ValueError(f"{error} is no chemical symbol; composition maps symbols to numbers of atoms") from None
+        atoms = with_masses(atoms, masses)
         mass = float(atoms.get_masses().sum())
         box = self.box or (mass / (self.density or 1.0) * AMU_PER_A3_IN_KG_PER_M3) ** (1 / 3)
         atoms.set_cell([box, box, box])
@@ -110,11 +119,14 @@ class System(Strict):
         file: any structure file that ase reads, relative to the YAML; or
         bulk: a crystal; or
         random: atoms at random.
+        masses: by chemical symbol, u, where they are not the standard atomic weights: isotopes, or beads that stand
+            for molecules; densities are those of these masses.
     """
 
     file: Path | None = None
     bulk: Bulk | None = None
     random: Random | None = None
+    masses: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _one(self) -> System:
@@ -132,7 +144,28 @@ class System(Strict):
             ValueError: for what cannot be read or built.
         """
         made = self.bulk or self.random
-        return made.atoms() if made is not None else read_structure(folder / (self.file or ""))
+        if made is not None:
+            return made.atoms(self.masses)
+        return with_masses(read_structure(folder / (self.file or "")), self.masses)
+
+
+def with_masses(atoms: Atoms, masses: Mapping[str, float]) -> Atoms:
+    """A copy with other masses.
+
+    Args:
+        atoms: not changed.
+        masses: by chemical symbol, u; the others stay.
+
+    Raises:
+        ValueError: for a symbol that is not there.
+    """
+    copy = atoms.copy()
+    symbols = copy.get_chemical_symbols()
+    for symbol, mass in masses.items():
+        if symbol not in symbols:
+            raise ValueError(f"masses names {symbol!r}; the cell has {', '.join(sorted(set(symbols)))}")
+        copy.set_masses([mass if one == symbol else old for one, old in zip(symbols, copy.get_masses(), strict=True)])
+    return copy
 
 
 def with_density(atoms: Atoms, density: float) -> Atoms:

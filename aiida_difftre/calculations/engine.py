@@ -167,9 +167,10 @@ class Submission:
         self._copies.append((node.uuid, node.filename, name))
 
     def structure(self, node: orm.StructureData, name: str) -> None:
-        """Write a structure as extended XYZ; it is stored in the input node, and not again with the job."""
+        """Write a structure, with the masses of its kinds, as extended XYZ; it is not stored again with the job."""
         atoms = node.get_ase()
-        ase.io.write(self._folder.get_abs_path(name), Atoms(atoms.symbols, atoms.positions, cell=atoms.cell, pbc=True))
+        bare = Atoms(atoms.symbols, atoms.positions, cell=atoms.cell, pbc=True, masses=atoms.get_masses())
+        ase.io.write(self._folder.get_abs_path(name), bare)
         self._excluded.append(name)
 
     def trajectory(self, node: TrajectoryEnsembleData, remote: orm.RemoteData | None, name: str) -> None:

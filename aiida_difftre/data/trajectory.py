@@ -12,7 +12,7 @@ from ase import Atoms
 from numpy.typing import NDArray
 
 from aiida_difftre.engine.errors import EngineError
-from aiida_difftre.engine.files import SCALES, TRAJECTORY_ARRAYS, Trajectory, read_trajectory, write_trajectory
+from aiida_difftre.engine.files import MASSES, SCALES, TRAJECTORY_ARRAYS, Trajectory, read_trajectory, write_trajectory
 
 FS_PER_PS = 1000.0
 
@@ -31,6 +31,8 @@ class TrajectoryEnsembleData(orm.ArrayData):
         node = cls(**kwargs)
         for name in TRAJECTORY_ARRAYS:
             node.set_array(name, np.asarray(getattr(trajectory, name)))
+        if trajectory.masses is not None:
+            node.set_array(MASSES, np.asarray(trajectory.masses))
         node.set_array("species", np.array(trajectory.species, dtype=np.str_))
         node.base.attributes.set_many(
             {
@@ -59,7 +61,8 @@ class TrajectoryEnsembleData(orm.ArrayData):
 
     def get_trajectory(self) -> Trajectory:
         """The trajectory in memory."""
-        arrays = {name: self.get_array(name) for name in self.get_arraynames() if name in TRAJECTORY_ARRAYS}
+        known = (*TRAJECTORY_ARRAYS, MASSES)
+        arrays = {name: self.get_array(name) for name in self.get_arraynames() if name in known}
         species = tuple(str(symbol) for symbol in self.get_array("species"))
         return Trajectory.from_arrays(arrays, species=species, temperature=self.temperature, pressure=self.pressure)
 
@@ -98,6 +101,7 @@ class TrajectoryEnsembleData(orm.ArrayData):
             cell=self.get_array("cell") * self._scales()[index],
             scaled_positions=np.asarray(self.get_array("positions")[index], dtype=float),
             pbc=True,
+            masses=self.get_array(MASSES) if MASSES in self.get_arraynames() else None,
         )
         atoms.wrap()
         return atoms

@@ -126,6 +126,7 @@ class Trajectory:
         scales: (snapshots,); the cell of a snapshot is its scale times ``cell``. All ones at constant volume.
         last_scales: (walkers,), of the cells of ``last_positions``.
         pressure: of the barostat, GPa; None at constant volume.
+        masses: (atoms,), amu; None for the standard atomic weights.
     """
 
     positions: NDArray[np.float32]
@@ -141,6 +142,7 @@ class Trajectory:
     scales: NDArray[np.float64]
     last_scales: NDArray[np.float64]
     pressure: float | None = None
+    masses: NDArray[np.float64] | None = None
 
     @classmethod
     def from_arrays(
@@ -154,7 +156,8 @@ class Trajectory:
         given = {name: arrays[name] for name in TRAJECTORY_ARRAYS if name not in SCALES}
         ones = {"scales": np.ones(len(given["energies"])), "last_scales": np.ones(len(given["last_positions"]))}
         given |= {name: arrays[name] if name in arrays else ones[name] for name in SCALES}
-        return cls(species=species, temperature=temperature, pressure=pressure, **given)
+        masses = arrays[MASSES] if MASSES in arrays else None
+        return cls(species=species, temperature=temperature, pressure=pressure, masses=masses, **given)
 
     @property
     def ensemble(self) -> Ensemble:
@@ -169,6 +172,9 @@ class Trajectory:
 
 SCALES = ("scales", "last_scales")
 """Arrays that a trajectory may lack."""
+
+MASSES = "masses"
+"""The array that is only there where the masses are not the standard atomic weights."""
 
 TRAJECTORY_ARRAYS = (
     "positions",
@@ -187,6 +193,8 @@ def write_trajectory(path: Path, trajectory: Trajectory) -> None:
     """Write a trajectory as ``.npz``, atomically: the arrays of :class:`Trajectory`, species as fixed-width unicode."""
     temporary = path.with_name(path.name + ".part")
     arrays = {name: getattr(trajectory, name) for name in TRAJECTORY_ARRAYS}
+    if trajectory.masses is not None:
+        arrays[MASSES] = trajectory.masses
     with temporary.open("wb") as stream:
         np.savez(
             stream,

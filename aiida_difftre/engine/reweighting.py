@@ -221,7 +221,7 @@ def reference(
             float(snapshots.volumes.mean()),
             len(trajectory.species),
             pressure=pressure,
-            mass=float(masses(trajectory.species).sum()),
+            mass=float((masses(trajectory.species) if trajectory.masses is None else trajectory.masses).sum()),
         ),
     )
 

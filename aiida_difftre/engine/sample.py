@@ -47,6 +47,7 @@ class Start:
         cell: (3, 3), Å.
         symbols: one per atom.
         scales: (walkers,), of the cells of the walkers; None for ones.
+        masses: (atoms,), amu; None for the standard atomic weights.
     """
 
     positions: NDArray[np.float64]
@@ -54,6 +55,7 @@ class Start:
     cell: NDArray[np.float64]
     symbols: tuple[str, ...]
     scales: NDArray[np.float64] | None = None
+    masses: NDArray[np.float64] | None = None
 
 
 @dataclass
@@ -67,10 +69,10 @@ class Recording:
 
 
 def read_structure(path: Path) -> Start:
-    """Read one frame as the start of a single walker.
+    """Read one frame as the start of a single walker, with its column ``masses`` (amu) if there is one.
 
     Raises:
-        EngineError: for a file that is no structure, or one without a periodic cell.
+        EngineError: for a file that is no structure, one without a periodic cell, or a mass that is not positive.
     """
     try:
         atoms = ase.io.read(path, index=0, format="extxyz")
@@ -82,7 +84,15 @@ def read_structure(path: Path) -> Start:
             f"{path.name} has no three-dimensional cell: {atoms.cell.tolist()}; give a Lattice",
         )
     positions = atoms.get_scaled_positions(wrap=False)[None]
-    return Start(positions, None, np.array(atoms.cell), tuple(atoms.get_chemical_symbols()))
+    masses = atoms.get_masses() if atoms.has("masses") else None
+    if masses is not None and not (np.isfinite(masses) & (masses > 0)).all():
+        atom = int(np.argmin(np.where(np.isfinite(masses), masses, -np.inf)))
+        raise EngineError(
+            ExitStatus.INVALID_INPUT,
+            f"the mass of atom {atom} in {path.name} is {masses[atom]} amu; give a positive one, or leave out the "
+            "column for the standard atomic weights",
+        )
+    return Start(positions, None, np.array(atoms.cell), tuple(atoms.get_chemical_symbols()), masses)
 
 
 def start_walkers(walkers: int, structure: Start, previous: files.Trajectory | None) -> Start:
@@ -94,7 +104,7 @@ def start_walkers(walkers: int, structure: Start, previous: files.Trajectory | N
         EngineError: when the earlier trajectory is of another system.
     """
     if previous is None:
-        return Start(structure.positions.repeat(walkers, 0), None, structure.cell, structure.symbols)
+        return replace(structure, positions=structure.positions.repeat(walkers, 0))
     if previous.species != structure.symbols:
         raise EngineError(
             ExitStatus.INVALID_INPUT,
@@ -106,7 +116,7 @@ def start_walkers(walkers: int, structure: Start, previous: files.Trajectory | N
     velocities = previous.last_velocities[chosen] if walkers <= len(previous.last_positions) else None
     ratio = (np.linalg.det(previous.cell) / np.linalg.det(structure.cell)) ** (1 / 3)
     scales = ratio * previous.last_scales[chosen]
-    return Start(previous.last_positions[chosen], velocities, structure.cell, structure.symbols, scales)
+    return replace(structure, positions=previous.last_positions[chosen], velocities=velocities, scales=scales)
 
 
 def simulate(
@@ -146,7 +156,9 @@ def simulate(
         stop (a
             checkpoint is written before).
     """
-    system = sampling.System(potential, start.symbols, start.cell, temperature, settings, machine.precision, pressure)
+    system = sampling.System(
+        potential, start.symbols, start.cell, temperature, settings, machine.precision, pressure, start.masses
+    )
     scales = np.ones(len(start.positions))
     if system.barostat is not None and start.scales is not None:
         scales = start.scales
@@ -158,8 +170,7 @@ def simulate(
     chosen = np.arange(padded) % walkers
     momenta = None
     if start.velocities is not None:
-        mass = potentials.masses(start.symbols)[None, :, None]
-        momenta = (start.velocities * units.TIME_UNIT_IN_FS * mass)[chosen]
+        momenta = (start.velocities * units.TIME_UNIT_IN_FS * system.mass[:, None])[chosen]
     capacity = list_capacity(system, start)
     arguments = (jax.random.key(seed), start.positions[chosen], scales[chosen], momenta, parameters)
     dynamics, state = _begin(system, capacity, arguments)
@@ -349,7 +360,7 @@ def _identity(system: sampling.System, parameters: Parameters) -> str:
         include={"thermostat", "walkers", "timestep_fs", "equilibration_fs", "stride_fs"}
     )
     described = [system.potential.spec.model_dump(), system.symbols, system.cell.tolist(), system.temperature, settings]
-    described.append(system.snapshots_per_call)
+    described += [system.snapshots_per_call, system.mass.tolist()]
     if system.barostat is not None:
         described += [system.pressure, system.barostat.model_dump()]
     digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
@@ -436,6 +447,7 @@ def _trajectory(
         scales=scales,
         last_scales=np.asarray(sampling.scale_of(state.md), np.float64)[:walkers],
         pressure=None if system.barostat is None else system.pressure,
+        masses=system.masses,
     )
 
 

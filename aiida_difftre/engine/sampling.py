@@ -90,6 +90,7 @@ class System:
         precision: ``float32`` or ``float64``.
         pressure: GPa; None, or settings without a barostat, for a fixed cell.
         widened: factor of the skin, above one where atoms have outrun it.
+        masses: of the atoms, amu; None for the standard atomic weights.
     """
 
     potential: Potential
@@ -100,6 +101,12 @@ class System:
     precision: str
     pressure: float | None = None
     widened: float = 1.0
+    masses: NDArray[np.float64] | None = None
+
+    @property
+    def mass(self) -> NDArray[np.float64]:
+        """Of each atom, amu."""
+        return masses(self.symbols) if self.masses is None else self.masses
 
     @property
     def barostat(self) -> BarostatSpec | None:
@@ -220,7 +227,7 @@ def dynamics(system: System, capacity: space.Capacity) -> Dynamics:
     dtype = jnp.dtype(system.precision)
     cell = jnp.asarray(system.cell, dtype)
     species = jnp.asarray(space.species_index(system.symbols, system.potential.spec.species))
-    mass = jnp.asarray(masses(system.symbols), dtype)
+    mass = jnp.asarray(system.mass, dtype)
     longest = system.list_cutoff / system.smallest_scale
     search = space.search(system.cell, longest, len(system.symbols), capacity.room)
     mesh = device.mesh()

@@ -49,6 +49,15 @@ def test_files(prepare: Any, inputs: dict[str, Any]) -> None:
     assert info.remote_copy_list == info.remote_symlink_list == []
 
 
+def test_masses_are_those_of_the_kinds(prepare: Any, inputs: dict[str, Any]) -> None:
+    _, folder = prepare("sample", inputs)
+    assert ase.io.read(folder / "structure.extxyz").get_masses() == pytest.approx([39.948] * 108, rel=1e-4)
+    atoms = argon()
+    atoms.set_masses([36.0] * len(atoms))
+    _, folder = prepare("sample", {**inputs, "structure": orm.StructureData(ase=atoms)})
+    assert (ase.io.read(folder / "structure.extxyz").get_masses() == 36.0).all()
+
+
 def test_walltime_of_the_options_and_of_the_machine(prepare: Any, inputs: dict[str, Any]) -> None:
     options = {"metadata": {"options": {"max_wallclock_seconds": 100}}}
     _, folder = prepare("sample", {**inputs, **options})

@@ -36,6 +36,16 @@ def test_ase(trajectory: TrajectoryEnsembleData) -> None:
     np.testing.assert_allclose(atoms.get_scaled_positions() % 1, expected, atol=1e-6)
 
 
+def test_masses(tmp_path: Path) -> None:
+    plain = TrajectoryEnsembleData.from_trajectory(make_trajectory())
+    assert plain.get_trajectory().masses is None
+    before = dataclasses.replace(make_trajectory(), masses=np.full(4, 36.0))
+    node = TrajectoryEnsembleData.from_trajectory(before).store()
+    assert (node.get_ase().get_masses() == 36.0).all()
+    node.to_file(tmp_path / "copy.npz")
+    np.testing.assert_array_equal(files.read_trajectory(tmp_path / "copy.npz").masses, before.masses)
+
+
 def test_trajectory_data(trajectory: TrajectoryEnsembleData) -> None:
     other = trajectory.to_trajectory_data(walker=1)
     assert other.numsteps == 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 
-from aiida_difftre.engine import cells, sample, sampling, space, units
+from aiida_difftre.engine import cells, potentials, sample, sampling, space, units
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.files import Trajectory, read_trajectory
 from aiida_difftre.engine.jobs import CHECKPOINT, TRAJECTORY, SamplingSettings
@@ -62,6 +63,37 @@ def test_energy_is_conserved_without_friction() -> None:
         deviations.append(np.std(energy[:, 20:], axis=1).max())
         assert deviations[-1] < 5e-3 * kinetic
     assert 2.5 < deviations[0] / deviations[1] < 6
+
+
+def test_heavier_atoms_are_slower() -> None:
+    """Four times the mass and twice all times: the same path, by Newton's law and the equipartition of the start."""
+    begin = start(argon(), 2)
+    heavy = replace(begin, masses=4 * potentials.masses(begin.symbols))
+    light = simulate(settings(thermostat=NO_FRICTION), begin)
+    slow = settings(thermostat=NO_FRICTION, timestep_fs=8.0, stride_fs=16.0, production_fs=160.0)
+    path = simulate(slow, heavy)
+    np.testing.assert_allclose(path.positions, light.positions, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(2 * path.last_velocities, light.last_velocities, rtol=1e-8)
+    assert path.temperatures.mean() == pytest.approx(light.temperatures.mean())
+    # The next trajectory keeps velocities, not momenta of other masses.
+    further = [sample.start_walkers(2, structure, path) for structure in (heavy, begin)]
+    assert further[0].masses is heavy.masses
+    np.testing.assert_array_equal(further[0].velocities, path.last_velocities)
+
+
+def test_masses_of_a_file(tmp_path: Path) -> None:
+    atoms = argon()
+    atoms.write(tmp_path / "structure.extxyz")
+    assert sample.read_structure(tmp_path / "structure.extxyz").masses is None
+    atoms.set_masses([36.0] * len(atoms))
+    atoms.write(tmp_path / "structure.extxyz")
+    begin = sample.read_structure(tmp_path / "structure.extxyz")
+    assert begin.masses is not None
+    assert (begin.masses == 36.0).all()
+    atoms.set_masses([36.0, -1.0, *[36.0] * (len(atoms) - 2)])
+    atoms.write(tmp_path / "structure.extxyz")
+    with pytest.raises(EngineError, match=r"mass of atom 1 in structure\.extxyz is -1\.0 amu"):
+        sample.read_structure(tmp_path / "structure.extxyz")
 
 
 @cache

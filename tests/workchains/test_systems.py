@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ase.build import bulk
 
 from aiida_difftre.engine.jobs import validate
 from aiida_difftre.engine.units import AMU_PER_A3_IN_KG_PER_M3
@@ -48,3 +49,33 @@ def test_hexagonal_crystal(tmp_path: Path) -> None:
 def test_unsound_cells_are_refused(tmp_path: Path, content: dict[str, Any], fragment: str) -> None:
     with pytest.raises(ValueError, match=fragment):
         validate(System, content).atoms(tmp_path)
+
+
+def test_masses_decide_the_density(tmp_path: Path) -> None:
+    """Coarse-grained water: 901 beads of 18.0154 u in a cube of 30 Å are 998.3 kg/m³."""
+    content = {"random": {"composition": {"O": 100}, "density": 998.32}, "masses": {"O": 18.0154}}
+    atoms = validate(System, content).atoms(tmp_path)
+    assert len(atoms) / atoms.get_volume() == pytest.approx(901 / 30.0**3, rel=1e-4)
+    assert (atoms.repeat(2).get_masses() == 18.0154).all()
+    heavy = {"element": "C", "structure": "diamond", "density": 3512.0}
+    light, isotope = (
+        validate(System, {"bulk": heavy, "masses": masses}).atoms(tmp_path) for masses in ({}, {"C": 13.00335})
+    )
+    assert isotope.get_volume() / light.get_volume() == pytest.approx(13.00335 / 12.011, rel=1e-4)
+
+
+def test_masses_of_a_file(tmp_path: Path) -> None:
+    bulk("NaCl", "rocksalt", a=5.64).write(tmp_path / "salt.extxyz")
+    atoms = validate(System, {"file": "salt.extxyz", "masses": {"Cl": 36.96590}}).atoms(tmp_path)
+    assert atoms.get_masses().tolist() == pytest.approx([22.98976928, 36.96590])
+    with pytest.raises(ValueError, match="masses names 'Ar'; the cell has Cl, Na"):
+        validate(System, {"file": "salt.extxyz", "masses": {"Ar": 36.0}}).atoms(tmp_path)
+
+
+def test_structure_node_keeps_masses(tmp_path: Path, aiida_profile: Any) -> None:
+    from aiida.orm import StructureData
+
+    content = {"random": {"composition": {"O": 30}, "box": 12.0}, "masses": {"O": 18.0154}}
+    node = StructureData(ase=validate(System, content).atoms(tmp_path))
+    assert [kind.mass for kind in node.kinds] == [18.0154]
+    assert (node.get_ase().get_masses() == 18.0154).all()

@@ -12,6 +12,7 @@ References:
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -33,18 +34,22 @@ class PairSpline:
         inner: first knot, Å; the potential is a line below it.
         knots: control points of each pair of species that are free, at ``inner`` and then every
             h = (cutoff - inner)/(knots + 1).
+        values: initial energies at these knots for each pair of species, eV; None for no interaction.
     """
 
     species: tuple[str, ...]
     cutoff: float
     inner: float
     knots: int = 40
+    values: tuple[tuple[float, ...], ...] | None = None
 
     is_pairwise = True
 
     @classmethod
     def from_spec(cls, species: tuple[str, ...], cutoff: float, hyperparameters: dict[str, Any]) -> Self:
-        """Check the hyperparameters; ``inner`` is 0.2 of the cutoff by default.
+        """Check the hyperparameters.
+
+        ``inner`` is 0.2 of the cutoff by default; ``values`` is a list, or a mapping such as ``{"C-O": [...]}``.
 
         Raises:
             ValueError: naming the value.
@@ -56,7 +61,8 @@ class PairSpline:
             raise ValueError(f"inner = {inner} Å must lie between 0 and the cutoff, {cutoff} Å")
         if isinstance(knots, bool) or not isinstance(knots, int) or not 2 <= knots <= 1000:
             raise ValueError(f"knots = {knots!r} must be an integer from 2 to 1000")
-        return cls(species, cutoff, inner, knots)
+        values = given.get("values")
+        return cls(species, cutoff, inner, knots, None if values is None else _initial(values, knots, species))
 
     @property
     def positions(self) -> np.ndarray:
@@ -64,8 +70,13 @@ class PairSpline:
         return np.linspace(self.inner, self.cutoff, self.knots + 2)[: self.knots]
 
     def init(self, key: Array) -> Parameters:
-        """No interaction; nothing is random."""
-        return {"control_points": jnp.zeros((len(pair_labels(self.species)), self.knots))}
+        """The spline through ``values``, or no interaction; nothing is random."""
+        if self.values is None:
+            return {"control_points": jnp.zeros((len(pair_labels(self.species)), self.knots))}
+        # U(r_k) = (c_k-1 + 4 c_k + c_k+1)/6, and with c_-1 = 2 c_0 - c_1 it is c_0 at the first knot.
+        matrix = (np.eye(self.knots, k=-1) + 4 * np.eye(self.knots) + np.eye(self.knots, k=1)) / 6
+        matrix[0, :2] = 1.0, 0.0
+        return {"control_points": jnp.asarray(np.linalg.solve(matrix, np.array(self.values).T).T)}
 
     def project(self, environment: Environment) -> PairDistances:
         """Distances and pairs."""
@@ -87,3 +98,22 @@ class PairSpline:
         slope = (flat[start + 2] - flat[start]) / 2
         energy = jnp.where(coordinate < 0, inside + slope * jnp.minimum(coordinate, 0.0), inside)
         return half_sum(energy, projected)
+
+
+def _initial(values: Any, knots: int, species: tuple[str, ...]) -> tuple[tuple[float, ...], ...]:
+    """Energies at the knots for each pair of species; zero for a pair that a mapping does not name.
+
+    Raises:
+        ValueError: naming the pair that is unknown, or the number of values.
+    """
+    labels = pair_labels(species)
+    ordered = dict.fromkeys(labels, (0.0,) * knots)
+    for key, given in (values if isinstance(values, Mapping) else dict.fromkeys(labels, values)).items():
+        label = key if key in labels else "-".join(reversed(str(key).split("-")))
+        if label not in labels:
+            raise ValueError(f"values has some for the pair {key!r}; pairs of this potential: {', '.join(labels)}")
+        if isinstance(given, str) or not isinstance(given, Sequence) or len(given) != knots:
+            found = f"{len(given)} of them" if isinstance(given, Sequence) else repr(given)
+            raise ValueError(f"values of {label} must list {knots} energies (eV), one for each knot; got {found}")
+        ordered[label] = tuple(number(f"values of {label}", value) for value in given)
+    return tuple(ordered[label] for label in labels)

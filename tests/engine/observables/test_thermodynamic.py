@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,18 @@ def changed(epsilon: float, sigma: float) -> Parameters:
     _, parameters = lennard_jones()
     term = {"epsilon": jnp.array([epsilon]), "sigma": jnp.array([sigma])}
     return {**parameters, "terms": {"0_lennard_jones": term}}
+
+
+def test_density_is_that_of_the_masses() -> None:
+    potential, _ = lennard_jones()
+    parameters = changed(0.0104, 3.4)
+    light = breathing()
+    heavy = replace(light, masses=np.full(32, 2 * 39.948))
+    values = [
+        reweighting.predict_trajectory(potential, parameters, t, requests("density"), machine=DOUBLE, seed=0)[0].values
+        for t in (light, heavy)
+    ]
+    assert values[1] == pytest.approx([2 * values[0][0]])
 
 
 @pytest.mark.parametrize("name", [*NPT, "pressure"])

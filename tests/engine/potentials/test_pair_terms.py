@@ -314,6 +314,21 @@ def test_spline_reproduces_scipy_and_is_a_line_below_its_first_knot() -> None:
     np.testing.assert_allclose(jax.vmap(dimer)(below), line, atol=1e-12)
 
 
+def test_spline_starts_through_its_values() -> None:
+    values = np.random.default_rng(1).normal(size=8)
+    hyperparameters = {"inner": 1.0, "knots": 8, "values": {"O-C": values.tolist()}}
+    term = PairSpline.from_spec(("C", "O"), 4.0, hyperparameters)
+    parameters = term.init(jax.random.key(0))
+
+    def dimer(r: Any, neighbor: int) -> Any:
+        vectors = jnp.zeros((1, 1, 3)).at[0, 0, 0].set(r)
+        env = Environment(vectors, jnp.ones((1, 1), bool), jnp.zeros(1, int), jnp.full((1, 1), neighbor))
+        return 2 * term.energy(parameters, term.project(env))[0]
+
+    np.testing.assert_allclose([dimer(r, 1) for r in term.positions], values, atol=1e-12)
+    assert all(dimer(r, 0) == 0 for r in term.positions)
+
+
 def test_switch_ends() -> None:
     np.testing.assert_allclose(switch(jnp.array([0.0, 3.0, 3.5, 4.0, 9.0]), 3.0, 4.0), [1, 1, 0.5, 0, 0], atol=1e-12)
 
@@ -336,6 +351,9 @@ def test_values_by_pair_in_either_order() -> None:
         (Repulsion, {"epsilon": 0.1, "sigma": 3.0, "exponent": 0.5}, r"exponent = 0\.5"),
         (PairSpline, {"inner": 5.5}, r"inner = 5\.5"),
         (PairSpline, {"knots": 1}, "knots = 1"),
+        (PairSpline, {"knots": 3, "values": [0.1, 0.2]}, "values of .* must list 3 energies .* got 2 of them"),
+        (PairSpline, {"knots": 2, "values": [0.1, None]}, "None"),
+        (PairSpline, {"knots": 2, "values": {"X-Y": [0.1, 0.2]}}, "pair 'X-Y'"),
         (StillingerWeber, {}, r"cutoff = 5\.0 Å must be a·sigma = 3\.77"),
         (StillingerWeber, {"preset": "tin"}, "preset = 'tin'"),
         (StillingerWeber, {"lambd": 20}, "'lambd'"),
