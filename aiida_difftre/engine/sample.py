@@ -92,7 +92,7 @@ def read_structure(path: Path) -> Start:
             f"the mass of atom {atom} in {path.name} is {masses[atom]} amu; give a positive one, or leave out the "
             "column for the standard atomic weights",
         )
-    return Start(positions, None, np.array(atoms.cell), tuple(atoms.get_chemical_symbols()), masses)
+    return Start(positions, None, np.array(atoms.cell), tuple(atoms.get_chemical_symbols()), masses=masses)
 
 
 def start_walkers(walkers: int, structure: Start, previous: files.Trajectory | None) -> Start:
@@ -157,7 +157,7 @@ def simulate(
             checkpoint is written before).
     """
     system = sampling.System(
-        potential, start.symbols, start.cell, temperature, settings, machine.precision, pressure, start.masses
+        potential, start.symbols, start.cell, temperature, settings, machine.precision, pressure, masses=start.masses
     )
     scales = np.ones(len(start.positions))
     if system.barostat is not None and start.scales is not None:

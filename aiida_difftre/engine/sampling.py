@@ -180,7 +180,7 @@ def skin_for(system: System) -> float:
     a fast atom (four times the thermal velocity of the lightest species) has moved 0.45 s.
     """
     rebuild = 5.0 if system.potential.is_pairwise else 0.5
-    velocity = 4 * math.sqrt(units.BOLTZMANN * system.temperature / min(masses(system.symbols)))
+    velocity = 4 * math.sqrt(units.BOLTZMANN * system.temperature / float(system.mass.min()))
     way = velocity * system.settings.timestep_fs / units.TIME_UNIT_IN_FS
     skins = np.arange(0.2, max(0.25, min(2.0, system.potential.cutoff / 2)), 0.1)
     costs = (1 + skins / system.potential.cutoff) ** 3 + rebuild * way / (REBUILD_AT * skins)
