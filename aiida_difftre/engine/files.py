@@ -156,7 +156,7 @@ class Trajectory:
         given = {name: arrays[name] for name in TRAJECTORY_ARRAYS if name not in SCALES}
         ones = {"scales": np.ones(len(given["energies"])), "last_scales": np.ones(len(given["last_positions"]))}
         given |= {name: arrays[name] if name in arrays else ones[name] for name in SCALES}
-        masses = arrays[MASSES] if MASSES in arrays else None
+        masses = arrays.get(MASSES)
         return cls(species=species, temperature=temperature, pressure=pressure, masses=masses, **given)
 
     @property
