@@ -58,6 +58,19 @@ def target_loss(
     return total
 
 
+def residuals(
+    predictions: Sequence[Float[Array, " points"]], terms: Sequence[TargetTerm], kind: Literal["chi2", "mse"]
+) -> Float[Array, " residuals"]:
+    """Of all points of the training targets, scaled such that the sum of their squares is :func:`target_loss`."""
+    parts = []
+    for prediction, term in zip(predictions, terms, strict=True):
+        if term.target.role == "training" and term.target.weight > 0:
+            values = jnp.asarray(term.target.values)
+            scale = jnp.sqrt(jnp.asarray(term.variance)) if kind == "chi2" else jnp.ones(values.shape)
+            parts.append((prediction - values) / scale * (term.target.weight / len(values)) ** 0.5)
+    return jnp.concatenate(parts) if parts else jnp.zeros(0)
+
+
 def reduced_chi2(
     predictions: Sequence[NDArray[np.float64]], terms: Sequence[TargetTerm], role: Literal["training", "held_out"]
 ) -> float | None:

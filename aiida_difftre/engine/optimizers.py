@@ -15,6 +15,12 @@ from aiida_difftre.engine import files
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.jobs import OptimizerSpec
 
+GAUSS_NEWTON = "gauss_newton"
+"""Of updates alone: the step that would meet all targets if predictions were linear in the parameters."""
+
+DAMPING = 1e-4
+"""Default of its one option, ``damping``."""
+
 OPTIMIZERS = (
     "adabelief",
     "adadelta",
@@ -84,6 +90,36 @@ def make(spec: OptimizerSpec, schedule: optax.Schedule) -> optax.GradientTransfo
         message = f"options {spec.options} of optimizer {spec.name!r} are refused by optax: {error}"
         raise EngineError(ExitStatus.INVALID_INPUT, message) from None
     return optimizer if spec.clip_norm is None else optax.chain(optax.clip_by_global_norm(spec.clip_norm), optimizer)
+
+
+def of_update(spec: OptimizerSpec) -> optax.GradientTransformation:
+    """The optimizer of an update; that of Gauss-Newton takes the whole step and returns the part of it to go.
+
+    Raises:
+        EngineError: as :func:`make`; and for options of Gauss-Newton.
+    """
+    if spec.name != GAUSS_NEWTON:
+        return make(spec, exponential(spec))
+    damping(spec)
+    part = optax.scale_by_schedule(exponential(spec))
+    return part if spec.clip_norm is None else optax.chain(optax.clip_by_global_norm(spec.clip_norm), part)
+
+
+def damping(spec: OptimizerSpec) -> float:
+    """Damping of Gauss-Newton steps, relative to the mean square of the gradients of the residuals.
+
+    Raises:
+        EngineError: with status INVALID_INPUT, naming the option or its value.
+    """
+    for name in spec.options:
+        if name != "damping":
+            raise EngineError(
+                ExitStatus.INVALID_INPUT, f"optimizer {spec.name!r} has no option {name!r}; its options: damping"
+            )
+    value = spec.options.get("damping", DAMPING)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < np.inf:
+        raise EngineError(ExitStatus.INVALID_INPUT, f"damping = {value!r} must be a positive number, such as {DAMPING}")
+    return float(value)
 
 
 def write_state(path: Path, state: Any) -> None:

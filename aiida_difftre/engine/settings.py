@@ -208,7 +208,9 @@ class UpdateSettings(Strict):
 
     Args:
         loss: what is minimised.
-        optimizer: optax optimizer; what is not given is as in the default, not as in ``OptimizerSpec``.
+        optimizer: optax optimizer; what is not given is as in the default, not as in ``OptimizerSpec``. Or
+            ``gauss_newton`` with the option ``damping`` (1e-4), for few targets that are far away: it takes one
+            gradient for each of their points, and its learning rate is the part of the step to go, 1 by default.
         gate: resample when the effective fraction of snapshots falls below this (0.9 in the original work).
         max_step_loss: a single step may lose at most this fraction of the effective samples, else it is halved.
         max_halvings: halvings of a step before the update ends.
@@ -231,4 +233,16 @@ class UpdateSettings(Strict):
     @field_validator("optimizer", mode="before")
     @classmethod
     def _complete(cls, given: Any) -> Any:
-        return {**UPDATE_OPTIMIZER, **given} if isinstance(given, dict) else given
+        if not isinstance(given, dict):
+            return given
+        default = {"learning_rate": 1.0} if given.get("name") == "gauss_newton" else UPDATE_OPTIMIZER
+        return {**default, **given}
+
+    @model_validator(mode="after")
+    def _targets_alone(self) -> UpdateSettings:
+        if self.optimizer.name == "gauss_newton" and (self.loss.dataset_weight > 0 or self.loss.anchor_weight > 0):
+            raise ValueError(
+                "the optimizer gauss_newton knows the targets alone; set loss.dataset_weight and loss.anchor_weight to "
+                "0, or use another optimizer, such as adam"
+            )
+        return self

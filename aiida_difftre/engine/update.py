@@ -25,6 +25,7 @@ from aiida_difftre.engine.objective import (
     Point,
     effective_fraction,
     fix_offset,
+    gauss_newton,
     prepare,
     reduced_chi2,
 )
@@ -87,12 +88,13 @@ def minimise(
         EngineError: NOT_FINITE for a gradient that is not; TOO_FEW_EFFECTIVE_SAMPLES when not even the first step can
             be made small enough; WALLTIME or INTERRUPTED where the job has to stop before the first step.
     """
-    optimizer = optimizers.make(settings.optimizer, optimizers.exponential(settings.optimizer))
+    optimizer = optimizers.of_update(settings.optimizer)
     is_fresh = optimizer_state is None
     state = optimizer.init(parameters) if is_fresh else optimizer_state
     free = potential.trainable(parameters)
     objective = Objective(data, settings, parameters, extra)
     history: list[dict[str, Any]] = []
+    damping = optimizers.damping(settings.optimizer) if settings.optimizer.name == optimizers.GAUSS_NEWTON else None
     reason, scale, point = "max_steps", learning_rate_scale, objective(parameters)
     for step in range(settings.max_steps + 1):
         entry = _entry(step, data, point)
@@ -112,6 +114,9 @@ def minimise(
         entry["gradient_norm"] = float(optax.tree.norm(slopes))
         if not np.isfinite(entry["gradient_norm"]):
             raise EngineError(ExitStatus.NOT_FINITE, f"the gradient at step {step} of the update is not finite", entry)
+        if damping is not None:
+            # In place of the gradient: the optimizer then only scales it.
+            slopes = gauss_newton(data, point.parameters, free, damping)
         # The memory of an optimizer may point uphill; then it starts afresh, whose first direction never does.
         trials = [(state, scale)]
         if not (is_fresh and scale == learning_rate_scale):
@@ -217,7 +222,7 @@ def run(job: UpdateJob, folder: Path, progress: Reporter) -> dict[str, Any]:
     settings = job.update
     state = None
     if job.optimizer_state is not None:
-        optimizer = optimizers.make(settings.optimizer, optimizers.exponential(settings.optimizer))
+        optimizer = optimizers.of_update(settings.optimizer)
         state = optimizers.read_state(folder / job.optimizer_state, jax.eval_shape(optimizer.init, parameters))
     began = time.monotonic()
     with Stop(job.machine.walltime_s) as stop:

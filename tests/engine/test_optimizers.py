@@ -10,7 +10,7 @@ import pytest
 
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.jobs import OptimizerSpec
-from aiida_difftre.engine.optimizers import OPTIMIZERS, cosine, exponential, make
+from aiida_difftre.engine.optimizers import OPTIMIZERS, cosine, exponential, make, of_update
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
@@ -51,3 +51,15 @@ def test_refused(spec: dict[str, Any], message: str) -> None:
     with pytest.raises(EngineError, match=message) as caught:
         make(OptimizerSpec(**spec), optax.constant_schedule(1.0))
     assert caught.value.status == ExitStatus.INVALID_INPUT
+
+
+@pytest.mark.parametrize("options", [{"damping": 0}, {"damping": "much"}, {"damping": True}, {"b1": 0.1}])
+def test_gauss_newton_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(EngineError, match=next(iter(options))) as caught:
+        of_update(OptimizerSpec(name="gauss_newton", options=options))
+    assert caught.value.status == ExitStatus.INVALID_INPUT
+
+
+def test_gauss_newton_is_for_updates_alone() -> None:
+    with pytest.raises(EngineError, match="'gauss_newton'"):
+        make(OptimizerSpec(name="gauss_newton"), optax.constant_schedule(1.0))

@@ -53,6 +53,8 @@ class MomentNetwork:
         rank: highest moment, 0 to 3.
         hidden: widths of the hidden layers.
         activation: ``silu``, ``tanh`` or ``softplus``.
+        output_scale: factor on the random weights of the last layer; 0 for a residual that starts as exactly zero, and
+            leaves a prior as it is. Its last layer moves from the first step on, the others from the second.
     """
 
     species: tuple[str, ...]
@@ -61,6 +63,7 @@ class MomentNetwork:
     rank: int = 2
     hidden: tuple[int, ...] = (48, 48)
     activation: str = "silu"
+    output_scale: float = 0.1
 
     buffers = ("mean", "deviation")
 
@@ -83,6 +86,8 @@ class MomentNetwork:
             raise ValueError(f"hidden = {network.hidden!r} must list positive widths")
         if network.activation not in ACTIVATIONS:
             raise ValueError(f"activation = {network.activation!r} must be one of {', '.join(ACTIVATIONS)}")
+        if not 0 <= network.output_scale <= 1:
+            raise ValueError(f"output_scale = {network.output_scale!r} must lie between 0 (a zero residual) and 1")
         return network
 
     @property
@@ -91,7 +96,7 @@ class MomentNetwork:
         return self.n_radial + self.rank * self.n_radial * (self.n_radial + 1) // 2
 
     def init(self, key: Array) -> Parameters:
-        """LeCun-normal weights, zero biases; a last layer of a tenth, so that a residual starts small."""
+        """LeCun-normal weights, zero biases; the last layer times ``output_scale``, so that a residual starts small."""
         elements = len(self.species)
         widths = (self.n_invariants, *self.hidden, 1)
         keys = jax.random.split(key, len(widths))
@@ -99,7 +104,7 @@ class MomentNetwork:
         for number, (n_in, n_out) in enumerate(itertools.pairwise(widths)):
             weights = jax.random.normal(keys[number], (elements, n_in, n_out)) / np.sqrt(n_in)
             last = number == len(widths) - 2
-            layers[f"w{number}"] = weights * (0.1 if last else 1.0)
+            layers[f"w{number}"] = weights * (self.output_scale if last else 1.0)
             layers[f"b{number}"] = jnp.zeros((elements, n_out))
         parameters: Parameters = {
             "mlp": layers,

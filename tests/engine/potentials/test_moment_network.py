@@ -166,6 +166,20 @@ def test_standardise() -> None:
     assert all(buffers["mlp"].values())
 
 
+def test_zero_residual_learns() -> None:
+    """Exactly zero energies; the last layer has a gradient, and after its first step the others have one, too."""
+    potential, parameters = network(output_scale=0.0)
+    env, _ = environment(potential, alloy(("C",)))
+    np.testing.assert_array_equal(potential.energies(parameters, env), 0)
+    slope = jax.jit(jax.grad(lambda p: jnp.sum((potential.energies(p, env) - 1.0) ** 2)))
+    first = slope(parameters)["terms"]["0_moment_network"]["mlp"]
+    last = max(first)
+    assert np.abs(first[last]).max() > 1e-3
+    assert not np.any(first["w0"])
+    moved = jax.tree.map(lambda p, g: p - 1e-3 * g, parameters, slope(parameters))
+    assert np.abs(slope(moved)["terms"]["0_moment_network"]["mlp"]["w0"]).max() > 1e-6
+
+
 @pytest.mark.parametrize(
     ("hyperparameters", "message"),
     [
@@ -173,6 +187,7 @@ def test_standardise() -> None:
         ({"n_radial": 1}, "n_radial = 1"),
         ({"hidden": []}, r"hidden = \(\)"),
         ({"activation": "relu6"}, "'relu6'"),
+        ({"output_scale": -0.1}, "output_scale = -0.1"),
         ({"width": 3}, "unknown hyperparameter 'width'"),
     ],
 )
