@@ -1,15 +1,25 @@
 """The examples: each is valid, its cells can be generated, and the package has pseudopotentials for it."""
 
+import importlib.util
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from aiida_difftre.cli.pseudopotential import library
 from aiida_difftre.data import elasticity
 from aiida_difftre.data.structures import Generation, generate
 from aiida_difftre.engine.jobs import SamplingSettings, UpdateSettings, validate
+from aiida_difftre.engine.targets import Target
 from aiida_difftre.workchains.from_input import overrides
-from aiida_difftre.workchains.inputs import elements_to_label, example, labelled_cell, read_input, simulation_cell
+from aiida_difftre.workchains.inputs import (
+    elements_to_label,
+    example,
+    labelled_cell,
+    read_input,
+    read_yaml,
+    simulation_cell,
+)
 from aiida_difftre.workchains.protocols import load_protocol
 from aiida_difftre.workchains.refine_settings import RefineSettings
 
@@ -68,3 +78,34 @@ def test_diamond_from_scratch_needs_no_labels(preset: str) -> None:
         assert settings.optimizer.options == {"damping": 0.01}
     sampling = validate(SamplingSettings, inputs["sample"]["calc"]["parameters"]["sampling"])
     assert sampling.timestep_fs == (0.5 if preset == "paper" else 1.0)
+
+
+@pytest.mark.parametrize("path", sorted((FOLDER / "water").glob("*.yaml")), ids=lambda path: path.stem)
+def test_water_can_give_its_targets(path: Path) -> None:
+    """Beads of one molecule's mass at the density of the paper, in cells whose half holds the grids."""
+    run = read_input(path)
+    assert run.protocol == path.stem
+    cell = simulation_cell(run, "liquid", path.parent)
+    assert cell.get_masses() == pytest.approx([18.0154] * len(cell))
+    assert len(cell) / cell.get_volume() == pytest.approx(901 / 30**3, rel=1e-4)
+    targets = [target for target in run.state_points["liquid"].targets.values() if isinstance(target, Target)]
+    assert sorted(target.observable for target in targets) == ["adf", "pressure", "rdf"]
+    changes = overrides(run)["refine"]
+    inputs = load_protocol("refine", run.protocol, changes)
+    validate(RefineSettings, inputs["settings"])
+    validate(SamplingSettings, inputs["sample"]["calc"]["parameters"]["sampling"])
+    validate(UpdateSettings, load_protocol("update", run.protocol, changes["update"])["calc"]["parameters"]["update"])
+    for target in targets:
+        target.request().check_system(cell.get_chemical_symbols(), cell.cell.array)
+
+
+def test_values_of_water_are_those_of_its_script() -> None:
+    """The pair spline of the cpu preset: with the prior, -kT ln g at the first peak."""
+    path = FOLDER / "water" / "mean_force.py"
+    module = importlib.util.module_from_spec(spec := importlib.util.spec_from_file_location("mean_force", path))
+    spec.loader.exec_module(module)
+    target = read_yaml(path.parent / "targets" / "rdf.yaml")
+    at_peak = module.mean_force([2.75], target["grid"], target["values"], 5.0)
+    assert at_peak[0] == pytest.approx(-8.617333e-5 * 296.15 * np.log(2.585), rel=1e-3)
+    term = read_yaml(path.parent / "cpu.yaml")["model"]["spec"]["terms"][0]["hyperparameters"]
+    assert term["values"] == pytest.approx(module.values(5.0, term["inner"], term["knots"]).tolist(), abs=1e-5)
