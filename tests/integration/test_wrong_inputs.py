@@ -98,8 +98,8 @@ def test_species_without_reference_energy(refused: Any, labels: str) -> None:
 
 
 def test_missing_pseudopotential(refused: Any) -> None:
-    message = refused(lambda content: content.update(model=spec()))
-    assert "pseudopotential families with Ar: none" in message
+    message = refused(lambda content: content.update(model=spec(), dft={}))
+    assert "no LDA pseudopotential for Ar" in message
     assert "aiida-pseudo install" in message
     message = refused(lambda content: content.update(model=spec(), dft={"pseudo_family": "SSSP/9.9"}))
     assert "there is no pseudopotential family 'SSSP/9.9'" in message
