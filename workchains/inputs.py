@@ -242,7 +242,7 @@ class RunInput(Strict):
         ):
             check_part(where, settings, model)
         if not any(
-            isinstance(target, Path) or (target.role == "training" and target.weight > 0)
+            isinstance(target, Path) or target.is_in_loss
             for point in self.state_points.values()
             for target in point.targets.values()
         ):
@@ -298,7 +298,7 @@ def read_input(path: Path) -> RunInput:
             point.targets[name] = checked.model_copy(update={"label": name})
         _check_conditions(label, point)
     targets = [target for point in run.state_points.values() for target in point.targets.values()]
-    if not any(target.role == "training" and target.weight > 0 for target in targets if isinstance(target, Target)):
+    if not any(target.is_in_loss for target in targets if isinstance(target, Target)):
         raise ValueError(f"{path.name}: no training target with a positive weight: nothing to refine towards")
     return run
 

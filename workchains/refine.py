@@ -44,7 +44,7 @@ def _check_inputs(inputs: Mapping[str, Any], _: Any) -> str | None:
 class RefineWorkChain(WorkChain):
     """Refine a potential until its fresh trajectories agree with experiment.
 
-    Each iteration samples a trajectory at every state point, continuing from the last snapshots of the previous one,
+    Each iteration samples a trajectory at every state point that has a training target, continuing from the last snapshots of the previous one,
     and moves the parameters on these trajectories until too few effective samples are left. A potential is judged by
     the reduced chi² of the trajectory that it sampled itself (held-out targets where there are some), never by the
     reweighted loss; the best one is returned. A potential that makes the dynamics unstable is rolled back and the
@@ -122,6 +122,9 @@ class RefineWorkChain(WorkChain):
         self.ctx.outcome = None
         self.ctx.failure = None
 
+    def _state_points(self) -> dict[str, Any]:
+        return points.with_training_target(self.inputs.state_points)
+
     def _settings(self) -> RefineSettings:
         return validate(RefineSettings, self.inputs.settings.get_dict())
 
@@ -146,7 +149,7 @@ class RefineWorkChain(WorkChain):
         settings = self._settings()
         template = self.inputs.sample.calc.parameters.get_dict()
         previous = self.ctx.reference["points"] if self.ctx.reference else {}
-        for label, point in self.inputs.state_points.items():
+        for label, point in self._state_points().items():
             inputs = AttributeDict(self.exposed_inputs(SampleBaseWorkChain, namespace="sample"))
             inputs.calc.potential = self.ctx.potential
             inputs.calc.structure = point["structure"]
@@ -169,7 +172,7 @@ class RefineWorkChain(WorkChain):
 
     def inspect_trajectories(self) -> ExitCode | None:
         """Take the trajectories as the new reference, or roll the potential back."""
-        nodes = {label: self.ctx[f"sample_{label}"] for label in self.inputs.state_points}
+        nodes = {label: self.ctx[f"sample_{label}"] for label in self._state_points()}
         for label, node in nodes.items():
             if node.is_finished_ok:
                 continue
@@ -245,7 +248,7 @@ class RefineWorkChain(WorkChain):
             inputs.calc.dataset = self.inputs.dataset
         inputs.calc.state_points = {
             label: {**reference["points"][label], "targets": dict(point["targets"])}
-            for label, point in self.inputs.state_points.items()
+            for label, point in self._state_points().items()
         }
         inputs.metadata.call_link_label = f"update_{number:03d}_{self.ctx.roll_backs}"
         self.to_context(update_job=self.submit(UpdateBaseWorkChain, **inputs))
@@ -306,7 +309,7 @@ class RefineWorkChain(WorkChain):
         if is_repeated:
             return
         self.ctx.reference["judged"] = True
-        targets = {label: points.targets_of(point["targets"]) for label, point in self.inputs.state_points.items()}
+        targets = {label: points.targets_of(point["targets"]) for label, point in self._state_points().items()}
         chi2 = records.judge(records.compare_points(targets, predictions))
         self.report(
             f"iteration {number}: reduced chi² {chi2['training']:.3g} on fresh trajectories of "
@@ -364,7 +367,7 @@ class RefineWorkChain(WorkChain):
         }
         history = collect_history(
             orm.Dict(plan),
-            targets={label: dict(point["targets"]) for label, point in self.inputs.state_points.items()},
+            targets={label: dict(point["targets"]) for label, point in self._state_points().items()},
             updates=dict(self.ctx.updates),
             sampled=dict(self.ctx.sampled),
             metadata={"call_link_label": "history"},

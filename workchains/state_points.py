@@ -97,10 +97,18 @@ def check_structures(potential: PotentialData, state_points: Mapping[str, Any]) 
 
 def check_training_target(state_points: Mapping[str, Any]) -> str | None:
     """A message where no target can enter the loss, or None."""
-    targets = [target.target for point in state_points.values() for target in point["targets"].values()]
-    if not any(target.role == "training" and target.weight > 0 for target in targets):
+    if not with_training_target(state_points):
         return "no training target with a positive weight: nothing to refine towards"
     return None
+
+
+def with_training_target(state_points: Mapping[str, Any]) -> dict[str, Any]:
+    """The state points that a refinement samples: those with a target in the loss. The others are validated alone."""
+    return {
+        label: point
+        for label, point in state_points.items()
+        if any(node.target.is_in_loss for node in point["targets"].values())
+    }
 
 
 def check_targets(state_points: Mapping[str, Any], sampling: orm.Dict) -> str | None:

@@ -234,7 +234,7 @@ def _check_refinement(
     labels = [point.label for point in points]
     if len(set(labels)) != len(labels):
         raise ValueError(f"state points {labels} repeat a label")
-    if not any(target.role == "training" and target.weight > 0 for point in points for target in point.targets):
+    if not any(target.is_in_loss for point in points for target in point.targets):
         raise ValueError("no training target with a positive weight: nothing to refine towards")
 
 
@@ -279,7 +279,7 @@ class RefineJob(Job):
 
     Args:
         potential: file.
-        state_points: structures, temperatures, targets.
+        state_points: structures, temperatures, targets; those without a training target are only validated.
         sampling: of the reference trajectories.
         update: settings of each update.
         dataset: for the matching term.

@@ -53,7 +53,7 @@ def target_loss(
     measure = {"chi2": chi2, "mse": mse}[kind]
     total = jnp.zeros(())
     for prediction, term in zip(predictions, terms, strict=True):
-        if term.target.role == "training" and term.target.weight > 0:
+        if term.target.is_in_loss:
             total = total + term.target.weight * measure(prediction, term)
     return total
 

@@ -93,7 +93,7 @@ def run(job: PretrainJob, folder: Path, progress: Reporter) -> dict[str, Any]:
         state = fit.run(folder / CHECKPOINT, identity.hexdigest(), stop, progress)
 
     result = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), fit.merge(state.best))
-    final = {**result, "atomic_energies": parameters["atomic_energies"]}
+    final = {**result, "atomic_energies": parameters["atomic_energies"] + result["atomic_energies"]}
     save(folder / POTENTIAL_OUT, potential, final)
     names = ("training", "validation")
     return {
@@ -200,10 +200,14 @@ class _Fit:
         self._job, self._potential, self._predict = job, potential, predict
         self._training, self._validation = parts
         leaves, self._structure = jax.tree.flatten(matching.without_references(parameters, dtype))
-        self._movable = jax.tree.leaves(potential.trainable(parameters))
+        # References that were fitted to what the initial terms leave move on with the terms, from zero: what belongs to
+        # an atom and what to its surroundings is decided together.
+        fits_references = job.potential is not None and job.atomic_energies is None
+        movable = {**potential.trainable(parameters), "atomic_energies": fits_references}
+        self._movable = jax.tree.leaves(movable)
         self._fixed = [None if free else leaf for leaf, free in zip(leaves, self._movable, strict=True)]
         self._initial = [leaf for leaf, free in zip(leaves, self._movable, strict=True) if free]
-        if not self._initial:
+        if not any(jax.tree.leaves(potential.trainable(parameters))):
             raise EngineError(ExitStatus.INVALID_INPUT, "no term of the potential is trainable: nothing to fit")
         self._optimizer, self._schedule = optimizer, schedule
         self._chunk = jax.jit(self._steps)

@@ -47,6 +47,8 @@ def run(job: RefineJob, folder: Path, progress: Reporter) -> dict[str, Any]:
     began = time.monotonic()
     best = Best(parameters)
     good = parameters
+    # The others are held out from all of it, and validated alone.
+    sampled = [point for point in job.state_points if any(target.is_in_loss for target in point.targets)]
     trajectories: dict[str, files.Trajectory] = {}
     state: Any = None
     scale, rollbacks, worse = 1.0, 0, 0
@@ -60,7 +62,7 @@ def run(job: RefineJob, folder: Path, progress: Reporter) -> dict[str, Any]:
                         job, point, potential, parameters, structures[point.label], trajectories.get(point.label),
                         job.sampling, job.seed + 1000 * iteration + number, progress, stop,
                     )
-                    for number, point in enumerate(job.state_points)
+                    for number, point in enumerate(sampled)
                 }  # fmt: skip
             except EngineError as error:
                 if error.status in STOPPED and iteration > 0:
@@ -79,7 +81,7 @@ def run(job: RefineJob, folder: Path, progress: Reporter) -> dict[str, Any]:
                     temperature=point.temperature, pressure=trajectories[point.label].pressure,
                     settings=job.update, machine=job.machine, seed=job.seed + iteration,
                 )
-                for point in job.state_points
+                for point in sampled
             ]  # fmt: skip
             training, fresh = _fresh_chi2(data)
             worse = 0 if fresh < best.chi2 else worse + 1

@@ -390,6 +390,11 @@ class Target(Strict):
         return self
 
     @property
+    def is_in_loss(self) -> bool:
+        """Whether a refinement works towards it."""
+        return self.role == "training" and self.weight > 0
+
+    @property
     def name(self) -> str:
         """The label, or the observable's name."""
         return self.label or self.observable

@@ -169,8 +169,9 @@ def test_pretrain_and_refine(folder: Path) -> None:
     )  # fmt: skip
     assert trained["errors"]["validation"]["force_rmse"] < 20
     point = {"label": "cold", "temperature": 60.0, "targets": [PRESSURE]}
+    elsewhere = {"label": "warm", "temperature": 80.0, "targets": [{**PRESSURE, "role": "held_out"}]}
     refined = run(
-        folder, "refine", potential=POTENTIAL_OUT, state_points=[point], sampling=SAMPLING, max_iterations=1,
+        folder, "refine", potential=POTENTIAL_OUT, state_points=[elsewhere, point], sampling=SAMPLING, max_iterations=1,
         validation=SAMPLING,
         update={"max_steps": 1, "gate": 0.5, "bootstrap": 20, "optimizer": {"learning_rate": 1e-4}},
     )  # fmt: skip
@@ -178,6 +179,9 @@ def test_pretrain_and_refine(folder: Path) -> None:
     assert len(refined["iterations"]) == 2
     assert refined["best_iteration"] in {0, 1}
     assert refined["validation"]["cold"][0]["label"] == "pressure"
+    # What only serves to check has no part in the refinement.
+    assert all(set(item["predictions"]) == {"cold"} for item in refined["iterations"])
+    assert refined["validation"]["warm"][0]["values"][0] > refined["validation"]["cold"][0]["values"][0]
 
 
 NAN = json.loads("NaN")

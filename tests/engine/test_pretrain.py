@@ -12,7 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from ase import Atoms
 from ase.build import bulk
+from ase.calculators.lj import LennardJones
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from aiida_difftre.engine import dataset, matching, potentials
@@ -105,6 +107,28 @@ def test_learns_silicon(folder: Path, precision: str) -> None:
     configurations = dataset.pad(frames, ["Si"], potential.cutoff)
     energies = jax.vmap(lambda e: jnp.sum(potential.energies(parameters, e)))(configurations.environment)
     assert np.max(np.abs(np.asarray(energies) - configurations.labels.energy)) / 8 < 0.05
+
+
+def test_finds_the_energy_of_an_isolated_atom(tmp_path: Path) -> None:
+    # Dimers and compressed crystals of ase's Lennard-Jones argon: the mean energy of the labels is far above an atom's.
+    truth = LennardJones(sigma=3.4, epsilon=0.0104, rc=8.0, smooth=False)
+    dimers = [Atoms("Ar2", [[0, 0, 0], [r, 0, 0]], cell=[20, 20, 20], pbc=True) for r in (3.2, 3.5, 3.8, 4.3, 5.0, 6.0)]
+    frames = [*dimers, *(bulk("Ar", "fcc", a=a, cubic=True) for a in (4.7, 4.8, 4.9, 5.0, 5.2, 5.4, 5.7))]
+    for number, atoms in enumerate(frames):
+        atoms.rattle(0.1, seed=number)
+        truth.calculate(atoms)
+        energy = float(truth.results["energy"]) + OFFSET * len(atoms)
+        labels = {name: truth.results[name] for name in ("forces", "stress")}
+        atoms.calc = SinglePointCalculator(atoms, energy=energy, **labels)
+    ase.io.write(tmp_path / "dataset.extxyz", frames)
+    spline = {"architecture": "pair_spline", "cutoff": 8.0, "hyperparameters": {"inner": 2.6, "knots": 20}}
+    given = {"potential": {"species": ["Ar"], "terms": [spline]}, "steps": 2000, "evaluate_every": 200}
+    results = pretrain(job(**given, validation_fraction=0.0), tmp_path, Silent())
+    assert results["number_of_parameters"] == 21
+    assert results["atomic_energies"]["Ar"] == pytest.approx(OFFSET, abs=2e-3)
+    fixed = pretrain(job(**given, atomic_energies={"Ar": OFFSET + 0.05}), tmp_path, Silent())
+    assert fixed["atomic_energies"]["Ar"] == OFFSET + 0.05
+    assert results["errors"]["training"]["energy_rmse"] < 5 < fixed["errors"]["training"]["energy_rmse"]
 
 
 def test_interrupted_and_resumed_ends_as_uninterrupted(folder: Path) -> None:
