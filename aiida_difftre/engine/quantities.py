@@ -100,6 +100,7 @@ class Kernels:
         energy: (parameters, projection) -> (snapshots,), float64, without atomic reference energies.
         stress: (parameters, slopes) -> (snapshots, 6), dE/dη in eV.
         born: (parameters, curves) -> (snapshots, directions), eV.
+        energy_slopes: (parameters, projection) -> derivatives of each energy, with a leading snapshot axis.
         energy_vjp: (parameters, arguments, cotangent) -> gradients with a leading device axis; likewise
         ``stress_vjp`` (of
             energy and stress at once) and ``born_vjp``.
@@ -111,6 +112,7 @@ class Kernels:
     energy: Callable[..., Array]
     stress: Callable[..., Array]
     born: Callable[..., Array]
+    energy_slopes: Callable[..., Parameters]
     energy_vjp: Callable[..., Parameters]
     stress_vjp: Callable[..., Parameters]
     born_vjp: Callable[..., Parameters]
@@ -201,6 +203,9 @@ def kernels(spec_json: str, precision: str) -> Kernels:
     def energy_of_precision(parameters: Parameters, projection: Any) -> Array:
         return jax.vmap(lambda p: total(free(parameters), p))(projection)
 
+    def energy_slopes(parameters: Parameters, projection: Any) -> Parameters:
+        return jax.vmap(lambda p: jax.grad(lambda q: total(free(q), p))(parameters))(projection)
+
     def transpose(function: Callable[..., Any]) -> Callable[..., Parameters]:
         def vjp(parameters: Parameters, arguments: tuple[Any, ...], cotangent: Any) -> Parameters:
             value, pull = jax.vjp(lambda p: function(p, *arguments), parameters)
@@ -223,6 +228,7 @@ def kernels(spec_json: str, precision: str) -> Kernels:
         energy=spread(energy, P(), each),
         stress=spread(lambda p, projection, first: stress(p, projection, first)[1], P(), each, each),
         born=spread(born, P(), each, each, each),
+        energy_slopes=spread(energy_slopes, P(), each),
         energy_vjp=transpose(energy_of_precision),
         stress_vjp=transpose(stress),
         born_vjp=transpose(born),
@@ -322,6 +328,15 @@ class Snapshots:
         """Potential energies without atomic reference energies, (snapshots,), eV, float64."""
         return _collect(self.count, ((rows, self._kernels.energy(parameters, data[0])) for rows, data in self._main()))
 
+    def energy_slopes(self, parameters: Parameters) -> Parameters:
+        """Derivatives of the energy of each snapshot by the parameters, eV; leaves with a leading snapshot axis."""
+        parts = []
+        for rows, data in self._main():
+            found = self._kernels.energy_slopes(parameters, data[0])
+            parts.append(jax.tree.map(functools.partial(_real, count=len(rows)), found))
+        joined: Parameters = jax.tree.map(lambda *x: np.concatenate(x), *parts)
+        return joined
+
     def evaluate(self, parameters: Parameters) -> dict[str, NDArray[np.float64]]:
         """All quantities: ``energy`` (snapshots,) in eV, ``stress`` (snapshots, 6) and Born terms by label in GPa.
 
@@ -369,6 +384,11 @@ class Snapshots:
         filled = np.zeros((self._batch, *values.shape[1:]))
         filled[: len(rows)] = values[rows]
         return jnp.asarray(filled)
+
+
+def _real(values: Array, count: int) -> NDArray[np.float64]:
+    """Of a batch, without what filled it up."""
+    return np.asarray(values, np.float64)[:count]
 
 
 def _collect(count: int, batches: Iterator[tuple[NDArray[np.intp], Array]]) -> NDArray[np.float64]:

@@ -14,7 +14,7 @@ import numpy as np
 import optax
 from numpy.typing import NDArray
 
-from aiida_difftre.engine import files, losses, optimizers, potentials, reweighting
+from aiida_difftre.engine import files, losses, natural, optimizers, potentials, reweighting
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.jobs import OPTIMIZER_OUT, POTENTIAL_OUT, Prediction, UpdateJob, UpdateSettings
 from aiida_difftre.engine.matching import matching_loss
@@ -117,6 +117,8 @@ def minimise(
         if damping is not None:
             # In place of the gradient: the optimizer then only scales it.
             slopes = gauss_newton(data, point.parameters, free, damping)
+        elif settings.natural_gradient:
+            slopes = natural.direction(data, point.parameters, slopes, free, settings.damping)
         # The memory of an optimizer may point uphill; then it starts afresh, whose first direction never does.
         trials = [(state, scale)]
         if not (is_fresh and scale == learning_rate_scale):
