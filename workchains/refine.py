@@ -44,11 +44,12 @@ def _check_inputs(inputs: Mapping[str, Any], _: Any) -> str | None:
 class RefineWorkChain(WorkChain):
     """Refine a potential until its fresh trajectories agree with experiment.
 
-    Each iteration samples a trajectory at every state point that has a training target, continuing from the last snapshots of the previous one,
-    and moves the parameters on these trajectories until too few effective samples are left. A potential is judged by
-    the reduced chi² of the trajectory that it sampled itself (held-out targets where there are some), never by the
-    reweighted loss; the best one is returned. A potential that makes the dynamics unstable is rolled back and the
-    learning rate halved. The last iteration only samples, so that every potential that is considered has been judged.
+    Each iteration samples a trajectory at every state point that has a training target, continuing from the last
+    snapshots of the previous one, and moves the parameters on these trajectories until too few effective samples are
+    left. A potential is judged by the reduced chi² of the trajectory that it sampled itself (held-out targets where
+    there are some), never by the reweighted loss; the best one is returned. A potential that makes the dynamics
+    unstable is rolled back and the learning rate halved. The last iteration only samples, so that every potential that
+    is considered has been judged.
     """
 
     @classmethod

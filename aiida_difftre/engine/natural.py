@@ -7,13 +7,16 @@ A step δ changes the distribution that the snapshots came from by
     \ln\frac{N}{N_\mathrm{eff}} \approx \delta^\mathsf{T} F \delta,
     \qquad F = \beta^2\,\mathrm{Cov}\left(\frac{\partial U}{\partial\theta}, \frac{\partial U}{\partial\theta}\right)
 
-with the weighted covariance over the snapshots. The direction that lowers the loss L most for what it costs in samples is
+with the weighted covariance over the snapshots. The direction that lowers the loss L most
+for what it costs in samples is
 
-.. math:: d = \frac{(F + \lambda\,\mathrm{diag} F)^{-1} g}{\sqrt{g^\mathsf{T} (F + \lambda\,\mathrm{diag} F)^{-1} g}},
+.. math::
+
+    d = \frac{M^{-1} g}{\sqrt{g^\mathsf{T} M^{-1} g}}, \qquad M = F + \lambda\,\mathrm{diag} F,
     \qquad g = \frac{\partial L}{\partial\theta}.
 
-It does not depend on the units of the parameters. Its length is 1 where length is measured in the standard deviation of
-the change of U/kT, so that a learning rate of 0.5 leaves about exp(-0.25) of the effective samples. For a pair potential
+It does not depend on the units of the parameters. Its length is 1 where length is measured in the standard deviation
+of the change of U/kT, so that a learning rate of 0.5 leaves about exp(-0.25) of the effective samples. For a pair potential
 and a radial distribution function F is the matrix of inverse Monte Carlo.
 
 References:

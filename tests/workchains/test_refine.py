@@ -12,6 +12,7 @@ from aiida.manage import get_manager
 from aiida_difftre.cli.lineage import generations
 from aiida_difftre.data.potential import PotentialData
 from aiida_difftre.data.target import TargetData
+from aiida_difftre.workchains import state_points as points
 from aiida_difftre.workchains.refine import RefineWorkChain
 from tests.fixtures.chains import SHORT_SAMPLING, explain
 from tests.fixtures.nodes import EPSILON, target_content
@@ -204,6 +205,15 @@ def test_wrong_settings_are_refused(
         )
     for fragment in fragments:
         assert fragment in str(caught.value)
+
+
+def test_state_points_without_training_targets_are_not_sampled(argon_state_points: Any) -> None:
+    every = {
+        "trained": argon_state_points()["solid"],
+        "held_out": argon_state_points(role="held_out")["solid"],
+        "weightless": argon_state_points(weight=0.0)["solid"],
+    }
+    assert set(points.with_training_target(every)) == {"trained"}
 
 
 def test_wrong_state_points_are_refused(code: Any, argon_potential: Any, argon_state_points: Any) -> None:
