@@ -7,8 +7,8 @@ A step δ changes the distribution that the snapshots came from by
     \ln\frac{N}{N_\mathrm{eff}} \approx \delta^\mathsf{T} F \delta,
     \qquad F = \beta^2\,\mathrm{Cov}\left(\frac{\partial U}{\partial\theta}, \frac{\partial U}{\partial\theta}\right)
 
-with the weighted covariance over the snapshots. The direction that lowers the loss L most
-for what it costs in samples is
+with the weighted covariance over the snapshots. The direction that lowers the loss L most for what it costs in
+effective samples is
 
 .. math::
 
@@ -16,8 +16,8 @@ for what it costs in samples is
     \qquad g = \frac{\partial L}{\partial\theta}.
 
 It does not depend on the units of the parameters. Its length is 1 where length is measured in the standard deviation
-of the change of U/kT, so that a learning rate of 0.5 leaves about exp(-0.25) of the effective samples. For a pair potential
-and a radial distribution function F is the matrix of inverse Monte Carlo.
+of the change of U/kT, so that a learning rate of 0.5 leaves about exp(-0.25) of the effective samples. For a pair
+potential and a radial distribution function F is the matrix of inverse Monte Carlo.
 
 References:
     S. Amari, Neural Computation 10, 251 (1998); A. P. Lyubartsev and A. Laaksonen, Phys. Rev. E 52, 3730 (1995).
