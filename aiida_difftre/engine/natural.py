@@ -12,12 +12,14 @@ effective samples is
 
 .. math::
 
-    d = \frac{M^{-1} g}{\sqrt{g^\mathsf{T} M^{-1} g}}, \qquad M = F + \lambda\,\mathrm{diag} F,
+    d = \frac{M^{-1} g}{\sqrt{g^\mathsf{T} M^{-1} g}}, \qquad M = F + \lambda\,\overline{\mathrm{diag} F},
     \qquad g = \frac{\partial L}{\partial\theta}.
 
-It does not depend on the units of the parameters. Its length is 1 where length is measured in the standard deviation
-of the change of U/kT, so that a learning rate of 0.5 leaves about exp(-0.25) of the effective samples. For a pair
-potential and a radial distribution function F is the matrix of inverse Monte Carlo.
+The bar is an average over each array of parameters: what the snapshots hardly tell, such as the energy of pairs that
+are too close to occur, hardly moves, and the direction does not depend on the units of different arrays. Its length is
+1 where length is measured in the standard deviation of the change of U/kT, so that a learning rate of 0.5 leaves about
+exp(-0.25) of the effective samples. For a pair potential and a radial distribution function F is the matrix of inverse
+Monte Carlo.
 
 References:
     S. Amari, Neural Computation 10, 251 (1998); A. P. Lyubartsev and A. Laaksonen, Phys. Rev. E 52, 3730 (1995).
@@ -30,7 +32,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
 from aiida_difftre.engine import units
@@ -68,7 +70,10 @@ def direction(
             f"{LARGEST_BYTES >> 30} GiB; leave it out (natural_gradient: false), or take fewer snapshots",
         )
     rows = np.concatenate([_deviations(point, parameters, movable) for point in data])
-    found = solve(rows, np.asarray(gradient, np.float64), damping)
+    arrays = np.repeat(
+        np.arange(len(leaves)), [leaf.size if moves else 0 for leaf, moves in zip(leaves, movable, strict=True)]
+    )
+    found = solve(rows, np.asarray(gradient, np.float64), damping, arrays)
     ends = np.cumsum([leaf.size if moves else 0 for leaf, moves in zip(leaves, movable, strict=True)])
     parts = [
         jnp.asarray(found[end - leaf.size : end].reshape(leaf.shape), leaf.dtype) if moves else jnp.zeros_like(leaf)
@@ -94,6 +99,7 @@ def solve(
     rows: Float[NDArray[np.float64], "samples parameters"],
     gradient: Float[NDArray[np.float64], " parameters"],
     damping: float,
+    arrays: Int[NDArray[np.intp], " parameters"],
 ) -> Float[NDArray[np.float64], " parameters"]:
     """The natural direction, from rows X with F = Xᵀ X; through the smaller one of Xᵀ X and X Xᵀ.
 
@@ -101,12 +107,13 @@ def solve(
         rows: X.
         gradient: g.
         damping: λ > 0.
+        arrays: to which array each parameter belongs.
     """
-    scale = np.sqrt(np.sum(rows**2, axis=0))
-    active = scale > 1e-12 * np.max(scale, initial=0.0)
+    size = np.bincount(arrays)
+    mean = np.bincount(arrays, np.sum(rows**2, axis=0)) / np.maximum(size, 1)
+    scale = np.sqrt(mean[arrays])
+    active = scale > 0
     result = np.zeros_like(gradient)
-    if not active.any():
-        return result
     x, g = rows[:, active] / scale[active], gradient[active] / scale[active]
     if x.shape[0] < x.shape[1]:
         inner = np.linalg.solve(x @ x.T + damping * np.eye(len(x)), x @ g)

@@ -39,19 +39,25 @@ def data(settings: UpdateSettings) -> objective.Data:
 def test_both_ways_to_solve_are_the_formula(shape: tuple[int, int]) -> None:
     rng = np.random.default_rng(0)
     rows, gradient = rng.normal(size=shape), rng.normal(size=shape[1])
+    arrays = np.repeat([0, 2], [3, shape[1] - 3])
     matrix = rows.T @ rows
-    expected = np.linalg.solve(matrix + 0.3 * np.diag(np.diag(matrix)), gradient)
+    mean = np.array([np.diag(matrix)[:3].mean()] * 3 + [np.diag(matrix)[3:].mean()] * (shape[1] - 3))
+    expected = np.linalg.solve(matrix + 0.3 * np.diag(mean), gradient)
     expected /= np.sqrt(gradient @ expected)
-    np.testing.assert_allclose(natural.solve(rows, gradient, 0.3), expected, rtol=1e-9)
-    # Other units of the parameters: the same change of the potential.
-    units = 10.0 ** rng.integers(-6, 6, shape[1])
-    np.testing.assert_allclose(natural.solve(rows / units, gradient / units, 0.3), expected * units, rtol=1e-9)
+    np.testing.assert_allclose(natural.solve(rows, gradient, 0.3, arrays), expected, rtol=1e-9)
+    # Other units of the arrays: the same change of the potential.
+    units = np.where(arrays == 0, 1e-4, 1e3)
+    found = natural.solve(rows / units, gradient / units, 0.3, arrays)
+    np.testing.assert_allclose(found, expected * units, rtol=1e-9)
 
 
-def test_what_nothing_depends_on_stays() -> None:
-    rows = np.array([[1.0, 0.0], [-1.0, 0.0]])
-    np.testing.assert_allclose(natural.solve(rows, np.array([2.0, 0.0]), 1e-9), [1 / np.sqrt(2), 0.0])
-    assert not natural.solve(np.zeros((2, 2)), np.ones(2), 0.1).any()
+def test_what_the_snapshots_do_not_tell_stays() -> None:
+    rows = np.array([[1.0, 1e-6, 0.0], [-1.0, 1e-6, 0.0]])
+    found = natural.solve(rows, np.array([2.0, 1e-6, 0.0]), 0.1, np.zeros(3, int))
+    assert found[0] == pytest.approx(1 / np.sqrt(2), rel=0.05)
+    assert abs(found[1]) < 1e-4
+    assert found[2] == 0
+    assert not natural.solve(np.zeros((2, 2)), np.ones(2), 0.1, np.zeros(2, int)).any()
 
 
 def test_length_is_that_of_lost_samples() -> None:
