@@ -117,9 +117,9 @@ def solve(
     x, g = rows[:, active] / scale[active], gradient[active] / scale[active]
     if x.shape[0] < x.shape[1]:
         inner = np.linalg.solve(x @ x.T + damping * np.eye(len(x)), x @ g)
-        found = (g - x.T @ inner) / damping
+        found = np.asarray((g - x.T @ inner) / damping, np.float64)
     else:
-        found = np.linalg.solve(x.T @ x + damping * np.eye(x.shape[1]), g)
+        found = np.asarray(np.linalg.solve(x.T @ x + damping * np.eye(x.shape[1]), g), np.float64)
     length = float(g @ found)
     if length > 0:
         result[active] = found / (scale[active] * np.sqrt(length))

@@ -73,12 +73,14 @@ def summary(function: Energy) -> dict[str, Any]:
     grid = np.arange(3.2, 5.0, 0.05)
     start = float(grid[np.argmin(function(grid))])
     found = minimize_scalar(at, bounds=(start - 0.1, start + 0.1), method="bounded", options={"xatol": 1e-5})
+    inside = np.arange(float(found.x), 2.8, -0.05)
+    wall = float(inside[np.argmax(function(inside) > 0)])
     between = np.linspace(*RANGE, 93)
     return {
         "depth_meV": -float(found.fun),
         "depth_K": -float(found.fun) / (1e3 * kB),
         "minimum_A": float(found.x),
-        "zero_A": float(brentq(at, 3.0, float(found.x), xtol=1e-5)),
+        "zero_A": float(brentq(at, wall, float(found.x), xtol=1e-5)),
         "rms_from_HFD_B2_meV": float(np.sqrt(np.mean((function(between) - hfd_b2(between)) ** 2))),
         "energies_meV": dict(zip(map(str, DISTANCES), function(np.array(DISTANCES)).tolist(), strict=True)),
     }
