@@ -208,8 +208,8 @@ class UpdateSettings(Strict):
 
     Args:
         loss: what is minimised.
-        natural_gradient: hand the optimizer the natural direction instead of the gradient. The learning rate is then free
-            of units: with ``sgd`` a step of 0.5 leaves some 80 % of the effective samples. For potentials with few
+        natural_gradient: hand the optimizer the natural direction instead of the gradient. The learning rate is then
+            free of units: with ``sgd`` a step of 0.5 leaves some 80 % of the effective samples. For potentials with few
             parameters, such as splines.
         damping: of the natural gradient, relative to the mean of the diagonal of its matrix.
         optimizer: optax optimizer; what is not given is as in the default, not as in ``OptimizerSpec``. Or
