@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aiida_difftre.cli import live, plots, report
 
@@ -67,11 +67,14 @@ def run(builder: ProcessBuilder, out: Console) -> int:
         return pk
     from rich.live import Live
 
-    with Live(live.picture(live.take(pk)), console=out, refresh_per_second=2, transient=True) as display:
+    snapshot = live.take(pk)
+    with Live(live.picture(snapshot), console=out, refresh_per_second=2, transient=True) as display:
 
         def show() -> None:
+            nonlocal snapshot
             # Between the steps of the chain, in its own thread: sessions of the database belong to a thread.
-            display.update(live.picture(live.take(pk)))
+            snapshot = look(pk, snapshot)
+            display.update(live.picture(snapshot))
             if not process.has_terminated():
                 runner.loop.call_later(POLL_S, show)
 
@@ -98,6 +101,19 @@ def launch(builder: ProcessBuilder) -> int:
         raise ValueError(f"nothing was submitted: {error} Start the daemon with `{start}`.") from None
 
 
+def look(pk: int, before: live.Snapshot) -> live.Snapshot:
+    """The present state of a run; that before where the database is busy, which on SQLite one writer makes it."""
+    from aiida.manage import get_manager
+    from sqlalchemy.exc import OperationalError
+
+    try:
+        return live.take(pk)
+    except OperationalError:
+        storage: Any = get_manager().get_profile_storage()
+        storage.get_session().rollback()
+        return before
+
+
 def watch(pk: int, out: Console, *, until_over: bool = True) -> live.Snapshot:
     """Show a run until it is over: live on a terminal, line by line elsewhere.
 
@@ -116,7 +132,7 @@ def watch(pk: int, out: Console, *, until_over: bool = True) -> live.Snapshot:
         with Live(live.picture(snapshot), console=out, refresh_per_second=2) as display:
             while not snapshot.is_over:
                 time.sleep(POLL_S)
-                snapshot = live.take(pk)
+                snapshot = look(pk, snapshot)
                 display.update(live.picture(snapshot))
         return snapshot
     shown: set[str] = set()
@@ -128,7 +144,7 @@ def watch(pk: int, out: Console, *, until_over: bool = True) -> live.Snapshot:
         if snapshot.is_over:
             return snapshot
         time.sleep(POLL_S)
-        snapshot = live.take(pk)
+        snapshot = look(pk, snapshot)
 
 
 def conclude(snapshot: live.Snapshot, out: Console, folder: Path | None, profile: str) -> None:

@@ -1,15 +1,32 @@
 """Running in this process: the display lives on the loop that runs the chain."""
 
+import sqlite3
+from contextlib import closing
 from io import StringIO
+from pathlib import Path
 from typing import Any
 
 import pytest
 from aiida import orm
+from aiida.manage import get_manager
 from rich.console import Console
 
 from aiida_difftre.cli import demo
 from aiida_difftre.workchains.refine import RefineWorkChain
 from tests.fixtures.chains import SHORT_SAMPLING, explain
+
+
+def test_display_outlives_a_busy_database(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.config.getoption("--db") != "sqlite":
+        pytest.skip("only SQLite lets a writer keep readers out")
+    monkeypatch.setattr(demo.live, "take", orm.load_node)
+    pk = orm.Int(1).store().pk
+    before: Any = "what was seen before"
+    file = Path(get_manager().get_profile().storage_config["filepath"]) / "database.sqlite"
+    with closing(sqlite3.connect(file)) as writer:
+        writer.execute("BEGIN EXCLUSIVE")
+        assert demo.look(pk, before) is before
+    assert demo.look(pk, before).pk == pk
 
 
 @pytest.mark.slow
