@@ -246,6 +246,11 @@ class UpdateSettings(Strict):
 
     @model_validator(mode="after")
     def _targets_alone(self) -> UpdateSettings:
+        if self.optimizer.name == "gauss_newton" and self.natural_gradient:
+            raise ValueError(
+                "natural_gradient and the optimizer gauss_newton are two directions for one step; set natural_gradient "
+                "to false, or use another optimizer, such as sgd"
+            )
         if self.optimizer.name == "gauss_newton" and (self.loss.dataset_weight > 0 or self.loss.anchor_weight > 0):
             raise ValueError(
                 "the optimizer gauss_newton knows the targets alone; set loss.dataset_weight and loss.anchor_weight to "
