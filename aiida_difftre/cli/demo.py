@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from aiida_difftre.cli import live, plots, report
 
@@ -103,14 +103,11 @@ def launch(builder: ProcessBuilder) -> int:
 
 def look(pk: int, before: live.Snapshot) -> live.Snapshot:
     """The present state of a run; that before where the database is busy, which on SQLite one writer makes it."""
-    from aiida.manage import get_manager
     from sqlalchemy.exc import OperationalError
 
     try:
         return live.take(pk)
     except OperationalError:
-        storage: Any = get_manager().get_profile_storage()
-        storage.get_session().rollback()
         return before
 
 
