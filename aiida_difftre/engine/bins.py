@@ -16,21 +16,31 @@ SMEARING_REACH = 6.0
 """Standard deviations beyond the last bin from which smeared values still count."""
 
 
+def equal_width(grid: Sequence[float], name: str, unit: str = "") -> float:
+    """Width of the equal bins that have their centres on ``grid``, in its unit.
+
+    Raises:
+        ValueError: for a grid that is not equally spaced.
+    """
+    centres = np.array(grid, np.float64)
+    width = float(centres[-1] - centres[0]) / (len(centres) - 1)
+    equal = centres[0] + width * np.arange(len(centres))
+    worst = int(np.argmax(np.abs(centres - equal)))
+    if abs(centres[worst] - equal[worst]) > 1e-3 * width:
+        raise ValueError(
+            f"grid of {name!r} must hold the centres of equal bins: value {centres[worst]:g} at index {worst} "
+            f"should be {equal[worst]:g} {unit}".rstrip()
+        )
+    return width
+
+
 def edges(grid: Sequence[float], name: str, unit: str = "Å") -> NDArray[np.float64]:
     """Edges of the equal bins that have their centres on ``grid``, in its unit.
 
     Raises:
         ValueError: for a grid that is not equally spaced, or whose first bin begins below zero.
     """
-    centres = np.array(grid, np.float64)
-    width = (centres[-1] - centres[0]) / (len(centres) - 1)
-    equal = centres[0] + width * np.arange(len(centres))
-    worst = int(np.argmax(np.abs(centres - equal)))
-    if abs(centres[worst] - equal[worst]) > 1e-3 * width:
-        raise ValueError(
-            f"grid of {name!r} must hold the centres of equal bins: value {centres[worst]:g} at index {worst} "
-            f"should be {equal[worst]:g} {unit}"
-        )
+    centres, width = np.array(grid, np.float64), equal_width(grid, name, unit)
     if centres[0] < width / 2 * (1 - 1e-6):
         raise ValueError(
             f"grid of {name!r} holds the centres of bins {width:g} {unit} wide: the first, {centres[0]:g} {unit}, must "

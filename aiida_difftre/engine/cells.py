@@ -20,6 +20,8 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt
 from numpy.typing import ArrayLike, NDArray
 
+from aiida_difftre.engine import lattice
+
 CANDIDATES_AT_ONCE = 1 << 23
 """Candidate pairs examined at once; bounds the memory of a search."""
 
@@ -107,7 +109,7 @@ def grid(cell: ArrayLike, cutoff: float, atoms: int) -> Grid:
         cutoff: Å; the largest that will be asked for.
         atoms: in the cell.
     """
-    heights = 1.0 / np.linalg.norm(np.linalg.inv(np.asarray(cell, np.float64)), axis=0)
+    heights = lattice.heights(cell)
     bins = np.maximum(1, np.floor(heights / (cutoff * SLACK))).astype(int)
     reach = np.ceil(cutoff * SLACK * bins / heights - 1e-9).astype(int)
     mean = atoms / np.prod(bins)

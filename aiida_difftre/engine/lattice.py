@@ -14,6 +14,17 @@ def heights(cell: ArrayLike) -> NDArray[np.float64]:
     return 1.0 / np.linalg.norm(np.linalg.inv(np.asarray(cell, np.float64)), axis=0)
 
 
+def images(cell: ArrayLike, cutoff: float) -> NDArray[np.int32]:
+    """Lattice shifts that can bring a nearest image within ``cutoff``, besides the shift to that nearest image.
+
+    With fractional differences reduced to [-1/2, 1/2], a shift n_k matters only if (|n_k| - 1/2) h_k < cutoff, with
+    h_k the heights of the cell.
+    """
+    limits = np.maximum(np.ceil(cutoff / heights(cell) - 0.5), 0).astype(int)
+    axes = [np.arange(-n, n + 1) for n in limits]
+    return np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3).astype(np.int32)
+
+
 def reciprocal(cell: ArrayLike) -> NDArray[np.float64]:
     """Reciprocal lattice vectors in rows, 1/Å, with the factor 2π."""
     inverse: NDArray[np.float64] = np.linalg.inv(np.asarray(cell, np.float64))

@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from aiida_difftre.engine import cells
 from aiida_difftre.engine.errors import EngineError, ExitStatus
-from aiida_difftre.engine.lattice import heights
+from aiida_difftre.engine.lattice import images
 
 Search: TypeAlias = cells.Grid | NDArray[np.int32]
 
@@ -70,17 +70,6 @@ class Capacity(NamedTuple):
 def requirements(lists: NeighborList) -> Int[Array, "*batch 2"]:
     """Neighbours of an atom and atoms of a bin that lists need, for :class:`Capacity`."""
     return jnp.stack([lists.needed, lists.occupancy], -1)
-
-
-def images(cell: ArrayLike, cutoff: float) -> NDArray[np.int32]:
-    """Lattice shifts that can bring a nearest image within ``cutoff``, besides the shift to that nearest image.
-
-    With fractional differences reduced to [-1/2, 1/2], a shift n_k matters only if |n_k| <= cutoff/h_k + 1/2, with
-    h_k the heights of the cell.
-    """
-    limits = np.floor(cutoff / heights(cell) + 0.5).astype(int)
-    axes = [np.arange(-n, n + 1) for n in limits]
-    return np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3).astype(np.int32)
 
 
 def search(cell: ArrayLike, cutoff: float, atoms: int, room: int = 0) -> Search:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from aiida_difftre.engine import cells, space
+from aiida_difftre.engine import cells, lattice, space
 from tests.engine.test_space import expected, listed, random_atoms
 
 
@@ -20,7 +20,7 @@ def random_cell(rng: np.random.Generator) -> np.ndarray:
     """From needles and plates to nearly cubic, skewed."""
     while True:
         cell = np.diag(rng.uniform(2.5, 11.0, 3)) + rng.normal(scale=1.5, size=(3, 3))
-        if space.heights(cell).min() > 1.5:
+        if lattice.heights(cell).min() > 1.5:
             return cell
 
 
@@ -36,7 +36,7 @@ def test_agree_with_ase_in_random_cells(seed: int) -> None:
     atoms = random_atoms(cell, int(rng.integers(1, 60)), seed)
     positions = atoms.get_scaled_positions() + rng.integers(-3, 4, size=(len(atoms), 3))
     bins = dataclasses.replace(cells.grid(cell, largest, len(atoms)), room=len(atoms))
-    for search in (bins, space.images(cell, largest)):
+    for search in (bins, lattice.images(cell, largest)):
         find = jax.jit(partial(space.build, capacity=400, search=search))
         for cutoff in (largest, 0.8 * largest):
             reference = expected(atoms, cutoff)

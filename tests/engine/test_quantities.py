@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scipy.linalg import sqrtm
 
-from aiida_difftre.engine import quantities, space, units
+from aiida_difftre.engine import lattice, quantities, space, units
 from aiida_difftre.engine.potentials import Environment, Parameters, Potential
 from aiida_difftre.engine.quantities import Directions, Snapshots
 from tests.fixtures.engine import alloy, argon, lennard_jones, network, silicon, stillinger_weber
@@ -156,7 +156,7 @@ def test_compiled_energies_are_those_of_a_sum_over_pairs(repeat: int) -> None:
     total = jax.jit(potential.total)
     index = jnp.zeros(len(atoms), int)
     for capacity in (64, 65, 80):
-        lists = space.build(jnp.asarray(positions[0]), jnp.asarray(cell), 5.3, capacity, space.images(cell, 5.3))
+        lists = space.build(jnp.asarray(positions[0]), jnp.asarray(cell), 5.3, capacity, lattice.images(cell, 5.3))
         assert int(lists.needed) <= capacity
         for dtype, tolerance in ((jnp.float64, 1e-12), (jnp.float32, 5e-6)):
             vectors = space.displacements(jnp.asarray(positions[0]), jnp.asarray(cell), lists).astype(dtype)

@@ -12,7 +12,7 @@ from ase import Atoms
 from ase.neighborlist import neighbor_list
 from scipy.linalg import sqrtm
 
-from aiida_difftre.engine import space
+from aiida_difftre.engine import lattice, space
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from tests.fixtures.engine import alloy
 
@@ -64,7 +64,7 @@ def test_agrees_with_ase(name: str) -> None:
 def test_padding_is_an_atom_with_itself() -> None:
     atoms = CELLS["cubic"]
     positions, cell = jnp.asarray(atoms.get_scaled_positions()), jnp.asarray(atoms.cell.array)
-    lists = space.build(positions, cell, CUTOFF, 60, space.images(atoms.cell, CUTOFF))
+    lists = space.build(positions, cell, CUTOFF, 60, lattice.images(atoms.cell, CUTOFF))
     padded = ~np.asarray(lists.mask)
     assert padded.any()
     itself = np.broadcast_to(np.arange(20)[:, None], padded.shape)
@@ -78,7 +78,7 @@ def test_overflow_is_reported_and_a_batch_grows() -> None:
     positions, cell = atoms.get_scaled_positions(), atoms.cell.array
     full = expected(atoms, CUTOFF)
     needed = max(Counter(pair[0] for pair in full.elements()).values())
-    short = space.build(jnp.asarray(positions), jnp.asarray(cell), CUTOFF, 2, space.images(cell, CUTOFF))
+    short = space.build(jnp.asarray(positions), jnp.asarray(cell), CUTOFF, 2, lattice.images(cell, CUTOFF))
     assert short.index.shape == (20, 2)
     assert int(short.needed) == needed
     grown = space.build_batch(positions[None], cell, CUTOFF, capacity=2)
@@ -87,10 +87,10 @@ def test_overflow_is_reported_and_a_batch_grows() -> None:
 
 
 def test_images_and_heights() -> None:
-    assert space.images(10 * np.eye(3), 4.9).tolist() == [[0, 0, 0]]
-    assert len(space.images(10 * np.eye(3), 5.1)) == 27
+    assert lattice.images(10 * np.eye(3), 4.9).tolist() == [[0, 0, 0]]
+    assert len(lattice.images(10 * np.eye(3), 5.1)) == 27
     sheared = np.array([[3.0, 0.0, 0.0], [9.0, 3.0, 0.0], [0.0, 0.0, 50.0]])
-    np.testing.assert_allclose(space.heights(sheared), [3 / np.sqrt(10), 3, 50])
+    np.testing.assert_allclose(lattice.heights(sheared), [3 / np.sqrt(10), 3, 50])
 
 
 def test_no_atom_of_an_isolated_one_is_a_neighbour() -> None:

@@ -14,9 +14,9 @@ from jaxtyping import Array, Float
 from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
 
+from aiida_difftre.engine import lattice
 from aiida_difftre.engine.absorption import SQUARED_K_PER_EV, limits, path_table, wave_numbers, window_filter
-from aiida_difftre.engine.lattice import heights
-from aiida_difftre.engine.observables import StatePoint
+from aiida_difftre.engine.observables import StatePoint, histogram
 from aiida_difftre.engine.targets import ObservableRequest
 
 Floats = NDArray[np.float64]
@@ -154,7 +154,7 @@ class Exafs:
         rows: absorbing atoms.
         columns: neighbours by species.
         shifts: lattice shifts besides the one to the nearest image.
-        bins: first point (Å), width (Å) and number of the points of distance.
+        bins: first edge (Å), width (Å) and number of the bins of distance, whose edges are the points of the waves.
         waves: by species, (nodes, points), what a neighbour at each distance adds to χ.
         fit: of the parameters of the measurement.
 
@@ -219,13 +219,11 @@ class Exafs:
         # A distance shared between two points loses this much of its amplitude, on average over its place.
         shared = 1 - (2 * inside[:, None] * width) ** 2 / 12
         symbols = np.array(species)
-        limit = np.maximum(np.ceil(table.cutoff / heights(cell) - 0.5), 0).astype(int)
-        axes = np.meshgrid(*(np.arange(-n, n + 1) for n in limit), indexing="ij")
         return cls(
             rows=np.flatnonzero(symbols == table.absorber),
             columns=tuple(np.flatnonzero(symbols == symbol) for symbol in present),
-            shifts=np.stack(axes, -1).reshape(-1, 3).astype(np.int32),
-            bins=(start, width, len(distances)),
+            shifts=lattice.images(cell, table.cutoff),
+            bins=(start, width, len(distances) - 1),
             waves=tuple(table.contribution(symbol, inside, distances) / shared for symbol in present),
             fit=Fit(
                 k=k,
@@ -249,28 +247,9 @@ class Exafs:
         """
         total = jnp.zeros(len(self.fit.slopes), positions.dtype)
         for columns, waves in zip(self.columns, self.waves, strict=True):
-            total += jnp.asarray(waves, positions.dtype) @ self._counts(positions, cell, columns)
+            counts = histogram.distances(positions, cell, (self.rows, columns), self.shifts, self.bins, shared=True)
+            total += jnp.asarray(waves, positions.dtype) @ counts
         return total / len(self.rows)
-
-    def _counts(self, positions: Array, cell: Array, columns: NDArray[np.intp]) -> Array:
-        """Neighbours at each point of distance."""
-        difference = positions[columns][None] - positions[self.rows][:, None]
-        nearest = difference - jnp.round(difference)
-        start, width, count = self.bins
-        itself = jnp.asarray(self.rows[:, None] == columns[None])
-
-        def add(counts: Array, shift: Array) -> tuple[Array, None]:
-            squared = jnp.sum(((nearest + shift) @ cell) ** 2, -1)
-            coordinate = ((jnp.sqrt(squared) - start) / width).reshape(-1)
-            index = jnp.floor(coordinate).astype(jnp.int32)
-            outside = (itself & jnp.all(shift == 0)).reshape(-1) | (index < 0) | (index >= count - 1)
-            index = jnp.where(outside, count, index)
-            upper = coordinate - index
-            return counts.at[index].add(1 - upper, mode="drop").at[index + 1].add(upper, mode="drop"), None
-
-        shifts = jnp.asarray(self.shifts, positions.dtype)
-        counts: Array = jax.lax.scan(add, jnp.zeros(count, positions.dtype), shifts)[0]
-        return counts
 
     def combine(
         self, inputs: Mapping[str, Array], weights: Float[Array, " snapshots"], point: StatePoint

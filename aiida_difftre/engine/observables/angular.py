@@ -13,8 +13,8 @@ import numpy as np
 from jaxtyping import Array, Float
 from numpy.typing import NDArray
 
-from aiida_difftre.engine import bins, space
-from aiida_difftre.engine.observables import StatePoint
+from aiida_difftre.engine import bins, lattice, space
+from aiida_difftre.engine.observables import StatePoint, histogram
 from aiida_difftre.engine.targets import ObservableRequest
 
 ANGLES_AT_ONCE = 100_000
@@ -39,7 +39,7 @@ class AngularDistribution:
         centres: atoms in the middle.
         ends: for each atom, whether it may be the first and whether it may be the other neighbour, (2, atoms).
         capacity: neighbours of an atom that can be held.
-        shifts: lattice shifts of neighbours, from :func:`aiida_difftre.engine.space.images`.
+        shifts: lattice shifts of neighbours, from :func:`aiida_difftre.engine.lattice.images`.
         width: of the bins, degrees.
         histogram: first edge, width (degrees) and number of the bins of the histogram.
         smearing: (bins, edges of the histogram), share of each edge in each bin; None where its bins are the bins.
@@ -72,15 +72,15 @@ class AngularDistribution:
         symbols = np.array(species)
         first, centre, last = request.options["triplet"] or (None, None, None)
         first, centre, last = (symbols == s if s else np.ones(len(symbols), bool) for s in (first, centre, last))
-        histogram, smearing = _fine_bins(edges, width, request.options["smearing"] or 0.0)
+        fine, smearing = _fine_bins(edges, width, request.options["smearing"] or 0.0)
         return cls(
             cutoff=cutoff,
             centres=np.flatnonzero(centre),
             ends=np.stack([first, last]),
             capacity=space.capacity_for(len(species), cell, cutoff),
-            shifts=space.images(cell, cutoff),
+            shifts=lattice.images(cell, cutoff),
             width=width,
-            histogram=histogram,
+            histogram=fine,
             smearing=smearing,
         )
 
@@ -106,22 +106,15 @@ class AngularDistribution:
             cosine = jnp.clip(jnp.sum(directions[j] * directions[k], -1), -1.0, 1.0)
             coordinate = (jnp.degrees(jnp.arccos(cosine)) - start) / width
             # The last edge belongs to the last bin, so that straight angles count.
-            inner = jnp.where(jnp.abs(coordinate - count) < 1e-6, count - 0.5, coordinate)
-            bin_of = jnp.floor(inner).astype(jnp.int32)
-            outside = ~wanted | (bin_of < 0) | (bin_of >= count)
-            bin_of = jnp.where(outside, count + 1, bin_of)
+            below = jnp.nextafter(jnp.asarray(count, coordinate.dtype), 0)
+            coordinate = jnp.where(jnp.abs(coordinate - count) < 1e-6, below, coordinate)
             counts = jnp.zeros(count + 1, positions.dtype)
-            if self.smearing is None:
-                counts = counts.at[bin_of].add(1, mode="drop")
-            else:
-                upper = coordinate - bin_of
-                counts = counts.at[bin_of].add(1 - upper, mode="drop").at[bin_of + 1].add(upper, mode="drop")
-            return counts, jnp.sum(wanted)
+            return histogram.deposit(counts, coordinate, wanted, shared=self.smearing is not None), jnp.sum(wanted)
 
         batch = max(1, min(len(self.centres), ANGLES_AT_ONCE // max(1, len(j))))
         counts, triplets = jax.lax.map(of_centre, (vectors, first, last), batch_size=batch)
         summed = jnp.sum(counts, 0)
-        summed = summed[:count] if self.smearing is None else jnp.asarray(self.smearing, positions.dtype) @ summed
+        summed = summed[:-1] if self.smearing is None else jnp.asarray(self.smearing, positions.dtype) @ summed
         rest = jnp.stack([jnp.sum(triplets), lists.needed]).astype(positions.dtype)
         return jnp.concatenate([summed, rest])
 

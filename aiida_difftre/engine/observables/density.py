@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -12,7 +12,8 @@ from jax.scipy.special import ndtr
 from jaxtyping import Array, Float
 from numpy.typing import NDArray
 
-from aiida_difftre.engine.observables import StatePoint
+from aiida_difftre.engine import bins
+from aiida_difftre.engine.observables import StatePoint, histogram
 from aiida_difftre.engine.targets import ObservableRequest
 
 
@@ -57,7 +58,7 @@ class DensityProfile:
         if not len(chosen):
             present = ", ".join(sorted(set(species)))
             raise ValueError(f"option 'species' of {request.name!r} names {wanted!r}; the structure has {present}")
-        edges = _edges(np.array(request.grid, dtype=np.float64), request.name)
+        edges = _edges(request.grid or [], request.name)
         return cls(chosen, int(request.options["axis"]), edges, float(request.options["smearing"]))
 
     def features(self, positions: Float[Array, "atoms 3"], cell: Float[Array, "3 3"]) -> Float[Array, " bins"]:
@@ -76,9 +77,9 @@ class DensityProfile:
             below = ndtr((self.edges[:, None, None] - coordinate[:, None] - images) / self.smearing)
             counts = jnp.diff(jnp.sum(below, (1, 2)))
         else:
-            bins = jnp.floor((coordinate - float(self.edges[0])) / width).astype(jnp.int32)
-            bins = jnp.where((bins < 0) | (bins >= count), count, bins)
-            counts = jnp.zeros(count, positions.dtype).at[bins].add(1, mode="drop")
+            scaled = (coordinate - float(self.edges[0])) / width
+            empty = jnp.zeros(count + 1, positions.dtype)
+            counts = histogram.deposit(empty, scaled, jnp.ones(scaled.shape, bool), shared=False)[:-1]
         return counts / (len(self.atoms) * width)
 
     def combine(
@@ -88,15 +89,8 @@ class DensityProfile:
         return weights @ inputs["features"]
 
 
-def _edges(grid: NDArray[np.float64], name: str) -> NDArray[np.float64]:
-    width = (grid[-1] - grid[0]) / (len(grid) - 1)
-    equal = grid[0] + width * np.arange(len(grid))
-    worst = int(np.argmax(np.abs(grid - equal)))
-    if abs(grid[worst] - equal[worst]) > 1e-3 * width:
-        raise ValueError(
-            f"grid of {name!r} must hold the centres of equal bins: value {grid[worst]:g} at index {worst} "
-            f"should be {equal[worst]:g}"
-        )
+def _edges(grid: Sequence[float], name: str) -> NDArray[np.float64]:
+    width = bins.equal_width(grid, name)
     edges = grid[0] - width / 2 + width * np.arange(len(grid) + 1)
     if edges[0] < -1e-6 or edges[-1] > 1 + 1e-6:
         raise ValueError(

@@ -7,15 +7,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 from numpy.typing import NDArray
 
-from aiida_difftre.engine import bins
-from aiida_difftre.engine.lattice import heights
-from aiida_difftre.engine.observables import StatePoint
+from aiida_difftre.engine import bins, lattice
+from aiida_difftre.engine.observables import StatePoint, histogram
 from aiida_difftre.engine.targets import ObservableRequest
 
 
@@ -32,7 +30,7 @@ class RadialDistribution:
         rows: atoms of the first species.
         columns: atoms of the second species.
         edges: of the bins, Å.
-        shifts: lattice shifts besides the one to the nearest image, the zero shift first.
+        shifts: lattice shifts besides the one to the nearest image.
         histogram: first edge (Å), width (Å) and number of the bins of the histogram.
         smearing: (bins, edges of the histogram), share of each edge in each bin; None where its bins are the bins.
     """
@@ -72,12 +70,7 @@ class RadialDistribution:
         deviation = request.options["smearing"] or 0.0
         fine, matrix = _fine_bins(edges, deviation)
         end = fine[0] + fine[1] * fine[2]
-        # Fractional separations reduced to the nearest image lie in [-1/2, 1/2].
-        limits = np.maximum(np.ceil(end / heights(cell) - 0.5), 0).astype(int)
-        axes = np.meshgrid(*(np.arange(-n, n + 1) for n in limits), indexing="ij")
-        shifts = np.stack(axes, -1).reshape(-1, 3).astype(np.int32)
-        order = np.argsort(np.any(shifts != 0, axis=1), kind="stable")
-        return cls(rows, columns, edges, shifts[order], fine, matrix)
+        return cls(rows, columns, edges, lattice.images(cell, end), fine, matrix)
 
     def features(self, positions: Float[Array, "atoms 3"], cell: Float[Array, "3 3"]) -> Float[Array, " bins"]:
         """g of one snapshot.
@@ -86,28 +79,9 @@ class RadialDistribution:
             positions: fractional.
             cell: rows are the lattice vectors, Å; not smaller than that of :meth:`from_request`.
         """
-        difference = positions[self.columns][None] - positions[self.rows][:, None]
-        nearest = difference - jnp.round(difference)
-        start, width, count = self.histogram
-        itself = jnp.asarray(self.rows[:, None] == self.columns[None])
-
-        def add(counts: Array, shift: Array) -> tuple[Array, None]:
-            vectors = (nearest + shift) @ cell
-            squared = jnp.sum(vectors**2, -1)
-            same = itself & jnp.all(shift == 0)
-            coordinate = ((jnp.sqrt(squared) - start) / width).reshape(-1)
-            index = jnp.floor(coordinate).astype(jnp.int32)
-            outside = same.reshape(-1) | (index < 0) | (index >= count)
-            index = jnp.where(outside, count + 1, index)
-            if self.smearing is None:
-                return counts.at[index].add(1, mode="drop"), None
-            # Shared between the two nearest points, a distance keeps its place and smears by a hair more.
-            upper = coordinate - index
-            return counts.at[index].add(1 - upper, mode="drop").at[index + 1].add(upper, mode="drop"), None
-
-        shifts = jnp.asarray(self.shifts, positions.dtype)
-        counts = jax.lax.scan(add, jnp.zeros(count + 1, positions.dtype), shifts)[0]
-        counts = counts[:count] if self.smearing is None else jnp.asarray(self.smearing, positions.dtype) @ counts
+        pairs, shared = (self.rows, self.columns), self.smearing is not None
+        counts = histogram.distances(positions, cell, pairs, self.shifts, self.histogram, shared=shared)
+        counts = counts[:-1] if self.smearing is None else jnp.asarray(self.smearing, positions.dtype) @ counts
         shells = 4 / 3 * math.pi * np.diff(self.edges**3)
         volume = jnp.abs(jnp.linalg.det(cell))
         return counts * volume / jnp.asarray(len(self.rows) * len(self.columns) * shells, positions.dtype)

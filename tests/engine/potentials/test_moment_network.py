@@ -11,7 +11,7 @@ import pytest
 from ase import Atoms
 from scipy.spatial.transform import Rotation
 
-from aiida_difftre.engine import potentials, space
+from aiida_difftre.engine import lattice, potentials, space
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.potentials import Environment, Parameters, Potential
 from tests.fixtures.engine import alloy, build, network
@@ -26,7 +26,7 @@ def environment(
     positions, cell = jnp.asarray(atoms.get_scaled_positions(wrap=False)), jnp.asarray(atoms.cell.array)
     cutoff = potential.cutoff + skin
     needed = int(space.build_batch(positions[None], cell, cutoff).needed[0])
-    lists = space.build(positions, cell, cutoff, needed + extra, space.images(cell, cutoff))
+    lists = space.build(positions, cell, cutoff, needed + extra, lattice.images(cell, cutoff))
     index = jnp.asarray(space.species_index(atoms.get_chemical_symbols(), potential.spec.species))
     vectors = space.displacements(positions, cell, lists).astype(dtype)
     return Environment(vectors, lists.mask, index, index[lists.index]), lists

@@ -13,7 +13,7 @@ from ase import Atoms
 from ase.build import bulk
 from ase.calculators.lj import LennardJones as AseLennardJones
 
-from aiida_difftre.engine import space
+from aiida_difftre.engine import lattice, space
 from aiida_difftre.engine.jobs import PotentialSpec, TermSpec
 from aiida_difftre.engine.potentials import Environment, Potential, build, forces, virial
 from aiida_difftre.engine.potentials.lennard_jones import LennardJones
@@ -52,7 +52,7 @@ def environment(
 ) -> tuple[Environment, space.NeighborList]:
     positions = jnp.asarray(atoms.get_scaled_positions(wrap=False))
     cell = jnp.asarray(atoms.cell.array)
-    shifts = space.images(atoms.cell.array, cutoff)
+    shifts = lattice.images(atoms.cell.array, cutoff)
     neighbors = space.build(positions, cell, cutoff, capacity or 200, shifts)
     index = jnp.asarray(space.species_index(atoms.get_chemical_symbols(), species))
     vectors = space.displacements(positions, cell, neighbors).astype(dtype)
