@@ -12,12 +12,12 @@ from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from pydantic import Field, ValidationError, model_validator
 from scipy.interpolate import CubicSpline
 
 from aiida_difftre.engine.filters import Filter, fourier_filter, independent_points
-from aiida_difftre.engine.targets import ObservableSpec, Strict
+from aiida_difftre.engine.targets import ObservableRequest, ObservableSpec, Strict, check_present
 
 Floats = NDArray[np.float64]
 
@@ -258,6 +258,24 @@ def _check_window(options: dict[str, Any], grid: list[float]) -> None:
         )
 
 
+def _check_system(request: ObservableRequest, species: tuple[str, ...], cell: ArrayLike) -> None:
+    options = request.options
+    check_present((options["absorber"],), "absorber", request.name, species)
+    if request.measured is None and any(low < high for low, high in map(limits, (options["s02"], options["e0_shift"]))):
+        raise ValueError(
+            "without a measurement there is nothing to fit s02 and e0_shift to; give each as a number, such as "
+            "s02: 0.9, e0_shift: 0.0"
+        )
+    if options["paths"] is None:  # a job makes them
+        return
+    scatterers = path_table(options).scatterers
+    if missing := sorted(set(species) - set(scatterers)):
+        raise ValueError(
+            f"the path table has no shell of {', '.join(missing)}, only of {', '.join(scatterers)}; make the table for "
+            "this crystal"
+        )
+
+
 EXAFS = ObservableSpec(
     "exafs", "1", "aiida_difftre.engine.observables.absorption:Exafs",
     "X-ray absorption fine structure k^n χ(k), single scattering, averaged over absorbers, with S0² and ΔE0 fitted",
@@ -268,6 +286,7 @@ EXAFS = ObservableSpec(
     },
     check=_check_options,
     check_grid=_check_window,
+    check_system=_check_system,
     unit_of=lambda options: K_WEIGHTS[options["k_weight"]],
     grid_powers={unit: power for power, unit in K_WEIGHTS.items()},
     filter_of=window_filter,

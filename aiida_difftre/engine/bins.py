@@ -49,6 +49,22 @@ def edges(grid: Sequence[float], name: str, unit: str = "Å") -> NDArray[np.floa
     return np.maximum(centres[0] - width / 2 + width * np.arange(len(centres) + 1), 0.0)
 
 
+def fractional_edges(grid: Sequence[float], name: str) -> NDArray[np.float64]:
+    """Edges of the equal bins of a fractional coordinate that have their centres on ``grid``.
+
+    Raises:
+        ValueError: for a grid that is not equally spaced, or reaches beyond the cell.
+    """
+    width = equal_width(grid, name)
+    limits = grid[0] - width / 2 + width * np.arange(len(grid) + 1)
+    if limits[0] < -1e-6 or limits[-1] > 1 + 1e-6:
+        raise ValueError(
+            f"grid of {name!r} holds the centres of bins {width:g} wide, which reach from {limits[0]:g} to "
+            f"{limits[-1]:g}; fractional coordinates lie between 0 and 1"
+        )
+    return np.clip(limits, 0.0, 1.0)
+
+
 def fine_width(width: float, deviation: float) -> float:
     """Largest width of the fine bins of a histogram that is smeared afterwards."""
     return min(width, deviation) / SUBDIVISIONS

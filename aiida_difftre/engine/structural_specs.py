@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from aiida_difftre.engine import bins, lattice, scattering
-from aiida_difftre.engine.targets import ObservableRequest, ObservableSpec
+from aiida_difftre.engine.targets import ObservableRequest, ObservableSpec, check_present
 
 TOLERANCE = 1e-6
 """Relative tolerance where a grid meets a limit."""
@@ -30,13 +30,6 @@ def check_half_box(end: float, what: str, cell: ArrayLike) -> None:
             f"{what} reaches {end:g} Å, beyond half of the smallest height of the cell, {smallest:.5g} Å: images "
             f"of the same atoms are correlated there; end at {smallest / 2:.5g} Å at the most, or take a larger cell"
         )
-
-
-def _check_present(symbols: list[str] | None, option: str, name: str, species: tuple[str, ...]) -> None:
-    for symbol in symbols or ():
-        if symbol not in species:
-            present = ", ".join(sorted(set(species)))
-            raise ValueError(f"option {option!r} of {name!r} names {symbol!r}; the structure has {present}")
 
 
 def _check_symbols(value: Any, count: int, option: str, observable: str, example: str) -> None:
@@ -68,7 +61,7 @@ def _rdf_grid(options: dict[str, Any], grid: list[float]) -> None:
 
 
 def _rdf_system(request: ObservableRequest, species: tuple[str, ...], cell: ArrayLike) -> None:
-    _check_present(request.options["pair"], "pair", request.name, species)
+    check_present(request.options["pair"] or (), "pair", request.name, species)
     end = float(bins.edges(request.grid or [], request.name)[-1])
     check_half_box(end, f"grid of {request.name!r}, which ends at {(request.grid or [])[-1]:g} Å with a bin that", cell)
 
@@ -102,7 +95,7 @@ def _adf_grid(options: dict[str, Any], grid: list[float]) -> None:
 
 
 def _adf_system(request: ObservableRequest, species: tuple[str, ...], cell: ArrayLike) -> None:
-    _check_present(request.options["triplet"], "triplet", request.name, species)
+    check_present(request.options["triplet"] or (), "triplet", request.name, species)
 
 
 ADF = ObservableSpec(

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from aiida_difftre.engine import bins
 from aiida_difftre.engine.filters import NOTHING_LOST, Filter
 from aiida_difftre.engine.lattice import has_hexagonal_axis
 
@@ -112,6 +113,33 @@ def _check_density_profile(options: dict[str, Any]) -> None:
         )
 
 
+def _density_profile_grid(options: dict[str, Any], grid: list[float]) -> None:
+    bins.fractional_edges(grid, "density_profile")
+
+
+def _density_profile_system(request: ObservableRequest, species: tuple[str, ...], cell: ArrayLike) -> None:
+    wanted = request.options["species"]
+    check_present(() if wanted is None else (wanted,), "species", request.name, species)
+
+
+def check_present(symbols: Iterable[str], option: str, name: str, species: Sequence[str]) -> None:
+    """Refuse an option that names a species which the structure lacks.
+
+    Args:
+        symbols: that the option names.
+        option: its name.
+        name: of the observable.
+        species: of the atoms.
+
+    Raises:
+        ValueError: naming the symbol and the species that there are.
+    """
+    for symbol in symbols:
+        if symbol not in species:
+            present = ", ".join(sorted(set(species)))
+            raise ValueError(f"option {option!r} of {name!r} names {symbol!r}; the structure has {present}")
+
+
 def _check_stiffness(options: dict[str, Any]) -> None:
     if options["symmetry"] not in STIFFNESS_LABELS:
         known = ", ".join(STIFFNESS_LABELS)
@@ -160,6 +188,8 @@ DENSITY_PROFILE = ObservableSpec(
     grid_unit="cell",
     options={"axis": 0, "species": None, "smearing": 0.0},
     check=_check_density_profile,
+    check_grid=_density_profile_grid,
+    check_system=_density_profile_system,
 )  # fmt: skip
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Self
 
@@ -43,22 +43,16 @@ class DensityProfile:
 
     @classmethod
     def from_request(cls, request: ObservableRequest, species: tuple[str, ...], cell: NDArray[np.float64]) -> Self:
-        """Check the request against a structure.
+        """Options, grid and species were checked by the registry.
 
         Args:
             request: its grid holds the centres of equal bins between 0 and 1.
             species: chemical symbol of each atom.
             cell: not looked at.
-
-        Raises:
-            ValueError: where the grid is not equally spaced, reaches beyond the cell or the species is not there.
         """
         wanted = request.options["species"]
         chosen = np.flatnonzero([wanted in (None, symbol) for symbol in species])
-        if not len(chosen):
-            present = ", ".join(sorted(set(species)))
-            raise ValueError(f"option 'species' of {request.name!r} names {wanted!r}; the structure has {present}")
-        edges = _edges(request.grid or [], request.name)
+        edges = bins.fractional_edges(request.grid or [], request.name)
         return cls(chosen, int(request.options["axis"]), edges, float(request.options["smearing"]))
 
     def features(self, positions: Float[Array, "atoms 3"], cell: Float[Array, "3 3"]) -> Float[Array, " bins"]:
@@ -87,14 +81,3 @@ class DensityProfile:
     ) -> Float[Array, " bins"]:
         """Weighted mean over the snapshots."""
         return weights @ inputs["features"]
-
-
-def _edges(grid: Sequence[float], name: str) -> NDArray[np.float64]:
-    width = bins.equal_width(grid, name)
-    edges = grid[0] - width / 2 + width * np.arange(len(grid) + 1)
-    if edges[0] < -1e-6 or edges[-1] > 1 + 1e-6:
-        raise ValueError(
-            f"grid of {name!r} holds the centres of bins {width:g} wide, which reach from {edges[0]:g} to "
-            f"{edges[-1]:g}; fractional coordinates lie between 0 and 1"
-        )
-    return np.clip(edges, 0.0, 1.0)

@@ -47,22 +47,15 @@ class RadialDistribution:
 
     @classmethod
     def from_request(cls, request: ObservableRequest, species: tuple[str, ...], cell: NDArray[np.float64]) -> Self:
-        """Check the request against a structure.
+        """Options, grid and species were checked by the registry.
 
         Args:
             request: its grid holds the centres of equal bins, Å.
             species: chemical symbol of each atom.
             cell: rows are the lattice vectors, Å.
-
-        Raises:
-            ValueError: where the grid is not equally spaced, a bin begins below zero or a species is not there.
         """
         edges = bins.edges(request.grid or [], request.name)
         pair = request.options["pair"]
-        for symbol in pair or ():
-            if symbol not in species:
-                present = ", ".join(sorted(set(species)))
-                raise ValueError(f"option 'pair' of {request.name!r} names {symbol!r}; the structure has {present}")
         symbols = np.array(species)
         everything = np.arange(len(species))
         rows, columns = (np.flatnonzero(symbols == symbol) for symbol in pair) if pair else (everything, everything)

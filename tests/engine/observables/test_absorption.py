@@ -12,8 +12,9 @@ from ase import Atoms
 from ase.build import bulk
 from scipy.optimize import minimize
 
-from aiida_difftre.engine import objective
+from aiida_difftre.engine import objective, observables
 from aiida_difftre.engine.absorption import wave_numbers
+from aiida_difftre.engine.errors import EngineError
 from aiida_difftre.engine.filters import fourier_filter
 from aiida_difftre.engine.jobs import UpdateSettings, validate
 from aiida_difftre.engine.observables import StatePoint
@@ -189,7 +190,7 @@ def test_gradient_of_the_loss_in_the_parameters_of_a_potential() -> None:
 @pytest.mark.parametrize(
     ("symbols", "options", "message"),
     [
-        ("Zn", {}, "the absorber is 'Cu'; the structure has Zn"),
+        ("Zn", {}, "option 'absorber' of 'exafs' names 'Cu'; the structure has Zn"),
         ("CuZn", {}, "the path table has no shell of Zn, only of Cu"),
         ("Cu", {"paths": None}, "option 'paths' is missing: .* the job difftre.feff makes one"),
         ("Cu", {"s02": [0.7, 1.0]}, "without a measurement there is nothing to fit s02 and e0_shift to"),
@@ -198,6 +199,13 @@ def test_gradient_of_the_loss_in_the_parameters_of_a_potential() -> None:
 def test_refused_requests(symbols: str, options: dict[str, Any], message: str) -> None:
     atoms = copper(repeat=1)
     atoms.symbols = [symbols[2 * n : 2 * n + 2] for n in range(len(symbols) // 2)] * (8 // len(symbols))
-    paths = options.pop("paths", table())
-    with pytest.raises(ValueError, match=message):
-        plain(atoms, paths, **options)
+    fixed = {"absorber": "Cu", "s02": 1.0, "e0_shift": 0.0, "paths": table(), **options}
+    request = ObservableRequest(observable="exafs", grid=GRID.tolist(), options=fixed)
+    with pytest.raises(EngineError, match=message):
+        observables.make(request, tuple(atoms.get_chemical_symbols()), atoms.cell.array)
+
+
+def test_what_needs_no_table_is_refused_before_it_is_made() -> None:
+    request = ObservableRequest(observable="exafs", grid=GRID.tolist(), options={"absorber": "Fe", "s02": 1.0})
+    with pytest.raises(ValueError, match="names 'Fe'; the structure has Cu"):
+        request.check_system(["Cu"], np.eye(3) * 10)

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from aiida_difftre.engine import observables
-from aiida_difftre.engine.errors import EngineError
 from aiida_difftre.engine.targets import ObservableRequest
 
 SPECIES = ("Ar", "He") * 40
@@ -65,9 +64,10 @@ def test_smearing_is_a_periodic_convolution_of_unit_integral(positions: np.ndarr
     ],
 )
 def test_does_not_fit_the_system(changes: dict[str, Any], message: str) -> None:
-    request = ObservableRequest(**{"observable": "density_profile", "grid": [0.25, 0.75], **changes})
-    with pytest.raises(EngineError, match=message):
-        observables.make(request, SPECIES, CELL)
+    with pytest.raises(ValueError, match=message):
+        ObservableRequest(**{"observable": "density_profile", "grid": [0.25, 0.75], **changes}).check_system(
+            SPECIES, CELL
+        )
 
 
 @pytest.mark.parametrize(

@@ -108,5 +108,6 @@ def test_grid_that_starts_above_zero() -> None:
     ],
 )
 def test_refused_requests(grid: list[float], options: dict[str, Any], message: str) -> None:
+    atoms = salt()
     with pytest.raises(ValueError, match=message):
-        rdf(salt(), grid, **options)
+        ObservableRequest(observable="rdf", grid=grid, options=options).check_system(atoms.symbols, atoms.cell.array)
