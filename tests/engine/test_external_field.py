@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import yaml
 
-from aiida_difftre.engine import potentials, refine, sample
+from aiida_difftre.engine import guards, potentials, refine, sample
 from aiida_difftre.engine.jobs import Machine, PotentialSpec, RefineJob
 from aiida_difftre.engine.progress import Silent
 from aiida_difftre.engine.settings import SamplingSettings
@@ -92,4 +92,4 @@ def test_learns_the_double_well(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("ratio", "atoms", "limit"), [(3.0, 1, 27.32), (3.0, 64, 3.61), (1.2, 1000, 1.35)])
 def test_hottest(ratio: float, atoms: int, limit: float) -> None:
-    assert sample.hottest(ratio, atoms) == pytest.approx(limit, abs=0.01)
+    assert guards.hottest(ratio, atoms) == pytest.approx(limit, abs=0.01)

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from ase import Atoms
 
-from aiida_difftre.engine import cells, potentials, sample, sampling, space, units
+from aiida_difftre.engine import cells, guards, potentials, sample, sampling, space, units
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.files import Trajectory, read_trajectory
-from aiida_difftre.engine.jobs import CHECKPOINT, TRAJECTORY, SamplingSettings
+from aiida_difftre.engine.jobs import CHECKPOINT, TRAJECTORY, Machine, SamplingSettings
 from aiida_difftre.engine.progress import Silent
 from aiida_difftre.engine.space import Capacity
 from tests.fixtures.engine import DOUBLE, argon, lennard_jones, silicon, start, stillinger_weber
@@ -160,9 +160,10 @@ def test_restart_continues_bit_for_bit(tmp_path: Path, thermostat: dict[str, Any
     for field in ("positions", "energies", "walkers", "times", "temperatures", "last_positions", "last_velocities"):
         np.testing.assert_array_equal(getattr(resumed, field), getattr(whole, field))
     if calls == 4:
-        with pytest.raises(EngineError, match="checkpoint of another") as caught:
-            simulate(settings(walkers=3), folder=tmp_path)
-        assert caught.value.status == ExitStatus.CORRUPT_FILE
+        for other, machine in ((settings(walkers=3), DOUBLE), (chosen, Machine(precision="float32"))):
+            with pytest.raises(EngineError, match="checkpoint of another") as caught:
+                simulate(other, folder=tmp_path, machine=machine)
+            assert caught.value.status == ExitStatus.CORRUPT_FILE
 
 
 def test_overflow_repeats_the_block(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -323,13 +324,13 @@ def test_positions_that_are_not_finite() -> None:
     good = sampling.Snapshot(
         np.zeros((1, 2, 32, 3)), np.full((1, 2), 60.0), np.full((1, 2), 3.5), np.array([[True, True]]), np.ones((1, 2))
     )
-    assert sample._guard(system, good, 2, 5) is None
-    failure = sample._guard(system, good._replace(finite=np.array([[True, False]])), 2, 5)
+    assert guards.failure(system, good, 2, 5) is None
+    failure = guards.failure(system, good._replace(finite=np.array([[True, False]])), 2, 5)
     assert failure is not None
     assert failure.status == ExitStatus.NOT_FINITE
     assert "walker 1 are not finite after 40 fs" in failure.message
     # The second walker may be a copy that only fills a device.
-    assert sample._guard(system, good._replace(finite=np.array([[True, False]])), 1, 5) is None
+    assert guards.failure(system, good._replace(finite=np.array([[True, False]])), 1, 5) is None
 
 
 def test_miscompiled_energies_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
