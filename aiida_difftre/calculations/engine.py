@@ -14,6 +14,7 @@ from aiida.engine import CalcJob, CalcJobProcessSpec
 from aiida.engine.processes.calcjobs.calcjob import validate_calc_job
 from ase import Atoms
 
+from aiida_difftre.calculations import ports
 from aiida_difftre.calculations.checks import check_computer
 from aiida_difftre.data.trajectory import TrajectoryEnsembleData
 from aiida_difftre.engine.errors import ExitStatus
@@ -56,13 +57,7 @@ class EngineCalculation(CalcJob):
         """Ports, options and exit codes of every job."""
         super().define(spec)
         spec.inputs.validator = cls.validate_inputs  # type: ignore[assignment]
-        spec.inputs["code"].required = True
-        options = spec.inputs["metadata"]["options"]  # type: ignore[index]
-        options["parser_name"].default = f"difftre.{cls.KIND}"
-        options["resources"].default = lambda: {"num_machines": 1, "num_mpiprocs_per_machine": 1}
-        options["resources"].required = False  # a default that is set later does not say so by itself
-        options["max_wallclock_seconds"].default = DEFAULT_WALLTIME_S
-        options["withmpi"].default = False
+        ports.options(spec, parser=f"difftre.{cls.KIND}", walltime_s=DEFAULT_WALLTIME_S)
         spec.output(
             "output_parameters",
             valid_type=orm.Dict,

@@ -12,6 +12,7 @@ from aiida.common.folders import Folder
 from aiida.engine import CalcJob, CalcJobProcessSpec, calcfunction
 from aiida.engine.processes.calcjobs.calcjob import validate_calc_job
 
+from aiida_difftre.calculations import ports
 from aiida_difftre.calculations.checks import check_computer, check_periodic
 from aiida_difftre.data.target import TargetData
 from aiida_difftre.engine import feff
@@ -55,39 +56,24 @@ class FeffCalculation(CalcJob):
         """Ports, options and exit codes."""
         super().define(spec)
         spec.inputs.validator = cls.validate_inputs  # type: ignore[assignment]
-        spec.inputs["code"].required = True
+        ports.options(spec, parser="difftre.feff", walltime_s=DEFAULT_WALLTIME_S)
         spec.input("structure", valid_type=orm.StructureData, help="The ideal crystal (Å); its cell may be repeated.")
-        spec.input(
-            "absorber", valid_type=orm.Str, serializer=orm.to_aiida_type, help="Chemical symbol of the absorbing atom."
-        )
-        spec.input(
-            "edge",
-            valid_type=orm.Str,
-            serializer=orm.to_aiida_type,
-            default=lambda: orm.Str("K"),
-            validator=_check_edge,
-            help="K, L1, L2 or L3.",
-        )
-        spec.input(
+        ports.value(spec, "absorber", orm.Str, "Chemical symbol of the absorbing atom.")
+        ports.value(spec, "edge", orm.Str, "K, L1, L2 or L3.", default=lambda: orm.Str("K"), validator=_check_edge)
+        ports.value(
+            spec,
             "radius",
-            valid_type=orm.Float,
-            serializer=orm.to_aiida_type,
+            orm.Float,
+            "Distance up to which neighbours scatter (Å).",
             default=lambda: orm.Float(DEFAULT_RADIUS),
-            help="Distance up to which neighbours scatter (Å).",
         )
-        spec.input(
+        ports.value(
+            spec,
             "site",
-            valid_type=orm.Int,
-            serializer=orm.to_aiida_type,
+            orm.Int,
+            "Index of the absorbing atom; the first one of the species by default.",
             required=False,
-            help="Index of the absorbing atom; the first one of the species by default.",
         )
-        options = spec.inputs["metadata"]["options"]  # type: ignore[index]
-        options["parser_name"].default = "difftre.feff"
-        options["resources"].default = lambda: {"num_machines": 1, "num_mpiprocs_per_machine": 1}
-        options["resources"].required = False
-        options["max_wallclock_seconds"].default = DEFAULT_WALLTIME_S
-        options["withmpi"].default = False
         spec.output("paths", valid_type=orm.Dict, help="The table: option `paths` of the observable exafs.")
         spec.exit_code(
             303, "ERROR_NOT_FINISHED", "FEFF did not finish; its output ends with: {message}", invalidates_cache=True

@@ -8,10 +8,10 @@ from typing import Any
 from aiida import orm
 from aiida.engine import CalcJobProcessSpec
 
-from aiida_difftre.calculations.checks import check_species, parameters_check, parameters_model
+from aiida_difftre.calculations import ports
+from aiida_difftre.calculations.checks import check_species, parameters_model
 from aiida_difftre.calculations.engine import EngineCalculation, Submission
 from aiida_difftre.data.dataset import DatasetData
-from aiida_difftre.data.potential import PotentialData
 from aiida_difftre.data.trajectory import TrajectoryEnsembleData
 from aiida_difftre.engine.jobs import DATASET, POTENTIAL_IN, PREDICTIONS, TRAJECTORY, PredictJob
 
@@ -30,17 +30,15 @@ class PredictCalculation(EngineCalculation):
     def define(cls, spec: CalcJobProcessSpec) -> None:  # type: ignore[override]
         """Ports of the prediction job."""
         super().define(spec)
-        spec.input(
-            "parameters",
-            valid_type=orm.Dict,
-            default=lambda: orm.Dict({}),
-            serializer=orm.to_aiida_type,
-            validator=parameters_check(PredictParameters),
-            help="Whether to compute the static stiffness (static_stiffness), observables on the trajectory, the "
+        ports.parameters(
+            spec,
+            PredictParameters,
+            "Whether to compute the static stiffness (static_stiffness), observables on the trajectory, the "
             "temperature (K) and pressure (GPa) for which, where they are not those sampled, seed and machine: a "
             "PredictJob without its files.",
+            required=False,
         )
-        spec.input("potential", valid_type=PotentialData, help="The potential to predict with.")
+        ports.potential(spec, "The potential to predict with.")
         spec.input(
             "structures",
             valid_type=DatasetData,
@@ -54,12 +52,7 @@ class PredictCalculation(EngineCalculation):
             help="Snapshots on which observables are averaged, at their own temperature and pressure or, reweighted, "
             "at those of the parameters.",
         )
-        spec.input(
-            "remote",
-            valid_type=orm.RemoteData,
-            required=False,
-            help="The folder in which the trajectory was made; on the same computer the file is linked, not copied.",
-        )
+        ports.trajectory_folder(spec, "remote", "the trajectory")
         spec.output(
             "predictions",
             valid_type=orm.ArrayData,

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from aiida import orm
 from aiida.engine import CalcJobProcessSpec
 
-from aiida_difftre.calculations.checks import check_species, parameters_check, parameters_model
+from aiida_difftre.calculations import ports
+from aiida_difftre.calculations.checks import check_species, parameters_model
 from aiida_difftre.calculations.engine import EngineCalculation, Submission
 from aiida_difftre.data.dataset import DatasetData
 from aiida_difftre.data.potential import PotentialData
@@ -29,31 +29,19 @@ class PretrainCalculation(EngineCalculation):
     def define(cls, spec: CalcJobProcessSpec) -> None:  # type: ignore[override]
         """Ports of the pretraining job."""
         super().define(spec)
-        spec.input(
-            "parameters",
-            valid_type=orm.Dict,
-            serializer=orm.to_aiida_type,
-            validator=parameters_check(PretrainParameters),
-            help="The potential to make (unless one is given), atomic energies (eV), weights of the loss, optimizer, "
-            "steps, seed and machine: a PretrainJob without its files.",
+        ports.parameters(
+            spec,
+            PretrainParameters,
+            "The potential to make (unless one is given), atomic energies (eV), weights of the loss, optimizer, steps, "
+            "seed and machine: a PretrainJob without its files.",
         )
         spec.input(
             "dataset",
             valid_type=DatasetData,
             help="Configurations with energy (eV), forces (eV/Å), stress; with no steps, structures without labels.",
         )
-        spec.input(
-            "potential",
-            valid_type=PotentialData,
-            required=False,
-            help="A potential to continue from, in place of parameters.potential.",
-        )
-        spec.input(
-            "parent_folder",
-            valid_type=orm.RemoteData,
-            required=False,
-            help="The folder of an interrupted job with the same inputs; continue from its checkpoint, if it left one.",
-        )
+        ports.potential(spec, "A potential to continue from, in place of parameters.potential.", required=False)
+        ports.parent_folder(spec)
         spec.output("potential", valid_type=PotentialData, help="The trained potential.")
 
     @classmethod

@@ -8,15 +8,14 @@ from typing import Any
 from aiida import orm
 from aiida.engine import CalcJobProcessSpec
 
+from aiida_difftre.calculations import ports
 from aiida_difftre.calculations.checks import (
     check_observables,
     check_periodic,
     check_species,
-    parameters_check,
     parameters_model,
 )
 from aiida_difftre.calculations.engine import EngineCalculation, Submission
-from aiida_difftre.data.potential import PotentialData
 from aiida_difftre.data.trajectory import TrajectoryEnsembleData
 from aiida_difftre.engine.jobs import POTENTIAL_IN, STRUCTURE, TRAJECTORY, SampleJob, validate
 from aiida_difftre.engine.targets import ObservableRequest
@@ -38,15 +37,13 @@ class SampleCalculation(EngineCalculation):
     def define(cls, spec: CalcJobProcessSpec) -> None:  # type: ignore[override]
         """Ports of the sampling job."""
         super().define(spec)
-        spec.input(
-            "parameters",
-            valid_type=orm.Dict,
-            serializer=orm.to_aiida_type,
-            validator=parameters_check(SampleParameters),
-            help="Temperature (K), pressure (GPa), sampling (times in fs), observables, seed, machine: SampleJob "
-            "without its files.",
+        ports.parameters(
+            spec,
+            SampleParameters,
+            "Temperature (K), pressure (GPa), sampling (times in fs), observables, seed, machine: SampleJob without "
+            "its files.",
         )
-        spec.input("potential", valid_type=PotentialData, help="The potential to sample with.")
+        ports.potential(spec, "The potential to sample with.")
         spec.input(
             "structure",
             valid_type=orm.StructureData,
@@ -58,18 +55,8 @@ class SampleCalculation(EngineCalculation):
             required=False,
             help="Continue from the last positions, velocities and (NPT) cells of the walkers of this trajectory.",
         )
-        spec.input(
-            "start_folder",
-            valid_type=orm.RemoteData,
-            required=False,
-            help="The folder in which start_trajectory was made; on the same computer the file is linked, not copied.",
-        )
-        spec.input(
-            "parent_folder",
-            valid_type=orm.RemoteData,
-            required=False,
-            help="The folder of an interrupted job with the same inputs; continue from its checkpoint.",
-        )
+        ports.trajectory_folder(spec, "start_folder", "start_trajectory")
+        ports.parent_folder(spec)
         spec.output("trajectory", valid_type=TrajectoryEnsembleData, help="Snapshots of all walkers.")
         spec.output(
             "predictions",

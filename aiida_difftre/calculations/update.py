@@ -8,7 +8,8 @@ from typing import Any
 from aiida import orm
 from aiida.engine import CalcJobProcessSpec
 
-from aiida_difftre.calculations.checks import check_labels, check_species, parameters_check, parameters_model
+from aiida_difftre.calculations import ports
+from aiida_difftre.calculations.checks import check_labels, check_species, parameters_model
 from aiida_difftre.calculations.engine import EngineCalculation, Submission
 from aiida_difftre.data.dataset import DatasetData
 from aiida_difftre.data.potential import PotentialData
@@ -59,15 +60,13 @@ class UpdateCalculation(EngineCalculation):
     def define(cls, spec: CalcJobProcessSpec) -> None:  # type: ignore[override]
         """Ports of the update job."""
         super().define(spec)
-        spec.input(
-            "parameters",
-            valid_type=orm.Dict,
-            default=lambda: orm.Dict({}),
-            serializer=orm.to_aiida_type,
-            validator=parameters_check(UpdateParameters),
-            help="Loss, optimizer, gate, factor on the learning rate, seed, machine: UpdateJob without its files.",
+        ports.parameters(
+            spec,
+            UpdateParameters,
+            "Loss, optimizer, gate, factor on the learning rate, seed, machine: UpdateJob without its files.",
+            required=False,
         )
-        spec.input("potential", valid_type=PotentialData, help="The potential that sampled the trajectories.")
+        ports.potential(spec, "The potential that sampled the trajectories.")
         spec.input(
             "optimizer_state",
             valid_type=orm.SinglefileData,
