@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from aiida_difftre.engine.agreement import Points
 from aiida_difftre.engine.jobs import Prediction
 from aiida_difftre.engine.targets import Target
 
@@ -59,9 +60,24 @@ def reduced_chi2(comparisons: Iterable[Comparison], role: str) -> float | None:
         comparisons: of all state points.
         role: ``training`` (those with a weight) or ``held_out``.
     """
-    chosen = [item for item in comparisons if item["role"] == role and (role == "held_out" or item["weight"] > 0)]
+    chosen = _of_role(comparisons, role)
     points = sum(len(item["values"]) for item in chosen)
     return sum(item["chi2"] * len(item["values"]) for item in chosen) / points if points else None
+
+
+def _of_role(comparisons: Iterable[Comparison], role: str) -> list[Comparison]:
+    return [item for item in comparisons if item["role"] == role and (role == "held_out" or item["weight"] > 0)]
+
+
+def decisive_points(comparisons: Iterable[Comparison]) -> Points:
+    """The points that decide which of two potentials is better: of the held-out targets where there are some."""
+    items = list(comparisons)
+    chosen = _of_role(items, "held_out") or _of_role(items, "training")
+    return Points(
+        np.concatenate([np.subtract(item["values"], item["experiment"]) for item in chosen]),
+        np.concatenate([item["experiment_errors"] for item in chosen]),
+        np.concatenate([item["errors"] for item in chosen]),
+    )
 
 
 def derived_seed(seed: int, *names: object) -> int:

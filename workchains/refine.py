@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 from aiida import orm
 from aiida.common import AttributeDict
 from aiida.engine import ExitCode, ProcessBuilder, WorkChain, if_, while_
@@ -12,11 +13,12 @@ from aiida.engine.processes.workchains.workchain import WorkChainSpec
 
 from aiida_difftre.data.dataset import DatasetData
 from aiida_difftre.data.potential import PotentialData
+from aiida_difftre.engine.agreement import Points, is_better
 from aiida_difftre.engine.errors import ExitStatus
 from aiida_difftre.engine.jobs import Prediction, validate
 from aiida_difftre.workchains import absorption, records
 from aiida_difftre.workchains import state_points as points
-from aiida_difftre.workchains.comparison import derived_seed
+from aiida_difftre.workchains.comparison import decisive_points, derived_seed
 from aiida_difftre.workchains.engine import lowered_for_memory
 from aiida_difftre.workchains.history import collect_history
 from aiida_difftre.workchains.protocols import deep_merge
@@ -311,39 +313,40 @@ class RefineWorkChain(WorkChain):
             return
         self.ctx.reference["judged"] = True
         targets = {label: points.targets_of(point["targets"]) for label, point in self._state_points().items()}
-        chi2 = records.judge(records.compare_points(targets, predictions))
+        compared = records.compare_points(targets, predictions)
+        chi2 = records.judge(compared)
         self.report(
             f"iteration {number}: reduced chi² {chi2['training']:.3g} on fresh trajectories of "
             f"{self.ctx.production_fs:g} fs"
             + ("" if chi2["held_out"] is None else f", held-out targets {chi2['held_out']:.3g}")
         )
-        self._keep_best(chi2["decisive"], number)
-        self._decide(chi2["training"])
+        self._keep_best(decisive_points(item for items in compared.values() for item in items.values()), number)
+        self._decide(chi2["training"], number)
 
-    def _keep_best(self, chi2: float, number: int) -> None:
+    def _keep_best(self, found: Points, number: int) -> None:
         """Only trajectories of equal length compare: a short one hides differences behind its own error."""
         best = self.ctx.best
-        is_first = best is None or self.ctx.production_fs > best["production_fs"]
-        if is_first or chi2 < (1 - self._settings().min_improvement) * best["chi2"]:
-            self.ctx.since_best = 0
-        else:
-            self.ctx.since_best += 1
-        if is_first or chi2 < best["chi2"]:
+        incumbent = None
+        if best is not None and self.ctx.production_fs <= best["production_fs"]:
+            incumbent = Points(*(np.array(column) for column in best["points"]))
+        margin = self._settings().min_improvement
+        self.ctx.since_best = 0 if incumbent is None or is_better(found, incumbent, margin) else self.ctx.since_best + 1
+        if incumbent is None or is_better(found, incumbent):
             self.ctx.best = {
                 "iteration": number,
-                "chi2": chi2,
+                "points": [column.tolist() for column in found],
                 "production_fs": self.ctx.production_fs,
                 "potential": self.ctx.reference["potential"],
             }
 
-    def _decide(self, chi2: float) -> None:
+    def _decide(self, chi2: float, number: int) -> None:
         """Lengthen the trajectories, or stop; what short trajectories call agreement has to hold on longer ones."""
         settings = self._settings()
         passed = [threshold for threshold in self.ctx.thresholds if chi2 < threshold]
         if passed:
             self.ctx.thresholds = [threshold for threshold in self.ctx.thresholds if threshold not in passed]
             self.ctx.production_fs *= settings.growth.factor ** len(passed)
-        elif chi2 <= settings.chi2_stop:
+        elif chi2 <= settings.chi2_stop and self.ctx.best["iteration"] == number:
             self.ctx.outcome = "converged"
         elif self.ctx.since_best >= settings.patience:
             self.ctx.outcome = "patience"

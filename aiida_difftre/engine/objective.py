@@ -10,19 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.flatten_util import ravel_pytree
 from numpy.typing import NDArray
 
 from aiida_difftre.engine import files, losses, reweighting
-from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.jobs import Machine, Prediction, UpdateSettings
 from aiida_difftre.engine.losses import TargetTerm
 from aiida_difftre.engine.potentials import Parameters, Potential
 from aiida_difftre.engine.reweighting import EffectiveSize, Reference
 from aiida_difftre.engine.targets import Target
-
-MOST_RESIDUALS = 64
-"""Points of training targets up to which Gauss-Newton steps are made: each takes a vector-Jacobian product."""
 
 Quantities = dict[str, NDArray[np.float64]]
 ExtraLoss = Callable[[Parameters], tuple[float, Parameters]]
@@ -146,52 +141,6 @@ def gradient(data: Sequence[Data], parameters: Parameters, evaluation: Evaluatio
     parts = [p.reference.snapshots.pullback(parameters, evaluation.cotangents[p.label]) for p in data]
     summed: Parameters = jax.tree.map(lambda *x: sum(x[1:], start=x[0]), *parts)
     return summed
-
-
-def gauss_newton(data: Sequence[Data], parameters: Parameters, free: Parameters, damping: float) -> Parameters:
-    r"""The damped Gauss-Newton step (Levenberg-Marquardt) of the free parameters.
-
-    With residuals r whose squares add up to the loss, and J = dr/dθ, the step is the shortest that would take them to
-    zero if they were linear in θ,
-
-    .. math::
-        \Delta = -J^T \left(J J^T + \lambda \frac{\mathrm{tr} J J^T}{n} 1\right)^{-1} r .
-
-    Args:
-        data: state points, with n points of training targets together: one vector-Jacobian product for each.
-        parameters: where.
-        free: which of them move.
-        damping: λ; directions far below its square root, against the others, are left alone, as noise.
-
-    Raises:
-        EngineError: with status INVALID_INPUT, for more than :data:`MOST_RESIDUALS` points.
-
-    References:
-        Levenberg, Q. Appl. Math. 2, 164 (1944); Marquardt, J. Soc. Indust. Appl. Math. 11, 431 (1963).
-    """
-    count = sum(len(t.target.values) for p in data for t in p.terms if t.target.role == "training" and t.target.weight)
-    if count > MOST_RESIDUALS:
-        raise EngineError(
-            ExitStatus.INVALID_INPUT,
-            f"gauss_newton takes a gradient for each of the {count} points of the training targets, at most "
-            f"{MOST_RESIDUALS}; use another optimizer, such as adam",
-        )
-    found, rows = [], []
-    for point in data:
-        values = point.reference.snapshots.evaluate(parameters)
-        slopes, residuals = point.jacobian({key: jnp.asarray(value) for key, value in values.items()})
-        found.append(np.asarray(residuals))
-        for number in range(len(residuals)):
-            cotangents = {key: np.asarray(slope[number]) for key, slope in slopes.items()}
-            row = point.reference.snapshots.pullback(parameters, cotangents)
-            rows.append(jax.tree.map(lambda leaf, movable: jnp.where(movable, leaf, 0.0), row, free))
-    flat = [np.asarray(ravel_pytree(row)[0], np.float64) for row in rows]
-    unravel = ravel_pytree(rows[0])[1]
-    jacobian, r = np.stack(flat), np.concatenate(found)
-    gram = jacobian @ jacobian.T
-    gram += damping * np.trace(gram) / len(gram) * np.eye(len(gram))
-    step: Parameters = unravel(jnp.asarray(-jacobian.T @ np.linalg.solve(gram, r)))
-    return step
 
 
 def effective_fraction(data: Sequence[Data], parameters: Parameters) -> float:

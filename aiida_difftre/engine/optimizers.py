@@ -16,9 +16,9 @@ from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.jobs import OptimizerSpec
 
 GAUSS_NEWTON = "gauss_newton"
-"""Of updates alone: the step that would meet all targets if predictions were linear in the parameters."""
+"""Of updates alone: the step towards all targets, as far as the effective samples carry."""
 
-DAMPING = 1e-4
+DAMPING = 0.02
 """Default of its one option, ``damping``."""
 
 OPTIMIZERS = (
@@ -106,7 +106,7 @@ def of_update(spec: OptimizerSpec) -> optax.GradientTransformation:
 
 
 def damping(spec: OptimizerSpec) -> float:
-    """Damping of Gauss-Newton steps, relative to the mean square of the gradients of the residuals.
+    """Damping of Gauss-Newton steps, relative to the mean of the diagonal of the metric of each array of parameters.
 
     Raises:
         EngineError: with status INVALID_INPUT, naming the option or its value.

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from aiida_difftre.engine import files, objective, potentials, reweighting, sample, space, update
+from aiida_difftre.engine.agreement import Points, is_better
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.jobs import POTENTIAL_OUT, Prediction, RefineJob, RefineStatePoint, SamplingSettings
 from aiida_difftre.engine.matching import matching_loss
@@ -35,6 +36,7 @@ class Best:
     parameters: Parameters
     chi2: float = float("inf")
     iteration: int = -1
+    points: Points | None = None
 
 
 def run(job: RefineJob, folder: Path, progress: Reporter) -> dict[str, Any]:
@@ -83,10 +85,11 @@ def run(job: RefineJob, folder: Path, progress: Reporter) -> dict[str, Any]:
                 )
                 for point in sampled
             ]  # fmt: skip
-            training, fresh = _fresh_chi2(data)
-            worse = 0 if fresh < best.chi2 else worse + 1
-            if fresh < best.chi2:
-                best = Best(parameters, fresh, iteration)
+            training, fresh, points = _judge(data)
+            is_best = best.points is None or is_better(points, best.points)
+            worse = 0 if is_best else worse + 1
+            if is_best:
+                best = Best(parameters, fresh, iteration, points)
                 # Now, and not at the end alone: a failure of a later iteration leaves it.
                 potentials.save(folder / POTENTIAL_OUT, potential, parameters)
             record: dict[str, Any] = {
@@ -96,7 +99,7 @@ def run(job: RefineJob, folder: Path, progress: Reporter) -> dict[str, Any]:
             }
             iterations.append(record)
             progress.report("refine", iteration, job.max_iterations, chi2=fresh)
-            if training <= max(job.update.chi2_stop, job.update.chi2_converged):
+            if is_best and training <= max(job.update.chi2_stop, job.update.chi2_converged):
                 reason = "chi2"
                 break
             if worse >= job.patience:
@@ -158,17 +161,28 @@ def _sample(
     )  # fmt: skip
 
 
-def _fresh_chi2(data: list[objective.Data]) -> tuple[float, float]:
-    """Reduced chi² where no reweighting is needed: of the training targets, and of the held-out ones if there are any.
+def _judge(data: list[objective.Data]) -> tuple[float, float, Points]:
+    """Reduced chi² without reweighting: of the training targets, and of those that decide; with their points.
 
-    Without held-out targets both are that of the training targets.
+    Held-out targets decide where there are any.
     """
     values = {point.label: [np.asarray(prediction.values) for prediction in point.before] for point in data}
     training = objective.reduced_chi2(data, values, "training")
     held_out = objective.reduced_chi2(data, values, "held_out")
     if training is None:
         raise EngineError(ExitStatus.INVALID_INPUT, "no training target to judge the refinement by")
-    return training, training if held_out is None else held_out
+    chosen = [
+        (prediction, term)
+        for point in data
+        for prediction, term in zip(point.before, point.terms, strict=True)
+        if (term.target.is_in_loss if held_out is None else term.target.role == "held_out")
+    ]
+    points = Points(
+        np.concatenate([np.subtract(prediction.values, term.target.values) for prediction, term in chosen]),
+        np.concatenate([term.target.errors for _, term in chosen]),
+        np.concatenate([prediction.errors for prediction, _ in chosen]),
+    )
+    return training, training if held_out is None else held_out, points
 
 
 def _validate(

@@ -208,13 +208,10 @@ class UpdateSettings(Strict):
 
     Args:
         loss: what is minimised.
-        natural_gradient: hand the optimizer the natural direction instead of the gradient. The learning rate is then
-            free of units: with ``sgd`` a step of 0.5 leaves some 80 % of the effective samples. For potentials with few
-            parameters, such as splines.
-        damping: of the natural gradient, relative to the mean of the diagonal of its matrix.
         optimizer: optax optimizer; what is not given is as in the default, not as in ``OptimizerSpec``. Or
-            ``gauss_newton`` with the option ``damping`` (1e-4), for few targets that are far away: it takes one
-            gradient for each of their points, and its learning rate is the part of the step to go, 1 by default.
+            ``gauss_newton``, whose steps are the longest towards the targets that ``max_step_loss`` allows; its
+            learning rate is the part of the step to go, 1 by default, and its option ``damping`` (0.02) holds what the
+            snapshots hardly tell. It takes the derivatives of the energy of each snapshot by all parameters.
         gate: resample when the effective fraction of snapshots falls below this (0.9 in the original work).
         max_step_loss: a single step may lose at most this fraction of the effective samples, else it is halved.
         max_halvings: halvings of a step before the update ends.
@@ -225,8 +222,6 @@ class UpdateSettings(Strict):
     """
 
     loss: LossSettings = Field(default_factory=LossSettings)
-    natural_gradient: bool = False
-    damping: float = Field(default=0.02, gt=0)
     optimizer: OptimizerSpec = Field(default_factory=lambda: OptimizerSpec(**UPDATE_OPTIMIZER))
     gate: float = Field(default=0.9, gt=0, lt=1)
     max_step_loss: float = Field(default=0.3, gt=0, lt=1)
@@ -243,17 +238,3 @@ class UpdateSettings(Strict):
             return given
         default = {"learning_rate": 1.0} if given.get("name") == "gauss_newton" else UPDATE_OPTIMIZER
         return {**default, **given}
-
-    @model_validator(mode="after")
-    def _targets_alone(self) -> UpdateSettings:
-        if self.optimizer.name == "gauss_newton" and self.natural_gradient:
-            raise ValueError(
-                "natural_gradient and the optimizer gauss_newton are two directions for one step; set natural_gradient "
-                "to false, or use another optimizer, such as sgd"
-            )
-        if self.optimizer.name == "gauss_newton" and (self.loss.dataset_weight > 0 or self.loss.anchor_weight > 0):
-            raise ValueError(
-                "the optimizer gauss_newton knows the targets alone; set loss.dataset_weight and loss.anchor_weight to "
-                "0, or use another optimizer, such as adam"
-            )
-        return self

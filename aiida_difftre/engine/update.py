@@ -14,7 +14,7 @@ import numpy as np
 import optax
 from numpy.typing import NDArray
 
-from aiida_difftre.engine import files, losses, natural, optimizers, potentials, reweighting
+from aiida_difftre.engine import files, gauss_newton, losses, optimizers, potentials, reweighting
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.jobs import OPTIMIZER_OUT, POTENTIAL_OUT, Prediction, UpdateJob, UpdateSettings
 from aiida_difftre.engine.matching import matching_loss
@@ -25,7 +25,6 @@ from aiida_difftre.engine.objective import (
     Point,
     effective_fraction,
     fix_offset,
-    gauss_newton,
     prepare,
     reduced_chi2,
 )
@@ -94,7 +93,6 @@ def minimise(
     free = potential.trainable(parameters)
     objective = Objective(data, settings, parameters, extra)
     history: list[dict[str, Any]] = []
-    damping = optimizers.damping(settings.optimizer) if settings.optimizer.name == optimizers.GAUSS_NEWTON else None
     reason, scale, point = "max_steps", learning_rate_scale, objective(parameters)
     for step in range(settings.max_steps + 1):
         entry = _entry(step, data, point)
@@ -110,15 +108,9 @@ def minimise(
                 raise EngineError(stopped.status, f"{stopped.message} before the first step of the update")
             reason = "walltime"
             break
-        slopes = _masked(objective.gradient(point), free)
-        entry["gradient_norm"] = float(optax.tree.norm(slopes))
+        slopes, entry["gradient_norm"] = _direction(objective, point, free, settings)
         if not np.isfinite(entry["gradient_norm"]):
             raise EngineError(ExitStatus.NOT_FINITE, f"the gradient at step {step} of the update is not finite", entry)
-        if damping is not None:
-            # In place of the gradient: the optimizer then only scales it.
-            slopes = gauss_newton(data, point.parameters, free, damping)
-        elif settings.natural_gradient:
-            slopes = natural.direction(data, point.parameters, slopes, free, settings.damping)
         # The memory of an optimizer may point uphill; then it starts afresh, whose first direction never does.
         trials = [(state, scale)]
         if not (is_fresh and scale == learning_rate_scale):
@@ -150,6 +142,23 @@ def minimise(
         for p in data
     }
     return Outcome(parameters, state, history, reason, after)
+
+
+def _direction(
+    objective: Objective, point: Point, free: Parameters, settings: UpdateSettings
+) -> tuple[Parameters, float]:
+    """What the optimizer scales, and the norm of the gradient."""
+    if settings.optimizer.name == optimizers.GAUSS_NEWTON:
+        return gauss_newton.step(
+            objective.data,
+            point.parameters,
+            free,
+            damping=optimizers.damping(settings.optimizer),
+            radius=float(np.sqrt(-np.log1p(-settings.max_step_loss))),
+            extra=point.extra_slope,
+        )
+    slopes = _masked(objective.gradient(point), free)
+    return slopes, float(optax.tree.norm(slopes))
 
 
 def _masked(tree: Parameters, free: Parameters) -> Parameters:

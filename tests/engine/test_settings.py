@@ -32,8 +32,3 @@ def test_complete_optimizers_are_left_alone() -> None:
 def test_pretraining_has_defaults_of_its_own() -> None:
     job = validate(PretrainJob, {"initial_potential": "potential.safetensors", "optimizer": {"name": "sgd"}})
     assert (job.optimizer.learning_rate, job.optimizer.clip_norm) == (5e-3, None)
-
-
-def test_two_directions_for_one_step_are_refused() -> None:
-    with pytest.raises(ValueError, match="natural_gradient and the optimizer gauss_newton"):
-        validate(UpdateSettings, {"natural_gradient": True, "optimizer": {"name": "gauss_newton"}})

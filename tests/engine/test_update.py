@@ -252,60 +252,13 @@ def test_two_state_points_add_up() -> None:
         np.testing.assert_allclose(a, b, rtol=1e-12)
 
 
-def gauss_newton(damping: float, **options: Any) -> UpdateSettings:
-    optimizer = OptimizerSpec(name="gauss_newton", learning_rate=1, options={"damping": damping})
-    return settings_of(optimizer=optimizer, **options)
-
-
-def test_gauss_newton_step_is_newton_for_the_residuals() -> None:
-    """Along it each prediction heads for its target at the rate that reaches it in one step: finite differences."""
-    potential, parameters = small_network()
-    trajectory = rattled(potential, parameters, alloy(("C",)), snapshots=12, amplitude=0.1, temperature=3000.0)
-    wanted = [target("stress", [1.0, -2.0, 0.5, 0.3, -0.4, 0.1], weight=0.7), target("potential_energy", [0.3])]
-    data = prepared(potential, parameters, trajectory, wanted)
-    free = potential.trainable(parameters)
-    step = objective.gauss_newton([data], parameters, free, 1e-9)
-
-    def predicted(length: float) -> np.ndarray:
-        moved = jax.tree.map(lambda p, d: p + length * d, parameters, step)
-        return np.concatenate(objective.evaluate([data], moved).predictions["point"])
-
-    rate = (predicted(1e-4) - predicted(-1e-4)) / 2e-4
-    missing = np.concatenate([np.asarray(t.target.values) for t in data.terms]) - predicted(0.0)
-    np.testing.assert_allclose(rate, missing, rtol=2e-3, atol=1e-3 * np.abs(missing).max())
-
-
-def test_gauss_newton_with_much_damping_goes_down_the_gradient() -> None:
-    settings = settings_of()
-    pair = [argon_data(settings), argon_data(settings, shift=-0.1, label="other")]
-    step = objective.gauss_newton(pair, START, POTENTIAL.trainable(START), 1e8)
-    slope = objective.gradient(pair, START, objective.evaluate(pair, START))
-    a, b = (np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree["terms"])]) for tree in (step, slope))
-    np.testing.assert_allclose(a / np.linalg.norm(a), -b / np.linalg.norm(b), rtol=1e-6, atol=1e-8)
-    assert not np.any(np.asarray(step["atomic_energies"]))
-
-
 def test_gauss_newton_meets_a_target_in_few_steps() -> None:
-    settings = gauss_newton(1e-6, gate=0.2, max_steps=5, chi2_stop=1e-3)
+    settings = settings_of(
+        optimizer=OptimizerSpec(name="gauss_newton", learning_rate=1), gate=0.2, max_steps=5, chi2_stop=1e-3
+    )
     outcome = minimise([argon_data(settings)], settings)
     assert outcome.reason == "chi2"
     assert len(outcome.history) <= 5
-
-
-def test_gauss_newton_does_not_go_with_other_terms_of_the_loss() -> None:
-    for loss in (LossSettings(anchor_weight=1.0), LossSettings(dataset_weight=1.0)):
-        with pytest.raises(ValueError, match="gauss_newton"):
-            gauss_newton(1e-3, loss=loss)
-
-
-def test_gauss_newton_refuses_many_points() -> None:
-    settings = gauss_newton(1e-3)
-    many = np.linspace(0.1, 3, objective.MOST_RESIDUALS + 1)
-    curve = target("rdf", list(many), error=0.1, grid=[1.0 + 0.02 * number for number in range(len(many))])
-    data = prepared(POTENTIAL, START, argon_trajectory(), [curve], settings)
-    with pytest.raises(EngineError, match=f"at most {objective.MOST_RESIDUALS}") as caught:
-        minimise([data], settings)
-    assert caught.value.status == ExitStatus.INVALID_INPUT
 
 
 def test_optimizer_state_goes_out_and_in(tmp_path: Path) -> None:

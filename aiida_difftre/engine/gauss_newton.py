@@ -1,0 +1,211 @@
+r"""Gauss-Newton steps whose length is measured in effective samples.
+
+The loss is a sum of squares of residuals r, besides further terms with gradient 2e. With J = ∂r/∂θ the step minimises
+
+.. math::
+
+    \|r + J\delta\|^2 + 2 e^\mathsf{T}\delta + \lambda\,\delta^\mathsf{T} M \delta,
+    \qquad M = F + \epsilon\,\overline{\mathrm{diag} F},
+    \qquad F = \beta^2\,\mathrm{Cov}\left(\frac{\partial U}{\partial\theta}, \frac{\partial U}{\partial\theta}\right).
+
+F is what a step costs: the snapshots keep N_eff ≈ N exp(-δᵀFδ) of their samples. λ is the smallest for which
+δᵀMδ does not exceed the square of a radius, so that the step is the one that gets furthest for the samples it may
+cost: that of Gauss and Newton near the targets, the natural gradient far from them. The bar is an average over each
+array of parameters: what the snapshots hardly tell, such as the energy of pairs that are too close to occur, hardly
+moves, and the step does not depend on the units of different arrays. For a pair potential and a radial distribution
+function, J and F hold the matrix of inverse Monte Carlo.
+
+An observable of positions alone depends on the parameters through the weights only, so that its rows of J are
+combinations of the derivatives of the energies that F is made of. Residuals of stress and stiffness take a
+vector-Jacobian product each.
+
+References:
+    K. Levenberg, Q. Appl. Math. 2, 164 (1944); D. W. Marquardt, J. Soc. Indust. Appl. Math. 11, 431 (1963);
+    S. Amari, Neural Comput. 10, 251 (1998); A. P. Lyubartsev and A. Laaksonen, Phys. Rev. E 52, 3730 (1995).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.linalg
+import scipy.optimize
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+
+from aiida_difftre.engine import units
+from aiida_difftre.engine.errors import EngineError, ExitStatus
+from aiida_difftre.engine.objective import Data
+from aiida_difftre.engine.potentials import Parameters
+
+LARGEST_BYTES = 2 << 30
+"""Of the derivatives of the energies of all snapshots by all parameters."""
+
+MOST_PRODUCTS = 64
+"""Points of targets that take a vector-Jacobian product each."""
+
+ROUNDING = 1e-12
+"""A derivative whose variance is below this part of its mean square is the same in all snapshots."""
+
+Vector = Float[NDArray[np.float64], " parameters"]
+
+
+class Linear(NamedTuple):
+    """The residuals to first order in the free parameters.
+
+    Args:
+        residuals: r.
+        jacobian: J.
+        rows: X with F = Xᵀ X.
+    """
+
+    residuals: Float[NDArray[np.float64], " residuals"]
+    jacobian: Float[NDArray[np.float64], "residuals parameters"]
+    rows: Float[NDArray[np.float64], "samples parameters"]
+
+
+def step(
+    data: Sequence[Data],
+    parameters: Parameters,
+    free: Parameters,
+    *,
+    damping: float,
+    radius: float,
+    extra: Parameters | None = None,
+) -> tuple[Parameters, float]:
+    """The step, and the norm of the gradient of the loss; parameters that are fixed do not move.
+
+    Args:
+        data: state points.
+        parameters: where.
+        free: booleans; which parameters may move.
+        damping: ε.
+        radius: largest length of the step, sqrt(δᵀ M δ): the standard deviation of the change of U/kT.
+        extra: gradient of further terms of the loss.
+
+    Raises:
+        EngineError: with status INVALID_INPUT, where the derivatives do not fit into memory, or for too many points of
+            targets that take a vector-Jacobian product each.
+    """
+    leaves, structure = jax.tree.flatten(parameters)
+    movable = [bool(moves) for moves in jax.tree.leaves(free)]
+    sizes = [leaf.size if moves else 0 for leaf, moves in zip(leaves, movable, strict=True)]
+    _check_size(data, sum(sizes))
+    parts = [_linear(point, parameters, movable) for point in data]
+    found = Linear(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+    slope = np.zeros(sum(sizes)) if extra is None else _flat(extra, movable, 1)[0] / 2
+    arrays = np.repeat(np.arange(len(leaves)), sizes)
+    moved = solve(found, slope, arrays, damping=damping, radius=radius)
+    ends = np.cumsum(sizes)
+    shaped = [
+        jnp.asarray(moved[end - size : end].reshape(leaf.shape), leaf.dtype) if size else jnp.zeros_like(leaf)
+        for leaf, size, end in zip(leaves, sizes, ends, strict=True)
+    ]
+    gradient = 2 * (found.jacobian.T @ found.residuals + slope)
+    result: Parameters = jax.tree.unflatten(structure, shaped)
+    return result, float(np.linalg.norm(gradient))
+
+
+def solve(
+    linear: Linear, extra: Vector, arrays: Int[NDArray[np.intp], " parameters"], *, damping: float, radius: float
+) -> Vector:
+    """The step in the free parameters.
+
+    With K = J M⁻¹ Jᵀ, of the size of the residuals, δ = -M⁻¹ [Jᵀ c + e/λ] where c = (K + λ)⁻¹ (r - J M⁻¹ e / λ), and
+    its length follows from c alone.
+
+    Args:
+        linear: r, J, X.
+        extra: e.
+        arrays: to which array each parameter belongs.
+        damping: ε.
+        radius: largest length of the step.
+    """
+    size = np.maximum(np.bincount(arrays), 1)
+    mean = np.bincount(arrays, np.sum(linear.rows**2, axis=0)) / size
+    scale = np.sqrt(mean[arrays])
+    active = scale > 0
+    result = np.zeros_like(extra)
+    if not active.any():
+        return result
+    j, x, e = (array[..., active] / scale[active] for array in (linear.jacobian, linear.rows, extra))
+    inverse = _inverse(x, damping)
+    y, a = inverse(j.T), inverse(e)
+    values, vectors = np.linalg.eigh((j @ y + y.T @ j.T) / 2)
+    values = np.maximum(values, 0)
+    r, h, ea = vectors.T @ linear.residuals, vectors.T @ (j @ a), float(e @ a)
+
+    def coefficients(weight: float) -> NDArray[np.float64]:
+        return np.asarray((r - h / weight) / (values + weight))
+
+    def excess(logarithm: float) -> float:
+        weight = float(np.exp(logarithm))
+        c = coefficients(weight)
+        return float(values @ c**2 + 2 * (c @ h) / weight + ea / weight**2) - radius**2
+
+    # Beyond the upper end any step is shorter than the radius; below the lower one rounding decides.
+    largest = float(values.max())
+    upper = np.log(max(largest, np.sqrt(values @ r**2) / radius + np.sqrt(max(ea, 0.0)) / radius, 1e-300) * 1e3)
+    lower = np.log(max(1e-10 * largest, 1e-300))
+    logarithm = lower if excess(lower) <= 0 else float(scipy.optimize.brentq(excess, lower, upper, rtol=1e-10))
+    weight = float(np.exp(logarithm))
+    result[active] = -(y @ (vectors @ coefficients(weight)) + a / weight) / scale[active]
+    return result
+
+
+def _inverse(
+    x: Float[NDArray[np.float64], "samples parameters"], damping: float
+) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
+    """M⁻¹, M = Xᵀ X + ε, through the smaller one of Xᵀ X and X Xᵀ."""
+    if x.shape[0] < x.shape[1]:
+        factor = scipy.linalg.cho_factor(x @ x.T + damping * np.eye(len(x)))
+        return lambda v: np.asarray((v - x.T @ scipy.linalg.cho_solve(factor, x @ v)) / damping)
+    factor = scipy.linalg.cho_factor(x.T @ x + damping * np.eye(x.shape[1]))
+    return lambda v: np.asarray(scipy.linalg.cho_solve(factor, v))
+
+
+def _linear(point: Data, parameters: Parameters, movable: Sequence[bool]) -> Linear:
+    """One state point to first order."""
+    reference = point.reference
+    values = reference.snapshots.evaluate(parameters)
+    cotangents, residuals = point.jacobian({key: jnp.asarray(value) for key, value in values.items()})
+    weight = np.asarray(reference.weights(jnp.asarray(values["energy"])))
+    slopes = _flat(reference.snapshots.energy_slopes(parameters), movable, len(weight))
+    direct = {key: np.asarray(slope) for key, slope in cotangents.items() if key != "energy"}
+    jacobian = np.asarray(cotangents["energy"], np.float64) @ slopes
+    numbers = [n for n in range(len(residuals)) if any(slope[n].any() for slope in direct.values())]
+    if len(numbers) > MOST_PRODUCTS:
+        raise EngineError(
+            ExitStatus.INVALID_INPUT,
+            f"gauss_newton takes a gradient for each of the {len(numbers)} points of stress and stiffness targets of "
+            f"{point.label!r}, at most {MOST_PRODUCTS}; use another optimizer, such as adam",
+        )
+    still = np.zeros_like(values["energy"])
+    for number in numbers:
+        pulled = {"energy": still, **{key: slope[number] for key, slope in direct.items()}}
+        jacobian[number] += _flat(reference.snapshots.pullback(parameters, pulled), movable, 1)[0]
+    scale: float = units.BOLTZMANN * reference.point.temperature
+    rows = np.sqrt(weight)[:, None] * (slopes - weight @ slopes) / scale
+    # An offset of the energy costs nothing and moves nothing; rounding would call it cheap.
+    rows[:, np.sum(rows**2, axis=0) <= ROUNDING * (weight @ slopes**2) / scale**2] = 0.0
+    return Linear(np.asarray(residuals, np.float64), jacobian, rows)
+
+
+def _flat(tree: Parameters, movable: Sequence[bool], rows: int) -> NDArray[np.float64]:
+    """The free leaves of a tree beside each other, (rows, parameters)."""
+    leaves = [leaf for leaf, moves in zip(jax.tree.leaves(tree), movable, strict=True) if moves]
+    return np.concatenate([np.asarray(leaf, np.float64).reshape(rows, -1) for leaf in leaves], axis=1)
+
+
+def _check_size(data: Sequence[Data], size: int) -> None:
+    count = sum(len(point.reference.energies) for point in data)
+    if count * size * 8 > LARGEST_BYTES:
+        raise EngineError(
+            ExitStatus.INVALID_INPUT,
+            f"gauss_newton with {size} parameters on {count} snapshots takes more than {LARGEST_BYTES >> 30} GiB; use "
+            "another optimizer, such as adam, or take fewer snapshots",
+        )
