@@ -182,8 +182,8 @@ def reference(
     if len(set(names)) != len(names):
         raise EngineError(ExitStatus.INVALID_INPUT, f"observables {names} repeat a label; give each a label of its own")
     cell, count = trajectory.cell, len(trajectory.positions)
-    smallest = float(trajectory.scales.min()) * cell
-    made = [observables.make(request, trajectory.species, smallest) for request in requests]
+    scales = float(trajectory.scales.min()), float(trajectory.scales.max())
+    made = [observables.make(request, trajectory.species, cell, scales) for request in requests]
     directions = {
         born_label(request.name): implementation.directions(count)
         for request, implementation in zip(requests, made, strict=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol, Self, runtime_checkable
+from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 from jaxtyping import Array, Float
@@ -68,7 +68,7 @@ class Observable(Protocol):
 
     @classmethod
     def from_request(cls, request: ObservableRequest, species: tuple[str, ...], cell: NDArray[np.float64]) -> Self:
-        """Check the request against the system; ValueError names the value."""
+        """Prepare for a system, with the smallest cell of the trajectory (Å); ValueError names the value."""
 
     def directions(self, snapshots: int) -> Directions:
         """Strain directions of the Born terms, for observables that need ``born``."""
@@ -104,17 +104,44 @@ class Adaptive(Protocol):
         """
 
 
-def make(request: ObservableRequest, species: tuple[str, ...], cell: NDArray[np.float64]) -> Observable:
+@runtime_checkable
+class Spanning(Protocol):
+    """An observable that must know how large the cells of a trajectory become, such as one of their wave vectors."""
+
+    @classmethod
+    def spanning(
+        cls, request: ObservableRequest, species: tuple[str, ...], cell: NDArray[np.float64], largest: float
+    ) -> Observable:
+        """As :meth:`Observable.from_request`, for cells up to ``largest`` times as long as ``cell``."""
+
+
+def make(
+    request: ObservableRequest,
+    species: tuple[str, ...],
+    cell: NDArray[np.float64],
+    scales: tuple[float, float] = (1.0, 1.0),
+) -> Observable:
     """The implementation of a requested observable.
+
+    Args:
+        request: what is asked for.
+        species: chemical symbol of each atom.
+        cell: of the structure, (3, 3), Å; it decides whether the system can give the observable.
+        scales: of the smallest and of the largest cell in the trajectory, which fluctuate at constant pressure.
 
     Raises:
         EngineError: with status INVALID_INPUT, when the request does not fit the system.
     """
     module, _, name = observable(request.observable).implementation.partition(":")
-    implementation = getattr(importlib.import_module(module), name)
+    implementation: Any = getattr(importlib.import_module(module), name)
+    smallest, largest = scales[0] * cell, scales[1] / scales[0]
     try:
         request.check_system(species, cell)
-        made: Observable = implementation.from_request(request, species, cell)
+        made: Observable = (
+            implementation.spanning(request, species, smallest, largest)
+            if isinstance(implementation, Spanning)
+            else implementation.from_request(request, species, smallest)
+        )
     except ValueError as error:
         raise EngineError(ExitStatus.INVALID_INPUT, f"observable {request.name!r}: {error}") from None
     return made

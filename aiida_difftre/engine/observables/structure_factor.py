@@ -22,58 +22,76 @@ from aiida_difftre.engine.targets import ObservableRequest
 WAVES_AT_ONCE = 200_000
 """Products of wave vectors and atoms of one snapshot that are in memory at once."""
 
+KNOT_DISTANCE = 0.005
+"""Of the table between whose points form factors are linear, 1/Å: their relative error is below 1e-6."""
+
+CELLS_TRIED = 9
+"""Sizes between the smallest and the largest cell at which bins must hold wave vectors."""
+
 SEED = 0
 """Of the draw of wave vectors, which is thus the same everywhere."""
 
 
 @dataclass(frozen=True)
 class Direct:
-    """S(q) of one snapshot as a mean over the wave vectors in each bin.
+    """S(q) of snapshots as a mean over the wave vectors in each bin.
+
+    Wave vectors are those of a snapshot's own cell: where cells change their size, a vector moves from bin to bin.
 
     Args:
         vectors: integer indices of the wave vectors, (vectors, 3); one of each pair ±q.
-        bin_of: the bin of each.
-        count: number of bins.
-        weights: of the elements at each wave vector, (vectors, elements).
+        edges: of the bins, 1/Å.
+        knots: wave numbers at which the weights are tabulated, 1/Å.
+        weights: of the elements at the knots, (knots, elements).
         members: whether an atom is of an element, (atoms, elements).
     """
 
     vectors: NDArray[np.int32]
-    bin_of: NDArray[np.intp]
-    count: int
+    edges: NDArray[np.float64]
+    knots: NDArray[np.float64]
     weights: NDArray[np.float64]
     members: NDArray[np.float64]
 
     @classmethod
-    def from_request(cls, request: ObservableRequest, species: tuple[str, ...], cell: NDArray[np.float64]) -> Self:
-        """Enumerate the wave vectors of the cell, and draw among those of a bin where there are many.
+    def from_request(
+        cls, request: ObservableRequest, species: tuple[str, ...], cell: NDArray[np.float64], largest: float
+    ) -> Self:
+        """Enumerate the wave vectors of the cells, and draw among those of a bin where there are many.
+
+        Args:
+            request: its grid holds the centres of equal bins, 1/Å.
+            species: chemical symbol of each atom.
+            cell: the smallest one, Å.
+            largest: edges of the largest cell over those of the smallest.
 
         Raises:
             ValueError: for a bin without a wave vector.
         """
         options = request.options
         edges = bins.edges(request.grid or [], request.name, "1/Å")
-        vectors = wave_vectors(cell, float(edges[0]), float(edges[-1]))
+        width = edges[1] - edges[0]
+        # Larger cells bring vectors into the last bin that are beyond it in the smallest one.
+        beyond = math.ceil((edges[-1] * (largest - 1)) / width * (1 - 1e-9))
+        further = np.append(edges, edges[-1] + width * np.arange(1, beyond + 1))
+        vectors = wave_vectors(cell, float(edges[0]), float(further[-1]))
         lengths = np.linalg.norm(vectors @ lattice.reciprocal(cell), axis=1)
-        bin_of = np.clip(np.searchsorted(edges, lengths, side="right") - 1, 0, len(edges) - 2)
-        counts = np.bincount(bin_of, minlength=len(edges) - 1)
-        if not counts.all():
-            empty = int(np.argmin(counts))
-            raise ValueError(
-                f"no wave vector of the cell falls in the bin at {(request.grid or [])[empty]:g} 1/Å, from "
-                f"{edges[empty]:.5g} to {edges[empty + 1]:.5g}: take wider bins, a larger cell, or method: transform"
-            )
-        chosen = _draw(bin_of, counts, options["vectors_per_bin"])
-        elements, table = scattering.weights(
-            species, lengths[chosen], options["radiation"], options["scattering_lengths"]
-        )
+        bin_of = np.clip(np.searchsorted(further, lengths, side="right") - 1, 0, len(further) - 2)
+        chosen = _draw(bin_of, np.bincount(bin_of, minlength=len(further) - 1), options["vectors_per_bin"])
+        _check_filled(request, edges, lengths, largest)
+        knots = np.linspace(edges[0], edges[-1], math.ceil((edges[-1] - edges[0]) / KNOT_DISTANCE) + 1)
+        elements, table = scattering.weights(species, knots, options["radiation"], options["scattering_lengths"])
         members = np.array([[symbol == element for element in elements] for symbol in species], np.float64)
-        return cls(vectors[chosen], bin_of[chosen], len(edges) - 1, table, members)
+        return cls(vectors[chosen], edges, knots, table, members)
 
-    def features(self, positions: Float[Array, "atoms 3"], cell: Float[Array, "3 3"]) -> Float[Array, " bins"]:
-        """S in each bin; phases follow from fractional positions, whatever the cell."""
+    def features(self, positions: Float[Array, "atoms 3"], cell: Float[Array, "3 3"]) -> Float[Array, " features"]:
+        """Sum of S over the wave vectors in each bin, and their number."""
         atoms = len(self.members)
-        members = jnp.asarray(self.members, positions.dtype)
+        dtype = positions.dtype
+        members, share = jnp.asarray(self.members, dtype), jnp.asarray(self.members.mean(0), dtype)
+        vectors = jnp.asarray(self.vectors, dtype)
+        lengths = 2 * math.pi * jnp.linalg.norm(vectors @ jnp.linalg.inv(cell).T.astype(dtype), axis=1)
+        knots, columns = jnp.asarray(self.knots, dtype), jnp.asarray(self.weights.T, dtype)
+        table = jnp.stack([jnp.interp(lengths, knots, column) for column in columns], -1)
 
         def intensity(wave: tuple[Array, Array]) -> Array:
             vector, weights = wave
@@ -82,14 +100,21 @@ class Direct:
             real, imaginary = (weights @ (part @ members) for part in (jnp.cos(phase), jnp.sin(phase)))
             return real**2 + imaginary**2
 
-        vectors, table = (jnp.asarray(x, positions.dtype) for x in (self.vectors, self.weights))
         batch = max(1, min(len(self.vectors), WAVES_AT_ONCE // atoms))
         found = jax.lax.map(intensity, (vectors, table), batch_size=batch) / atoms
-        share = self.members.mean(0)
-        mean, mean_square = self.weights @ share, self.weights**2 @ share
-        values = 1 + (found - mean_square) / mean**2
-        per_bin = np.bincount(self.bin_of, minlength=self.count)
-        return jnp.zeros(self.count, positions.dtype).at[self.bin_of].add(values) / per_bin
+        values = 1 + (found - table**2 @ share) / (table @ share) ** 2
+        edges, count = jnp.asarray(self.edges, dtype), len(self.edges) - 1
+        bin_of = jnp.searchsorted(edges, lengths, side="right") - 1
+        bin_of = jnp.where(bin_of < 0, count, bin_of)
+        sums, numbers = (
+            jnp.zeros(count, dtype).at[bin_of].add(x, mode="drop") for x in (values, jnp.ones_like(values))
+        )
+        return jnp.concatenate([sums, numbers])
+
+    def combine(self, features: Float[Array, " features"]) -> Float[Array, " bins"]:
+        """S from the average features."""
+        sums, numbers = jnp.split(features, 2)
+        return sums / numbers
 
 
 @dataclass(frozen=True)
@@ -135,6 +160,10 @@ class Transform:
         )
         return 1 + density * total
 
+    def combine(self, features: Float[Array, " q"]) -> Float[Array, " q"]:
+        """S, which is the average feature."""
+        return features
+
 
 @dataclass(frozen=True)
 class StructureFactor:
@@ -147,7 +176,8 @@ class StructureFactor:
 
     with :math:`\bar b = \sum_a c_a b_a`, coherent scattering lengths for neutrons and :math:`b = f(q)` for X-rays. For
     one element it is the usual S(q). ``direct`` takes the mean over the wave vectors of the cell in bins around the
-    grid, at most ``vectors_per_bin`` of them, drawn once (null for all, which Bragg peaks need). ``transform`` takes
+    grid, about ``vectors_per_bin`` of them, drawn once (null for all, which Bragg peaks
+    need). At constant pressure they are the wave vectors of each snapshot's own cell. ``transform`` takes
     the integral, up to ``r_max`` (half the box by default) in bins of ``r_bin``, with Lorch's window or none; at small
     q it lacks the tail beyond. ``scattering_lengths`` (fm, by species) replace tabulated ones, for isotopes, or with 1
     and 0 for the partial of one species.
@@ -160,33 +190,56 @@ class StructureFactor:
 
     @classmethod
     def from_request(cls, request: ObservableRequest, species: tuple[str, ...], cell: NDArray[np.float64]) -> Self:
-        """Prepare for a structure.
+        """Prepare for one cell, see :meth:`spanning`."""
+        return cls.spanning(request, species, cell, 1.0)
+
+    @classmethod
+    def spanning(
+        cls, request: ObservableRequest, species: tuple[str, ...], cell: NDArray[np.float64], largest: float
+    ) -> Self:
+        """Prepare for cells of several sizes.
 
         Args:
             request: its grid holds the centres of equal bins for the direct method, 1/Å.
             species: chemical symbol of each atom.
-            cell: rows are the lattice vectors, Å.
+            cell: the smallest one; rows are the lattice vectors, Å.
+            largest: edges of the largest cell over those of the smallest.
 
         Raises:
             ValueError: for a species without a weight, or a bin without a wave vector.
         """
-        method = Direct if request.options["method"] == "direct" else Transform
-        return cls(method.from_request(request, species, cell))
+        if request.options["method"] == "direct":
+            return cls(Direct.from_request(request, species, cell, largest))
+        return cls(Transform.from_request(request, species, cell))
 
-    def features(self, positions: Float[Array, "atoms 3"], cell: Float[Array, "3 3"]) -> Float[Array, " q"]:
-        """S of one snapshot.
+    def features(self, positions: Float[Array, "atoms 3"], cell: Float[Array, "3 3"]) -> Float[Array, " features"]:
+        """What S of one snapshot is made of.
 
         Args:
             positions: fractional.
-            cell: rows are the lattice vectors, Å; for the transform not smaller than that of :meth:`from_request`.
+            cell: rows are the lattice vectors, Å; not smaller than that of :meth:`from_request`.
         """
         return self.method.features(positions, cell)
 
     def combine(
         self, inputs: Mapping[str, Array], weights: Float[Array, " snapshots"], point: StatePoint
     ) -> Float[Array, " q"]:
-        """Weighted mean over the snapshots."""
-        return weights @ inputs["features"]
+        """From the weighted mean over the snapshots; for the direct method that over all their wave vectors."""
+        return self.method.combine(weights @ inputs["features"])
+
+
+def _check_filled(
+    request: ObservableRequest, edges: NDArray[np.float64], lengths: NDArray[np.float64], largest: float
+) -> None:
+    """Refuse bins that hold no wave vector in most cells."""
+    counts = [np.histogram(lengths / scale, edges)[0] for scale in np.linspace(1.0, largest, CELLS_TRIED)]
+    filled = np.mean(np.array(counts) > 0, axis=0)
+    if filled.min() < 0.5:
+        empty = int(np.argmin(filled))
+        raise ValueError(
+            f"no wave vector of the cell falls in the bin at {(request.grid or [])[empty]:g} 1/Å, from "
+            f"{edges[empty]:.5g} to {edges[empty + 1]:.5g}: take wider bins, a larger cell, or method: transform"
+        )
 
 
 def wave_vectors(cell: NDArray[np.float64], start: float, end: float) -> NDArray[np.int32]:

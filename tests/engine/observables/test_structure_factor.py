@@ -16,11 +16,14 @@ from aiida_difftre.engine import lattice, observables, sample, scattering
 from aiida_difftre.engine.errors import EngineError
 from aiida_difftre.engine.files import Trajectory
 from aiida_difftre.engine.jobs import SamplingSettings
+from aiida_difftre.engine.observables import StatePoint
 from aiida_difftre.engine.observables.structure_factor import Direct, StructureFactor, Transform, wave_vectors
 from aiida_difftre.engine.progress import Silent
 from aiida_difftre.engine.reweighting import static_features
 from aiida_difftre.engine.targets import ObservableRequest
 from tests.fixtures.engine import DOUBLE, argon, lennard_jones, start
+
+POINT = StatePoint(100.0, 1.0, 1)
 
 
 def grid(first: float, width: float, count: int) -> list[float]:
@@ -31,15 +34,23 @@ def request(points: list[float], **options: Any) -> ObservableRequest:
     return ObservableRequest(observable="structure_factor", grid=points, options=options)
 
 
-def make(atoms: Atoms, wanted: ObservableRequest) -> StructureFactor:
-    made = observables.make(wanted, tuple(atoms.get_chemical_symbols()), atoms.cell.array)
+def make(atoms: Atoms, wanted: ObservableRequest, scales: tuple[float, float] = (1.0, 1.0)) -> StructureFactor:
+    made = observables.make(wanted, tuple(atoms.get_chemical_symbols()), atoms.cell.array, scales)
     assert isinstance(made, StructureFactor)
     return made
 
 
-def features(observable: StructureFactor, atoms: Atoms) -> np.ndarray:
-    positions = jnp.asarray(atoms.get_scaled_positions(wrap=False))
-    return np.asarray(jax.jit(observable.features)(positions, jnp.asarray(atoms.cell.array)))
+def mean(observable: StructureFactor, features: np.ndarray) -> np.ndarray:
+    """S from the features of snapshots."""
+    weights = jnp.full(len(features), 1 / len(features))
+    return np.asarray(observable.combine({"features": jnp.asarray(features)}, weights, POINT))
+
+
+def values(observable: StructureFactor, *frames: Atoms) -> np.ndarray:
+    """S from structures."""
+    compute = jax.jit(observable.features)
+    pairs = [(frame.get_scaled_positions(wrap=False), frame.cell.array) for frame in frames]
+    return mean(observable, np.array([compute(*map(jnp.asarray, pair)) for pair in pairs]))
 
 
 def salt(seed: int = 0) -> Atoms:
@@ -75,8 +86,9 @@ def test_agrees_with_a_direct_sum(radiation: str) -> None:
     atoms = salt()
     atoms.positions += np.random.default_rng(0).integers(-1, 2, (len(atoms), 3)) @ atoms.cell.array
     points = grid(0.5, 0.4, 8)
-    found = features(make(atoms, request(points, radiation=radiation, vectors_per_bin=None)), atoms)
-    np.testing.assert_allclose(found, direct_sum(atoms, 0.5 + 0.4 * np.arange(9), radiation), rtol=1e-9)
+    found = values(make(atoms, request(points, radiation=radiation, vectors_per_bin=None)), atoms)
+    expected = direct_sum(atoms, 0.5 + 0.4 * np.arange(9), radiation)
+    np.testing.assert_allclose(found, expected, rtol=1e-9, atol={"neutron": 0, "xray": 1e-7}[radiation])
 
 
 def test_weights_of_elements() -> None:
@@ -95,8 +107,8 @@ def test_partial_by_scattering_lengths() -> None:
     for method in ("direct", "transform"):
         points = grid(1.0, 0.5, 6)
         both = request(points, method=method, scattering_lengths={"Na": 1.0, "Cl": 0.0}, r_max=4.0)
-        found = features(make(atoms, both), atoms)
-        alone = features(make(only, request(points, method=method, r_max=4.0)), only)
+        found = values(make(atoms, both), atoms)
+        alone = values(make(only, request(points, method=method, r_max=4.0)), only)
         # Faber-Ziman: S - 1 goes with the density of the species.
         factor = len(atoms) / len(only)
         np.testing.assert_allclose(found - 1, factor * (alone - 1), atol=1e-9)
@@ -109,14 +121,14 @@ def test_ideal_gas_is_one() -> None:
     ]
     points = grid(0.45, 0.5, 16)
     direct = make(frames[0], request(points))
-    found = np.mean([features(direct, frame) for frame in frames], axis=0)
+    found = np.mean([values(direct, frame) for frame in frames], axis=0)
     np.testing.assert_allclose(found, 1, atol=0.25)
     assert found[3:].mean() == pytest.approx(1, abs=0.03)
     # In a closed system g = 1 - 1/N, whose transform is known.
     transform = make(frames[0], request(points, method="transform", r_bin=0.05))
     r = 0.05 * (np.arange(140) + 0.5)
     expected = scattering.structure_factor_from_rdf(r, np.full(140, 1 - 1 / 300), points, 300 / (14 * 15 * 16))
-    found = np.mean([features(transform, frame) for frame in frames], axis=0)
+    found = np.mean([values(transform, frame) for frame in frames], axis=0)
     np.testing.assert_allclose(found, expected, atol=0.12)
 
 
@@ -124,7 +136,7 @@ def test_perfect_crystal_has_its_bragg_peaks_and_nothing_else() -> None:
     atoms = bulk("Cu", "fcc", a=3.6, cubic=True).repeat(3)
     shortest = 2 * np.pi / 10.8
     wide = grid(0.5, 0.25, 26)
-    found = features(make(atoms, request(wide, vectors_per_bin=None)), atoms)
+    found = values(make(atoms, request(wide, vectors_per_bin=None)), atoms)
     expected = np.zeros(26)
     lengths = np.linalg.norm(wave_vectors(atoms.cell.array, 0.5, 7.0) * shortest, axis=1)
     everywhere = np.bincount(((lengths - 0.5) / 0.25).astype(int), minlength=26)
@@ -136,6 +148,39 @@ def test_perfect_crystal_has_its_bragg_peaks_and_nothing_else() -> None:
     np.testing.assert_allclose(found, expected / everywhere, atol=1e-9)
     with pytest.raises(EngineError, match="no wave vector of the cell falls in the bin at"):
         make(atoms, request(grid(0.6, 0.05, 130)))
+
+
+def test_wave_vectors_are_those_of_the_cell_of_each_snapshot() -> None:
+    """A crystal at several volumes: what is prepared for all of them gives for each what is prepared for it alone."""
+    small, scales = bulk("Cu", "fcc", a=3.6, cubic=True).repeat(4), (1.0, 1.03, 1.08)
+    wanted = request(grid(2.6, 0.1, 6), vectors_per_bin=None, radiation="xray")
+    together = make(small, wanted, (1.0, 1.08))
+    x, cells = jnp.asarray(small.get_scaled_positions()), jnp.asarray([scale * small.cell.array for scale in scales])
+    features = np.asarray(jax.jit(jax.vmap(together.features, (None, 0)))(x, cells))
+    each = np.array([mean(together, one[None]) for one in features])
+    for cell, found in zip(cells, each, strict=True):
+        alone = small.copy()
+        alone.set_cell(cell, scale_atoms=True)
+        np.testing.assert_allclose(found, values(make(alone, wanted), alone), atol=1e-9)
+    # The Bragg peak (111), at 2π√3/a, moves from bin to bin; the mean is that over all wave vectors of a bin.
+    peaks = [int((2 * np.pi * np.sqrt(3) / (3.6 * scale) - 2.6) / 0.1) for scale in scales]
+    assert peaks == [4, 3, 1]
+    assert each.argmax(1).tolist() == peaks
+    indices = wave_vectors(small.cell.array, 2.0, 4.0)
+    lengths = [np.linalg.norm(indices @ lattice.reciprocal(cell), axis=1) for cell in cells]
+    counts = np.array([np.histogram(q, 2.6 + 0.1 * np.arange(7))[0] for q in lengths])
+    np.testing.assert_allclose(mean(together, features), (counts * each).sum(0) / counts.sum(0), atol=1e-9)
+
+
+def test_drawn_wave_vectors_fill_the_bins_of_all_cells() -> None:
+    small = argon(4)
+    together = make(small, request(grid(1.0, 0.25, 20)), (0.97, 1.05))
+    assert isinstance(together.method, Direct)
+    for scale in (0.97, 1.0, 1.05):
+        cell = jnp.asarray(scale * small.cell.array)
+        numbers = np.split(np.asarray(together.features(jnp.asarray(small.get_scaled_positions()), cell)), 2)[1]
+        assert numbers.min() >= 20
+        assert numbers[-3:].min() >= 40
 
 
 @cache
@@ -160,20 +205,22 @@ def test_both_methods_agree_for_a_liquid() -> None:
     assert isinstance(direct.method, Direct)
     lengths = np.linalg.norm(direct.method.vectors @ lattice.reciprocal(trajectory.cell), axis=1)
     # In a bin the few wave vectors of a small cell are not centred.
-    points = np.bincount(direct.method.bin_of, lengths) / np.bincount(direct.method.bin_of)
+    bin_of = np.searchsorted(direct.method.edges, lengths, side="right") - 1
+    points = np.bincount(bin_of, lengths) / np.bincount(bin_of)
     transform = make(atoms, request(points.tolist(), method="transform", window="none"))
-    values = [static_features(one, trajectory, "S").mean(0) for one in (direct, transform)]
-    assert 1.8 < values[0].max() < 3.5  # the first peak of a liquid
-    assert 1.6 < points[int(values[0].argmax())] < 2.2
-    np.testing.assert_allclose(values[1], values[0], atol=0.12)
-    assert np.sqrt(np.mean((values[1] - values[0]) ** 2)) < 0.04
+    found = [mean(one, static_features(one, trajectory, "S")) for one in (direct, transform)]
+    assert 1.8 < found[0].max() < 3.5  # the first peak of a liquid
+    assert 1.6 < points[int(found[0].argmax())] < 2.2
+    np.testing.assert_allclose(found[1], found[0], atol=0.12)
+    assert np.sqrt(np.mean((found[1] - found[0]) ** 2)) < 0.04
 
 
 def test_draw_is_the_same_everywhere_and_bounded() -> None:
     atoms = salt()
     method = make(atoms, request(grid(1.0, 0.5, 20), vectors_per_bin=7)).method
     assert isinstance(method, Direct)
-    assert np.bincount(method.bin_of).max() == 7
+    lengths = np.linalg.norm(method.vectors @ lattice.reciprocal(atoms.cell.array), axis=1)
+    assert np.histogram(lengths, method.edges)[0].max() == 7
     again = make(atoms, request(grid(1.0, 0.5, 20), vectors_per_bin=7)).method
     assert isinstance(again, Direct)
     np.testing.assert_array_equal(method.vectors, again.vectors)
