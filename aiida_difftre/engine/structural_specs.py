@@ -166,6 +166,9 @@ STRUCTURE_FACTOR = ObservableSpec(
     "structure_factor", "1", f"{_OBSERVABLES}.structure_factor:StructureFactor",
     "total structure factor S(q), weighted as neutrons or X-rays see it, 1 at large q",
     grid_unit="1/angstrom",
+    bins="shells",
+    # The wave vectors in a bin are as dense as the shell is large; a transform is computed at points.
+    bins_of=lambda options: "shells" if options["method"] == "direct" else None,
     options={
         "radiation": "neutron", "method": "direct", "vectors_per_bin": 50, "r_max": None, "r_bin": 0.02,
         "window": "lorch", "scattering_lengths": None,

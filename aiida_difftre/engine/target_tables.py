@@ -92,7 +92,7 @@ def target_from_table(path: str | Path, reading: Reading, **fields: Any) -> Targ
     name = str(fields.get("observable"))
     spec = observable(name)
     options = spec.complete_options(dict(fields.get("options") or {}))
-    spec = replace(spec, unit=spec.unit_for(options))
+    spec = replace(spec, unit=spec.unit_for(options), bins=spec.bins_for(options))
     table = read_table(path).where(reading.rows)
     if spec.grid_unit is None:
         found = _labelled(table, reading, spec, options)
@@ -212,13 +212,15 @@ def _curve(table: Table, reading: Reading, spec: ObservableSpec) -> _Values:
         done.append(f"{len(x)} points from {x[0]:g} to {x[-1]:g} {held_grid_unit}")
     edges = None if reading.grid is None else equal_bins(*reading.grid)
     if reading.convert:
-        return _converted(x, y, errors, edges, reading, held, held_grid_unit, done, table.name)
+        return _converted(x, y, errors, edges, reading, spec, done, table.name)
     if edges is None:
         return _Values(x, y, errors, done)
+    # S(q) is no distribution, and not zero below its first point.
+    is_distribution = spec.bins is not None and spec.name != "structure_factor"
     try:
         result = resample(
             x, y, errors, edges, shells=spec.bins == "shells", correlated=reading.correlated,
-            interpolation=reading.interpolation, zero_below=spec.bins is not None,
+            interpolation=reading.interpolation, zero_below=is_distribution,
         )  # fmt: skip
     except ValueError as error:
         raise ValueError(f"{table.name}: {error}") from None
@@ -230,7 +232,7 @@ def _curve(table: Table, reading: Reading, spec: ObservableSpec) -> _Values:
         done.append(
             f"{result.narrow} bins narrower than the distance of the points: {reading.interpolation} interpolation"
         )
-    if spec.bins is None:
+    if not is_distribution:
         done.append(f"averaging moved a value by {np.abs(result.smoothing).max():.2g} at most")
     return _Values((edges[1:] + edges[:-1]) / 2, result.values, result.errors, done)
 
@@ -295,12 +297,12 @@ def _converted(
     errors: NDArray[np.float64] | None,
     edges: NDArray[np.float64] | None,
     reading: Reading,
-    held: str,
-    unit: str,
+    spec: ObservableSpec,
     done: list[str],
     name: str,
 ) -> _Values:
     """The sine transform, averaged over bins; independent errors of the table go through it as they are."""
+    held, unit = _held(spec)
     if edges is None:
         raise ValueError(f"{name}: a conversion needs a grid, start:stop:n")
     if reading.number_density is None:
@@ -311,7 +313,7 @@ def _converted(
     inside = edges[:-1, None] + width * (np.arange(SUBDIVISIONS) + 0.5) / SUBDIVISIONS
     make = rdf_matrix if held == "structure_factor" else structure_factor_matrix
     whole = make(x, inside.ravel(), reading.number_density, reading.window)
-    weights = inside**2 if held == "structure_factor" else np.ones_like(inside)
+    weights = inside**2 if spec.bins == "shells" else np.ones_like(inside)
     weights = weights / weights.sum(1, keepdims=True)
     matrix = np.einsum("bs,bsx->bx", weights, whole.reshape(*inside.shape, len(x)))
     done.append(

@@ -25,6 +25,7 @@ from aiida_difftre.engine.lattice import has_hexagonal_axis
 ENTRY_POINT_GROUP = "difftre.observables"
 
 Ensemble = Literal["NVT", "NPT"]
+Averages = Literal["intervals", "shells"]
 
 VOIGT_LABELS = ("xx", "yy", "zz", "yz", "xz", "xy")
 STIFFNESS_LABELS = {
@@ -53,6 +54,7 @@ class ObservableSpec:
         check_system: whether a system can give what is asked: (request, species of the atoms, cell in Å); raises
             likewise.
         unit_of: unit of the values for given options, where it depends on them; ``unit`` is that of the defaults.
+        bins_of: the same of ``bins``.
         grid_powers: units in which tables hold the values times a power of the grid, and the power.
         filter_of: the linear filter through which values at points have gone, for complete options and a grid; None
             where there is none. ``target import`` applies it to tables.
@@ -66,13 +68,14 @@ class ObservableSpec:
     implementation: str
     description: str
     grid_unit: str | None = None
-    bins: Literal["intervals", "shells"] | None = None
+    bins: Averages | None = None
     options: dict[str, Any] = field(default_factory=dict)
     labels: Callable[[dict[str, Any]], tuple[str, ...]] | None = None
     check: Callable[[dict[str, Any]], None] | None = None
     check_grid: Callable[[dict[str, Any], list[float]], None] | None = None
     check_system: Callable[[ObservableRequest, tuple[str, ...], ArrayLike], None] | None = None
     unit_of: Callable[[dict[str, Any]], str] | None = None
+    bins_of: Callable[[dict[str, Any]], Averages | None] | None = None
     grid_powers: dict[str, int] = field(default_factory=dict)
     filter_of: Callable[[dict[str, Any], list[float]], Filter | None] | None = None
     tables: tuple[str, ...] = ()
@@ -97,6 +100,10 @@ class ObservableSpec:
     def unit_for(self, options: dict[str, Any]) -> str:
         """Unit of the values for complete options."""
         return self.unit if self.unit_of is None else self.unit_of(options)
+
+    def bins_for(self, options: dict[str, Any]) -> Averages | None:
+        """Over what values on a grid are averages, for complete options."""
+        return self.bins if self.bins_of is None else self.bins_of(options)
 
 
 def _check_density_profile(options: dict[str, Any]) -> None:

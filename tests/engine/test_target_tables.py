@@ -114,6 +114,21 @@ def test_conversion_of_a_structure_factor(tmp_path: Path) -> None:
         make(tmp_path, TABLE, STIFFNESS, convert=True)
 
 
+def test_bins_of_a_structure_factor_are_those_of_its_method(tmp_path: Path) -> None:
+    """Wave vectors fill a bin as its shell; a transform is computed at the points."""
+    q = np.arange(0.5, 5.0, 0.01)
+    s = 1 + 0.3 * q + np.sin(3 * q)
+    fine = np.linspace(1, 4, 6001)
+    fine = ((fine[1:] + fine[:-1]) / 2).reshape(6, -1)
+    exact = 1 + 0.3 * fine + np.sin(3 * fine)
+    for method, weights in (("direct", fine**2), ("transform", np.ones_like(fine))):
+        fields = {**FIELDS, "observable": "structure_factor", "options": {"method": method}}
+        target = make(tmp_path, curve(q=q, S=s), fields, grid=(1.0, 4.0, 6), error="0.01")
+        np.testing.assert_allclose(target.values, (weights * exact).sum(1) / weights.sum(1), atol=1e-5)
+    with pytest.raises(ValueError, match="reach beyond the data"):
+        make(tmp_path, curve(q=q, S=s - s[0]), fields, grid=(0.2, 4.2, 20), error="0.01")
+
+
 @pytest.mark.parametrize(
     ("text", "reading", "message"),
     [
