@@ -175,7 +175,7 @@ def _curve(table: Table, reading: Reading, spec: ObservableSpec) -> _Values:
     columns = {GRID: "1", VALUE: "2"} | {_role(name): column for name, column in reading.columns.items()}
     units = {_role(name): unit for name, unit in reading.units.items()}
     _check_units(units, columns)
-    held, held_grid_unit = _held(spec) if reading.convert else (spec.name, spec.grid_unit or "1")
+    held_grid_unit = _held(spec)[1] if reading.convert else spec.grid_unit or "1"
     numbers = table.numbers(columns)
     grid_unit, value_unit = units.get(GRID, held_grid_unit), units.get(VALUE, spec.unit)
     x = numbers[GRID] * factor(grid_unit, held_grid_unit)
