@@ -27,6 +27,7 @@ SIGMA = {"C-C": 2.0, "O-C": 2.2, "O-O": 2.4}
 TWO = {
     "lennard_jones": (5.0, {"epsilon": EPSILON, "sigma": SIGMA}),
     "repulsion": (4.0, {"epsilon": EPSILON, "sigma": SIGMA, "exponent": 9}),
+    "dispersion": (5.0, {"c6": EPSILON, "radius": SIGMA}),
     "pair_spline": (4.5, {"inner": 2.0, "knots": 12}),
     "stillinger_weber": (2.0951 * 1.8, {}),
 }
@@ -94,10 +95,12 @@ def reference_pair(name: str, r: float, epsilon: float, sigma: float) -> float:
     smooth = 1 - 10 * t**3 + 15 * t**4 - 6 * t**5
     if name == "lennard_jones":
         return 4 * epsilon * ((sigma / r) ** 12 - (sigma / r) ** 6) * smooth
+    if name == "dispersion":
+        return -epsilon / (r**6 + sigma**6) * smooth
     return epsilon * (sigma / r) ** 9 * smooth
 
 
-@pytest.mark.parametrize("name", ["lennard_jones", "repulsion"])
+@pytest.mark.parametrize("name", ["lennard_jones", "repulsion", "dispersion"])
 def test_pair_energy_against_a_double_loop(name: str) -> None:
     cutoff, hyperparameters = TWO[name]
     atoms, model = random_alloy(), potential(name, ["C", "O"], cutoff, hyperparameters)
@@ -122,7 +125,7 @@ def test_forces_of_the_dynamics_are_those_of_the_gradient() -> None:
     ]
     model = build(PotentialSpec(species=["C", "O"], terms=terms))
     parameters = model.init(jax.random.key(0))
-    parameters["terms"]["2_pair_spline"]["control_points"] += np.linspace(1, 0, 12)
+    parameters["terms"]["3_pair_spline"]["control_points"] += np.linspace(1, 0, 12)
     env, listed = environment(atoms, ["C", "O"], 5.4)
 
     @jax.jit
