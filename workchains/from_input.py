@@ -45,17 +45,20 @@ CHAIN_OF = {
 NodeT = TypeVar("NodeT", PotentialData, DatasetData)
 
 
-def read_builder(file: Path, chain: type[WorkChain] = TrainWorkChain) -> ProcessBuilder:
+def read_builder(file: Path, chain: type[WorkChain] = TrainWorkChain, *, seed: int | None = None) -> ProcessBuilder:
     """Read an input file and make a builder.
 
     Args:
         file: YAML.
         chain: TrainWorkChain, or RefineWorkChain or ValidateWorkChain, for which ``model.potential`` has to be given.
+        seed: in place of that of the file.
 
     Raises:
         ValueError: whose message names the value and the remedy.
     """
     run, folder = read_input(file), file.parent
+    if seed is not None:
+        run = run.model_copy(update={"seed": seed})
     made = _train(run, folder) if chain is TrainWorkChain else _part(run, folder, chain)
     made["metadata"]["label"] = run.label or file.stem
     check(made, chain)

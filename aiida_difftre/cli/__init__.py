@@ -29,6 +29,7 @@ PROFILE_HELP = (
 )
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
+SEED = click.option("--seed", type=click.IntRange(min=0), help="Of everything random, in place of that of the input.")
 
 
 @contextmanager
@@ -160,31 +161,34 @@ def _setup(profile: str | None, **options: Any) -> Any:
 @click.option("-o", "--output", type=FOLDER, default=Path(), help="Folder of the plots; the current one by default.")
 @click.option("--daemon/--no-daemon", default=True, help="Submit to AiiDA's daemon, or run in this process.")
 @click.option("--input", "file", type=FILE, help="Another input than that of diamond, quick preset.")
+@SEED
 @click.pass_obj
-def demo_command(profile: str | None, output: Path, daemon: bool, file: Path | None) -> None:
+def demo_command(profile: str | None, output: Path, daemon: bool, file: Path | None, seed: int | None) -> None:
     """Diamond, from DFT to agreement with experiment, in minutes, with a live display."""
     with _complaints():
         from aiida_difftre.workchains.inputs import example
 
         file = file or example("diamond/quick.yaml")
         _setup(profile, **_pseudopotentials(file))
-        _go(profile or OWN_PROFILE, file, output=output, in_process=not daemon)
+        _go(profile or OWN_PROFILE, file, output=output, seed=seed, in_process=not daemon)
 
 
 @cli.command("run")
 @click.argument("file", type=FILE)
 @click.option("-o", "--output", type=FOLDER, help="Folder of plots; none without.")
+@SEED
 @click.pass_obj
-def run_command(profile: str | None, file: Path, output: Path | None) -> None:
+def run_command(profile: str | None, file: Path, output: Path | None, seed: int | None) -> None:
     """Do the run that FILE (YAML) describes, in this process, with a live display."""
     with _complaints():
-        _go(_load(profile), file, output=output, in_process=True)
+        _go(_load(profile), file, output=output, seed=seed, in_process=True)
 
 
 @cli.command("submit")
 @click.argument("file", type=FILE)
+@SEED
 @click.pass_obj
-def submit_command(profile: str | None, file: Path) -> None:
+def submit_command(profile: str | None, file: Path, seed: int | None) -> None:
     """Hand the run that FILE (YAML) describes to AiiDA's daemon."""
     with _complaints():
         from aiida_difftre.cli.demo import launch
@@ -192,11 +196,11 @@ def submit_command(profile: str | None, file: Path) -> None:
 
         name = _load(profile)
         _generate_missing(file)
-        pk = launch(read_builder(file))
+        pk = launch(read_builder(file, seed=seed))
         click.echo(f"submitted {pk}; watch it with: aiida-difftre -p {name} status {pk}")
 
 
-def _go(profile: str, file: Path, *, output: Path | None, in_process: bool) -> None:
+def _go(profile: str, file: Path, *, output: Path | None, in_process: bool, seed: int | None = None) -> None:
     """Launch, watch, and show the result; the exit status tells whether the run succeeded."""
     from contextlib import nullcontext
 
@@ -206,7 +210,7 @@ def _go(profile: str, file: Path, *, output: Path | None, in_process: bool) -> N
     _load(profile)
     _generate_missing(file)
     out = console()
-    builder = read_builder(file)
+    builder = read_builder(file, seed=seed)
     with nullcontext() if in_process else daemon():
         pk = run(builder, out) if in_process else launch(builder)
         try:

@@ -67,6 +67,7 @@ def test_everything_arrives(tmp_path: Path, content: dict[str, Any]) -> None:
     refine = builder["refine"]
     assert refine["settings"]["max_iterations"] == 2
     assert refine["settings"]["seed"] == 5
+    assert read_builder(tmp_path / "input.yaml", seed=7)["refine"]["settings"]["seed"] == 7
     sampling = refine["sample"]["calc"]["parameters"].get_dict()
     assert sampling["sampling"]["walkers"] == 3
     assert sampling["machine"] == {"threads": 2}
