@@ -1,19 +1,27 @@
 r"""Gauss-Newton steps whose length is measured in effective samples.
 
-The loss is a sum of squares of residuals r, besides further terms with gradient 2e. With J = ∂r/∂θ the step minimises
+The loss is a sum of squares of residuals r, besides further terms with gradient 2e. With J = ∂r/∂θ, and with d the way
+that was already made on these snapshots, the step minimises
 
 .. math::
 
-    \|r + J\delta\|^2 + 2 e^\mathsf{T}\delta + \lambda\,\delta^\mathsf{T} M \delta,
+    \|r + J\delta\|^2 + 2 e^\mathsf{T}\delta + \nu\,(d + \delta)^\mathsf{T} M (d + \delta)
+    + \mu\,\delta^\mathsf{T} M \delta,
     \qquad M = F + \epsilon\,\overline{\mathrm{diag} F},
     \qquad F = \beta^2\,\mathrm{Cov}\left(\frac{\partial U}{\partial\theta}, \frac{\partial U}{\partial\theta}\right).
 
-F is what a step costs: the snapshots keep N_eff ≈ N exp(-δᵀFδ) of their samples. λ is the smallest for which
+F is what a step costs: the snapshots keep N_eff ≈ N exp(-δᵀFδ) of their samples. μ is the smallest for which
 δᵀMδ does not exceed the square of a radius, so that the step is the one that gets furthest for the samples it may
-cost: that of Gauss and Newton near the targets, the natural gradient far from them. The bar is an average over each
-array of parameters: what the snapshots hardly tell, such as the energy of pairs that are too close to occur, hardly
-moves, and the step does not depend on the units of different arrays. For a pair potential and a radial distribution
-function, J and F hold the matrix of inverse Monte Carlo.
+cost: that of Gauss and Newton near the targets, the natural gradient far from them.
+
+ν keeps it from fitting noise. J is a covariance over snapshots, Cov(O, βδ·∂U/∂θ), whose standard error is that of the
+average O times the standard deviation sqrt(δᵀFδ) of what it is the covariance with. The loss on a fresh trajectory is
+therefore expected to exceed the one predicted by ν δᵀFδ, where ν is what the statistical errors of the predictions
+contribute to the loss.
+
+The bar is an average over each array of parameters: what the snapshots hardly tell, such as the energy of pairs that
+are too close to occur, hardly moves, and the step does not depend on the units of different arrays. For a pair
+potential and a radial distribution function, J and F hold the matrix of inverse Monte Carlo.
 
 An observable of positions alone depends on the parameters through the weights only, so that its rows of J are
 combinations of the derivatives of the energies that F is made of. Residuals of stress and stiffness take a
@@ -75,6 +83,8 @@ def step(
     *,
     damping: float,
     radius: float,
+    noise: float = 0.0,
+    start: Parameters | None = None,
     extra: Parameters | None = None,
 ) -> tuple[Parameters, float]:
     """The step, and the norm of the gradient of the loss; parameters that are fixed do not move.
@@ -85,6 +95,8 @@ def step(
         free: booleans; which parameters may move.
         damping: ε.
         radius: largest length of the step, sqrt(δᵀ M δ): the standard deviation of the change of U/kT.
+        noise: ν.
+        start: parameters that sampled; None for those of ``parameters``.
         extra: gradient of further terms of the loss.
 
     Raises:
@@ -99,7 +111,8 @@ def step(
     found = Linear(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
     slope = np.zeros(sum(sizes)) if extra is None else _flat(extra, movable, 1)[0] / 2
     arrays = np.repeat(np.arange(len(leaves)), sizes)
-    moved = solve(found, slope, arrays, damping=damping, radius=radius)
+    way = np.zeros(sum(sizes)) if start is None else _flat(jax.tree.map(jnp.subtract, parameters, start), movable, 1)[0]
+    moved = solve(found, slope, arrays, damping=damping, radius=radius, noise=noise, way=way)
     ends = np.cumsum(sizes)
     shaped = [
         jnp.asarray(moved[end - size : end].reshape(leaf.shape), leaf.dtype) if size else jnp.zeros_like(leaf)
@@ -111,12 +124,19 @@ def step(
 
 
 def solve(
-    linear: Linear, extra: Vector, arrays: Int[NDArray[np.intp], " parameters"], *, damping: float, radius: float
+    linear: Linear,
+    extra: Vector,
+    arrays: Int[NDArray[np.intp], " parameters"],
+    *,
+    damping: float,
+    radius: float,
+    noise: float = 0.0,
+    way: Vector | None = None,
 ) -> Vector:
     """The step in the free parameters.
 
-    With K = J M⁻¹ Jᵀ, of the size of the residuals, δ = -M⁻¹ [Jᵀ c + e/λ] where c = (K + λ)⁻¹ (r - J M⁻¹ e / λ), and
-    its length follows from c alone.
+    With λ = μ + ν, e including ν M d, and K = J M⁻¹ Jᵀ, of the size of the residuals, δ = -M⁻¹ [Jᵀ c + e/λ] where
+    c = (K + λ)⁻¹ (r - J M⁻¹ e / λ), and its length follows from c alone.
 
     Args:
         linear: r, J, X.
@@ -124,6 +144,8 @@ def solve(
         arrays: to which array each parameter belongs.
         damping: ε.
         radius: largest length of the step.
+        noise: ν.
+        way: d.
     """
     size = np.maximum(np.bincount(arrays), 1)
     mean = np.bincount(arrays, np.sum(linear.rows**2, axis=0)) / size
@@ -135,6 +157,10 @@ def solve(
     j, x, e = (array[..., active] / scale[active] for array in (linear.jacobian, linear.rows, extra))
     inverse = _inverse(x, damping)
     y, a = inverse(j.T), inverse(e)
+    if way is not None:
+        pull = noise * way[active] * scale[active]
+        a = a + pull
+        e = e + x.T @ (x @ pull) + damping * pull
     values, vectors = np.linalg.eigh((j @ y + y.T @ j.T) / 2)
     values = np.maximum(values, 0)
     r, h, ea = vectors.T @ linear.residuals, vectors.T @ (j @ a), float(e @ a)
@@ -149,8 +175,9 @@ def solve(
 
     # Beyond the upper end any step is shorter than the radius; below the lower one rounding decides.
     largest = float(values.max())
-    upper = np.log(max(largest, np.sqrt(values @ r**2) / radius + np.sqrt(max(ea, 0.0)) / radius, 1e-300) * 1e3)
-    lower = np.log(max(1e-10 * largest, 1e-300))
+    least = max(noise, 1e-10 * largest, 1e-300)
+    upper = np.log(max(least, largest, (np.sqrt(values @ r**2) + np.sqrt(max(ea, 0.0))) / radius) * 1e3)
+    lower = np.log(least)
     logarithm = lower if excess(lower) <= 0 else float(scipy.optimize.brentq(excess, lower, upper, rtol=1e-10))
     weight = float(np.exp(logarithm))
     result[active] = -(y @ (vectors @ coefficients(weight)) + a / weight) / scale[active]

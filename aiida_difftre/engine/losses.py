@@ -58,6 +58,12 @@ def target_loss(
     return total
 
 
+def noise(terms: Sequence[TargetTerm], kind: Literal["chi2", "mse"]) -> float:
+    """What the statistical errors of the predictions contribute to :func:`target_loss`, where all targets are met."""
+    off = [jnp.asarray(term.target.values) + term.simulation_errors for term in terms]
+    return float(target_loss(off, terms, kind))
+
+
 def residuals(
     predictions: Sequence[Float[Array, " points"]], terms: Sequence[TargetTerm], kind: Literal["chi2", "mse"]
 ) -> Float[Array, " residuals"]:

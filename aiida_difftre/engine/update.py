@@ -155,6 +155,8 @@ def _direction(
             free,
             damping=optimizers.damping(settings.optimizer),
             radius=float(np.sqrt(-np.log1p(-settings.max_step_loss))),
+            noise=sum(losses.noise(data.terms, settings.loss.kind) for data in objective.data),
+            start=objective.anchor,
             extra=point.extra_slope,
         )
     slopes = _masked(objective.gradient(point), free)

@@ -77,6 +77,37 @@ def test_the_step_solves_its_equations(shape: tuple[int, int], further: float) -
         np.testing.assert_allclose(left, -weight * right, rtol=1e-6, atol=1e-8 * np.abs(left).max())
 
 
+@pytest.mark.parametrize("shape", [(40, 7), (7, 40)])
+def test_noise_holds_the_step_back(shape: tuple[int, int]) -> None:
+    linear, e, arrays, metric = problem(*shape)
+    r, j, _ = linear
+    way = 0.1 * np.random.default_rng(2).normal(size=shape[1])
+    for noise in (0.01, 3.0):
+        delta = solve(linear, e, arrays, damping=0.3, radius=FAR, noise=noise, way=way)
+        slope = j.T @ (r + j @ delta) + e + noise * metric @ (way + delta)
+        np.testing.assert_allclose(slope, 0, atol=1e-7 * np.abs(j.T @ r).max())
+        bounded = solve(linear, e, arrays, damping=0.3, radius=0.05, noise=noise, way=way)
+        assert bounded @ metric @ bounded == pytest.approx(0.05**2, rel=1e-6)
+
+
+def test_expected_loss_on_a_fresh_trajectory() -> None:
+    """What a step promises beyond what it keeps is ν δᵀFδ: the covariance that predicts has that error."""
+    rng = np.random.default_rng(0)
+    samples, features = 400, 30
+    observable_of = rng.normal(size=(features, 12))
+    direction = rng.normal(size=features)
+    direction *= 0.5 / np.linalg.norm(direction)  # δᵀFδ = 0.25 for normal features of unit covariance
+    excess, noise = [], []
+    for _ in range(200):
+        x = rng.normal(size=(samples, features))
+        observable = x @ observable_of
+        found = np.cov(observable.T, x @ direction)[-1, :-1]
+        excess.append(np.sum((found - direction @ observable_of) ** 2))
+        noise.append(np.sum(observable.var(0, ddof=1) / samples))
+    # Normal variables add Cov², here at most as much again.
+    assert 1 <= np.mean(excess) / (0.25 * np.mean(noise)) < 1.3
+
+
 def test_near_and_far() -> None:
     linear, e, arrays, metric = problem(40, 7, residuals=3)
     r, j, _ = linear

@@ -29,3 +29,19 @@ def test_reduced_chi2() -> None:
     assert losses.reduced_chi2(PREDICTIONS, TERMS, "held_out") == pytest.approx(4.0)
     assert losses.reduced_chi2(PREDICTIONS, TERMS, "training") == pytest.approx(5 / 3)
     assert losses.reduced_chi2(PREDICTIONS[:1], TERMS[:1], "held_out") is None
+
+
+@pytest.mark.parametrize("kind", ["chi2", "mse"])
+def test_noise_is_the_mean_loss_of_predictions_that_scatter_about_the_targets(kind: str) -> None:
+    rng = np.random.default_rng(0)
+    drawn = [
+        float(
+            losses.target_loss(
+                [t.target.values + t.simulation_errors * rng.normal(size=len(t.target.values)) for t in TERMS],
+                TERMS,
+                kind,
+            )
+        )
+        for _ in range(2000)
+    ]
+    assert losses.noise(TERMS, kind) == pytest.approx(np.mean(drawn), rel=0.1)
