@@ -32,6 +32,9 @@ from aiida_difftre.engine.potentials import Parameters, Potential
 from aiida_difftre.engine.progress import Reporter
 from aiida_difftre.engine.stop import Stop
 
+LEAST_GAIN = 0.01
+"""Of a Gauss-Newton step, relative to the loss; the update ends before a smaller one."""
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -132,6 +135,11 @@ def minimise(
             reason = "no_descent"
             break
         entry["step_scale"] = factor
+        is_best = settings.optimizer.name == optimizers.GAUSS_NEWTON
+        if step > 0 and is_best and point.loss - found.loss < LEAST_GAIN * point.loss:
+            # What the best step hardly gains here, the next trajectory tells better.
+            reason = "minimum"
+            break
         point = found
         state, is_fresh = next_state, False
         # A step that had to be halved is tried at twice its length next time, not at full length.

@@ -222,8 +222,24 @@ def test_an_update_gets_further_for_the_same_samples() -> None:
         outcome = update.minimise(POTENTIAL, start(), [data(settings)], settings, seed=0, progress=Silent())
         course = [entry["loss"] for entry in outcome.history]
         assert all(b <= a for a, b in itertools.pairwise(course))
+        assert outcome.reason != "no_descent"
         losses.append(min(entry["loss"] for entry in outcome.history if entry["n_eff_fraction"] > 0.3) / course[0])
     assert losses[0] < losses[1]
+
+
+def test_an_update_ends_where_steps_gain_nothing() -> None:
+    """The targets cannot all be met: the mean of two is, in a few steps, and no more are made."""
+    first = data(settings_of())
+    wanted = first.before[0].values
+    apart = [target("rdf", np.add(wanted, shift), error=0.05, grid=CENTRES, label=str(shift)) for shift in (-0.5, 0.5)]
+    point = objective.prepare(
+        "liquid", POTENTIAL, start(), rattled(
+            POTENTIAL, start(), argon(2), snapshots=200, amplitude=0.25, temperature=85.0, walkers=4, seed=1
+        ), apart, temperature=85.0, settings=settings_of(), machine=DOUBLE, seed=0,
+    )  # fmt: skip
+    outcome = update.minimise(POTENTIAL, start(), [point], settings_of(max_steps=20), seed=0, progress=Silent())
+    assert outcome.reason == "minimum"
+    assert len(outcome.history) < 10
 
 
 def test_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
