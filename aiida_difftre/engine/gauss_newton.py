@@ -86,8 +86,10 @@ def step(
     noise: float = 0.0,
     start: Parameters | None = None,
     extra: Parameters | None = None,
-) -> tuple[Parameters, float]:
-    """The step, and the norm of the gradient of the loss; parameters that are fixed do not move.
+) -> tuple[Parameters, float, bool]:
+    """The step, the norm of the gradient of the loss, and whether the radius bounds the step.
+
+    Parameters that are fixed do not move.
 
     Args:
         data: state points.
@@ -112,7 +114,7 @@ def step(
     slope = np.zeros(sum(sizes)) if extra is None else _flat(extra, movable, 1)[0] / 2
     arrays = np.repeat(np.arange(len(leaves)), sizes)
     way = np.zeros(sum(sizes)) if start is None else _flat(jax.tree.map(jnp.subtract, parameters, start), movable, 1)[0]
-    moved = solve(found, slope, arrays, damping=damping, radius=radius, noise=noise, way=way)
+    moved, is_bounded = solve(found, slope, arrays, damping=damping, radius=radius, noise=noise, way=way)
     ends = np.cumsum(sizes)
     shaped = [
         jnp.asarray(moved[end - size : end].reshape(leaf.shape), leaf.dtype) if size else jnp.zeros_like(leaf)
@@ -120,7 +122,7 @@ def step(
     ]
     gradient = 2 * (found.jacobian.T @ found.residuals + slope)
     result: Parameters = jax.tree.unflatten(structure, shaped)
-    return result, float(np.linalg.norm(gradient))
+    return result, float(np.linalg.norm(gradient)), is_bounded
 
 
 def solve(
@@ -132,8 +134,8 @@ def solve(
     radius: float,
     noise: float = 0.0,
     way: Vector | None = None,
-) -> Vector:
-    """The step in the free parameters.
+) -> tuple[Vector, bool]:
+    """The step in the free parameters, and whether the radius bounds it.
 
     With λ = μ + ν, e including ν M d, and K = J M⁻¹ Jᵀ, of the size of the residuals, δ = -M⁻¹ [Jᵀ c + e/λ] where
     c = (K + λ)⁻¹ (r - J M⁻¹ e / λ), and its length follows from c alone.
@@ -153,7 +155,7 @@ def solve(
     active = scale > 0
     result = np.zeros_like(extra)
     if not active.any():
-        return result
+        return result, False
     j, x, e = (array[..., active] / scale[active] for array in (linear.jacobian, linear.rows, extra))
     inverse = _inverse(x, damping)
     y, a = inverse(j.T), inverse(e)
@@ -178,10 +180,10 @@ def solve(
     least = max(noise, 1e-10 * largest, 1e-300)
     upper = np.log(max(least, largest, (np.sqrt(values @ r**2) + np.sqrt(max(ea, 0.0))) / radius) * 1e3)
     lower = np.log(least)
-    logarithm = lower if excess(lower) <= 0 else float(scipy.optimize.brentq(excess, lower, upper, rtol=1e-10))
-    weight = float(np.exp(logarithm))
+    is_bounded = excess(lower) > 0
+    weight = float(np.exp(scipy.optimize.brentq(excess, lower, upper, rtol=1e-10) if is_bounded else lower))
     result[active] = -(y @ (vectors @ coefficients(weight)) + a / weight) / scale[active]
-    return result
+    return result, is_bounded
 
 
 def _inverse(

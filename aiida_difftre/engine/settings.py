@@ -203,6 +203,10 @@ UPDATE_OPTIMIZER: dict[str, Any] = {"learning_rate": 2e-3, "clip_norm": 1.0}
 """In which the optimizer of an update differs from that of pretraining."""
 
 
+LEAST_PART = 0.05
+"""Of a Gauss-Newton step; a smaller learning rate is one of another optimizer."""
+
+
 class UpdateSettings(Strict):
     """How parameters move on one set of trajectories.
 
@@ -210,7 +214,7 @@ class UpdateSettings(Strict):
         loss: what is minimised.
         optimizer: optax optimizer; what is not given is as in the default, not as in ``OptimizerSpec``. Or
             ``gauss_newton``, whose steps are the longest towards the targets that ``max_step_loss`` allows; its
-            learning rate is the part of the step to go, 1 by default, and its option ``damping`` (0.02) holds what the
+            learning rate is the part of the step to go, 1 by default, and its option ``damping`` (0.1) holds what the
             snapshots hardly tell. It takes the derivatives of the energy of each snapshot by all parameters.
         gate: resample when the effective fraction of snapshots falls below this (0.9 in the original work).
         max_step_loss: a single step may lose at most this fraction of the effective samples, else it is halved.
@@ -238,3 +242,13 @@ class UpdateSettings(Strict):
             return given
         default = {"learning_rate": 1.0} if given.get("name") == "gauss_newton" else UPDATE_OPTIMIZER
         return {**default, **given}
+
+    @model_validator(mode="after")
+    def _part_of_a_step(self) -> UpdateSettings:
+        optimizer = self.optimizer
+        if optimizer.name == "gauss_newton" and not LEAST_PART <= optimizer.learning_rate <= 1:
+            raise ValueError(
+                f"learning_rate = {optimizer.learning_rate:g} of gauss_newton is the part of a step to go, from "
+                f"{LEAST_PART} to 1; for a length in units of the parameters give another optimizer, such as name: adam"
+            )
+        return self

@@ -111,7 +111,7 @@ def minimise(
                 raise EngineError(stopped.status, f"{stopped.message} before the first step of the update")
             reason = "walltime"
             break
-        slopes, entry["gradient_norm"] = _direction(objective, point, free, settings)
+        slopes, entry["gradient_norm"], is_bounded = _direction(objective, point, free, settings)
         if not np.isfinite(entry["gradient_norm"]):
             raise EngineError(ExitStatus.NOT_FINITE, f"the gradient at step {step} of the update is not finite", entry)
         # The memory of an optimizer may point uphill; then it starts afresh, whose first direction never does.
@@ -135,9 +135,8 @@ def minimise(
             reason = "no_descent"
             break
         entry["step_scale"] = factor
-        is_best = settings.optimizer.name == optimizers.GAUSS_NEWTON
-        if step > 0 and is_best and point.loss - found.loss < LEAST_GAIN * point.loss:
-            # What the best step hardly gains here, the next trajectory tells better.
+        if step > 0 and not is_bounded and point.loss - found.loss < LEAST_GAIN * point.loss:
+            # What the best of all steps hardly gains here, the next trajectory tells better.
             reason = "minimum"
             break
         point = found
@@ -154,8 +153,8 @@ def minimise(
 
 def _direction(
     objective: Objective, point: Point, free: Parameters, settings: UpdateSettings
-) -> tuple[Parameters, float]:
-    """What the optimizer scales, and the norm of the gradient."""
+) -> tuple[Parameters, float, bool]:
+    """What the optimizer scales, the norm of the gradient, and whether a longer step might gain more."""
     if settings.optimizer.name == optimizers.GAUSS_NEWTON:
         return gauss_newton.step(
             objective.data,
@@ -168,7 +167,7 @@ def _direction(
             extra=point.extra_slope,
         )
     slopes = _masked(objective.gradient(point), free)
-    return slopes, float(optax.tree.norm(slopes))
+    return slopes, float(optax.tree.norm(slopes)), True
 
 
 def _masked(tree: Parameters, free: Parameters) -> Parameters:

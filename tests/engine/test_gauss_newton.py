@@ -66,7 +66,8 @@ def problem(samples: int, parameters: int, residuals: int = 5) -> tuple[Linear, 
 def test_the_step_solves_its_equations(shape: tuple[int, int], further: float) -> None:
     linear, e, arrays, metric = problem(*shape)
     for radius in (0.01, 0.1):
-        delta = solve(linear, further * e, arrays, damping=0.3, radius=radius)
+        delta, is_bounded = solve(linear, further * e, arrays, damping=0.3, radius=radius)
+        assert is_bounded
         assert delta @ metric @ delta == pytest.approx(radius**2, rel=1e-6)
         # JᵀJ δ + Jᵀr + e = -λ M δ with one positive λ.
         r, j, _ = linear
@@ -83,10 +84,11 @@ def test_noise_holds_the_step_back(shape: tuple[int, int]) -> None:
     r, j, _ = linear
     way = 0.1 * np.random.default_rng(2).normal(size=shape[1])
     for noise in (0.01, 3.0):
-        delta = solve(linear, e, arrays, damping=0.3, radius=FAR, noise=noise, way=way)
+        delta, is_bounded = solve(linear, e, arrays, damping=0.3, radius=FAR, noise=noise, way=way)
+        assert not is_bounded
         slope = j.T @ (r + j @ delta) + e + noise * metric @ (way + delta)
         np.testing.assert_allclose(slope, 0, atol=1e-7 * np.abs(j.T @ r).max())
-        bounded = solve(linear, e, arrays, damping=0.3, radius=0.05, noise=noise, way=way)
+        bounded, _ = solve(linear, e, arrays, damping=0.3, radius=0.05, noise=noise, way=way)
         assert bounded @ metric @ bounded == pytest.approx(0.05**2, rel=1e-6)
 
 
@@ -111,9 +113,9 @@ def test_expected_loss_on_a_fresh_trajectory() -> None:
 def test_near_and_far() -> None:
     linear, e, arrays, metric = problem(40, 7, residuals=3)
     r, j, _ = linear
-    near = solve(linear, np.zeros(7), arrays, damping=0.3, radius=FAR)
+    near, _ = solve(linear, np.zeros(7), arrays, damping=0.3, radius=FAR)
     np.testing.assert_allclose(j @ near, -r, rtol=1e-6)
-    far = solve(linear, 0 * e, arrays, damping=0.3, radius=1e-6)
+    far, _ = solve(linear, 0 * e, arrays, damping=0.3, radius=1e-6)
     natural = -np.linalg.solve(metric, j.T @ r)
     np.testing.assert_allclose(far / np.linalg.norm(far), natural / np.linalg.norm(natural), rtol=1e-4, atol=1e-5)
 
@@ -121,22 +123,22 @@ def test_near_and_far() -> None:
 def test_free_of_units() -> None:
     linear, e, arrays, _ = problem(40, 7)
     units = np.where(arrays == 0, 1e-4, 1e3)
-    expected = solve(linear, e, arrays, damping=0.3, radius=0.1)
+    expected, _ = solve(linear, e, arrays, damping=0.3, radius=0.1)
     other = Linear(linear.residuals, linear.jacobian / units, linear.rows / units)
-    np.testing.assert_allclose(solve(other, e / units, arrays, damping=0.3, radius=0.1), expected * units, rtol=1e-6)
+    np.testing.assert_allclose(solve(other, e / units, arrays, damping=0.3, radius=0.1)[0], expected * units, rtol=1e-6)
 
 
 def test_what_the_snapshots_do_not_tell_stays() -> None:
     rows = np.array([[1.0, 1e-6, 0.0], [-1.0, 1e-6, 0.0]])
     linear = Linear(np.array([1.0]), np.array([[2.0, 1e-6, 0.0]]), rows)
-    found = solve(linear, np.zeros(3), np.zeros(3, int), damping=0.1, radius=0.1)
+    found, _ = solve(linear, np.zeros(3), np.zeros(3, int), damping=0.1, radius=0.1)
     assert found[0] == pytest.approx(-0.1 / np.sqrt(2), rel=0.05)
     assert abs(found[1]) < 1e-5
     assert found[2] == 0
     still = Linear(np.ones(1), np.ones((1, 2)), np.zeros((2, 2)))
-    assert not solve(still, np.zeros(2), np.zeros(2, int), damping=0.1, radius=0.1).any()
+    assert not solve(still, np.zeros(2), np.zeros(2, int), damping=0.1, radius=0.1)[0].any()
     met = linear._replace(residuals=np.zeros(1))
-    assert not solve(met, np.zeros(3), np.zeros(3, int), damping=0.1, radius=0.1).any()
+    assert not solve(met, np.zeros(3), np.zeros(3, int), damping=0.1, radius=0.1)[0].any()
 
 
 def test_jacobian_by_finite_differences() -> None:
@@ -168,7 +170,7 @@ def test_gradient_norm_and_further_terms() -> None:
     whole = objective.Objective([point], settings, anchor, None)
     here = whole(start())
     free = POTENTIAL.trainable(start())
-    moved, norm = gauss_newton.step([point], start(), free, damping=1e-6, radius=1e-4, extra=here.extra_slope)
+    moved, norm, _ = gauss_newton.step([point], start(), free, damping=1e-6, radius=1e-4, extra=here.extra_slope)
     slopes = whole.gradient(here)
     assert norm == pytest.approx(float(jnp.linalg.norm(slopes["terms"]["0_pair_spline"]["control_points"])), rel=1e-8)
     assert whole(jax.tree.map(jnp.add, start(), moved)).loss < here.loss
@@ -201,7 +203,7 @@ def test_an_offset_of_the_energy_stays() -> None:
         "liquid", potential, parameters, trajectory, wanted, temperature=85.0, settings=settings_of(), machine=DOUBLE,
         seed=0,
     )  # fmt: skip
-    moved, _ = gauss_newton.step([point], parameters, potential.trainable(parameters), damping=0.02, radius=0.5)
+    moved, *_ = gauss_newton.step([point], parameters, potential.trainable(parameters), damping=0.02, radius=0.5)
     layers = moved["terms"]["0_moment_network"]["mlp"]
     assert not np.asarray(layers["b2"]).any()
     assert np.asarray(layers["w2"]).any()

@@ -32,3 +32,10 @@ def test_complete_optimizers_are_left_alone() -> None:
 def test_pretraining_has_defaults_of_its_own() -> None:
     job = validate(PretrainJob, {"initial_potential": "potential.safetensors", "optimizer": {"name": "sgd"}})
     assert (job.optimizer.learning_rate, job.optimizer.clip_norm) == (5e-3, None)
+
+
+def test_a_step_of_gauss_newton_is_a_part_of_one() -> None:
+    assert validate(UpdateSettings, {"optimizer": {"name": "gauss_newton"}}).optimizer.learning_rate == 1
+    for learning_rate in (2e-3, 1.5):
+        with pytest.raises(ValueError, match=f"learning_rate = {learning_rate:g} of gauss_newton .* name: adam"):
+            validate(UpdateSettings, {"optimizer": {"name": "gauss_newton", "learning_rate": learning_rate}})

@@ -20,6 +20,7 @@ from tests.fixtures.nodes import EPSILON, target_content
 MACHINE = {"threads": 1}
 STIFF = 100.0
 """eV: wells in which argon vibrates faster than 5 fs, or half of it, resolve."""
+ADAM = {"name": "adam", "options": {"b1": 0.1, "b2": 0.4}, "clip_norm": None}
 RECKLESS = {"max_step_loss": 0.999, "gate": 1e-4, "max_steps": 1, "max_halvings": 0}
 """An update that tries a single step, however few effective samples it leaves, and takes it where the loss falls."""
 UNBOUND = {"observable": "potential_energy", "unit": "eV/atom", "values": [1.0], "errors": [0.01]}
@@ -113,7 +114,7 @@ def test_patience_keeps_the_best(refine: Any) -> None:
     # Steps so small that only the noise of the trajectories makes a difference.
     node = refine(
         {"values": [0.2], "errors": [0.01]},
-        {"max_steps": 1, "optimizer": {"learning_rate": 1e-9}},
+        {"max_steps": 1, "optimizer": {**ADAM, "learning_rate": 1e-9}},
         patience=1, max_iterations=30,
     )  # fmt: skip
     assert node.is_finished_ok, explain(node)
@@ -128,7 +129,7 @@ def test_patience_keeps_the_best(refine: Any) -> None:
 @pytest.mark.slow
 def test_unstable_potential_is_rolled_back(refine: Any) -> None:
     learning_rate = 1.75 * EPSILON  # half of it leaves wells
-    node = refine(UNBOUND, {**RECKLESS, "optimizer": {"learning_rate": learning_rate}}, max_iterations=2)
+    node = refine(UNBOUND, {**RECKLESS, "optimizer": {**ADAM, "learning_rate": learning_rate}}, max_iterations=2)
     assert node.is_finished_ok, explain(node)
     found = history(node)
     first, second, *_ = called(node, "UpdateCalculation")
@@ -145,7 +146,7 @@ def test_unstable_potential_is_rolled_back(refine: Any) -> None:
 
 @pytest.mark.slow
 def test_gives_up_after_too_many_roll_backs(refine: Any) -> None:
-    update = {**RECKLESS, "optimizer": {"learning_rate": 20 * EPSILON}}
+    update = {**RECKLESS, "optimizer": {**ADAM, "learning_rate": 20 * EPSILON}}
     node = refine(UNBOUND, update, max_iterations=2, max_roll_backs=1)
     assert node.exit_status == RefineWorkChain.exit_codes.ERROR_TOO_MANY_ROLL_BACKS.status, explain(node)
     assert "1 times" in node.exit_message
@@ -155,7 +156,7 @@ def test_gives_up_after_too_many_roll_backs(refine: Any) -> None:
 
 @pytest.mark.slow
 def test_unstable_last_potential_is_discarded(refine: Any) -> None:
-    node = refine(UNBOUND, {**RECKLESS, "optimizer": {"learning_rate": 20 * EPSILON}}, max_iterations=1)
+    node = refine(UNBOUND, {**RECKLESS, "optimizer": {**ADAM, "learning_rate": 20 * EPSILON}}, max_iterations=1)
     assert node.is_finished_ok, explain(node)
     assert history(node)["outcome"] == "last_update_discarded"
     assert node.outputs.potential.pk == node.inputs.potential.pk
@@ -172,7 +173,7 @@ def test_unstable_initial_potential(refine: Any) -> None:
 @pytest.mark.slow
 def test_restarts_an_optimizer_that_finds_no_step(refine: Any) -> None:
     # Steps of 1 eV and 1 Å, which make everything worse.
-    update = {**RECKLESS, "optimizer": {"learning_rate": 1.0}}
+    update = {**RECKLESS, "optimizer": {**ADAM, "learning_rate": 1.0}}
     node = refine({"values": [-0.5], "errors": [0.01]}, update)
     assert node.is_finished_ok, explain(node)
     found = history(node)
