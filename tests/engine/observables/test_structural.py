@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -50,6 +53,60 @@ def test_trajectory_agrees_with_ase(pair: list[str] | None) -> None:
     mean = observable.combine({"features": rows}, jnp.full(5, 0.2), StatePoint(300.0, 1.0, 1))
     expected = get_rdf(frames, 5.0, 50, elements=pair, no_dists=True)
     np.testing.assert_allclose(mean, expected, atol=1e-6)
+
+
+LAMMPS_INPUT = """units metal
+atom_style atomic
+boundary p p p
+read_data cell.data
+mass * 1.0
+pair_style zero 6.0
+pair_coeff * *
+compute g all rdf 50 1 1 1 2 2 2 cutoff 5.0
+fix mean all ave/time 1 {frames} {frames} c_g[*] mode vector file rdf.txt format " %.15g"
+rerun frames.dump dump x y z
+"""
+
+
+@pytest.mark.skipif(shutil.which("lmp") is None, reason="LAMMPS (lmp) is not on PATH")
+def test_trajectory_agrees_with_lammps(tmp_path: Path) -> None:
+    """A rerun of the snapshots through ``compute rdf``."""
+    crystal = bulk("NaCl", "rocksalt", a=5.6, cubic=True).repeat(2)
+    frames = []
+    for seed in range(5):
+        frame = crystal.copy()
+        frame.rattle(0.3, seed=seed)
+        frame.wrap()
+        frames.append(frame)
+    kinds = np.where(np.array(crystal.get_chemical_symbols()) == "Na", 1, 2)
+    edge = crystal.cell[0, 0]
+    box = f"0 {edge:.17g}\n" * 3
+
+    def lines(frame: Atoms) -> str:
+        rows = enumerate(zip(kinds, frame.positions, strict=True), 1)
+        return "".join(f"{n} {kind} {x:.17g} {y:.17g} {z:.17g}\n" for n, (kind, (x, y, z)) in rows)
+
+    limits = "".join(f"0 {edge:.17g} {axis}lo {axis}hi\n" for axis in "xyz")
+    head = f"cell\n\n{len(crystal)} atoms\n2 atom types\n{limits}\nAtoms # atomic\n\n"
+    (tmp_path / "cell.data").write_text(head + lines(crystal))
+    dump = "ITEM: TIMESTEP\n{}\nITEM: NUMBER OF ATOMS\n{}\nITEM: BOX BOUNDS pp pp pp\n{}ITEM: ATOMS id type x y z\n{}"
+    (tmp_path / "frames.dump").write_text(
+        "".join(dump.format(n, len(crystal), box, lines(frame)) for n, frame in enumerate(frames, 1))
+    )
+    (tmp_path / "in.rdf").write_text(LAMMPS_INPUT.format(frames=len(frames)))
+    done = subprocess.run(["lmp", "-in", "in.rdf"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-2000:]
+    # Number of the bin, its centre, then g and the coordination number of each pair.
+    table = np.loadtxt(tmp_path / "rdf.txt", skiprows=4)
+    assert len(table) == 50
+    np.testing.assert_allclose(table[:, 1], centres(5.0, 50), atol=1e-9)
+    for column, pair in ((2, ["Na", "Na"]), (4, ["Na", "Cl"]), (6, ["Cl", "Cl"])):
+        observable = rdf(crystal, centres(5.0, 50), pair=pair)
+        mean = np.mean([features(observable, frame) for frame in frames], axis=0)
+        # LAMMPS does not count an atom among its own possible neighbours.
+        others = np.sum(kinds == 1) - (pair[0] == pair[1])
+        np.testing.assert_allclose(mean * np.sum(kinds == 1) / others, table[:, column], rtol=1e-6, atol=1e-9)
+        assert mean.max() > 1.5
 
 
 def test_small_cell_gives_the_same_as_its_supercell() -> None:
