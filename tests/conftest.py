@@ -14,6 +14,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from jaxtyping import install_import_hook
+
+from tests import typecheck
+
+# Modules of the engine whose annotations, shapes included, are checked at each call; before anything imports them.
+CHECKED = (
+    "absorption", "barostat", "bins", "calculator", "cells", "conversions", "feff", "filters", "lattice", "mbar",
+    "observables", "potentials", "space", "statistics",
+)  # fmt: skip
+install_import_hook(
+    [f"aiida_difftre.engine.{name}" for name in CHECKED], f"{typecheck.__name__}.{typecheck.checked.__name__}"
+)
 
 # Importing AiiDA makes its folder, `~/.aiida` unless told otherwise; the tests leave the user's alone.
 os.environ["AIIDA_PATH"] = tempfile.mkdtemp(prefix="difftre-tests-")

@@ -12,7 +12,7 @@ from aiida_difftre.calculations.checks import check_labels, check_observables, c
 from aiida_difftre.data.potential import PotentialData
 from aiida_difftre.data.target import TargetData
 from aiida_difftre.engine.jobs import SampleJob, SamplingSettings, validate
-from aiida_difftre.engine.targets import Target, check_ensembles
+from aiida_difftre.engine.targets import Target, check_requests
 from aiida_difftre.workchains.engine import UNSTABLE, EngineBaseWorkChain
 from aiida_difftre.workchains.protocols import deep_merge, load_protocol
 from aiida_difftre.workchains.sample import SampleBaseWorkChain
@@ -122,7 +122,7 @@ def check_targets(state_points: Mapping[str, Any], sampling: orm.Dict) -> str | 
     for label, point in state_points.items():
         requests = [target.target.request() for target in point["targets"].values()]
         try:
-            check_ensembles(requests, settings.ensemble(pressure_of(point)))
+            check_requests(requests, settings.ensemble(pressure_of(point)))
         except ValueError as error:
             return f"state point {label!r}: {error}"
     return None

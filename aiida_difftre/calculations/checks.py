@@ -11,6 +11,7 @@ from aiida.engine import Process
 from pydantic import create_model
 
 from aiida_difftre.data.potential import PotentialData
+from aiida_difftre.data.trajectory import TrajectoryEnsembleData
 from aiida_difftre.engine.jobs import Job, validate
 from aiida_difftre.engine.targets import ObservableRequest
 
@@ -74,15 +75,24 @@ def check_species(potential: PotentialData | None, species: Iterable[str], what:
     )
 
 
-def check_observables(requests: Iterable[ObservableRequest], structure: orm.StructureData, what: str) -> str | None:
-    """The structure must be able to give each observable: its species, and its size where there is a grid."""
-    species = [structure.get_kind(site.kind_name).symbol for site in structure.sites]
+def check_observables(
+    requests: Iterable[ObservableRequest], system: orm.StructureData | TrajectoryEnsembleData, what: str
+) -> str | None:
+    """The system must be able to give each observable: its species, and its size where there is a grid."""
+    species, cell = symbols_of(system), system.cell
     for request in requests:
         try:
-            request.check_system(species, structure.cell)
+            request.check_system(species, cell)
         except ValueError as error:
             return f"{what} cannot give {request.name!r}: {error}"
     return None
+
+
+def symbols_of(system: orm.StructureData | TrajectoryEnsembleData) -> list[str]:
+    """The chemical symbol of each atom."""
+    if isinstance(system, TrajectoryEnsembleData):
+        return system.symbols
+    return [system.get_kind(site.kind_name).symbol for site in system.sites]
 
 
 def check_periodic(structure: orm.StructureData, what: str) -> str | None:

@@ -9,11 +9,12 @@ from aiida import orm
 from aiida.engine import CalcJobProcessSpec
 
 from aiida_difftre.calculations import ports
-from aiida_difftre.calculations.checks import check_species, parameters_model
+from aiida_difftre.calculations.checks import check_observables, check_species, parameters_model
 from aiida_difftre.calculations.engine import EngineCalculation, Submission
 from aiida_difftre.data.dataset import DatasetData
 from aiida_difftre.data.trajectory import TrajectoryEnsembleData
-from aiida_difftre.engine.jobs import DATASET, POTENTIAL_IN, PREDICTIONS, TRAJECTORY, PredictJob
+from aiida_difftre.engine.jobs import DATASET, POTENTIAL_IN, PREDICTIONS, TRAJECTORY, PredictJob, validate
+from aiida_difftre.engine.targets import ObservableRequest, check_requests
 
 PredictParameters = parameters_model(PredictJob, ("potential", "structures", "trajectory"))
 
@@ -63,13 +64,22 @@ class PredictCalculation(EngineCalculation):
 
     @classmethod
     def check(cls, inputs: Mapping[str, Any]) -> str | None:
-        """The potential must know all species."""
+        """The potential must know all species, and the trajectory must be able to give the observables."""
         for name in ("structures", "trajectory"):
             node = inputs.get(name)
             message = None if node is None else check_species(inputs["potential"], node.species, f"input {name!r}")
             if message:
                 return message
-        return None
+        trajectory = inputs.get("trajectory")
+        if trajectory is None:
+            return None
+        asked = inputs["parameters"].get_dict().get("observables", []) if inputs.get("parameters") is not None else []
+        requests = [validate(ObservableRequest, one) for one in asked]
+        try:
+            check_requests(requests, trajectory.ensemble)
+        except ValueError as error:
+            return str(error)
+        return check_observables(requests, trajectory, "the trajectory")
 
     @classmethod
     def content(cls, inputs: Mapping[str, Any]) -> dict[str, Any]:

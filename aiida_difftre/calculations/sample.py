@@ -14,6 +14,7 @@ from aiida_difftre.calculations.checks import (
     check_periodic,
     check_species,
     parameters_model,
+    symbols_of,
 )
 from aiida_difftre.calculations.engine import EngineCalculation, Submission
 from aiida_difftre.data.trajectory import TrajectoryEnsembleData
@@ -81,6 +82,12 @@ class SampleCalculation(EngineCalculation):
             return message
         if start.species != symbols:
             return f"start_trajectory is of {', '.join(start.species)}, but the structure of {', '.join(symbols)}"
+        given, wanted = symbols_of(start), symbols_of(structure)
+        if given != wanted:
+            return (
+                f"start_trajectory has {len(given)} atoms, the structure {len(wanted)}, or another order of species; "
+                "give the structure that it was sampled with"
+            )
         return None
 
     @classmethod

@@ -9,7 +9,7 @@ from aiida import orm
 from aiida.engine import CalcJobProcessSpec
 
 from aiida_difftre.calculations import ports
-from aiida_difftre.calculations.checks import check_labels, check_species, parameters_model
+from aiida_difftre.calculations.checks import check_labels, check_observables, check_species, parameters_model
 from aiida_difftre.calculations.engine import EngineCalculation, Submission
 from aiida_difftre.data.dataset import DatasetData
 from aiida_difftre.data.potential import PotentialData
@@ -101,10 +101,13 @@ class UpdateCalculation(EngineCalculation):
 
     @classmethod
     def check(cls, inputs: Mapping[str, Any]) -> str | None:
-        """Trajectories and dataset must be of species that the potential knows."""
+        """Species must be known to the potential, and the trajectories able to give what was measured."""
         for label, point in inputs["state_points"].items():
             what = f"the trajectory of state point {label!r}"
-            message = check_species(inputs["potential"], point["trajectory"].species, what)
+            requests = [node.target.request() for node in point["targets"].values()]
+            message = check_species(inputs["potential"], point["trajectory"].species, what) or check_observables(
+                requests, point["trajectory"], what
+            )
             if message:
                 return message
         dataset = inputs.get("dataset")

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from aiida_difftre.engine.errors import EngineError
 from aiida_difftre.engine.files import MASSES, SCALES, TRAJECTORY_ARRAYS, Trajectory, read_trajectory, write_trajectory
+from aiida_difftre.engine.targets import Ensemble
 
 FS_PER_PS = 1000.0
 
@@ -63,8 +64,9 @@ class TrajectoryEnsembleData(orm.ArrayData):
         """The trajectory in memory."""
         known = (*TRAJECTORY_ARRAYS, MASSES)
         arrays = {name: self.get_array(name) for name in self.get_arraynames() if name in known}
-        species = tuple(str(symbol) for symbol in self.get_array("species"))
-        return Trajectory.from_arrays(arrays, species=species, temperature=self.temperature, pressure=self.pressure)
+        return Trajectory.from_arrays(
+            arrays, species=tuple(self.symbols), temperature=self.temperature, pressure=self.pressure
+        )
 
     def to_file(self, path: str | Path) -> None:
         """Write the ``.npz`` file that the engine reads."""
@@ -86,6 +88,21 @@ class TrajectoryEnsembleData(orm.ArrayData):
         return list(self.base.attributes.get("species"))
 
     @property
+    def symbols(self) -> list[str]:
+        """The chemical symbol of each atom."""
+        return [str(symbol) for symbol in self.get_array("species")]
+
+    @property
+    def cell(self) -> NDArray[np.float64]:
+        """Lattice vectors in rows, Å; at constant pressure those of the reference cell."""
+        return np.asarray(self.get_array("cell"), dtype=float)
+
+    @property
+    def ensemble(self) -> Ensemble:
+        """NPT where there is a pressure."""
+        return "NVT" if self.pressure is None else "NPT"
+
+    @property
     def number_of_snapshots(self) -> int:
         """Snapshots of all walkers together."""
         return self.base.attributes.get("number_of_snapshots")
@@ -97,8 +114,8 @@ class TrajectoryEnsembleData(orm.ArrayData):
             index: of the snapshot; negative numbers count from the end.
         """
         atoms = Atoms(
-            [str(symbol) for symbol in self.get_array("species")],
-            cell=self.get_array("cell") * self._scales()[index],
+            self.symbols,
+            cell=self.cell * self._scales()[index],
             scaled_positions=np.asarray(self.get_array("positions")[index], dtype=float),
             pbc=True,
             masses=self.get_array(MASSES) if MASSES in self.get_arraynames() else None,
@@ -123,10 +140,10 @@ class TrajectoryEnsembleData(orm.ArrayData):
         if not len(chosen):
             last = self.base.attributes.get("number_of_walkers") - 1
             raise ValueError(f"there is no walker {walker!r} with snapshots; walkers are numbered from 0 to {last}")
-        cells = self._scales()[chosen, None, None] * np.asarray(self.get_array("cell"), dtype=float)
+        cells = self._scales()[chosen, None, None] * self.cell
         trajectory = orm.TrajectoryData()
         trajectory.set_trajectory(
-            symbols=[str(symbol) for symbol in self.get_array("species")],
+            symbols=self.symbols,
             positions=np.asarray(self.get_array("positions")[chosen], dtype=float) @ cells,
             stepids=chosen.astype(int),
             cells=cells,

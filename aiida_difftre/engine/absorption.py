@@ -177,7 +177,7 @@ def path_table(options: dict[str, Any]) -> PathTable:
 
 
 def _check_options(options: dict[str, Any]) -> None:
-    if options["k_weight"] not in K_WEIGHTS or isinstance(options["k_weight"], bool):
+    if options["k_weight"] not in tuple(K_WEIGHTS) or isinstance(options["k_weight"], bool):
         known = ", ".join(str(power) for power in K_WEIGHTS)
         raise ValueError(f"option 'k_weight' of exafs is {options['k_weight']!r}; known powers of k: {known}")
     if options["edge"] not in EDGES:

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Int, UInt
+from jaxtyping import Array, Bool, Float, Int, Num, UInt
 from numpy.typing import ArrayLike, NDArray
 
 from aiida_difftre.engine import lattice
@@ -85,8 +85,8 @@ class Candidates(NamedTuple):
     occupancy: Int[Array, ""]
 
 
-def coded(vectors: Int[Array, "*rows 3"]) -> Int[Array, "*rows"]:
-    """Three integers in one, which can be added and looked up at a third of the cost."""
+def coded(vectors: Num[Array, "*rows 3"]) -> Int[Array, "*rows"]:
+    """Three integers, of any type, in one, which can be added and looked up at a third of the cost."""
     vectors = vectors.astype(jnp.int64)
     return vectors[..., 0] + (vectors[..., 1] << 16) + (vectors[..., 2] << 32)
 

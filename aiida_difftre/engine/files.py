@@ -22,6 +22,8 @@ from aiida_difftre.engine.targets import Ensemble
 
 FORMAT_VERSION = "1"
 POTENTIAL_FORMAT = "difftre-potential"
+SMALLEST_VOLUME = 1e-3
+"""Å³, of a cell."""
 Arrays = dict[str, NDArray[Any]]
 
 
@@ -64,16 +66,6 @@ def write_potential(path: Path, spec: PotentialSpec, parameters: Mapping[str, ND
     """Write a potential: parameters by their path in the parameter tree, the spec as metadata."""
     metadata = {"format": POTENTIAL_FORMAT, "potential": spec.model_dump_json(), "units": "angstrom, eV, amu"}
     write_arrays(path, parameters, metadata)
-
-
-def read_potential_spec(path: Path) -> tuple[PotentialSpec, int]:
-    """Read what a potential is without its parameters, and their number.
-
-    Raises:
-        EngineError: with status CORRUPT_FILE, for anything that is not a potential.
-    """
-    arrays, metadata = read_arrays(path)
-    return _spec(path, metadata), sum(array.size for array in arrays.values())
 
 
 def read_potential(path: Path) -> tuple[PotentialSpec, Arrays]:
@@ -216,11 +208,41 @@ def read_trajectory(path: Path) -> Trajectory:
     try:
         with np.load(path, allow_pickle=False) as archive:
             pressure = float(archive["pressure"]) if "pressure" in archive else np.nan
-            return Trajectory.from_arrays(
+            trajectory = Trajectory.from_arrays(
                 archive,
                 species=tuple(str(symbol) for symbol in archive["species"]),
                 temperature=float(archive["temperature"]),
                 pressure=None if np.isnan(pressure) else pressure,
             )
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        _check_trajectory(trajectory)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, MemoryError, zipfile.BadZipFile) as error:
         raise EngineError(ExitStatus.CORRUPT_FILE, f"{path.name} is not a readable trajectory: {error}") from None
+    return trajectory
+
+
+def _check_trajectory(trajectory: Trajectory) -> None:
+    """Refuse arrays that do not belong together, or numbers that are not finite.
+
+    Raises:
+        ValueError: naming the array.
+    """
+    snapshots, atoms, walkers = len(trajectory.energies), len(trajectory.species), len(trajectory.last_positions)
+    shapes: dict[str, tuple[int, ...]] = {
+        "positions": (snapshots, atoms, 3), "cell": (3, 3), "energies": (snapshots,), "walkers": (snapshots,),
+        "times": (snapshots,), "temperatures": (snapshots,), "scales": (snapshots,),
+        "last_positions": (walkers, atoms, 3), "last_velocities": (walkers, atoms, 3), "last_scales": (walkers,),
+        **({} if trajectory.masses is None else {MASSES: (atoms,)}),
+    }  # fmt: skip
+    for name, shape in shapes.items():
+        array = getattr(trajectory, name)
+        if array.shape != shape:
+            raise ValueError(f"{name} has the shape {array.shape} where {shape} is expected")
+        if array.dtype.kind not in "fiu" or not np.isfinite(array).all():
+            raise ValueError(f"{name} holds what is no finite number")
+    if not (snapshots and atoms and walkers):
+        raise ValueError(f"it has {snapshots} snapshots of {atoms} atoms in {walkers} walkers")
+    volume = abs(np.linalg.det(trajectory.cell))
+    if volume < SMALLEST_VOLUME or min(trajectory.scales.min(), trajectory.last_scales.min()) <= 0:
+        raise ValueError(f"its cell has a volume of {volume:g} Å³, and scales from {trajectory.scales.min():g}")
+    if not trajectory.temperature > 0:
+        raise ValueError(f"its temperature is {trajectory.temperature:g} K")

@@ -30,7 +30,7 @@ from aiida_difftre.engine.settings import (
     TermSpec,
     UpdateSettings,
 )
-from aiida_difftre.engine.targets import ObservableRequest, Strict, Target, check_ensembles
+from aiida_difftre.engine.targets import ObservableRequest, Strict, Target, check_requests
 
 # The settings of which jobs are made are part of the contract: one import serves both.
 __all__ = [
@@ -66,7 +66,7 @@ STRUCTURE = "structure.extxyz"
 
 
 def _plain_file_name(name: str) -> str:
-    if PurePath(name).name != name or name in {"", ".", ".."} or "\\" in name:
+    if PurePath(name).name != name or name in {"", ".", ".."} or "\\" in name or not name.isprintable():
         raise ValueError(f"{name!r} is not a plain file name; files lie beside the job file")
     return name
 
@@ -160,7 +160,7 @@ class SampleJob(Job):
 
     @model_validator(mode="after")
     def _ensemble(self) -> SampleJob:
-        check_ensembles(self.observables, self.sampling.ensemble(self.pressure))
+        check_requests(self.observables, self.sampling.ensemble(self.pressure))
         return self
 
 
@@ -183,7 +183,7 @@ class StatePointTrajectory(Strict):
 
     @model_validator(mode="after")
     def _ensemble(self) -> StatePointTrajectory:
-        check_ensembles([target.request() for target in self.targets], "NVT" if self.pressure is None else "NPT")
+        check_requests([target.request() for target in self.targets], "NVT" if self.pressure is None else "NPT")
         return self
 
 
@@ -244,9 +244,8 @@ class PredictJob(Job):
     Args:
         potential: file.
         structures: extended XYZ; energies, forces and stress of each frame, and errors where the frames carry labels.
-        static_stiffness: also the static relaxed stiffness and stress (T = 0, finite strains with internal
-        relaxation) of
-            the first frame, as it is.
+        static_stiffness: also the static relaxed stiffness and stress (T = 0, finite strains with internal relaxation)
+            of the first frame, as it is.
         trajectory: file, sampled with this potential; observables as averages over it.
         temperature: K, for which to predict; another than that of the trajectory is reached by reweighting. None for
             the trajectory's own.
@@ -271,6 +270,9 @@ class PredictJob(Job):
             raise ValueError("give structures or a trajectory to predict for")
         if self.static_stiffness and self.structures is None:
             raise ValueError("static_stiffness needs structures")
+        for what in ("observables", "temperature", "pressure"):
+            if self.trajectory is None and getattr(self, what) not in (None, []):
+                raise ValueError(f"{what}: observables are averages over a trajectory, and none is given; give one")
         return self
 
 
@@ -306,7 +308,7 @@ class RefineJob(Job):
         for point in self.state_points:
             for settings in (self.sampling, self.validation):
                 if settings is not None:
-                    check_ensembles([t.request() for t in point.targets], settings.ensemble(point.pressure))
+                    check_requests([t.request() for t in point.targets], settings.ensemble(point.pressure))
         return self
 
 

@@ -43,7 +43,7 @@ def free_energies(reduced: NDArray[np.float64], counts: NDArray[np.int64]) -> ND
     os.environ["PYMBAR_DISABLE_JAX"] = "TRUE"
     from pymbar import MBAR
 
-    solved: NDArray[np.float64] = MBAR(reduced, counts, solver_protocol="robust").f_k
+    solved = np.asarray(MBAR(reduced, counts, solver_protocol="robust").f_k, np.float64)
     return solved - solved[0]
 
 

@@ -29,7 +29,7 @@ from aiida_difftre.engine.jobs import Machine, Prediction
 from aiida_difftre.engine.observables import Observable, StatePoint
 from aiida_difftre.engine.potentials import Parameters, Potential, masses
 from aiida_difftre.engine.quantities import ATOMS_PER_BATCH, Snapshots, environment
-from aiida_difftre.engine.targets import ObservableRequest, check_ensembles
+from aiida_difftre.engine.targets import ObservableRequest, check_requests
 
 Quantities = Mapping[str, Array]
 
@@ -175,12 +175,9 @@ def reference(
     """
     pressure = _check_state_point(trajectory, temperature, pressure, elsewhere)
     try:
-        check_ensembles(requests, trajectory.ensemble)
+        check_requests(requests, trajectory.ensemble)
     except ValueError as error:
         raise EngineError(ExitStatus.INVALID_INPUT, str(error)) from None
-    names = [request.name for request in requests]
-    if len(set(names)) != len(names):
-        raise EngineError(ExitStatus.INVALID_INPUT, f"observables {names} repeat a label; give each a label of its own")
     cell, count = trajectory.cell, len(trajectory.positions)
     scales = float(trajectory.scales.min()), float(trajectory.scales.max())
     made = [observables.make(request, trajectory.species, cell, scales) for request in requests]

@@ -346,7 +346,13 @@ def dynamics(system: System, capacity: space.Capacity) -> Dynamics:
 
     spread = functools.partial(jax.shard_map, mesh=mesh, check_vma=False)
 
-    def init(key: Array, positions: Array, scales: Array, momenta: Array | None, parameters: Parameters) -> Walkers:
+    def init(
+        key: Array,
+        positions: NDArray[np.float64],
+        scales: NDArray[np.float64],
+        momenta: NDArray[np.float64] | None,
+        parameters: Parameters,
+    ) -> Walkers:
         keys = jax.vmap(jax.random.key_data)(jax.random.split(key, len(positions)))
         given = (keys, jnp.asarray(positions, dtype), jnp.asarray(scales, dtype))
         arguments = [jax.device_put(x, sharding) for x in given]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+from ase.data import atomic_numbers
 from pydantic import Field, field_validator, model_validator
 
 from aiida_difftre.engine.targets import Ensemble, Strict
@@ -53,6 +54,8 @@ class PotentialSpec(Strict):
     def _distinct(self) -> PotentialSpec:
         if len(set(self.species)) != len(self.species):
             raise ValueError(f"species {self.species} repeat")
+        if unknown := [symbol for symbol in self.species if symbol not in atomic_numbers]:
+            raise ValueError(f"species {', '.join(map(repr, unknown))}: no chemical symbol")
         return self
 
     @property

@@ -5,15 +5,25 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from aiida_difftre.engine import bins, lattice, scattering
+from aiida_difftre.engine.settings import LONGEST_CUTOFF
 from aiida_difftre.engine.targets import ObservableRequest, ObservableSpec, check_present
 
 TOLERANCE = 1e-6
 """Relative tolerance where a grid meets a limit."""
 
 METHODS = ("direct", "transform")
+
+MOST_FINE_BINS = 1e6
+"""Of a histogram that is smeared afterwards."""
+
+FINEST_R_BIN = 1e-3
+"""Å, of the radial distribution functions behind a structure factor."""
+
+MOST_WAVE_VECTORS = 5e7
+"""Of a cell, which are enumerated."""
 
 _OBSERVABLES = "aiida_difftre.engine.observables"
 
@@ -33,7 +43,8 @@ def check_half_box(end: float, what: str, cell: ArrayLike) -> None:
 
 
 def _check_symbols(value: Any, count: int, option: str, observable: str, example: str) -> None:
-    if value is not None and (not isinstance(value, list | tuple) or len(value) != count):
+    given = isinstance(value, list | tuple) and len(value) == count and all(isinstance(one, str) for one in value)
+    if not (given or value is None):
         raise ValueError(f"option {option!r} of {observable} is {value!r}; give {example}, or leave it out")
 
 
@@ -51,13 +62,26 @@ def _check_smearing(options: dict[str, Any], observable: str, unit: str) -> None
         _check_number(options["smearing"], "smearing", observable, unit, zero=True)
 
 
+def _check_fine_bins(deviation: float | None, edges: NDArray[np.float64], observable: str, unit: str) -> None:
+    """Refuse a smearing that would need a histogram of too many bins."""
+    if not deviation:
+        return
+    width = float(edges[1] - edges[0])
+    needed = (edges[-1] + bins.SMEARING_REACH * deviation) / bins.fine_width(width, deviation)
+    if needed > MOST_FINE_BINS:
+        raise ValueError(
+            f"option 'smearing' of {observable} is {deviation:g} {unit}, where the bins are {width:g} {unit} wide; "
+            "give a standard deviation of that size, or leave it out"
+        )
+
+
 def _check_rdf(options: dict[str, Any]) -> None:
     _check_symbols(options["pair"], 2, "pair", "rdf", "two species, such as ['C', 'C']")
     _check_smearing(options, "rdf", "Å")
 
 
 def _rdf_grid(options: dict[str, Any], grid: list[float]) -> None:
-    bins.edges(grid, "rdf")
+    _check_fine_bins(options["smearing"], bins.edges(grid, "rdf"), "rdf", "Å")
 
 
 def _rdf_system(request: ObservableRequest, species: tuple[str, ...], cell: ArrayLike) -> None:
@@ -80,18 +104,25 @@ RDF = ObservableSpec(
 
 def _check_adf(options: dict[str, Any]) -> None:
     _check_number(options["cutoff"], "cutoff", "adf", "Å")
+    if options["cutoff"] > LONGEST_CUTOFF:
+        raise ValueError(
+            f"option 'cutoff' of adf is {options['cutoff']:g} Å; give the end of a shell of neighbours, "
+            f"{LONGEST_CUTOFF:g} Å at most"
+        )
     _check_symbols(options["triplet"], 3, "triplet", "adf", "three species with the centre in the middle")
     _check_smearing(options, "adf", "degrees")
 
 
 def _adf_grid(options: dict[str, Any], grid: list[float]) -> None:
-    end = float(bins.edges(grid, "adf", "degrees")[-1])
+    edges = bins.edges(grid, "adf", "degrees")
+    end = float(edges[-1])
     if end > 180 * (1 + TOLERANCE):
         raise ValueError(
             f"grid of 'adf' ends at {grid[-1]:g} degrees with a bin that reaches {end:g}; angles end at 180 degrees"
         )
     if end < 2 * np.pi:
         raise ValueError(f"grid of 'adf' ends at {grid[-1]:g} degrees: it seems to be in radians; convert it")
+    _check_fine_bins(options["smearing"], edges, "adf", "degrees")
 
 
 def _adf_system(request: ObservableRequest, species: tuple[str, ...], cell: ArrayLike) -> None:
@@ -124,8 +155,13 @@ def _check_structure_factor(options: dict[str, Any]) -> None:
     for option in ("r_max", "r_bin"):
         if options[option] is not None or option == "r_bin":
             _check_number(options[option], option, "structure_factor", "Å")
+    if options["r_bin"] < FINEST_R_BIN:
+        raise ValueError(
+            f"option 'r_bin' of structure_factor is {options['r_bin']:g} Å; the transform needs no bins below "
+            f"{FINEST_R_BIN:g} Å"
+        )
     vectors = options["vectors_per_bin"]
-    if vectors is not None and not (isinstance(vectors, int) and vectors >= 1):
+    if vectors is not None and not (isinstance(vectors, int) and not isinstance(vectors, bool) and vectors >= 1):
         raise ValueError(
             f"option 'vectors_per_bin' of structure_factor is {vectors!r}; give an integer >= 1, or null for all"
         )
@@ -133,7 +169,7 @@ def _check_structure_factor(options: dict[str, Any]) -> None:
     if lengths is not None and options["radiation"] != "neutron":
         raise ValueError("option 'scattering_lengths' of structure_factor is for radiation: neutron")
     if lengths is not None and not (
-        isinstance(lengths, dict) and all(isinstance(length, int | float) for length in lengths.values())
+        isinstance(lengths, dict) and all(isinstance(b, int | float) and np.isfinite(b) for b in lengths.values())
     ):
         raise ValueError(
             f"option 'scattering_lengths' of structure_factor is {lengths!r}; give numbers in fm by species, such as "
@@ -153,6 +189,12 @@ def _structure_factor_system(request: ObservableRequest, species: tuple[str, ...
         if options["r_max"] is not None:
             check_half_box(options["r_max"], f"option 'r_max' of {request.name!r}", cell)
         return
+    vectors = abs(np.linalg.det(np.asarray(cell))) * grid[-1] ** 3 / (12 * np.pi**2)
+    if vectors > MOST_WAVE_VECTORS:
+        raise ValueError(
+            f"grid of {request.name!r} ends at {grid[-1]:g} 1/Å, up to where this cell has {vectors:.2g} wave vectors; "
+            "end it earlier, or use method: transform"
+        )
     shortest = lattice.shortest_wave_vector(cell)
     width = (grid[-1] - grid[0]) / (len(grid) - 1)
     if grid[0] + width / 2 < shortest * (1 - TOLERANCE):

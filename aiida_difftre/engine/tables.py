@@ -16,6 +16,9 @@ from numpy.typing import NDArray
 COMMENTS = ("#", "!", "%", ";", "//")
 """What a line that is left out begins with."""
 
+LONGEST_LINE = 100_000
+"""Characters, of a line that is taken for the row of a table."""
+
 
 @dataclass(frozen=True)
 class Table:
@@ -46,7 +49,7 @@ class Table:
                 raise ValueError(f"{self.name}: the name {column!r} stands over several columns; give its number")
             return self.header.index(column)
         width = max(len(row) for row in self.rows)
-        if column.isdigit() and 1 <= int(column) <= width:
+        if column.isdecimal() and 1 <= int(column) <= width:
             return int(column) - 1
         named = f", called {', '.join(self.header)}" if self.header else " without names"
         raise ValueError(f"{self.name}: no column {column!r}; there are {width} columns{named}")
@@ -124,6 +127,9 @@ def read_table(path: str | Path) -> Table:
         for number, line in enumerate(text.splitlines(), 1)
         if line.strip() and not line.lstrip().startswith(COMMENTS)
     ]
+    for number, line in lines:
+        if len(line) > LONGEST_LINE:
+            raise ValueError(f"{source.name}, line {number} has {len(line)} characters: this is no table")
     separator = next((found for _, line in lines if (found := _separator(line)) is not None), None)
     if separator is None:
         raise ValueError(f"{source.name} holds no table: no line has a number in it")

@@ -148,7 +148,7 @@ def check_present(symbols: Iterable[str], option: str, name: str, species: Seque
 
 
 def _check_stiffness(options: dict[str, Any]) -> None:
-    if options["symmetry"] not in STIFFNESS_LABELS:
+    if options["symmetry"] not in tuple(STIFFNESS_LABELS):
         known = ", ".join(STIFFNESS_LABELS)
         raise ValueError(f"option 'symmetry' of stiffness is {options['symmetry']!r}; known symmetries: {known}")
     if not (isinstance(options["born_stride"], int) and options["born_stride"] >= 1):
@@ -288,13 +288,17 @@ class ObservableRequest(Strict):
         return self.label or self.observable
 
 
-def check_ensembles(requests: Iterable[ObservableRequest], ensemble: Ensemble) -> None:
-    """Refuse observables that an ensemble cannot give, such as the density at constant volume.
+def check_requests(requests: Iterable[ObservableRequest], ensemble: Ensemble) -> None:
+    """Refuse labels that repeat, and observables that an ensemble cannot give, such as the density at constant volume.
 
     Raises:
         ValueError: naming the observable, the ensemble and the remedy.
     """
+    labels: set[str] = set()
     for request in requests:
+        if request.name in labels:
+            raise ValueError(f"observable label {request.name!r} is used twice; give each a label of its own")
+        labels.add(request.name)
         spec = observable(request.observable)
         fitting = None if spec.ensembles is None else spec.ensembles(request.options)
         if fitting is not None and ensemble not in fitting:

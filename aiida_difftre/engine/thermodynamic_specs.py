@@ -12,7 +12,7 @@ HEAT_CAPACITIES: dict[str, Ensemble] = {"cv": "NVT", "cp": "NPT"}
 
 
 def _check_heat_capacity(options: dict[str, Any]) -> None:
-    if options["kind"] not in HEAT_CAPACITIES:
+    if options["kind"] not in tuple(HEAT_CAPACITIES):
         known = ", ".join(HEAT_CAPACITIES)
         raise ValueError(f"option 'kind' of heat_capacity is {options['kind']!r}; known kinds: {known}")
 

@@ -36,6 +36,30 @@ def test_another_state_point(prepare: Any, potential: PotentialData, trajectory:
     assert (job.temperature, job.pressure) == (90.0, None)
 
 
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"observable": "density"}, "'density' needs an NPT trajectory, not NVT"),
+        ({"observable": "rdf", "grid": [0.5, 1.5, 2.5, 3.5]}, "the trajectory cannot give 'rdf': .* beyond half"),
+        ({"observable": "rdf", "grid": [0.5, 1.5], "options": {"pair": ["Ar", "Ne"]}}, "cannot give 'rdf'.*Ne"),
+    ],
+)
+def test_observables_that_the_trajectory_cannot_give(
+    prepare: Any, potential: PotentialData, trajectory: TrajectoryEnsembleData, asked: dict[str, Any], message: str
+) -> None:
+    inputs = {"parameters": {"observables": [asked]}, "potential": potential, "trajectory": trajectory}
+    with pytest.raises(ValueError, match=message):
+        prepare("predict", inputs)
+
+
+@pytest.mark.parametrize("given", [{"observables": [{"observable": "pressure"}]}, {"temperature": 90.0}])
+def test_observables_without_a_trajectory(
+    prepare: Any, potential: PotentialData, dataset: DatasetData, given: dict[str, Any]
+) -> None:
+    with pytest.raises(ValueError, match="averages over a trajectory, and none is given"):
+        prepare("predict", {"parameters": given, "potential": potential, "structures": dataset})
+
+
 def test_nothing_to_predict_for(prepare: Any, potential: PotentialData) -> None:
     with pytest.raises(ValueError, match="give structures or a trajectory"):
         prepare("predict", {"potential": potential})

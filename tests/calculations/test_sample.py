@@ -28,6 +28,12 @@ def inputs(potential: PotentialData, structure: orm.StructureData) -> dict[str, 
     return {"parameters": orm.Dict(PARAMETERS), "potential": potential, "structure": structure}
 
 
+@pytest.fixture
+def continued(inputs: dict[str, Any], trajectory: TrajectoryEnsembleData) -> dict[str, Any]:
+    """A structure, and a trajectory of it."""
+    return {**inputs, "structure": orm.StructureData(ase=argon(1)), "start_trajectory": trajectory}
+
+
 def test_entry_point() -> None:
     assert CalculationFactory("difftre.sample") is SampleCalculation
 
@@ -72,31 +78,31 @@ def remote(computer: orm.Computer, path: str = "/scratch/job") -> orm.RemoteData
 
 
 def test_start_trajectory_is_linked_on_the_same_computer(
-    prepare: Any, inputs: dict[str, Any], trajectory: TrajectoryEnsembleData, aiida_localhost: orm.Computer
+    prepare: Any, continued: dict[str, Any], aiida_localhost: orm.Computer
 ) -> None:
     folder_node = remote(aiida_localhost)
-    info, folder = prepare("sample", {**inputs, "start_trajectory": trajectory, "start_folder": folder_node})
+    info, folder = prepare("sample", {**continued, "start_folder": folder_node})
     assert info.remote_symlink_list == [(aiida_localhost.uuid, "/scratch/job/trajectory.npz", "start.npz")]
     assert not (folder / "start.npz").exists()
     assert read_job(folder / "job.json", "sample").start_trajectory == "start.npz"  # type: ignore[attr-defined]
 
 
 def test_start_trajectory_is_written_where_it_cannot_be_linked(
-    prepare: Any, inputs: dict[str, Any], trajectory: TrajectoryEnsembleData, aiida_computer_local: Any
+    prepare: Any, continued: dict[str, Any], aiida_computer_local: Any
 ) -> None:
     elsewhere = remote(aiida_computer_local(label="elsewhere"))
-    info, folder = prepare("sample", {**inputs, "start_trajectory": trajectory, "start_folder": elsewhere})
+    info, folder = prepare("sample", {**continued, "start_folder": elsewhere})
     assert info.remote_symlink_list == []
     assert info.provenance_exclude_list == ["structure.extxyz", "start.npz"]
     assert read_trajectory(folder / "start.npz").species == make_trajectory().species
 
 
 def test_start_trajectory_of_a_cleaned_folder_is_written(
-    prepare: Any, inputs: dict[str, Any], trajectory: TrajectoryEnsembleData, aiida_localhost: orm.Computer
+    prepare: Any, continued: dict[str, Any], aiida_localhost: orm.Computer
 ) -> None:
     cleaned = remote(aiida_localhost)
     cleaned.base.extras.set(cleaned.KEY_EXTRA_CLEANED, True)
-    info, folder = prepare("sample", {**inputs, "start_trajectory": trajectory, "start_folder": cleaned})
+    info, folder = prepare("sample", {**continued, "start_folder": cleaned})
     assert info.remote_symlink_list == []
     assert (folder / "start.npz").exists()
 
@@ -140,6 +146,11 @@ def test_start_trajectory_of_other_species(prepare: Any, inputs: dict[str, Any])
     other = TrajectoryEnsembleData.from_trajectory(make_trajectory("Kr"))
     with pytest.raises(ValueError, match="start_trajectory is of Kr, but the structure of Ar"):
         prepare("sample", {**inputs, "start_trajectory": other})
+
+
+def test_start_trajectory_of_another_number_of_atoms(prepare: Any, continued: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="start_trajectory has 4 atoms, the structure 108"):
+        prepare("sample", {**continued, "structure": orm.StructureData(ase=argon())})
 
 
 def test_structure_that_is_not_periodic(prepare: Any, inputs: dict[str, Any]) -> None:

@@ -23,7 +23,7 @@ def test_round_trip_and_attributes(tmp_path: Path) -> None:
     assert loaded.digest == files.digest(path)
     assert loaded.base.attributes.get("architecture") == "lennard_jones"
     assert loaded.base.attributes.get("number_of_parameters") == 8
-    assert loaded.spec == files.read_potential_spec(path)[0]
+    assert loaded.spec == files.read_potential(path)[0]
     loaded.to_file(tmp_path / "copy.safetensors")
     assert (tmp_path / "copy.safetensors").read_bytes() == path.read_bytes()
     np.testing.assert_array_equal(

@@ -1,7 +1,9 @@
 """TrajectoryEnsembleData: the engine's file and this node hold the same."""
 
 import dataclasses
+import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -88,6 +90,44 @@ def test_corrupt_file(tmp_path: Path) -> None:
     (tmp_path / "trajectory.npz").write_bytes(b"PK broken")
     with pytest.raises(ValueError, match=r"trajectory\.npz is not a readable trajectory"):
         TrajectoryEnsembleData.from_file(tmp_path / "trajectory.npz")
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("positions", lambda x: x[:, :3], r"positions has the shape \(6, 3, 3\) where \(6, 4, 3\) is expected"),
+        ("energies", lambda x: x * np.nan, "energies holds what is no finite number"),
+        ("walkers", lambda x: x.astype(str), "walkers holds what is no finite number"),
+        ("cell", lambda x: 0 * x, "its cell has a volume of 0"),
+        ("scales", lambda x: -x, "its cell has a volume of .*, and scales from -1"),
+        ("temperature", lambda x: -x, "its temperature is -85 K"),
+        ("last_velocities", lambda x: x[:1], "last_velocities has the shape"),
+    ],
+)
+def test_arrays_that_are_no_trajectory(tmp_path: Path, name: str, change: Any, message: str) -> None:
+    path = tmp_path / "trajectory.npz"
+    files.write_trajectory(path, make_trajectory())
+    with np.load(path) as archive:
+        arrays = dict(archive)
+    arrays[name] = change(arrays[name])
+    np.savez(path, **arrays)
+    with pytest.raises(ValueError, match=rf"trajectory\.npz is not a readable trajectory: {message}"):
+        TrajectoryEnsembleData.from_file(path)
+
+
+def test_header_that_asks_for_too_much_memory(tmp_path: Path) -> None:
+    path = tmp_path / "trajectory.npz"
+    files.write_trajectory(path, make_trajectory())
+    header = b"{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000, 1000000, 3), }"
+    array = b"\x93NUMPY\x01\x00" + (len(header) + 1).to_bytes(2, "little") + header + b"\n"
+    with np.load(path) as archive:
+        arrays = dict(archive)
+    del arrays["positions"]
+    np.savez(path, **arrays)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("positions.npy", array)
+    with pytest.raises(ValueError, match="is not a readable trajectory: Unable to allocate"):
+        TrajectoryEnsembleData.from_file(path)
 
 
 def test_incomplete_node_is_not_stored() -> None:

@@ -31,6 +31,13 @@ def test_separators_comments_and_names(tmp_path: Path, text: str) -> None:
     assert table.digest == hashlib.sha256((tmp_path / "table.csv").read_bytes()).hexdigest()
 
 
+def test_what_is_no_table(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="line 1 has 200002 characters: this is no table"):
+        made(tmp_path, "1," + "2" * 200_000 + "\n3,4\n")
+    with pytest.raises(ValueError, match="no column '²'"):
+        made(tmp_path, "0.1 1\n0.2 2\n").numbers({"g": "²"})
+
+
 def test_no_names(tmp_path: Path) -> None:
     assert made(tmp_path, "0.1 1\n0.2 2\n").numbers({"g": "2"})["g"].tolist() == [1.0, 2.0]
 

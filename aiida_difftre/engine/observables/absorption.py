@@ -84,7 +84,7 @@ class Fit:
             step = (high - low) / (points - 1)
             lower, upper = jnp.maximum(start - step, low), jnp.minimum(start + step, high)
 
-            def newton(_: int, e0: Array) -> Array:
+            def newton(_: Array, e0: Array) -> Array:
                 curvature = second(e0, *fixed)
                 move = jnp.where(curvature > 0, -first(e0, *fixed) / curvature, 0.0)
                 return jnp.clip(e0 + move, lower, upper)

@@ -63,7 +63,7 @@ def half_sum(energy: Float[Array, "atoms neighbors"], distances: PairDistances) 
     return 0.5 * jnp.sum(jnp.where(distances.within, energy, 0.0), -1)
 
 
-def switch(distance: Float[Array, "atoms neighbors"], onset: float, cutoff: float) -> Float[Array, "atoms neighbors"]:
+def switch(distance: Float[Array, "*shape"], onset: float, cutoff: float) -> Float[Array, "*shape"]:
     """1 up to ``onset``, then 1 - 10 t³ + 15 t⁴ - 6 t⁵ to 0 at ``cutoff``: twice continuously differentiable."""
     t = jnp.clip((distance - onset) / (cutoff - onset), 0.0, 1.0)
     return 1 - t**3 * (10 - t * (15 - 6 * t))

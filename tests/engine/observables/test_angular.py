@@ -178,6 +178,9 @@ def test_published_table_is_a_density_over_radians() -> None:
     [
         (None, {"cutoff": None}, "option 'cutoff' of adf is None; give a positive number, in Å"),
         (None, {"cutoff": -1.0}, "is -1.0"),
+        (None, {"cutoff": 1e5}, "is 100000 Å; give the end of a shell of neighbours, 20 Å at most"),
+        (None, {"smearing": 1e-9}, "is 1e-09 degrees, where the bins are 3 degrees wide"),
+        (None, {"triplet": [["C"], "C", "C"]}, "give three species with the centre in the middle"),
         (None, {"triplet": ["C", "C"]}, r"option 'triplet' of adf is \['C', 'C'\]"),
         (None, {"smearing": -2.0}, "is -2.0; give zero or a positive number, in degrees"),
         ([90.0, 120.0, 150.0, 180.0], {}, "ends at 180 degrees with a bin that reaches 195"),

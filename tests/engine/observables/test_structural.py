@@ -161,6 +161,9 @@ def test_grid_that_starts_above_zero() -> None:
     [
         ([0.5, 1.5, 2.6], {}, "value 1.5 at index 1 should be 1.55"),
         ([0.2, 1.2, 2.2], {}, "the first, 0.2 Å, must be at least 0.5"),
+        ([0.5, 1.5, 2.5], {"pair": [1, 2]}, r"option 'pair' of rdf is \[1, 2\]; give two species"),
+        ([0.5, 1.5, 2.5], {"smearing": 1e-9}, "is 1e-09 Å, where the bins are 1 Å wide"),
+        ([0.5, 1.5, 2.5], {"smearing": 1e9}, r"is 1e\+09 Å, where the bins are 1 Å wide"),
         ([0.5, 1.5, 2.5], {"pair": ["Na", "K"]}, "names 'K'; the structure has Cl, Na"),
     ],
 )

@@ -253,6 +253,9 @@ def test_r_max_is_half_of_the_box_by_default() -> None:
         ({"r_max": -2.0}, "is -2.0"),
         ({"radiation": "xray", "scattering_lengths": {"O": 1.0}}, "is for radiation: neutron"),
         ({"scattering_lengths": {"O": "5 fm"}}, "give numbers in fm by species"),
+        ({"scattering_lengths": {"O": float("nan")}}, "give numbers in fm by species"),
+        ({"vectors_per_bin": True}, "is True; give an integer >= 1"),
+        ({"r_bin": 1e-9}, "is 1e-09 Å; the transform needs no bins below 0.001 Å"),
     ],
 )
 def test_refused_options(options: dict[str, Any], message: str) -> None:
@@ -264,6 +267,7 @@ def test_refused_options(options: dict[str, Any], message: str) -> None:
     ("points", "options", "species", "message"),
     [
         (grid(0.1, 0.1, 4), {}, "Ar", r"begins at 0.15 1/Å .* no wave vector below 0.62832 1/Å"),
+        (grid(1.0, 1.0, 900), {}, "Ar", r"ends at 900.5 1/Å, up to where this cell has 6.2e\+09 wave vectors"),
         (grid(1.0, 0.5, 4), {}, "X", "no neutron weight for the species 'X'; give one in scattering_lengths"),
         (grid(1.0, 0.5, 4), {"radiation": "xray"}, "X", "no xray weight for the species 'X'"),
         (grid(1.0, 0.5, 4), {}, "At", "no neutron weight for the species 'At'"),

@@ -1,0 +1,30 @@
+"""The checker of the engine's annotations, which jaxtyping's import hook puts around every function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from beartype import beartype
+from beartype.door import is_bearable
+from beartype.roar import BeartypeException
+
+FunctionT = TypeVar("FunctionT", bound=Callable)
+
+
+def checked(function: FunctionT) -> FunctionT:
+    """Check arguments and what is returned, but for what beartype cannot check: ``Self``, and plain protocols."""
+    try:
+        return beartype(function)
+    except BeartypeException:
+        hints = function.__annotations__.items()
+        function.__annotations__ = {name: hint if _is_checkable(hint) else Any for name, hint in hints}
+        return beartype(function)
+
+
+def _is_checkable(hint: Any) -> bool:
+    try:
+        is_bearable(None, hint)
+    except BeartypeException:
+        return False
+    return True
