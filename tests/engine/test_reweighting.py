@@ -186,7 +186,7 @@ def test_bootstrap_errors_cover_the_scatter() -> None:
 
 def test_repeated_labels_are_refused() -> None:
     request = ObservableRequest(observable="pressure")
-    with pytest.raises(EngineError, match="repeat a label"):
+    with pytest.raises(EngineError, match="is used twice"):
         reweighting.reference(
             POTENTIAL, PARAMETERS, dimers(), [request, request], temperature=TEMPERATURE, machine=DOUBLE
         )
