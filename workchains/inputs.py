@@ -6,10 +6,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
-import yaml
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from aiida_difftre.calculations.checks import check_labels
+from aiida_difftre.data.documents import read_yaml
 from aiida_difftre.data.structures import Generation, Repeat
 from aiida_difftre.engine.jobs import (
     Machine,
@@ -259,20 +259,6 @@ def check_part(where: str, settings: dict[str, Any], model: type[Strict]) -> Non
     for key in settings:
         if key not in model.model_fields:
             raise ValueError(f"{where}: unknown setting {key!r}; known settings: {', '.join(model.model_fields)}")
-
-
-def read_yaml(path: Path) -> Any:
-    """Read YAML.
-
-    Raises:
-        ValueError: naming the file, for one that is missing or not YAML.
-    """
-    try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} cannot be read: {error}") from None
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} is not YAML: {error}") from None
 
 
 def _read_model(path: Path, model: type[ModelT]) -> ModelT:

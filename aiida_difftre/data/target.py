@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import yaml
 from aiida import orm
 from aiida.common import exceptions
 
+from aiida_difftre.data.documents import read_yaml
 from aiida_difftre.engine.jobs import validate
 from aiida_difftre.engine.targets import Target
 
@@ -20,11 +20,11 @@ def read_target(path: str | Path) -> Target:
         ValueError: naming the file, and the offending value.
     """
     try:
-        content = yaml.safe_load(Path(path).read_text())
+        content = read_yaml(Path(path))
         if not isinstance(content, dict):
             raise ValueError(f"expected the fields of a target, found {type(content).__name__}")
         return validate(Target, content)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError) as error:
+    except ValueError as error:
         raise ValueError(f"{str(path)!r} is no target: {error}") from None
 
 
