@@ -115,17 +115,18 @@ def build(
         row = found.row[:, None]
         index = jnp.where(mask, found.atom[row, place], itself).astype(jnp.int32)
         shift = found.shift[row, place // search.room] + found.wrap[:, None] - found.wrap[index]
-        occupancy = found.occupancy
+        shift, occupancy = cells.decoded(jnp.where(mask, shift, 0)), found.occupancy
     else:
         place, mask, counts = cells.ones(_all_images(positions, cell, cutoff, search), capacity)
         padded = len(positions) + -len(positions) % 32
-        image, index = place // padded, jnp.where(mask, place % padded, itself)
-        shift = cells.coded(jnp.asarray(search))[image]
-        for axis, column in enumerate(positions.T):
-            nearest = jnp.round(column[index] - column[:, None])
-            shift = shift - (nearest.astype(jnp.int64) << 16 * axis)
-        occupancy = jnp.zeros((), jnp.int32)
-    return NeighborList(index, cells.decoded(jnp.where(mask, shift, 0)), mask, jnp.max(counts), occupancy)
+        several = len(search) > 1
+        index = jnp.where(mask, place % padded if several else place, itself)
+        parts = []
+        for column, shifts in zip(positions.T, jnp.asarray(search.T, jnp.int16), strict=True):
+            nearest = jnp.round(column[index] - column[:, None]).astype(jnp.int16)
+            parts.append(jnp.where(mask, shifts[place // padded] - nearest, 0) if several else -nearest)
+        shift, occupancy = jnp.stack(parts, -1), jnp.zeros((), jnp.int32)
+    return NeighborList(index, shift, mask, jnp.max(counts), occupancy)
 
 
 def _all_images(positions: Array, cell: Array, cutoff: Array | float, shifts: NDArray[np.int32]) -> Array:
@@ -219,14 +220,14 @@ class Neighbors(NamedTuple):
 
     index: Int[Array, "*batch atoms neighbors"]  # type: ignore[assignment]  # hides tuple.index, which nobody calls
     mask: Bool[Array, "*batch atoms neighbors"]
-    offset: Float[Array, "*batch 3 atoms neighbors"]
+    offset: tuple[Array, Array, Array]
 
 
 def neighbors(lists: NeighborList, cell: Float[Array, "3 3"]) -> Neighbors:
     """Make a list of one configuration ready."""
     shift = [lists.shift[..., axis].astype(cell.dtype) for axis in range(3)]
-    offset = jnp.stack([sum(part * cell[k, axis] for k, part in enumerate(shift)) for axis in range(3)])
-    return Neighbors(lists.index, lists.mask, offset)
+    x, y, z = (sum(part * cell[k, axis] for k, part in enumerate(shift)) for axis in range(3))
+    return Neighbors(lists.index, lists.mask, (x, y, z))
 
 
 def components(

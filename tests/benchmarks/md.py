@@ -162,7 +162,7 @@ def ours(kind: str, number: int, steps: int, runs: int) -> dict[str, float]:
 
     system, begin, parameters = system_of(kind, number, steps)
     dynamics = sampling.dynamics(system, sample.list_capacity(system, begin))
-    state = dynamics.init(jax.random.key(1), begin.positions, None, parameters)
+    state = dynamics.init(jax.random.key(1), begin.positions, np.ones(1), None, parameters)
     state, _ = dynamics.apply(state, parameters)
     if dynamics.capacity.exceeded(state.needed):
         dynamics = sampling.dynamics(system, dynamics.capacity.enlarged(state.needed))

@@ -6,10 +6,10 @@ computed by ``project``; refinement computes it, and its derivatives with respec
 
 from __future__ import annotations
 
+import functools
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, Self, TypeAlias
@@ -37,6 +37,8 @@ class Environment(NamedTuple):
         species: index of each atom's species.
         neighbor_species: index of each neighbour's species.
         positions: fractional, unwrapped; None where there is no cell. Only external fields look at them.
+        components: x, y and z of the displacements as separate arrays, where they are at hand.
+        distances: lengths of the displacements, Å, where they are at hand; not zero where ``mask`` is False.
     """
 
     displacements: Float[Array, "atoms neighbors 3"]
@@ -44,10 +46,19 @@ class Environment(NamedTuple):
     species: Int[Array, " atoms"]
     neighbor_species: Int[Array, "atoms neighbors"]
     positions: Float[Array, "atoms 3"] | None = None
+    components: tuple[Array, Array, Array] | None = None
+    distances: Float[Array, "atoms neighbors"] | None = None
+
+    def axes(self) -> tuple[Array, Array, Array]:
+        """x, y and z of the displacements; faster to work with, on CPUs, than vectors of three."""
+        if self.components is not None:
+            return self.components
+        x, y, z = (self.displacements[..., axis] for axis in range(3))
+        return x, y, z
 
     def squared_distances(self) -> Float[Array, "atoms neighbors"]:
-        """|r_j - r_i|², Å²; by components, so that those that come as separate arrays are not put together."""
-        x, y, z = (self.displacements[..., axis] for axis in range(3))
+        """|r_j - r_i|², Å²."""
+        x, y, z = self.axes()
         return x * x + y * y + z * z
 
 
@@ -78,7 +89,7 @@ class Term(Protocol):
         """Energy of each atom, eV."""
 
 
-@cache
+@functools.cache
 def registry() -> dict[str, Any]:
     """Entry points of all registered terms, by name."""
     return {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
@@ -200,34 +211,29 @@ class Potential:
             for name, term in zip(self.names(), self.terms, strict=True)
             if not getattr(term, "is_external", False)
         ]
-        total = [jnp.zeros_like(components[0][..., 0])] * 3
-        trace = jnp.zeros((), components[0].dtype)
+        dtype = components[0].dtype
+        # As a product: on CPUs several times faster than a sum over the last axis.
+        add_up = functools.partial(jnp.matmul, b=jnp.ones(index.shape[-1:], dtype), precision=jax.lax.Precision.HIGHEST)
+        force, trace = jnp.zeros((3, len(index)), dtype), jnp.zeros((), dtype)
         for pairwise in (True, False):
             chosen = [(name, term) for name, term in named if getattr(term, "is_pairwise", False) is pairwise]
             if not chosen:
                 continue
 
-            def energy(*parts: Array, chosen: list[tuple[str, Term]] = chosen) -> Array:
-                moved = environment._replace(displacements=jnp.stack(parts, -1))
-                values = (term.energy(parameters["terms"][name], term.project(moved)) for name, term in chosen)
-                return sum((jnp.sum(value) for value in values), start=jnp.zeros((), parts[0].dtype))
+            def energy(surroundings: Environment, chosen: list[tuple[str, Term]] = chosen) -> Array:
+                values = (term.energy(parameters["terms"][name], term.project(surroundings)) for name, term in chosen)
+                return sum((jnp.sum(value) for value in values), start=jnp.zeros((), dtype))
 
             if pairwise:
-                # Only distances count: neighbours may as well lie along x, and one derivative does for three.
-                squared = sum(part * part for part in components)
-                distance = jnp.sqrt(jnp.where(environment.mask, squared, 1.0))
-                nothing = jnp.zeros_like(distance)
-                slope = jax.grad(energy)(distance, nothing, nothing) / distance
-                slopes = [slope * part for part in components]
+                gradients = _gradients_of_pairs(energy, components, environment, beyond=2 * self.cutoff)
+                force = force + 2 * jnp.stack([add_up(gradient) for gradient in gradients])
             else:
-                slopes = list(jax.grad(energy, (0, 1, 2))(*components))
-            for axis, slope in enumerate(slopes):
-                gradient = jnp.where(environment.mask, slope, 0.0)
-                trace = trace + jnp.sum(gradient * components[axis])
-                outward = jnp.sum(gradient, -1)
-                inward = -outward if pairwise else jnp.zeros_like(outward).at[index].add(gradient)
-                total[axis] = total[axis] + outward - inward
-        return jnp.stack(total, -1), trace
+                gradients = _gradients(energy, components, environment)
+                # Put together, or XLA would compute them twice: for the atom and for its neighbours.
+                gradient = jnp.stack(gradients)
+                force = force + add_up(gradient) - jnp.zeros_like(force).at[:, index].add(gradient)
+            trace = trace + sum(jnp.vdot(g, part) for g, part in zip(gradients, components, strict=True))
+        return force.T, trace
 
     def trainable(self, parameters: Parameters) -> Parameters:
         """Tree of booleans: which parameters an optimizer may move (not those of fixed terms, buffers, references)."""
@@ -239,6 +245,39 @@ class Potential:
                 for key, value in parameters["terms"][name].items()
             }
         return tree
+
+
+def _gradients(
+    energy: Callable[[Environment], Array], components: Sequence[Array], environment: Environment
+) -> list[Array]:
+    """Derivatives of an energy with respect to x, y and z of the displacements."""
+
+    def moved(components: tuple[Array, Array, Array]) -> Array:
+        return energy(environment._replace(displacements=jnp.stack(components, -1), components=components))
+
+    return [jnp.where(environment.mask, slope, 0.0) for slope in jax.grad(moved)(tuple(components))]
+
+
+def _gradients_of_pairs(
+    energy: Callable[[Environment], Array], components: Sequence[Array], environment: Environment, *, beyond: float
+) -> list[Array]:
+    """The same for a sum over pairs.
+
+    Only distances count: neighbours may as well lie along x, and one derivative does for three. Padded ones are put
+    ``beyond`` the cutoff, which is cheaper than to mask them again and again. The derivative ends in a division, so
+    that XLA computes it once and not for each of the three.
+    """
+    squared = sum(part * part for part in components)
+    distance = jnp.sqrt(jnp.where(environment.mask, squared, beyond**2))
+    surroundings = environment._replace(mask=jnp.ones_like(environment.mask))
+
+    def moved(distance: Array) -> Array:
+        nothing = jnp.zeros_like(distance)
+        vectors = jnp.stack([distance, nothing, nothing], -1)
+        return energy(surroundings._replace(displacements=vectors, distances=distance))
+
+    slope = jax.grad(moved)(distance) / distance
+    return [slope * part for part in components]
 
 
 def forces(

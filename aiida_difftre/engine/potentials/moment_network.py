@@ -122,7 +122,7 @@ class MomentNetwork:
         return Moments(self._moments(environment), environment.species)
 
     def _moments(self, environment: Environment) -> Float[Array, "atoms channels components"]:
-        vectors, mask = environment.displacements, environment.mask
+        mask = environment.mask
         # The mask acts before the square root and the division: padded pairs sit at r = 0, where both have no
         # derivative.
         squared = jnp.where(mask, environment.squared_distances(), self.cutoff**2)
@@ -133,7 +133,7 @@ class MomentNetwork:
         chebyshev = [jnp.ones_like(argument), argument]
         while len(chebyshev) < self.n_radial:
             chebyshev.append(2 * argument * chebyshev[-1] - chebyshev[-2])
-        unit = [vectors[..., axis] * inverse for axis in range(3)]
+        unit = [part * inverse for part in environment.axes()]
         tensors = [jnp.ones_like(x)]
         if self.rank >= 1:
             tensors += unit

@@ -47,6 +47,9 @@ def masked_distances(
 
     The mask acts before the square root: padded pairs sit at r = 0, where it has no derivative.
     """
+    if environment.distances is not None:
+        within = environment.mask & (environment.distances < cutoff)
+        return jnp.where(within, environment.distances, cutoff), within
     squared = environment.squared_distances()
     within = environment.mask & (squared < cutoff**2)
     return jnp.sqrt(jnp.where(within, squared, cutoff**2)), within

@@ -48,10 +48,10 @@ def _power(base: Array, exponent: float) -> Array:
 
 
 class Bonds(NamedTuple):
-    """Distances and directions from each atom to its neighbours."""
+    """Distances and directions, by components, from each atom to its neighbours."""
 
     distance: Float[Array, "atoms neighbors"]
-    unit: Float[Array, "atoms neighbors 3"]
+    unit: tuple[Array, Array, Array]
     within: Bool[Array, "atoms neighbors"]
 
 
@@ -109,12 +109,12 @@ class StillingerWeber:
     def project(self, environment: Environment) -> Bonds:
         """Distances and directions."""
         distance, within = masked_distances(environment, END * self.cutoff)
-        unit = jnp.where(within[..., None], environment.displacements / distance[..., None], 0.0)
-        return Bonds(distance, unit, within)
+        x, y, z = (jnp.where(within, part / distance, 0.0) for part in environment.axes())
+        return Bonds(distance, (x, y, z), within)
 
     def energy(self, parameters: Parameters, projected: Bonds) -> Float[Array, " atoms"]:
         """Energy of each atom, eV."""
-        distance, unit, within = projected
+        distance, axes, within = projected
         value = {name: parameter.astype(distance.dtype) for name, parameter in parameters.items()}
         ratio = value["sigma"] / distance
         inverse = value["sigma"] / (distance - self.cutoff)
@@ -123,7 +123,6 @@ class StillingerWeber:
 
         h = jnp.where(within, jnp.exp(value["gamma"] * inverse), 0.0)
         # Component by component: sums over neighbours that fuse with what they are of.
-        axes = [unit[..., axis] for axis in range(3)]
         first = sum(jnp.sum(h * u, -1) ** 2 for u in axes)
         second = sum(
             (1 if a == b else 2) * jnp.sum(h * axes[a] * axes[b], -1) ** 2 for a in range(3) for b in range(a, 3)
