@@ -147,8 +147,8 @@ def pad(
         mask[number, each.index, each.slot] = True
         index[number, each.index, each.slot] = each.neighbor
     neighbor_kind = np.take_along_axis(kind[:, :, None], index.reshape(len(frames), -1, 1), axis=1).reshape(shape)
-    arrays = (jnp.asarray(array) for array in (displacements, mask, kind, neighbor_kind))
-    environment = Environment(*arrays)._replace(positions=fractional)
+    vectors, masked, own, others = (jnp.asarray(array) for array in (displacements, mask, kind, neighbor_kind))
+    environment = Environment(vectors, masked, own, others, fractional)
     volume = np.array([abs(frame.cell.volume) if frame.cell.rank == 3 else 1.0 for frame in frames])
     return Configurations(environment, index, real, volume, labels_of(frames, n_atoms))
 

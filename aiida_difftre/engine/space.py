@@ -226,7 +226,7 @@ class Neighbors(NamedTuple):
 def neighbors(lists: NeighborList, cell: Float[Array, "3 3"]) -> Neighbors:
     """Make a list of one configuration ready."""
     shift = [lists.shift[..., axis].astype(cell.dtype) for axis in range(3)]
-    x, y, z = (sum(part * cell[k, axis] for k, part in enumerate(shift)) for axis in range(3))
+    x, y, z = (shift[0] * cell[0, k] + shift[1] * cell[1, k] + shift[2] * cell[2, k] for k in range(3))
     return Neighbors(lists.index, lists.mask, (x, y, z))
 
 

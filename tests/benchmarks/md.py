@@ -1,20 +1,16 @@
 """Speed of molecular dynamics against LAMMPS and jax-md's stock functions, in one run. Prints JSON.
 
-    python tests/benchmarks/md.py [--systems lj-864 ...] [--peers lammps jax-md] [--runs 3]
+    python tests/benchmarks/md.py [--systems lj-864 ...] [--peers lammps jax-md] [--runs 3] [--output FILE]
 
-One core each, CPU seconds (so that a busy machine matters less), medians of several runs after one that compiles.
+One core each, CPU seconds (so that a busy machine matters less), after a run that compiles; the programs take turns,
+and ratios are medians of those of each turn.
 The systems: argon-like Lennard-Jones (ρ* = 0.844, T* = 1, cutoff 2.5 σ, Langevin, 0.005 τ), Stillinger-Weber silicon
 at 300 K, and diamond with an untrained moment network with 35 neighbours. LAMMPS is taken where ``lmp`` is on PATH.
 """
 
 from __future__ import annotations
 
-import argparse
-import importlib.metadata
-import json
 import os
-import platform
-import resource
 import shutil
 import statistics
 import subprocess
@@ -25,10 +21,17 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import measure
+
 from aiida_difftre.engine import device
 from aiida_difftre.engine.jobs import LangevinSpec, Machine, PotentialSpec, SamplingSettings, TermSpec
 
 SYSTEMS = ("lj-864", "lj-4000", "lj-32000", "sw-512", "network-64", "network-216", "network-1000")
+TARGETS = {
+    "lj-864": {"times_slower_than_lammps": 2.0},
+    "sw-512": {"times_slower_than_lammps": 2.5},
+    "network-216": {"microseconds_per_atom_and_step": 8.0},
+}
 EPSILON, SIGMA, ARGON_MASS = 0.0125, 3.4, 39.948
 LJ_INPUT = """
 units lj
@@ -71,44 +74,48 @@ run {steps}
 SILICON = "Si Si Si 2.1683 2.0951 1.80 21.0 1.20 -0.333333333333 7.049556277 0.6022245584 4.0 0.0 0.0\n"
 
 
-def lammps(kind: str, cells: int, steps: int, runs: int) -> float | None:
-    """Steps per CPU second, from the difference of a long and a short run; None without LAMMPS or for a network."""
+def lammps(kind: str, cells: int, steps: int) -> Callable[[], float] | None:
+    """Measures steps per CPU second, from a long and a short run; None without LAMMPS or for a network."""
     program, template = shutil.which("lmp"), {"lj": LJ_INPUT, "sw": SW_INPUT}.get(kind)
     if program is None or template is None:
         return None
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    speeds = []
-    with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "silicon.sw").write_text(SILICON)
-        for _ in range(runs):
-            used = []
+
+    def measured() -> float:
+        used = []
+        with tempfile.TemporaryDirectory() as folder:
+            (Path(folder) / "silicon.sw").write_text(SILICON)
             for length in (1, steps):
                 (Path(folder) / "in").write_text(template.format(n=cells, warm=200, steps=length))
-                before = resource.getrusage(resource.RUSAGE_CHILDREN)
+                before = measure.children_seconds()
                 subprocess.run(
-                    [program, "-in", "in", "-log", "none"], cwd=folder, env=environment, check=True,
+                    [program, "-in", "in", "-log", "none"],
+                    cwd=folder,
+                    env={**os.environ, "OMP_NUM_THREADS": "1"},
+                    check=True,
                     stdout=subprocess.DEVNULL,
-                )  # fmt: skip
-                after = resource.getrusage(resource.RUSAGE_CHILDREN)
-                used.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-            speeds.append((steps - 1) / (used[1] - used[0]))
-    return statistics.median(speeds)
+                )
+                used.append(measure.children_seconds() - before)
+        return (steps - 1) / (used[1] - used[0])
+
+    return measured
 
 
-def speed(advance: Callable[[Any], Any], state: Any, steps: int, runs: int) -> float:
-    """Steps per CPU second; each run goes on where the last one ended."""
+def stepper(advance: Callable[[Any], Any], state: Any, steps: int) -> Callable[[], float]:
+    """Measures steps per CPU second; each run goes on where the last one ended."""
     import jax
 
     state = jax.block_until_ready(advance(state))
-    speeds = []
-    for _ in range(runs):
+
+    def measured() -> float:
+        nonlocal state
         start = time.process_time()
         state = jax.block_until_ready(advance(state))
-        speeds.append(steps / (time.process_time() - start))
-    return statistics.median(speeds)
+        return steps / (time.process_time() - start)
+
+    return measured
 
 
-def system_of(kind: str, number: int, steps: int) -> tuple[Any, Any, Any]:
+def system_of(kind: str, number: int, steps: int, walkers: int = 1) -> tuple[Any, Any, Any]:
     """A system of ours, its start and the parameters."""
     import jax
     import numpy as np
@@ -144,41 +151,37 @@ def system_of(kind: str, number: int, steps: int) -> tuple[Any, Any, Any]:
     potential = potentials.build(spec)
     parameters = potential.init(jax.random.key(0))
     settings = SamplingSettings(
-        walkers=1, thermostat=LangevinSpec(friction_per_ps=friction), timestep_fs=timestep, equilibration_fs=0,
+        walkers=walkers, thermostat=LangevinSpec(friction_per_ps=friction), timestep_fs=timestep, equilibration_fs=0,
         production_fs=steps * timestep, stride_fs=steps / 5 * timestep,
     )  # fmt: skip
-    positions = atoms.get_scaled_positions()[None]
+    positions = atoms.get_scaled_positions()[None].repeat(walkers, 0)
     begin = sample.Start(positions, None, np.array(atoms.cell), tuple(atoms.symbols))
     system = sampling.System(potential, begin.symbols, begin.cell, temperature, settings, "float32")
     return system, begin, parameters
 
 
-def ours(kind: str, number: int, steps: int, runs: int) -> dict[str, float]:
-    """Steps per CPU second of this package, after equilibration."""
+def prepared(kind: str, number: int, steps: int, walkers: int = 1) -> tuple[Callable[[Any], Any], Any, int]:
+    """What advances walkers of this package, their state after equilibration, and the steps of one call."""
     import jax
     import numpy as np
 
     from aiida_difftre.engine import sample, sampling
 
-    system, begin, parameters = system_of(kind, number, steps)
+    system, begin, parameters = system_of(kind, number, steps, walkers)
     dynamics = sampling.dynamics(system, sample.list_capacity(system, begin))
-    state = dynamics.init(jax.random.key(1), begin.positions, np.ones(1), None, parameters)
-    state, _ = dynamics.apply(state, parameters)
-    if dynamics.capacity.exceeded(state.needed):
+    state = dynamics.init(jax.random.key(1), begin.positions, np.ones(walkers), None, parameters)
+    while True:
+        state, _ = dynamics.apply(state, parameters)
+        if not dynamics.capacity.exceeded(state.needed):
+            break
         dynamics = sampling.dynamics(system, dynamics.capacity.enlarged(state.needed))
         state = dynamics.relist(state)
     per_call = system.snapshots_per_call * system.steps_per_snapshot
-    rate = speed(lambda s: dynamics.apply(s, parameters)[0], state, per_call, runs)
-    return {
-        "steps_per_cpu_s": rate,
-        "microseconds_per_atom_and_step": 1e6 / rate / number,
-        "listed_neighbors": float(np.mean(np.sum(np.asarray(state.lists.mask), -1))),
-        "capacity": dynamics.capacity.neighbors,
-    }
+    return lambda state: dynamics.apply(state, parameters)[0], state, per_call
 
 
-def stock(kind: str, number: int, steps: int, runs: int) -> float | None:
-    """Steps per CPU second of jax-md's own potentials and lists; None for a network, and above 4000 atoms."""
+def stock(kind: str, number: int, steps: int) -> Callable[[], float] | None:
+    """Measures jax-md's own potentials and lists; None for a network, and above 4000 atoms."""
     if kind == "network" or number > 4000:
         return None
     import jax
@@ -210,46 +213,54 @@ def stock(kind: str, number: int, steps: int, runs: int) -> float | None:
         return apply(state, neighbor=neighbors), neighbors
 
     advance = jax.jit(lambda carry: jax.lax.fori_loop(0, steps, step, carry))
-    return speed(advance, (state, neighbors), steps, runs)
+    return stepper(advance, (state, neighbors), steps)
 
 
-def versions() -> dict[str, Any]:
-    """Programs and hardware."""
-    program = shutil.which("lmp")
-    lines = subprocess.run([program, "-h"], capture_output=True, text=True).stdout.split("\n") if program else []
-    model = next(
-        (x.split(":")[1].strip() for x in Path("/proc/cpuinfo").read_text().split("\n") if "model name" in x), ""
-    )
-    return {
-        **device.description(Machine(threads=1)),
-        "jax_md": importlib.metadata.version("jax-md"),
-        "lammps": next((line.strip() for line in lines if "LAMMPS" in line or "Atomic" in line), None),
-        "cpu": model or platform.processor(),
+def compared(name: str, peers: list[str], atom_steps: int, runs: int) -> dict[str, Any]:
+    """Steps per CPU second of this package and its peers, and how many times slower it is than each."""
+    kind, number = name.split("-")[0], int(name.split("-")[1])
+    steps = max(20, atom_steps // number // (5 if kind == "network" else 1) // 5 * 5)
+    programs: dict[str, Callable[[], float] | None] = {"engine": stepper(*prepared(kind, number, steps))}
+    if "lammps" in peers:
+        programs["lammps"] = lammps(kind, round((number / (4 if kind == "lj" else 8)) ** (1 / 3)), steps)
+    if "jax-md" in peers:
+        programs["jax-md"] = stock(kind, number, steps)
+    speeds: dict[str, list[float]] = {program: [] for program, measured in programs.items() if measured is not None}
+    for _ in range(runs):
+        for program, found in speeds.items():
+            measured = programs[program]
+            assert measured is not None
+            found.append(measured())
+    engine = statistics.median(speeds["engine"])
+    entry: dict[str, Any] = {
+        f"{program}_steps_per_cpu_s": statistics.median(found) for program, found in speeds.items()
     }
+    entry["microseconds_per_atom_and_step"] = 1e6 / engine / number
+    for program, found in speeds.items():
+        if program != "engine":
+            turns = zip(found, speeds["engine"], strict=True)
+            entry[f"times_slower_than_{program}"] = statistics.median(theirs / mine for theirs, mine in turns)
+    if name in TARGETS:
+        entry["target"] = TARGETS[name]
+    return entry
 
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = measure.parser(__doc__)
     parser.add_argument("--systems", nargs="+", default=list(SYSTEMS), choices=SYSTEMS)
     parser.add_argument("--peers", nargs="*", default=["lammps", "jax-md"], choices=["lammps", "jax-md"])
-    parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--atom-steps", type=int, default=600_000, help="atoms times steps of one run")
     options = parser.parse_args()
-    device.configure(Machine(threads=1, platform="cpu"))
-    results = {}
-    for name in options.systems:
-        kind, number = name.split("-")[0], int(name.split("-")[1])
-        steps = max(20, options.atom_steps // number // (5 if kind == "network" else 1) // 5 * 5)
-        entry: dict[str, Any] = dict(ours(kind, number, steps, options.runs))
-        cells = round((number / (4 if kind == "lj" else 8)) ** (1 / 3))
-        if "lammps" in options.peers:
-            entry["lammps_steps_per_cpu_s"] = lammps(kind, cells, steps, options.runs)
-        if "jax-md" in options.peers:
-            entry["jax_md_steps_per_cpu_s"] = stock(kind, number, steps, options.runs)
-        results[name] = entry
-        print(f"{name}: {entry}", file=sys.stderr, flush=True)
-    print(json.dumps({"versions": versions(), "systems": results}, indent=1))
+    machine = Machine(threads=1, platform="cpu")
+    device.configure(machine)
+    systems = ["lj-32", "network-8"] if options.tiny else options.systems
+    atom_steps, peers = (32 * 40, []) if options.tiny else (options.atom_steps, options.peers)
+    results: dict[str, Any] = {"versions": measure.versions(machine)}
+    for name in systems:
+        results[name] = compared(name, peers, atom_steps, options.runs)
+        print(f"{name}: {results[name]}", file=sys.stderr, flush=True)
+    measure.write(results, options.output)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,76 @@
+"""Each part of the benchmarks runs at a tiny size; what it measures there means nothing."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+HERE = Path(__file__).parent
+
+
+def tiny(part: str, folder: Path, *arguments: str) -> dict[str, Any]:
+    output = folder / "results.json"
+    command = [sys.executable, str(HERE / f"{part}.py"), "--tiny", "--runs", "1", "--output", str(output), *arguments]
+    subprocess.run(command, check=True, capture_output=True, cwd=folder)
+    return json.loads(output.read_text())
+
+
+def test_gradient(tmp_path: Path) -> None:
+    (short,) = tiny("gradient", tmp_path)["lengths"]
+    assert short["steps"] == 100
+    assert short["backpropagation_cpu_s"] > 0
+    # Both are finite over a hundred steps; that of backpropagation explodes later.
+    assert math.isfinite(short["backpropagation_norm"])
+    assert 0 < short["reweighting_norm"] < math.inf
+
+
+def test_update_without_the_peer(tmp_path: Path) -> None:
+    found = tiny("update", tmp_path, "--models", "lennard_jones")["lennard_jones"]
+    assert found["engine"]["parameters"] == 2
+    assert found["engine"]["resampled"] > found["engine"]["reused"] > 0
+    assert "chemtrain" not in found
+
+
+def test_dynamics(tmp_path: Path) -> None:
+    found = tiny("md", tmp_path)
+    assert found["lj-32"]["microseconds_per_atom_and_step"] > 0
+    assert found["versions"]["command"]
+
+
+@pytest.mark.slow
+def test_scaling(tmp_path: Path) -> None:
+    found = tiny("scaling", tmp_path, "--figure", str(tmp_path / "atoms.png"))
+    assert [entry["walkers"] for entry in found["walkers"]] == [1, 2]
+    assert (tmp_path / "atoms.png").stat().st_size > 0
+
+
+@pytest.mark.slow
+def test_snapshots(tmp_path: Path) -> None:
+    pairs, network = tiny("snapshots", tmp_path)["cases"]
+    assert pairs["parameters"] == 2 < network["parameters"]
+    assert pairs["peak_above_import_mb"] > 0
+
+
+def test_startup(tmp_path: Path) -> None:
+    assert tiny("startup", tmp_path)["imports_cpu_s"]["numpy"] > 0
+
+
+def test_trajectory(tmp_path: Path) -> None:
+    found = tiny("trajectory", tmp_path)
+    assert found["megabytes"] > 0
+    assert found["store_cpu_s"] > 0
+
+
+def test_all_parts_are_collected(tmp_path: Path) -> None:
+    output = tmp_path / "all.json"
+    command = [sys.executable, str(HERE / "run.py"), "--tiny", "--runs", "1", "--output", str(output)]
+    subprocess.run([*command, "--parts", "startup", "trajectory"], check=True, capture_output=True)
+    found = json.loads(output.read_text())
+    assert set(found) == {"startup", "trajectory"}
+    assert all("exit_status" not in part for part in found.values())

@@ -1,0 +1,210 @@
+"""One update against chemtrain on the same workload, on a reused and on a resampled trajectory.
+
+    python tests/benchmarks/update.py [--models lennard_jones network] [--runs 3] [--output FILE]
+
+A Lennard-Jones liquid (N = 256, ρ* = 0.844, kT = 1, cutoff 2.5, time step 0.005, 500 steps and then 50 snapshots 50
+steps apart) with its radial distribution function (100 bins to 3.0) as target, 2 parameters; or Lennard-Jones and a
+radial network of some 6300 parameters with 20 snapshots. One core each, CPU seconds after a first call that compiles.
+
+chemtrain gets an environment of its own from PyPI, in DIFFTRE_BENCHMARKS (~/.cache/difftre-benchmarks by default);
+without it and without ``--install`` only this package is measured.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import measure
+
+from aiida_difftre.engine import device, units
+from aiida_difftre.engine.jobs import LangevinSpec, Machine, PotentialSpec, SamplingSettings, TermSpec, UpdateSettings
+from aiida_difftre.engine.targets import Conditions, Target
+
+CHEMTRAIN = "chemtrain==0.2.0"
+MODELS = ("lennard_jones", "network")
+EPSILON, SIGMA, MASS = 0.0125, 3.4, 39.948
+CUTOFF, ONSET, DENSITY, TIMESTEP, STRIDE, END, BINS = 2.5, 2.25, 0.844, 0.005, 50, 3.0, 100
+RADIAL, HIDDEN = 32, 64
+TIME = SIGMA * math.sqrt(MASS / EPSILON) * units.TIME_UNIT_IN_FS
+"""The reduced unit of time, fs."""
+TARGETS = {"lennard_jones": {"reused": 50, "resampled": 15}, "network": {"reused": 10, "resampled": 3}}
+
+
+def environment(install: bool) -> Path | None:
+    """Python of chemtrain's environment; None where there is none and none is wanted."""
+    folder = Path(os.environ.get("DIFFTRE_BENCHMARKS") or Path.home() / ".cache" / "difftre-benchmarks") / "chemtrain"
+    python = folder / "bin" / "python"
+    if install and not python.exists():
+        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+        subprocess.run([str(python), "-m", "pip", "install", "--quiet", CHEMTRAIN], check=True)
+    return python if python.exists() else None
+
+
+def workload(model: str, tiny: bool) -> dict[str, Any]:
+    """Numbers that both sides take, in reduced units; positions are fractional."""
+    import numpy as np
+    from ase.build import bulk
+
+    cells = 3 if tiny else 4
+    atoms = bulk("Ar", "fcc", a=(4 / DENSITY) ** (1 / 3), cubic=True).repeat(cells)
+    centers = (np.arange(BINS) + 0.5) * END / BINS
+    return {
+        "model": model,
+        "box": float(atoms.cell[0, 0]),
+        "positions": atoms.get_scaled_positions().tolist(),
+        "cutoff": CUTOFF,
+        "onset": ONSET,
+        "timestep": TIMESTEP,
+        "stride": 10 if tiny else STRIDE,
+        "equilibration": 20 if tiny else 500,
+        "snapshots": 4 if tiny else (50 if model == "lennard_jones" else 20),
+        "rdf_end": END,
+        "bins": BINS,
+        "radial": RADIAL,
+        "hidden": HIDDEN,
+        "target": (centers > 1.0).astype(float).tolist(),
+    }
+
+
+def ours(work: dict[str, Any], runs: int) -> dict[str, Any]:
+    """CPU seconds of this package."""
+    import jax
+    import numpy as np
+    import optax
+
+    from aiida_difftre.engine import objective, potentials, sample
+    from aiida_difftre.engine.progress import Silent
+
+    pair = TermSpec(
+        architecture="lennard_jones",
+        cutoff=CUTOFF * SIGMA,
+        hyperparameters={"epsilon": EPSILON, "sigma": SIGMA, "onset": ONSET * SIGMA},
+        trainable=work["model"] == "lennard_jones",
+    )
+    shape = {"rank": 0, "n_radial": work["radial"], "hidden": [work["hidden"]] * 2, "output_scale": 1e-3}
+    network = TermSpec(architecture="moment_network", cutoff=CUTOFF * SIGMA, hyperparameters=shape)
+    terms = [pair] if work["model"] == "lennard_jones" else [network, pair]
+    potential = potentials.build(PotentialSpec(species=["Ar"], terms=terms))
+    parameters = potential.init(jax.random.key(0))
+    machine, temperature = Machine(threads=1), EPSILON / units.BOLTZMANN
+    step = work["timestep"] * TIME
+    settings = SamplingSettings(
+        walkers=1,
+        timestep_fs=step,
+        thermostat=LangevinSpec(friction_per_ps=1e3 / TIME),
+        equilibration_fs=work["equilibration"] * step,
+        production_fs=work["snapshots"] * work["stride"] * step,
+        stride_fs=work["stride"] * step,
+    )
+    cell = work["box"] * SIGMA * np.eye(3)
+    start = sample.Start(np.array([work["positions"]]), None, cell, ("Ar",) * len(work["positions"]))
+    centers = (np.arange(work["bins"]) + 0.5) * work["rdf_end"] / work["bins"] * SIGMA
+    target = Target(
+        observable="rdf",
+        grid=centers.tolist(),
+        values=work["target"],
+        errors=[0.1] * work["bins"],
+        unit="1",
+        options={"smearing": work["rdf_end"] / work["bins"] * SIGMA},
+        conditions=Conditions(temperature=temperature),
+        citation="made for this benchmark",
+    )
+    update = UpdateSettings.model_validate({"loss": {"kind": "mse"}})
+    optimizer = optax.adam(1e-3)
+    trainable = potential.trainable(parameters)
+
+    def sampled(seed: int) -> Any:
+        return sample.simulate(
+            potential, parameters, start, temperature=temperature, settings=settings, machine=machine, seed=seed,
+            progress=Silent(),
+        )  # fmt: skip
+
+    def prepared(trajectory: Any) -> Any:
+        return objective.prepare(
+            "liquid", potential, parameters, trajectory, [target], temperature=temperature, settings=update,
+            machine=machine, seed=1,
+        )  # fmt: skip
+
+    def step_from(data: Any, parameters: Any, state: Any) -> tuple[Any, Any]:
+        evaluation = objective.evaluate([data], parameters)
+        slope = objective.gradient([data], parameters, evaluation)
+        slope = jax.tree.map(lambda s, free: s if free else 0 * s, slope, trainable)
+        change, state = optimizer.update(slope, state, parameters)
+        return jax.block_until_ready((optax.apply_updates(parameters, change), state))
+
+    trajectory = sampled(1)
+    data = prepared(trajectory)
+    moved, state = step_from(data, parameters, optimizer.init(parameters))
+    reused, sampling, preparing = [], [], []
+    for run in range(runs):
+        began = time.process_time()
+        moved, state = step_from(data, moved, state)
+        reused.append(time.process_time() - began)
+        began = time.process_time()
+        again = sampled(2 + run)
+        sampling.append(time.process_time() - began)
+        began = time.process_time()
+        prepared(again)
+        preparing.append(time.process_time() - began)
+    found = {
+        "reused": statistics.median(reused),
+        "sampling": statistics.median(sampling),
+        "preparing": statistics.median(preparing),
+    }
+    leaves = jax.tree.leaves(jax.tree.map(lambda p, free: p.size if free else 0, parameters, trainable))
+    return {
+        **found,
+        "resampled": statistics.median([sum(parts) for parts in zip(reused, sampling, preparing, strict=True)]),
+        "snapshots": len(trajectory.energies),
+        "parameters": int(sum(leaves)),
+    }
+
+
+def main() -> None:
+    """Command line."""
+    parser = measure.parser(__doc__)
+    parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
+    parser.add_argument(
+        "--install", action="store_true", help="make chemtrain's environment from PyPI if it is missing"
+    )
+    options = parser.parse_args()
+    machine = Machine(threads=1, platform="cpu")
+    device.configure(machine)
+    python = None if options.tiny else environment(options.install)
+    results: dict[str, Any] = {"versions": measure.versions(machine)}
+    for model in options.models:
+        work = workload(model, options.tiny)
+        entry: dict[str, Any] = {"engine": ours(work, options.runs)}
+        if python is not None:
+            # One core: chemtrain's XLA takes no more threads than the process may use.
+            command = [str(python), str(Path(__file__).parent / "chemtrain_peer.py"), "--workload", json.dumps(work)]
+            core = min(os.sched_getaffinity(0))
+            done = subprocess.run(
+                [*command, "--runs", str(options.runs)],
+                env={k: v for k, v in os.environ.items() if not k.startswith(("XLA_", "JAX_"))},
+                preexec_fn=lambda core=core: os.sched_setaffinity(0, {core}),
+                capture_output=True,
+                text=True,
+            )
+            if done.returncode:
+                entry["chemtrain"] = {"error": done.stderr[-2000:]}
+            else:
+                entry["chemtrain"] = json.loads(done.stdout.strip().splitlines()[-1])
+                entry["times_faster"] = {
+                    kind: entry["chemtrain"][kind] / entry["engine"][kind] for kind in ("reused", "resampled")
+                }
+                entry["target"] = TARGETS[model]
+        results[model] = entry
+    measure.write(results, options.output)
+
+
+if __name__ == "__main__":
+    main()
