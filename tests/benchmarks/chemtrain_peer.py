@@ -7,13 +7,17 @@ jax-md's neighbour lists, with the same form as those of the other side.
 from __future__ import annotations
 
 import argparse
+import importlib.metadata
 import json
+import os
 import statistics
 import tempfile
 import time
 from typing import Any
 
-import jax
+os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # one core: XLA takes no more threads than it may use
+
+import jax  # noqa: E402
 
 jax.random.KeyArray = jax.Array  # chemtrain 0.2.0 asks for a name that its own jax no longer has
 
@@ -136,8 +140,6 @@ def main() -> None:
 
         results = {"reused_cpu_s": timed(False), "resampled_cpu_s": timed(True)}
         trajectory = trainer.trajectory_states[0].trajectory.position
-    import importlib.metadata
-
     print(
         json.dumps(
             {

@@ -184,13 +184,10 @@ def main() -> None:
         work = workload(model, options.tiny)
         entry: dict[str, Any] = {"engine": ours(work, options.runs)}
         if python is not None:
-            # One core: chemtrain's XLA takes no more threads than the process may use.
             command = [str(python), str(Path(__file__).parent / "chemtrain_peer.py"), "--workload", json.dumps(work)]
-            core = min(os.sched_getaffinity(0))
             done = subprocess.run(
                 [*command, "--runs", str(options.runs)],
                 env={k: v for k, v in os.environ.items() if not k.startswith(("XLA_", "JAX_"))},
-                preexec_fn=lambda core=core: os.sched_setaffinity(0, {core}),
                 capture_output=True,
                 text=True,
             )
