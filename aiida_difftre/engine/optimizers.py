@@ -18,7 +18,7 @@ from aiida_difftre.engine.jobs import OptimizerSpec
 GAUSS_NEWTON = "gauss_newton"
 """Of updates alone: the step towards all targets, as far as the effective samples carry."""
 
-DAMPING = 0.1
+DAMPING = 1.0
 """Default of its one option, ``damping``."""
 
 OPTIMIZERS = (

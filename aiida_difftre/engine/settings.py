@@ -217,7 +217,7 @@ class UpdateSettings(Strict):
         loss: what is minimised.
         optimizer: optax optimizer; what is not given is as in the default, not as in ``OptimizerSpec``. Or
             ``gauss_newton``, whose steps are the longest towards the targets that ``max_step_loss`` allows; its
-            learning rate is the part of the step to go, 1 by default, and its option ``damping`` (0.1) holds what the
+            learning rate is the part of the step to go, 1 by default, and its option ``damping`` (1) holds what the
             snapshots hardly tell. It takes the derivatives of the energy of each snapshot by all parameters.
         gate: resample when the effective fraction of snapshots falls below this (0.9 in the original work).
         max_step_loss: a single step may lose at most this fraction of the effective samples, else it is halved.
