@@ -247,7 +247,7 @@ def report_command(profile: str | None, pk: int) -> None:
     """Show the validation of run PK: experiment, DFT, before, after."""
     with _complaints():
         from aiida_difftre.cli.demo import console, show_report
-        from aiida_difftre.cli.live import take
+        from aiida_difftre.cli.snapshots import take
 
         _load(profile)
         _node(str(pk))
@@ -261,8 +261,8 @@ def report_command(profile: str | None, pk: int) -> None:
 def plot_command(profile: str | None, pk: int, output: Path) -> None:
     """Draw loss, effective samples and observables of run PK as PNG."""
     with _complaints():
-        from aiida_difftre.cli.live import take
         from aiida_difftre.cli.plots import plot as draw
+        from aiida_difftre.cli.snapshots import take
 
         _load(profile)
         _node(str(pk))

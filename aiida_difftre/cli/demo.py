@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aiida_difftre.cli import live, plots, report
+from aiida_difftre.cli import live, plots, report, snapshots
 
 if TYPE_CHECKING:
     from aiida.engine import ProcessBuilder
@@ -67,7 +67,7 @@ def run(builder: ProcessBuilder, out: Console) -> int:
         return pk
     from rich.live import Live
 
-    snapshot = live.take(pk)
+    snapshot = snapshots.take(pk)
     with Live(live.picture(snapshot), console=out, refresh_per_second=2, transient=True) as display:
 
         def show() -> None:
@@ -101,17 +101,17 @@ def launch(builder: ProcessBuilder) -> int:
         raise ValueError(f"nothing was submitted: {error} Start the daemon with `{start}`.") from None
 
 
-def look(pk: int, before: live.Snapshot) -> live.Snapshot:
+def look(pk: int, before: snapshots.Snapshot) -> snapshots.Snapshot:
     """The present state of a run; that before where the database is busy, which on SQLite one writer makes it."""
     from sqlalchemy.exc import OperationalError
 
     try:
-        return live.take(pk)
+        return snapshots.take(pk)
     except OperationalError:
         return before
 
 
-def watch(pk: int, out: Console, *, until_over: bool = True) -> live.Snapshot:
+def watch(pk: int, out: Console, *, until_over: bool = True) -> snapshots.Snapshot:
     """Show a run until it is over: live on a terminal, line by line elsewhere.
 
     Args:
@@ -119,7 +119,7 @@ def watch(pk: int, out: Console, *, until_over: bool = True) -> live.Snapshot:
         out: where to.
         until_over: False shows the present state and returns.
     """
-    snapshot = live.take(pk)
+    snapshot = snapshots.take(pk)
     if not until_over:
         out.print(live.picture(snapshot))
         return snapshot
@@ -144,7 +144,7 @@ def watch(pk: int, out: Console, *, until_over: bool = True) -> live.Snapshot:
         snapshot = look(pk, snapshot)
 
 
-def conclude(snapshot: live.Snapshot, out: Console, folder: Path | None, profile: str) -> None:
+def conclude(snapshot: snapshots.Snapshot, out: Console, folder: Path | None, profile: str) -> None:
     """The final table, plots, and where to look further.
 
     Args:
@@ -163,7 +163,7 @@ def conclude(snapshot: live.Snapshot, out: Console, folder: Path | None, profile
         out.print(f"  {command}", markup=False, highlight=False, soft_wrap=True)
 
 
-def show_report(snapshot: live.Snapshot, out: Console) -> None:
+def show_report(snapshot: snapshots.Snapshot, out: Console) -> None:
     """The table of a validation and what belongs to it.
 
     Raises:

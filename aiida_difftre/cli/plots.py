@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from aiida_difftre.cli.live import DEVIATION, Iteration, Snapshot, quantities, reweighted
+from aiida_difftre.cli.live import DEVIATION, quantities, reweighted
+from aiida_difftre.cli.snapshots import Iteration, Snapshot
 from aiida_difftre.engine.targets import observable
 from aiida_difftre.workchains import records
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from aiida_difftre.cli.live import Snapshot, rows
+from aiida_difftre.cli.live import rows
+from aiida_difftre.cli.snapshots import Snapshot
 from aiida_difftre.workchains import records
 
 MISSING = "–"

@@ -23,7 +23,7 @@ def test_display_outlives_a_busy_database(monkeypatch: pytest.MonkeyPatch) -> No
             except sqlite3.OperationalError as error:
                 raise OperationalError("SELECT", pk, error) from error
 
-    monkeypatch.setattr(demo.live, "take", take)
+    monkeypatch.setattr(demo.snapshots, "take", take)
     before: Any = "what was seen before"
     assert demo.look(1, before) is before
 
@@ -37,8 +37,8 @@ def test_run_shows_what_happens(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     shown = []
-    take = demo.live.take
-    monkeypatch.setattr(demo.live, "take", lambda pk: shown.append(take(pk)) or shown[-1])
+    take = demo.snapshots.take
+    monkeypatch.setattr(demo.snapshots, "take", lambda pk: shown.append(take(pk)) or shown[-1])
     monkeypatch.setattr(demo, "POLL_S", 0.1)
     builder = RefineWorkChain.get_builder_from_protocol(
         potential=argon_potential(epsilon=100.0),  # whose dynamics is unstable: one job, and it is over

@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from aiida_difftre.cli import live, plots, report
-from aiida_difftre.cli.live import Iteration, Progress, Snapshot
+from aiida_difftre.cli.snapshots import Iteration, Progress, Snapshot
 
 
 def comparison(observable: str, labels: list[str], values: list[float], experiment: list[float]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from aiida import orm
 from aiida.engine import run_get_node
 from click.testing import CliRunner, Result
 
-from aiida_difftre.cli import cli, lineage, live, plots, report
+from aiida_difftre.cli import cli, lineage, live, plots, report, snapshots
 from aiida_difftre.workchains.train import TrainWorkChain
 from tests.fixtures.chains import SHORT_SAMPLING, explain
 from tests.fixtures.nodes import target_content
@@ -49,10 +49,10 @@ def test_train_and_everything_that_shows_it(trained: orm.WorkChainNode, tmp_path
         assert found["static"][when]["stiffness"]["C11"] > found["static"][when]["stiffness"]["C12"] > 0
     _validation_shares_nothing_with_training(trained)
 
-    snapshot = live.take(trained.pk)
+    snapshot = snapshots.take(trained.pk)
     assert snapshot.is_over
     assert len(snapshot.iterations) == 2
-    running = live._iterations(trained.called[0].base.links.get_outgoing().all()[0].node.caller)
+    running = snapshots._iterations(trained.called[0].base.links.get_outgoing().all()[0].node.caller)
     assert next(iter(running)).state_points == snapshot.iterations[0].state_points
     text = "\n".join(live.lines(snapshot))
     assert "iteration 0: chi²" in text
@@ -108,7 +108,7 @@ def test_from_scratch(engine: orm.InstalledCode, argon_state_points: Any, job_op
     assert "dataset" not in node.outputs
     assert any("made by PretrainCalculation" in line for line in lineage.lines(node.outputs.potential))
 
-    snapshot = live.take(node.pk)
+    snapshot = snapshots.take(node.pk)
     assert not any("pretraining" in line for line in live.lines(snapshot))
     assert "DFT" not in "\n".join(report.text_table(snapshot) + report.notes(snapshot))
     assert report.table(snapshot).row_count == 1

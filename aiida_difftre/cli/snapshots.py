@@ -1,0 +1,228 @@
+"""What is known of a run at one moment: a snapshot built from the provenance graph, running or finished alike."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from aiida import orm
+from aiida.common.links import LinkType
+
+from aiida_difftre.engine.jobs import PROGRESS
+from aiida_difftre.engine.units import AMU_PER_A3_IN_KG_PER_M3
+from aiida_difftre.workchains import records
+from aiida_difftre.workchains import state_points as points
+
+CHAINS = ("TrainWorkChain", "RefineWorkChain", "ValidateWorkChain")
+DATASET, PRETRAIN, REFINE, VALIDATE = "dataset", "pretrain", "refine", "validate"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """The last line of a running job's ``progress.jsonl``."""
+
+    job: str
+    phase: str
+    step: int
+    total: int
+    numbers: dict[str, float] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        numbers = "".join(f", {name.replace('_', ' ')} {value:.4g}" for name, value in self.numbers.items())
+        return f"{self.job}: {self.phase} {self.step}/{self.total}{numbers}"
+
+
+@dataclass(frozen=True)
+class Iteration:
+    """One iteration of the refinement: the potential that sampled, judged, and the steps that followed."""
+
+    number: int
+    chi2: dict[str, Any]
+    state_points: dict[str, Any]
+    steps: list[dict[str, Any]]
+    discarded: bool = False
+
+    @property
+    def number_of_steps(self) -> int:
+        """Optimizer steps: the history of an update starts with where it began."""
+        return max(0, len(self.steps) - 1)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What is known of a run at one moment.
+
+    Args:
+        pk: of the work chain.
+        title: its label, or its kind.
+        state: of the process, in AiiDA's words.
+        message: of a process that failed.
+        labels: DFT calculations done, failed, and in all (None where it is not known yet).
+        pretraining: errors on the validation part, by name; None before.
+        iterations: of the refinement.
+        running: what the running jobs say.
+        report: of the validation; None before.
+        reference: DFT itself; None where unknown.
+        densities: of the state points, kg/m³, by label.
+    """
+
+    pk: int
+    title: str
+    state: str
+    message: str
+    labels: tuple[int, int, int | None] | None
+    pretraining: dict[str, Any] | None
+    iterations: list[Iteration]
+    running: list[Progress]
+    report: dict[str, Any] | None
+    reference: dict[str, Any] | None
+    densities: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more will happen."""
+        return self.state in {"finished", "excepted", "killed"}
+
+
+def called(node: orm.ProcessNode) -> dict[str, orm.ProcessNode]:
+    """The processes that a chain called, by link label, in the order of the calls."""
+    links = node.base.links.get_outgoing(link_type=(LinkType.CALL_WORK, LinkType.CALL_CALC)).all()
+    ordered = sorted(links, key=lambda link: link.node.pk or 0)
+    return {link.link_label: link.node for link in ordered if isinstance(link.node, orm.ProcessNode)}
+
+
+def take(pk: int) -> Snapshot:
+    """Build the snapshot of a run.
+
+    Args:
+        pk: of a TrainWorkChain, RefineWorkChain or ValidateWorkChain.
+
+    Raises:
+        ValueError: for another node.
+    """
+    node = orm.load_node(pk)
+    if not isinstance(node, orm.WorkChainNode) or node.process_label not in CHAINS:
+        kind = getattr(node, "process_label", None) or type(node).__name__
+        raise ValueError(f"node {pk} is a {kind}; give a {', '.join(CHAINS[:-1])} or {CHAINS[-1]}")
+    parts = _parts(node)
+    reference = parts[DATASET].outputs.reference.get_dict() if _has_output(parts.get(DATASET), "reference") else None
+    state = node.process_state.value if node.process_state else "created"
+    return Snapshot(
+        pk=pk,
+        title=node.label or node.process_label,
+        state=state,
+        message="" if node.is_finished_ok or not node.is_terminated else (node.exit_message or state),
+        labels=_labels(parts.get(DATASET)),
+        pretraining=_pretraining(parts.get(PRETRAIN)),
+        iterations=list(_iterations(parts[REFINE])) if REFINE in parts else [],
+        running=list(_running(node)),
+        report=parts[VALIDATE].outputs.report.get_dict() if _has_output(parts.get(VALIDATE), "report") else None,
+        reference=reference,
+        densities=_densities(node),
+    )
+
+
+def _densities(node: orm.WorkChainNode) -> dict[str, float]:
+    nested = node.base.links.get_incoming(link_type=LinkType.INPUT_WORK).nested()
+    cells = {label: point["structure"].get_ase() for label, point in nested["state_points"].items()}
+    return {
+        label: float(cell.get_masses().sum() / cell.get_volume() * AMU_PER_A3_IN_KG_PER_M3)
+        for label, cell in cells.items()
+    }
+
+
+def _parts(node: orm.WorkChainNode) -> dict[str, orm.ProcessNode]:
+    if node.process_label == "RefineWorkChain":
+        return {REFINE: node}
+    if node.process_label == "ValidateWorkChain":
+        return {VALIDATE: node}
+    return called(node)
+
+
+def _has_output(node: orm.ProcessNode | None, name: str) -> bool:
+    return node is not None and name in node.outputs
+
+
+def _labels(node: orm.ProcessNode | None) -> tuple[int, int, int | None] | None:
+    if node is None:
+        return None
+    children = called(node)
+    jobs = [child for child in children.values() if child.process_label == "PwBaseWorkChain"]
+    done = sum(bool(job.is_finished_ok) for job in jobs)
+    failed = sum(job.is_terminated and not job.is_finished_ok for job in jobs)
+    generated = children.get("generate_structures")
+    total = None
+    if generated is not None and generated.is_finished:
+        given = node.base.links.get_incoming(link_type=LinkType.INPUT_WORK).nested().get("structures", {})
+        total = len(generated.base.links.get_outgoing(link_type=LinkType.CREATE).all()) + len(given)
+    return done, failed, total
+
+
+def _pretraining(node: orm.ProcessNode | None) -> dict[str, Any] | None:
+    if not _has_output(node, "output_parameters"):
+        return None
+    return records.pretraining_errors(node.outputs.output_parameters.get_dict()) or None  # type: ignore[union-attr]
+
+
+def _iterations(node: orm.ProcessNode) -> Iterator[Iteration]:
+    """From the history of a refinement that is over, else from its updates so far."""
+    if _has_output(node, "history"):
+        for item in node.outputs.history.get_dict()["iterations"]:
+            yield Iteration(
+                item["iteration"], item["chi2"], item["state_points"], item["steps"], discarded=item["discarded"]
+            )
+        return
+    nested = node.base.links.get_incoming(link_type=LinkType.INPUT_WORK).nested()
+    targets = {label: points.targets_of(point["targets"]) for label, point in nested["state_points"].items()}
+    updates = [child for child in called(node).values() if child.process_label == "UpdateBaseWorkChain"]
+    for number, update in enumerate(child for child in updates if child.is_finished_ok):
+        parameters = update.outputs.output_parameters
+        compared = records.compare_points(targets, records.predictions_before(parameters))
+        record = records.iteration_record(compared, parameters)
+        yield Iteration(number, record["chi2"], record["state_points"], record["steps"])
+
+
+def _running(node: orm.ProcessNode) -> Iterator[Progress]:
+    for child in called(node).values():
+        if child.is_terminated:
+            continue
+        if isinstance(child, orm.CalcJobNode):
+            progress = _read_progress(child)
+            if progress is not None:
+                yield progress
+        elif child.process_label != "DftDatasetWorkChain":
+            yield from _running(child)
+
+
+def _read_progress(job: orm.CalcJobNode) -> Progress | None:
+    """The last whole line of ``progress.jsonl``, where the job runs on this machine."""
+    folder = job.get_remote_workdir()
+    if folder is None or job.computer is None or job.computer.transport_type != "core.local":
+        return None
+    try:
+        lines = (Path(folder) / PROGRESS).read_text().splitlines()
+    except OSError:
+        return None
+    for line in reversed(lines):
+        try:
+            content = json.loads(line)
+        except ValueError:
+            continue  # the job is writing this line
+        numbers = {name: value for name, value in content.items() if name not in {"phase", "step", "total", "seconds"}}
+        return Progress(_job_name(job), content["phase"], content["step"], content["total"], numbers)
+    return None
+
+
+def _job_name(job: orm.CalcJobNode) -> str:
+    """The link label under which a composite chain called the job's restart chain, in words."""
+    caller = job.caller
+    labels = (
+        []
+        if caller is None
+        else [link.link_label for link in caller.base.links.get_incoming(link_type=(LinkType.CALL_WORK,)).all()]
+    )
+    name = labels[0] if labels else str(job.process_label)
+    return name.replace("_", " ")
