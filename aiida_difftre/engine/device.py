@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import importlib.metadata
+import json
 import logging
 import os
 import platform
@@ -10,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import aiida_difftre
+from aiida_difftre.engine import files
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.jobs import Machine
 
@@ -99,10 +103,11 @@ def self_check(potential: Any, parameters: Any, environment: Any, precision: str
     """Compare the compiled energy of a configuration with an uncompiled evaluation.
 
     jaxlib 0.10.2 on CPU compiled neighbour-list energies to wrong values without an error; forces were right, so that
-    only such a check sees it.
+    only such a check sees it. The evaluation without compilation costs more than all else at the start of a short job;
+    a program that was found right on this machine by this build is remembered beside its compiled form.
 
     Returns:
-        The relative difference.
+        The relative difference; that of the earlier check where there was one.
 
     Raises:
         EngineError: with status SELF_CHECK_FAILED, or NOT_FINITE where the uncompiled energy is not.
@@ -112,7 +117,12 @@ def self_check(potential: Any, parameters: Any, environment: Any, precision: str
 
     # Without the atomic reference energies, whose size would hide a wrong interaction.
     parameters = {**parameters, "atomic_energies": 0 * parameters["atomic_energies"]}
-    compiled = np.asarray(jax.jit(potential.energies)(parameters, environment), np.float64)
+    lowered = jax.jit(potential.energies).lower(parameters, environment)
+    compiled = np.asarray(lowered.compile()(parameters, environment), np.float64)
+    verdict = _verdict_file(lowered.as_text())
+    known = _read_verdict(verdict) if np.isfinite(compiled).all() else None
+    if known is not None and known <= SELF_CHECK_TOLERANCE[precision]:
+        return known
     with jax.disable_jit():
         reference = np.asarray(potential.energies(parameters, environment), np.float64)
     if not np.isfinite(reference).all():
@@ -129,4 +139,34 @@ def self_check(potential: Any, parameters: Any, environment: Any, precision: str
             f"({jax.__version__}, {jax.default_backend()}) miscompiles; install another version (not jaxlib 0.10.2)",
             {"relative_difference": difference},
         )
+    if verdict is not None:
+        with contextlib.suppress(OSError):  # a cache that cannot be written, or is full, is no cache
+            files.write_json(verdict, {"relative_difference": difference})
     return difference
+
+
+def _verdict_file(program: str) -> Path | None:
+    """Where the verdict on a program is kept; None without a compilation cache.
+
+    Args:
+        program: as it is handed to the compiler.
+    """
+    import jax
+
+    folder = jax.config.jax_compilation_cache_dir  # type: ignore[attr-defined]  # declared as JAX starts
+    if not folder:
+        return None
+    machine = (platform.node(), jax.default_backend(), jax.devices()[0].device_kind, os.environ.get("XLA_FLAGS", ""))
+    build = (jax.__version__, importlib.metadata.version("jaxlib"))
+    key = hashlib.sha256("\n".join((*build, *machine, program)).encode()).hexdigest()
+    return Path(folder) / f"self-check-{key}.json"
+
+
+def _read_verdict(path: Path | None) -> float | None:
+    """The relative difference of an earlier check; None where there was none."""
+    if path is None:
+        return None
+    try:
+        return float(json.loads(path.read_text())["relative_difference"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import importlib
 import math
 import sys
@@ -17,6 +18,9 @@ from aiida_difftre.engine import device, files
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.jobs import ERROR, JOBS, PROGRESS, RESULTS, SCHEMA_VERSION, Job, read_job
 from aiida_difftre.engine.progress import Progress
+
+GARBAGE_THRESHOLD = 50_000
+"""Objects between looks at the youngest generation; Python's own is 700."""
 
 
 def run_job(job: Job, kind: str, folder: Path) -> dict[str, Any]:
@@ -90,6 +94,8 @@ def cli(arguments: list[str] | None = None) -> int:
     parser.add_argument("kind", choices=sorted(JOBS), help="what the job does")
     parser.add_argument("job", type=Path, nargs="?", default=Path("job.json"), help="job file (default: job.json)")
     options = parser.parse_args(arguments)
+    # Imports and traces make many objects that live on: to look through them again and again is a tenth of a short job.
+    gc.set_threshold(GARBAGE_THRESHOLD)
     folder = options.job.resolve().parent
     if not folder.is_dir():
         parser.error(f"there is no folder {str(folder)!r} to read {options.job.name} from")

@@ -61,14 +61,18 @@ def environment(
     potential: Potential, positions: NDArray[Any], cell: NDArray[Any], symbols: Sequence[str], precision: str
 ) -> Environment:
     """The environment of one configuration with fractional positions, neighbours within the potential's cutoff."""
-    lists = jax.tree.map(
-        lambda x: x[0], space.build_batch(np.asarray(positions, np.float64)[None], cell, potential.cutoff)
-    )
-    species = jnp.asarray(space.species_index(tuple(symbols), potential.spec.species))
+    lists = space.build_batch(np.asarray(positions, np.float64)[None], cell, potential.cutoff)
+    species = space.species_index(tuple(symbols), potential.spec.species)
     dtype = jnp.dtype(precision)
-    fractional = jnp.asarray(positions, dtype)
-    vectors = space.displacements(fractional, jnp.asarray(cell, dtype), lists)
-    return Environment(vectors, lists.mask, species, species[lists.index], fractional)
+    return _environment(np.asarray(positions, dtype), np.asarray(cell, dtype), species, lists)
+
+
+@jax.jit
+def _environment(positions: Array, cell: Array, species: Array, lists: space.NeighborList) -> Environment:
+    """One program, where each operation by itself would be traced, lowered and loaded as one of its own."""
+    first = jax.tree.map(lambda x: x[0], lists)
+    vectors = space.displacements(positions, cell, first)
+    return Environment(vectors, first.mask, species, species[first.index], positions)
 
 
 def _split(tree: Any) -> tuple[list[Array], Callable[[list[Array]], Any]]:

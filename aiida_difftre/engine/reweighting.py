@@ -37,6 +37,7 @@ SNAPSHOTS_AT_ONCE = 8
 """Snapshots whose static features are computed together, where the job does not say how many."""
 
 
+@jax.jit
 def weights(
     energies: Float[Array, " S"],
     reference: Float[Array, " S"],

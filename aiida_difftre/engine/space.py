@@ -159,6 +159,12 @@ def _build_batch(
     return jax.lax.map(lambda x: build(x[0], cell, x[1], capacity, how), (positions, cutoffs), batch_size=batch)
 
 
+@functools.partial(jax.jit, static_argnames="capacity")
+def _shortened(lists: NeighborList, capacity: int) -> NeighborList:
+    index, shift, mask, *counts = lists
+    return NeighborList(index[..., :capacity], shift[..., :capacity, :], mask[..., :capacity], *counts)
+
+
 def build_batch(
     positions: ArrayLike, cell: ArrayLike, cutoff: float | NDArray[np.float64], capacity: int | None = None
 ) -> NeighborList:
@@ -177,20 +183,20 @@ def build_batch(
     atoms, longest = positions.shape[1], float(np.max(cutoff))
     how = search(cell, longest, atoms)
     guess = capacity or capacity_for(atoms, cell, longest)
-    cutoffs = jnp.broadcast_to(jnp.asarray(cutoff, positions.dtype), positions.shape[:1])
+    # On the host: each operation outside of a compiled function is a program of its own.
+    cutoffs = np.broadcast_to(np.asarray(cutoff, positions.dtype), positions.shape[:1])
     while True:
         tested = how.candidates if isinstance(how, cells.Grid) else atoms * len(how)
         lists = _build_batch(
-            positions, jnp.asarray(cell, positions.dtype), cutoffs, capacity=guess,
+            positions, np.asarray(cell, positions.dtype), cutoffs, capacity=guess,
             search=how if isinstance(how, cells.Grid) else tuple(map(tuple, how.tolist())),
             batch=max(1, min(max(16, 1024 // atoms), cells.CANDIDATES_AT_ONCE // (atoms * tested))),
         )  # fmt: skip
-        needed, occupancy = max(1, int(jnp.max(lists.needed))), int(jnp.max(lists.occupancy))
+        needed, occupancy = max(1, int(np.max(np.asarray(lists.needed)))), int(np.max(np.asarray(lists.occupancy)))
         if isinstance(how, cells.Grid) and occupancy > how.room:
             how = dataclasses.replace(how, room=occupancy)
         elif needed <= guess:
-            index, shift, mask, *counts = lists
-            return NeighborList(index[..., :needed], shift[..., :needed, :], mask[..., :needed], *counts)
+            return lists if needed == guess else _shortened(lists, needed)
         else:
             guess = needed
 
