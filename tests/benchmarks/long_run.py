@@ -1,0 +1,221 @@
+"""Whether a long refinement grows: memory, time, database and repository by iteration. Prints JSON, draws a figure.
+
+    python tests/benchmarks/long_run.py [--iterations 200] [--state-points 4] [--engine warm] [--minutes 30]
+                                        [--figure long-run.svg]
+
+A real refinement of argon with dynamics of a few steps, run by one worker of a real daemon in a profile of its own.
+After each update this process notes what the worker, the database and the repository hold. ``--engine warm`` keeps the
+engine in one process for all jobs, so that more iterations fit into the time: its jobs are the same, their start is
+saved. Times are CPU seconds of the worker. The slopes are least-squares fits over the second half of the run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sqlite3
+import sys
+import time
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import psutil
+import tiny_refinement
+
+MEBIBYTE = 1 << 20
+START_S = 300.0
+"""A daemon on a busy machine."""
+
+LOOK_S = 1.0
+ENDED = ("finished", "excepted", "killed")
+
+
+def size_of(folder: Path, pattern: str) -> int:
+    """Bytes of the files below a folder; a file may go while they are counted."""
+    total = 0
+    for path in folder.rglob(pattern):
+        try:
+            total += path.stat().st_size
+        except OSError:
+            continue
+    return total
+
+
+def worker() -> psutil.Process:
+    """The one worker of the daemon."""
+    from aiida.engine.daemon.client import get_daemon_client
+
+    client = get_daemon_client()
+    deadline = time.monotonic() + START_S
+    while time.monotonic() < deadline:
+        found = client.get_worker_info().get("info") or {}
+        if found:
+            return psutil.Process(int(next(iter(found))))
+        time.sleep(0.5)
+    raise TimeoutError(f"the daemon has no worker after {START_S:g} s; see `verdi daemon logshow`")
+
+
+def sample(state: State, process: psutil.Process, storage: Path, began: float) -> dict[str, float]:
+    """What there is after an iteration."""
+    times = process.cpu_times()
+    return {
+        "iteration": state.updates,
+        "wall_s": time.monotonic() - began,
+        "worker_cpu_s": times.user + times.system,
+        "worker_rss_mib": process.memory_info().rss / MEBIBYTE,
+        "worker_open_files": process.num_fds(),
+        "database_mib": size_of(storage, "database.sqlite*") / MEBIBYTE,
+        "repository_mib": size_of(storage / "container", "*") / MEBIBYTE,
+        "checkpoint_kib": state.checkpoint / 1024,
+    }
+
+
+class State(NamedTuple):
+    """Of a run: its process state, the updates that are done, and the bytes of its checkpoint."""
+
+    process: str
+    updates: int
+    checkpoint: int
+
+
+STATE = """
+select json_extract(attributes, '$.process_state'), coalesce(length(json_extract(attributes, '$.checkpoints')), 0), (
+    select count(*) from db_dbnode where process_type = 'aiida.calculations:difftre.update'
+    and json_extract(attributes, '$.process_state') = 'finished'
+) from db_dbnode where id = ?
+"""
+
+
+def state_of(pk: int, storage: Path) -> State | None:
+    """Read with a connection of a moment, so that the worker hardly ever waits; None where the database is busy."""
+    try:
+        with closing(sqlite3.connect(f"file:{storage / 'database.sqlite'}?mode=ro", uri=True)) as connection:
+            process, checkpoint, updates = connection.execute(STATE, (pk,)).fetchone()
+    except sqlite3.OperationalError:
+        return None
+    return State(process, updates, checkpoint)
+
+
+def watch(pk: int, process: psutil.Process, storage: Path, minutes: float) -> tuple[list[dict[str, float]], str]:
+    """A record for each iteration until the run ends or the time is up; and the last state of the run."""
+    began, records, ended = time.monotonic(), [], "unknown"
+    while ended not in ENDED and time.monotonic() - began < 60 * minutes:
+        time.sleep(LOOK_S)
+        state = state_of(pk, storage)
+        if state is None:
+            continue
+        ended = state.process
+        if state.updates > (records[-1]["iteration"] if records else 0):
+            records.append(sample(state, process, storage, began))
+            print(json.dumps(records[-1]), file=sys.stderr, flush=True)
+    return records, ended
+
+
+def slopes(records: list[dict[str, float]]) -> dict[str, dict[str, float]]:
+    """Growth per iteration in the second half, with its standard error; times as their differences."""
+    table = {name: np.array([one[name] for one in records]) for name in records[0]}
+    steps = np.diff(table["iteration"])
+    for name in ("worker_cpu_s", "wall_s"):
+        # What one iteration took; where two ended between two looks, the mean of both.
+        table[f"{name}_per_iteration"] = np.concatenate([[np.nan], np.diff(table.pop(name)) / steps])
+    half = len(records) // 2
+    x, found = table.pop("iteration")[half:], {}
+    for name, values in table.items():
+        y = values[half:]
+        coefficients, covariance = np.polyfit(x - x.mean(), y, 1, cov="unscaled") if len(x) > 2 else ([0, y.mean()], 0)
+        residual = y - np.polyval(coefficients, x - x.mean())
+        error = np.sqrt(np.sum(residual**2) / (len(x) - 2) * covariance[0][0]) if len(x) > 2 else np.nan
+        found[name] = {"mean": float(y.mean()), "per_iteration": float(coefficients[0]), "error": float(error)}
+    return found
+
+
+def draw(records: list[dict[str, float]], path: Path) -> None:
+    """Four panels over the iterations."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    x = [one["iteration"] for one in records]
+    figure, axes = plt.subplots(2, 2, figsize=(8, 5), sharex=True, layout="constrained")
+    cpu = np.diff([one["worker_cpu_s"] for one in records]) / np.diff(x)
+    panels = (
+        ("worker: resident memory / MiB", x, [one["worker_rss_mib"] for one in records]),
+        ("worker: CPU s per iteration", x[1:], cpu),
+        ("database / MiB", x, [one["database_mib"] for one in records]),
+        ("repository / MiB", x, [one["repository_mib"] for one in records]),
+    )
+    for axis, (title, where, values) in zip(axes.flat, panels, strict=True):
+        axis.plot(where, values, ".-", lw=0.8, ms=3)
+        axis.set_title(title, fontsize=9)
+        axis.set_ylim(0, 1.15 * max(values))
+    for axis in axes[1]:
+        axis.set_xlabel("iteration")
+    figure.savefig(path)
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """Run and watch."""
+    with ExitStack() as stack:
+        root = stack.enter_context(tiny_refinement.profile())
+        from aiida.engine import submit
+        from aiida.engine.daemon.client import get_daemon_client
+        from aiida.manage import get_manager
+
+        program = None
+        if options.engine == "warm":
+            import warm_engine
+
+            program = stack.enter_context(warm_engine.program(root))
+        storage = Path(get_manager().get_profile().storage_config["filepath"])
+        client = get_daemon_client()
+        client.start_daemon(number_workers=1)
+        try:
+            process = worker()
+            began = time.monotonic()
+            node = submit(
+                tiny_refinement.builder(
+                    root,
+                    tiny_refinement.code(program),
+                    iterations=options.iterations,
+                    state_points=options.state_points,
+                )
+            )
+            records, ended = watch(node.pk, process, storage, options.minutes)
+        finally:
+            client.stop_daemon(wait=True, timeout=90)
+    if len(records) < 2:
+        raise RuntimeError(f"{len(records)} iterations in {options.minutes:g} min ({ended}); give it more")
+    return {
+        "command": " ".join(sys.argv),
+        "versions": tiny_refinement.versions(),
+        "engine": options.engine,
+        "state_points": options.state_points,
+        "iterations_asked": options.iterations,
+        "iterations_run": int(records[-1]["iteration"]),
+        "state": ended,
+        "wall_minutes": (time.monotonic() - began) / 60,
+        "slopes": slopes(records),
+        "records": records,
+    }
+
+
+def main() -> None:
+    """Measure, print, draw."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--iterations", type=int, default=200)
+    parser.add_argument("--state-points", type=int, default=4, choices=range(1, 5))
+    parser.add_argument("--engine", choices=("script", "warm"), default="warm")
+    parser.add_argument("--minutes", type=float, default=30.0, help="the run is left after this time")
+    parser.add_argument("--figure", type=Path)
+    options = parser.parse_args()
+    found = measure(options)
+    print(json.dumps(found, indent=1))
+    if options.figure is not None:
+        draw(found["records"], options.figure)
+
+
+if __name__ == "__main__":
+    main()
