@@ -33,8 +33,8 @@ ENGINE = "difftre"
 PW = "pw"
 FEFF = "feff"
 BROKER = "core.zeromq"
-POLL_INTERVAL = 0.5
-"""s; between looks at the processes of this machine."""
+POLL_INTERVAL = 1.0
+"""s; between looks at the processes of this machine, each of which starts a shell and ps: some 0.05 CPU s."""
 DAEMON_TIMEOUT = 60
 """s; stopping a daemon in the middle of an import takes longer than AiiDA's 20 s on a busy laptop."""
 

@@ -21,6 +21,8 @@ BEGAN = time.process_time()
 
 INTERVAL_S = 0.002
 
+Parts = tuple[tuple[str, tuple[str, ...]], ...]
+
 PARTS = (
     ("compile or load", ("jax/_src/compiler.py", "jax/_src/compilation_cache.py", "compile_or_get_cached")),
     ("lower", ("jax/_src/interpreters/mlir.py",)),
@@ -32,30 +34,34 @@ PARTS = (
 """Parts by file: the first one of which a frame of the stack tells; the rest is Python and computation."""
 
 
-def part_of(frame: FrameType | None) -> str:
+def part_of(frame: FrameType | None, parts: Parts) -> str:
     """The part that a stack belongs to."""
     names = set()
     while frame is not None:
         names.add(frame.f_code.co_filename)
         frame = frame.f_back
-    for part, signs in PARTS:
+    for part, signs in parts:
         if any(sign in name for name in names for sign in signs):
             return part
     return "other"
 
 
 class Clock:
-    """CPU seconds by part since the process began."""
+    """CPU seconds of this process by part.
 
-    def __init__(self) -> None:
-        self.seconds: Counter[str] = Counter({"Python": BEGAN})
-        self.stacks: Counter[str] = Counter()
-        self._last = BEGAN
+    Args:
+        parts: by file, the first one of which a frame of the stack tells.
+    """
+
+    def __init__(self, parts: Parts) -> None:
+        self.seconds: Counter[str] = Counter()
+        self._parts = parts
+        self._last = time.process_time()
 
     def look(self, _: int, frame: FrameType | None) -> None:
         """Book the time since the last look."""
         now = time.process_time()
-        self.seconds[part_of(frame)] += now - self._last
+        self.seconds[part_of(frame, self._parts)] += now - self._last
         self._last = now
 
     def __enter__(self) -> Clock:
@@ -70,11 +76,13 @@ class Clock:
 
 def main() -> int:
     """Run the job, and write the parts beside it."""
-    with Clock() as clock:
+    with Clock(PARTS) as clock:
         from aiida_difftre.engine.main import cli
 
         status = cli(sys.argv[1:])
-    Path("parts.json").write_text(json.dumps({**clock.seconds, "total": time.process_time()}, indent=1))
+    Path("parts.json").write_text(
+        json.dumps({"Python": BEGAN, **clock.seconds, "total": time.process_time()}, indent=1)
+    )
     return status
 
 

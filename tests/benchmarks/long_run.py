@@ -1,7 +1,7 @@
 """Whether a long refinement grows: memory, time, database and repository by iteration. Prints JSON, draws a figure.
 
-    python tests/benchmarks/long_run.py [--iterations 200] [--state-points 4] [--engine warm] [--minutes 30]
-                                        [--figure long-run.svg]
+    python tests/benchmarks/long_run.py [--iterations 200] [--state-points 4] [--engine warm] [--minutes 60]
+                                        [--output FILE] [--figure FILE]
 
 A real refinement of argon with dynamics of a few steps, run by one worker of a real daemon in a profile of its own.
 After each update this process notes what the worker, the database and the repository hold. ``--engine warm`` keeps the
@@ -20,6 +20,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import measure
 import numpy as np
 import psutil
 import tiny_refinement
@@ -64,6 +65,7 @@ def sample(state: State, process: psutil.Process, storage: Path, began: float) -
         "iteration": state.updates,
         "wall_s": time.monotonic() - began,
         "worker_cpu_s": times.user + times.system,
+        "programs_cpu_s": times.children_user + times.children_system,
         "worker_rss_mib": process.memory_info().rss / MEBIBYTE,
         "worker_open_files": process.num_fds(),
         "database_mib": size_of(storage, "database.sqlite*") / MEBIBYTE,
@@ -117,7 +119,7 @@ def slopes(records: list[dict[str, float]]) -> dict[str, dict[str, float]]:
     """Growth per iteration in the second half, with its standard error; times as their differences."""
     table = {name: np.array([one[name] for one in records]) for name in records[0]}
     steps = np.diff(table["iteration"])
-    for name in ("worker_cpu_s", "wall_s"):
+    for name in ("worker_cpu_s", "programs_cpu_s", "wall_s"):
         # What one iteration took; where two ended between two looks, the mean of both.
         table[f"{name}_per_iteration"] = np.concatenate([[np.nan], np.diff(table.pop(name)) / steps])
     half = len(records) // 2
@@ -156,10 +158,10 @@ def draw(records: list[dict[str, float]], path: Path) -> None:
     figure.savefig(path)
 
 
-def measure(options: argparse.Namespace) -> dict[str, Any]:
+def watched_run(options: argparse.Namespace) -> dict[str, Any]:
     """Run and watch."""
     with ExitStack() as stack:
-        root = stack.enter_context(tiny_refinement.profile())
+        root = stack.enter_context(tiny_refinement.profile(options.poll_interval))
         from aiida.engine import submit
         from aiida.engine.daemon.client import get_daemon_client
         from aiida.manage import get_manager
@@ -189,7 +191,6 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     if len(records) < 2:
         raise RuntimeError(f"{len(records)} iterations in {options.minutes:g} min ({ended}); give it more")
     return {
-        "command": " ".join(sys.argv),
         "versions": tiny_refinement.versions(),
         "engine": options.engine,
         "state_points": options.state_points,
@@ -203,16 +204,19 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Measure, print, draw."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    """Command line."""
+    parser = measure.parser(__doc__)
     parser.add_argument("--iterations", type=int, default=200)
     parser.add_argument("--state-points", type=int, default=4, choices=range(1, 5))
     parser.add_argument("--engine", choices=("script", "warm"), default="warm")
-    parser.add_argument("--minutes", type=float, default=30.0, help="the run is left after this time")
+    parser.add_argument("--minutes", type=float, default=60.0, help="the run is left after this time")
+    parser.add_argument("--poll-interval", type=float, help="s between looks at the jobs; that of setup by default")
     parser.add_argument("--figure", type=Path)
     options = parser.parse_args()
-    found = measure(options)
-    print(json.dumps(found, indent=1))
+    if options.tiny:
+        options.iterations, options.state_points = 2, 1
+    found = watched_run(options)
+    measure.write(found, options.output)
     if options.figure is not None:
         draw(found["records"], options.figure)
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-import platform
 import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+import measure
 
 EPSILON, SIGMA, LATTICE = 0.0103, 3.4, 5.4
 """Argon: depth (eV) and diameter (Å) of the pair energy, edge (Å) of the cubic cell of four atoms."""
@@ -22,14 +24,13 @@ PROFILE = "benchmark"
 
 
 @contextmanager
-def profile(folder: Path | None = None) -> Iterator[Path]:
+def profile(poll_interval: float | None = None) -> Iterator[Path]:
     """A new profile (SQLite, ZeroMQ broker) with the engine as a code, loaded; deleted with all that was run in it.
 
     Args:
-        folder: of the profile, made here and kept; None for a temporary one.
+        poll_interval: between looks at the jobs, s; None for that of ``aiida-difftre setup``.
     """
-    root = Path(tempfile.mkdtemp(prefix="difftre-benchmark-")) if folder is None else folder.resolve()
-    root.mkdir(parents=True, exist_ok=True)
+    root = Path(tempfile.mkdtemp(prefix="difftre-benchmark-"))
     os.environ["AIIDA_PATH"] = str(root)
     # Workers of the daemon and jobs look for their programs on the PATH.
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
@@ -37,11 +38,14 @@ def profile(folder: Path | None = None) -> Iterator[Path]:
     from aiida_difftre.cli.setup import setup
 
     setup(PROFILE, dft=False, make_default=True)
+    if poll_interval is not None:
+        from aiida import orm
+
+        orm.load_computer("localhost").set_minimum_job_poll_interval(poll_interval)
     try:
         yield root
     finally:
-        if folder is None:
-            shutil.rmtree(root, ignore_errors=True)
+        shutil.rmtree(root, ignore_errors=True)
 
 
 def code(program: Path | None = None) -> Any:
@@ -119,15 +123,6 @@ def builder(folder: Path, engine: Any, *, iterations: int, state_points: int, wa
 
 
 def versions() -> dict[str, Any]:
-    """Programs and hardware; without JAX, whose import would be counted."""
-    from importlib.metadata import version
-
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    model = next((line.split(":")[1].strip() for line in lines if "model name" in line), platform.processor())
+    """Programs and hardware; without importing JAX, whose start is part of what is measured."""
     names = ("aiida-core", "jax", "jaxlib", "numpy", "sqlalchemy")
-    return {
-        "python": platform.python_version(),
-        **{name: version(name) for name in names},
-        "cpu": model,
-        "cores": os.cpu_count(),
-    }
+    return {**measure.versions(), **{name: version(name) for name in names}}
