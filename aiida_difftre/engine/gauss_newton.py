@@ -40,8 +40,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.linalg
-import scipy.optimize
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
@@ -149,6 +147,8 @@ def solve(
         noise: ν.
         way: d.
     """
+    from scipy.optimize import brentq  # here, and not at the start of every job
+
     size = np.maximum(np.bincount(arrays), 1)
     mean = np.bincount(arrays, np.sum(linear.rows**2, axis=0)) / size
     scale = np.sqrt(mean[arrays])
@@ -181,7 +181,7 @@ def solve(
     upper = np.log(max(least, largest, (np.sqrt(values @ r**2) + np.sqrt(max(ea, 0.0))) / radius) * 1e3)
     lower = np.log(least)
     is_bounded = excess(lower) > 0
-    weight = float(np.exp(scipy.optimize.brentq(excess, lower, upper, rtol=1e-10) if is_bounded else lower))
+    weight = float(np.exp(brentq(excess, lower, upper, rtol=1e-10) if is_bounded else lower))
     result[active] = -(y @ (vectors @ coefficients(weight)) + a / weight) / scale[active]
     return result, is_bounded
 
@@ -190,11 +190,13 @@ def _inverse(
     x: Float[NDArray[np.float64], "samples parameters"], damping: float
 ) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
     """M⁻¹, M = Xᵀ X + ε, through the smaller one of Xᵀ X and X Xᵀ."""
+    from scipy.linalg import cho_factor, cho_solve
+
     if x.shape[0] < x.shape[1]:
-        factor = scipy.linalg.cho_factor(x @ x.T + damping * np.eye(len(x)))
-        return lambda v: np.asarray((v - x.T @ scipy.linalg.cho_solve(factor, x @ v)) / damping)
-    factor = scipy.linalg.cho_factor(x.T @ x + damping * np.eye(x.shape[1]))
-    return lambda v: np.asarray(scipy.linalg.cho_solve(factor, v))
+        factor = cho_factor(x @ x.T + damping * np.eye(len(x)))
+        return lambda v: np.asarray((v - x.T @ cho_solve(factor, x @ v)) / damping)
+    factor = cho_factor(x.T @ x + damping * np.eye(x.shape[1]))
+    return lambda v: np.asarray(cho_solve(factor, v))
 
 
 def _linear(point: Data, parameters: Parameters, movable: Sequence[bool]) -> Linear:
