@@ -61,9 +61,17 @@ def plot_course(iterations: list[Iteration], path: Path) -> Path:
     positive = [step["loss"] for iteration in iterations for step in iteration.steps]
     if positive and min(positive) > 0:
         loss.set_yscale("log")
-    effective.set(ylabel="effective samples / %", xlabel="optimizer step", ylim=(0, 105))
+    effective.set(ylabel="effective samples / %", ylim=(0, 105))
+    _label_steps(effective)
     figure.savefig(path, dpi=160)
     return path
+
+
+def _label_steps(axis: Any) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axis.set_xlabel("optimizer step")
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
 def plot_observables(iterations: list[Iteration], path: Path) -> Path:
@@ -92,7 +100,7 @@ def plot_observables(iterations: list[Iteration], path: Path) -> Path:
     for axis in axes[len(names) :]:
         axis.set_visible(False)
     for axis in axes[max(0, len(names) - 2) : len(names)]:
-        axis.set_xlabel("optimizer step")
+        _label_steps(axis)
         axis.xaxis.set_tick_params(labelbottom=True)
     figure.suptitle("discs: on a fresh trajectory; thin: reweighted; dashed: experiment", fontsize="medium")
     figure.savefig(path, dpi=160)

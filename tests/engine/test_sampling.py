@@ -339,7 +339,7 @@ def test_miscompiled_energies_are_refused(monkeypatch: pytest.MonkeyPatch) -> No
 
     def biased(function: Any, **options: Any) -> Any:
         if getattr(function, "__name__", "") == "energies":
-            return lambda *a: jit(function)(*a) * (1 + 2e-4)
+            return jit(lambda *a: function(*a) * (1 + 2e-4))
         return jit(function, **options)
 
     monkeypatch.setattr(jax, "jit", biased)
