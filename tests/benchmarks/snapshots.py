@@ -2,8 +2,8 @@
 
     python tests/benchmarks/snapshots.py [--snapshots 100 1000 10000] [--atoms 512] [--runs 3] [--output FILE]
 
-A Lennard-Jones crystal whose atoms are displaced at random, energies and their gradient (one vector-Jacobian product)
-for all snapshots; each number of snapshots in a process of its own, whose peak of memory is compared with that after
+A simple cubic Lennard-Jones crystal whose atoms are displaced at random, energies and their gradient (one
+vector-Jacobian product) for all snapshots; each number of snapshots in a process of its own, whose peak of memory is compared with that after
 the imports. The trajectory itself (float32 positions) is in it.
 """
 
@@ -19,7 +19,7 @@ import measure
 from aiida_difftre.engine import device
 from aiida_difftre.engine.jobs import Machine, PotentialSpec, TermSpec
 
-EPSILON, SIGMA, LATTICE = 0.0125, 3.4, 5.4
+EPSILON, SIGMA, LATTICE = 0.0125, 3.4, 3.4
 WIDTHS = (16, 64, 256)
 
 
@@ -40,8 +40,9 @@ def one(snapshots: int, atoms: int, hidden: int, runs: int) -> dict[str, Any]:
     potential = potentials.build(PotentialSpec(species=["Ar"], terms=[term]))
     parameters = potential.init(jax.random.key(0))
     after_import = measure.resident_mb()
-    cells = max(2, round((atoms / 4) ** (1 / 3)))
-    crystal = bulk("Ar", "fcc", a=LATTICE, cubic=True).repeat(cells)[:atoms]
+    crystal = bulk("Ar", "sc", a=LATTICE).repeat(round(atoms ** (1 / 3)))
+    if len(crystal) != atoms:
+        raise ValueError(f"{atoms} is no number of atoms of a cube of a simple cubic crystal, such as 512")
     random = np.random.default_rng(1)
     positions = np.empty((snapshots, atoms, 3), np.float32)
     for number in range(snapshots):
@@ -74,7 +75,7 @@ def main() -> None:
     options = parser.parse_args()
     machine = Machine(threads=1, platform="cpu")
     device.configure(machine)
-    atoms = 32 if options.tiny else options.atoms
+    atoms = 64 if options.tiny else options.atoms
     if options.one:
         measure.write(one(options.one[0], atoms, options.one[1], options.runs), options.output)
         return
