@@ -3,8 +3,8 @@
     python tests/benchmarks/snapshots.py [--snapshots 100 1000 10000] [--atoms 512] [--runs 3] [--output FILE]
 
 A simple cubic Lennard-Jones crystal whose atoms are displaced at random, energies and their gradient (one
-vector-Jacobian product) for all snapshots; each number of snapshots in a process of its own, whose peak of memory is compared with that after
-the imports. The trajectory itself (float32 positions) is in it.
+vector-Jacobian product) for all snapshots; each number of snapshots in a process of its own, whose peak of memory is
+compared with that after the imports. The trajectory itself (float32 positions) is in it.
 """
 
 from __future__ import annotations
