@@ -58,8 +58,7 @@ def workload(model: str, tiny: bool) -> dict[str, Any]:
     import numpy as np
     from ase.build import bulk
 
-    cells = 3 if tiny else 4
-    atoms = bulk("Ar", "fcc", a=(4 / DENSITY) ** (1 / 3), cubic=True).repeat(cells)
+    atoms = bulk("Ar", "fcc", a=(4 / DENSITY) ** (1 / 3), cubic=True).repeat(4)
     centers = (np.arange(BINS) + 0.5) * END / BINS
     return {
         "model": model,
