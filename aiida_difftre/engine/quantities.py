@@ -278,13 +278,7 @@ class Snapshots:
         per_device = batch_size or max(1, ATOMS_PER_BATCH // atoms)
         devices = jax.device_count()
         self._batch = devices * max(1, min(per_device, -(-self.count // devices)))
-        lists = space.build_batch(np.asarray(positions, np.float64), cell, potential.cutoff / scales)
-        # On the host, in the narrowest integers: the lists of a long trajectory are its largest part.
-        narrow = np.int16 if atoms < 2**15 else np.int32
-        types = (narrow, np.int8, bool, np.int32, np.int32)
-        narrowed = [np.asarray(array, dtype) for array, dtype in zip(lists, types, strict=True)]
-        host: Any = space.NeighborList(*narrowed)  # type: ignore[arg-type]  # NumPy arrays on the host
-        self._data = (np.asarray(positions), host, scales)
+        self._data = (np.asarray(positions), space.build_on_host(positions, cell, potential.cutoff / scales), scales)
         self._main = self._cached(self._prepare_main, np.arange(self.count))
         self._curves = {
             label: self._cached(
