@@ -34,7 +34,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -45,7 +45,7 @@ from numpy.typing import NDArray
 
 from aiida_difftre.engine import units
 from aiida_difftre.engine.errors import EngineError, ExitStatus
-from aiida_difftre.engine.objective import Data
+from aiida_difftre.engine.objective import Data, Quantities
 from aiida_difftre.engine.potentials import Parameters
 
 LARGEST_BYTES = 2 << 30
@@ -77,6 +77,7 @@ class Linear(NamedTuple):
 def step(
     data: Sequence[Data],
     parameters: Parameters,
+    quantities: Mapping[str, Quantities],
     free: Parameters,
     *,
     damping: float,
@@ -92,6 +93,7 @@ def step(
     Args:
         data: state points.
         parameters: where.
+        quantities: of each snapshot there, by state point (:class:`~aiida_difftre.engine.objective.Evaluation`).
         free: booleans; which parameters may move.
         damping: ε.
         radius: largest length of the step, sqrt(δᵀ M δ): the standard deviation of the change of U/kT.
@@ -107,7 +109,7 @@ def step(
     movable = [bool(moves) for moves in jax.tree.leaves(free)]
     sizes = [leaf.size if moves else 0 for leaf, moves in zip(leaves, movable, strict=True)]
     _check_size(data, sum(sizes))
-    parts = [_linear(point, parameters, movable) for point in data]
+    parts = [_linear(point, parameters, quantities[point.label], movable) for point in data]
     found = Linear(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
     slope = np.zeros(sum(sizes)) if extra is None else _flat(extra, movable, 1)[0] / 2
     arrays = np.repeat(np.arange(len(leaves)), sizes)
@@ -199,10 +201,9 @@ def _inverse(
     return lambda v: np.asarray(cho_solve(factor, v))
 
 
-def _linear(point: Data, parameters: Parameters, movable: Sequence[bool]) -> Linear:
+def _linear(point: Data, parameters: Parameters, values: Quantities, movable: Sequence[bool]) -> Linear:
     """One state point to first order."""
     reference = point.reference
-    values = reference.snapshots.evaluate(parameters)
     cotangents, residuals = point.jacobian({key: jnp.asarray(value) for key, value in values.items()})
     weight = np.asarray(reference.weights(jnp.asarray(values["energy"])))
     slopes = _flat(reference.snapshots.energy_slopes(parameters), movable, len(weight))

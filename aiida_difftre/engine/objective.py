@@ -56,12 +56,14 @@ class Evaluation:
         predictions: by state point, in the order of its targets.
         effective: effective sample sizes by state point.
         cotangents: dL/d quantity for each quantity of each snapshot, by state point.
+        quantities: of each snapshot, by state point.
     """
 
     loss: float
     predictions: dict[str, list[NDArray[np.float64]]]
     effective: dict[str, EffectiveSize]
     cotangents: dict[str, Quantities]
+    quantities: dict[str, Quantities]
 
 
 def prepare(
@@ -111,15 +113,15 @@ def evaluate(data: Sequence[Data], parameters: Parameters) -> Evaluation:
     to the parameters is one vector-Jacobian product (:meth:`~aiida_difftre.engine.quantities.Snapshots.pullback`).
     Written out, dL/dU_i = -w_i/kT Σ_j dL/dA_j (a_j(x_i) - A_j) and dL/da_j(x_i) = w_i dL/dA_j.
     """
-    total, predictions, effective, cotangents = 0.0, {}, {}, {}
+    total, predictions, effective, cotangents, quantities = 0.0, {}, {}, {}, {}
     for point in data:
-        values = point.reference.snapshots.evaluate(parameters)
+        values = quantities[point.label] = point.reference.snapshots.evaluate(parameters)
         (loss, (averages, weight)), slopes = point.gradient({k: jnp.asarray(v) for k, v in values.items()})
         total += float(loss)
         predictions[point.label] = [np.asarray(average) for average in averages]
         effective[point.label] = reweighting.effective_size(np.asarray(weight))
         cotangents[point.label] = {key: np.asarray(slope) for key, slope in slopes.items()}
-    return Evaluation(total, predictions, effective, cotangents)
+    return Evaluation(total, predictions, effective, cotangents, quantities)
 
 
 def reduced_chi2(

@@ -159,6 +159,7 @@ def _direction(
         return gauss_newton.step(
             objective.data,
             point.parameters,
+            point.evaluation.quantities,
             free,
             damping=optimizers.damping(settings.optimizer),
             radius=float(np.sqrt(-np.log1p(-settings.max_step_loss))),

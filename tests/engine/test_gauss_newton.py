@@ -44,10 +44,16 @@ def data(settings: UpdateSettings, *more: Any) -> objective.Data:
     )
 
 
+def quantities(points: list[objective.Data], parameters: dict) -> dict:
+    return objective.evaluate(points, parameters).quantities
+
+
 def step(points: list[objective.Data], **given: Any) -> dict:
     parameters = start()
     arguments = {"damping": 1e-6, "radius": FAR, **given}
-    return gauss_newton.step(points, parameters, POTENTIAL.trainable(parameters), **arguments)[0]
+    return gauss_newton.step(
+        points, parameters, quantities(points, parameters), POTENTIAL.trainable(parameters), **arguments
+    )[0]
 
 
 def problem(samples: int, parameters: int, residuals: int = 5) -> tuple[Linear, np.ndarray, np.ndarray, np.ndarray]:
@@ -146,7 +152,7 @@ def test_jacobian_by_finite_differences() -> None:
     wanted = [target("stress", [0.1, -0.2, 0.0, 0.1, 0.0, 0.1], weight=0.7)]
     point = data(settings_of(), *wanted)
     movable = [bool(moves) for moves in jax.tree.leaves(POTENTIAL.trainable(start()))]
-    found = gauss_newton._linear(point, start(), movable)
+    found = gauss_newton._linear(point, start(), quantities([point], start())[point.label], movable)
 
     def residuals(length: float, direction: np.ndarray) -> np.ndarray:
         moved = start()
@@ -170,7 +176,9 @@ def test_gradient_norm_and_further_terms() -> None:
     whole = objective.Objective([point], settings, anchor, None)
     here = whole(start())
     free = POTENTIAL.trainable(start())
-    moved, norm, _ = gauss_newton.step([point], start(), free, damping=1e-6, radius=1e-4, extra=here.extra_slope)
+    moved, norm, _ = gauss_newton.step(
+        [point], start(), here.evaluation.quantities, free, damping=1e-6, radius=1e-4, extra=here.extra_slope
+    )
     slopes = whole.gradient(here)
     assert norm == pytest.approx(float(jnp.linalg.norm(slopes["terms"]["0_pair_spline"]["control_points"])), rel=1e-8)
     assert whole(jax.tree.map(jnp.add, start(), moved)).loss < here.loss
@@ -203,7 +211,9 @@ def test_an_offset_of_the_energy_stays() -> None:
         "liquid", potential, parameters, trajectory, wanted, temperature=85.0, settings=settings_of(), machine=DOUBLE,
         seed=0,
     )  # fmt: skip
-    moved, *_ = gauss_newton.step([point], parameters, potential.trainable(parameters), damping=0.02, radius=0.5)
+    moved, *_ = gauss_newton.step(
+        [point], parameters, quantities([point], parameters), potential.trainable(parameters), damping=0.02, radius=0.5
+    )
     layers = moved["terms"]["0_moment_network"]["mlp"]
     assert not np.asarray(layers["b2"]).any()
     assert np.asarray(layers["w2"]).any()
