@@ -13,25 +13,16 @@ References:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Self
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from aiida_difftre.engine.potentials import Environment, Parameters, known_hyperparameters
-from aiida_difftre.engine.potentials.pairs import (
-    PairDistances,
-    check_onset,
-    half_sum,
-    of_pair,
-    pair_distances,
-    positive_per_pair,
-    switch,
-)
+from aiida_difftre.engine.potentials import Parameters
+from aiida_difftre.engine.potentials.pairs import PairDistances, SwitchedPairs, of_pair
 
 
 @dataclass(frozen=True)
-class Dispersion:
+class Dispersion(SwitchedPairs):
     """Damped dispersion with a switch.
 
     Args:
@@ -42,36 +33,13 @@ class Dispersion:
         onset: where the switch starts, Å; 0.9 of the cutoff by default.
     """
 
-    species: tuple[str, ...]
-    cutoff: float
     c6: tuple[float, ...]
     radius: tuple[float, ...]
-    onset: float
 
-    is_pairwise = True
+    trained = ("c6",)
+    fixed = ("radius",)
 
-    @classmethod
-    def from_spec(cls, species: tuple[str, ...], cutoff: float, hyperparameters: dict[str, Any]) -> Self:
-        """Check the hyperparameters; ``c6`` and ``radius`` are numbers, or mappings such as ``{"C-O": 3.1}``.
-
-        Raises:
-            ValueError: naming the value.
-        """
-        given = known_hyperparameters(cls, hyperparameters)
-        c6 = positive_per_pair("c6", given.get("c6"), species)
-        radius = positive_per_pair("radius", given.get("radius"), species)
-        return cls(species, cutoff, c6, radius, check_onset(given.get("onset"), cutoff))
-
-    def init(self, key: Array) -> Parameters:
-        """The initial values; nothing is random."""
-        return {"c6": jnp.array(self.c6)}
-
-    def project(self, environment: Environment) -> PairDistances:
-        """Distances and pairs."""
-        return pair_distances(environment, self.cutoff, len(self.species))
-
-    def energy(self, parameters: Parameters, projected: PairDistances) -> Float[Array, " atoms"]:
-        """Energy of each atom, eV."""
-        radius = of_pair(jnp.array(self.radius), projected)
-        energy = -of_pair(parameters["c6"], projected) / (projected.distance**6 + radius**6)
-        return half_sum(energy * switch(projected.distance, self.onset, self.cutoff), projected)
+    def bare_energy(self, parameters: Parameters, pairs: PairDistances) -> Float[Array, "atoms neighbors"]:
+        """u without the switch, eV."""
+        radius = of_pair(jnp.array(self.radius), pairs)
+        return -of_pair(parameters["c6"], pairs) / (pairs.distance**6 + radius**6)

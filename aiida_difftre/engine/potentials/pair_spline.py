@@ -20,12 +20,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from aiida_difftre.engine.potentials import Environment, Parameters, known_hyperparameters
-from aiida_difftre.engine.potentials.pairs import PairDistances, half_sum, number, pair_distances, pair_labels
+from aiida_difftre.engine.potentials import Parameters, known_hyperparameters
+from aiida_difftre.engine.potentials.pairs import PairDistances, PairTerm, number, pair_labels
 
 
 @dataclass(frozen=True)
-class PairSpline:
+class PairSpline(PairTerm):
     """Cubic spline of the distance.
 
     Args:
@@ -37,13 +37,9 @@ class PairSpline:
         values: initial energies at these knots for each pair of species, eV; None for no interaction.
     """
 
-    species: tuple[str, ...]
-    cutoff: float
     inner: float
     knots: int = 40
     values: tuple[tuple[float, ...], ...] | None = None
-
-    is_pairwise = True
 
     @classmethod
     def from_spec(cls, species: tuple[str, ...], cutoff: float, hyperparameters: dict[str, Any]) -> Self:
@@ -78,26 +74,21 @@ class PairSpline:
         matrix[0, :2] = 1.0, 0.0
         return {"control_points": jnp.asarray(np.linalg.solve(matrix, np.array(self.values).T).T)}
 
-    def project(self, environment: Environment) -> PairDistances:
-        """Distances and pairs."""
-        return pair_distances(environment, self.cutoff, len(self.species))
-
-    def energy(self, parameters: Parameters, projected: PairDistances) -> Float[Array, " atoms"]:
-        """Energy of each atom, eV."""
-        dtype = projected.distance.dtype
+    def pair_energy(self, parameters: Parameters, pairs: PairDistances) -> Float[Array, "atoms neighbors"]:
+        """The spline, eV."""
+        dtype = pairs.distance.dtype
         free = parameters["control_points"].astype(dtype)
         # c_-1 = 2 c_0 - c_1 makes the curvature at the first knot zero.
         first = 2 * free[:, :1] - free[:, 1:2]
         points = jnp.concatenate([first, free, jnp.zeros((free.shape[0], 3), dtype)], axis=1)
-        coordinate = (projected.distance - self.inner) * ((self.knots + 1) / (self.cutoff - self.inner))
+        coordinate = (pairs.distance - self.inner) * ((self.knots + 1) / (self.cutoff - self.inner))
         interval = jnp.clip(jnp.floor(coordinate), 0, self.knots).astype(jnp.int32)
         t = jnp.maximum(coordinate - interval, 0.0)
         weights = ((1 - t) ** 3, 4 - 6 * t**2 + 3 * t**3, 1 + 3 * t + 3 * t**2 - 3 * t**3, t**3)
-        flat, start = points.reshape(-1), projected.pair * points.shape[1] + interval
+        flat, start = points.reshape(-1), pairs.pair * points.shape[1] + interval
         inside = sum(weight * flat[start + offset] for offset, weight in enumerate(weights)) / 6
         slope = (flat[start + 2] - flat[start]) / 2
-        energy = jnp.where(coordinate < 0, inside + slope * jnp.minimum(coordinate, 0.0), inside)
-        return half_sum(energy, projected)
+        return jnp.where(coordinate < 0, inside + slope * jnp.minimum(coordinate, 0.0), inside)
 
 
 def _initial(values: Any, knots: int, species: tuple[str, ...]) -> tuple[tuple[float, ...], ...]:

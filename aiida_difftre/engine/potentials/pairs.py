@@ -1,16 +1,22 @@
-"""What pair terms share: pairs of species, distances that are safe to differentiate, the switch at the cutoff."""
+"""Terms that are sums over pairs: pairs of species, distances that are safe to differentiate, the switch at the cutoff.
+
+:class:`PairTerm` is such a sum; :class:`SwitchedPairs` one that ends smoothly at the cutoff, and whose hyperparameters
+are numbers for each pair of species. A new one states its fields and the energy of a pair.
+"""
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from itertools import combinations_with_replacement
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from aiida_difftre.engine.potentials import Environment
+from aiida_difftre.engine.potentials import Environment, Parameters, known_hyperparameters
 
 
 class PairDistances(NamedTuple):
@@ -25,6 +31,77 @@ class PairDistances(NamedTuple):
     distance: Float[Array, "atoms neighbors"]
     within: Bool[Array, "atoms neighbors"]
     pair: Int[Array, "atoms neighbors"]
+
+
+@dataclass(frozen=True)
+class PairTerm(ABC):
+    """A sum over pairs, U = ½ Σ_i Σ_j u(r_ij), where u depends on the pair of species and is zero beyond the cutoff.
+
+    Args:
+        species: chemical symbols.
+        cutoff: Å.
+    """
+
+    species: tuple[str, ...]
+    cutoff: float
+
+    is_pairwise: ClassVar[bool] = True
+
+    def project(self, environment: Environment) -> PairDistances:
+        """Distances and pairs."""
+        return pair_distances(environment, self.cutoff, len(self.species))
+
+    def energy(self, parameters: Parameters, projected: PairDistances) -> Float[Array, " atoms"]:
+        """Energy of each atom, eV: half of that of each of its pairs."""
+        return 0.5 * jnp.sum(jnp.where(projected.within, self.pair_energy(parameters, projected), 0.0), -1)
+
+    @abstractmethod
+    def pair_energy(self, parameters: Parameters, pairs: PairDistances) -> Float[Array, "atoms neighbors"]:
+        """u, eV; any finite value where a neighbour is not within the cutoff."""
+
+
+@dataclass(frozen=True)
+class SwitchedPairs(PairTerm):
+    """A sum over pairs that a factor takes smoothly to zero, with positive numbers for each pair of species.
+
+    Such hyperparameters are fields that ``trained`` or ``fixed`` names; ``trained`` are the parameters. A class with
+    another field checks it in its own ``from_spec``.
+
+    Args:
+        species: chemical symbols.
+        cutoff: Å.
+        onset: where the switch starts, Å; 0.9 of the cutoff by default.
+    """
+
+    onset: float = field(kw_only=True)
+
+    trained: ClassVar[tuple[str, ...]]
+    fixed: ClassVar[tuple[str, ...]] = ()
+
+    @classmethod
+    def from_spec(cls, species: tuple[str, ...], cutoff: float, hyperparameters: dict[str, Any]) -> Self:
+        """Check the hyperparameters; those of pairs are numbers, or mappings such as ``{"C-O": 3.1}``.
+
+        Raises:
+            ValueError: naming the value.
+        """
+        given = {**known_hyperparameters(cls, hyperparameters)}
+        for name in (*cls.trained, *cls.fixed):
+            given[name] = positive_per_pair(name, given.get(name), species)
+        given["onset"] = check_onset(given.get("onset"), cutoff)
+        return cls(species=species, cutoff=cutoff, **given)
+
+    def init(self, key: Array) -> Parameters:
+        """The initial values; nothing is random."""
+        return {name: jnp.array(getattr(self, name)) for name in self.trained}
+
+    def pair_energy(self, parameters: Parameters, pairs: PairDistances) -> Float[Array, "atoms neighbors"]:
+        """u with the switch, eV."""
+        return self.bare_energy(parameters, pairs) * switch(pairs.distance, self.onset, self.cutoff)
+
+    @abstractmethod
+    def bare_energy(self, parameters: Parameters, pairs: PairDistances) -> Float[Array, "atoms neighbors"]:
+        """u without the switch, eV."""
 
 
 def pair_labels(species: tuple[str, ...]) -> list[str]:
@@ -59,11 +136,6 @@ def of_pair(values: Float[Array, " pairs"], distances: PairDistances) -> Array:
     """The parameter of each neighbour's pair of species, in the precision of the distances."""
     values = values.astype(distances.distance.dtype)
     return values[0] if values.shape[0] == 1 else values[distances.pair]
-
-
-def half_sum(energy: Float[Array, "atoms neighbors"], distances: PairDistances) -> Float[Array, " atoms"]:
-    """Energy of each atom, half of that of each of its pairs."""
-    return 0.5 * jnp.sum(jnp.where(distances.within, energy, 0.0), -1)
 
 
 def switch(distance: Float[Array, "*shape"], onset: float, cutoff: float) -> Float[Array, "*shape"]:

@@ -10,23 +10,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Self
 
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from aiida_difftre.engine.potentials import Environment, Parameters, known_hyperparameters
-from aiida_difftre.engine.potentials.pairs import (
-    PairDistances,
-    check_onset,
-    half_sum,
-    of_pair,
-    pair_distances,
-    positive_per_pair,
-    switch,
-)
+from aiida_difftre.engine.potentials import Parameters
+from aiida_difftre.engine.potentials.pairs import PairDistances, SwitchedPairs, of_pair
 
 
 @dataclass(frozen=True)
-class Repulsion:
+class Repulsion(SwitchedPairs):
     """Inverse-power repulsion with a switch.
 
     Args:
@@ -38,14 +29,11 @@ class Repulsion:
         onset: where the switch starts, Å; 0.9 of the cutoff by default.
     """
 
-    species: tuple[str, ...]
-    cutoff: float
     epsilon: tuple[float, ...]
     sigma: tuple[float, ...]
-    exponent: int
-    onset: float
+    exponent: int = 12
 
-    is_pairwise = True
+    trained = ("epsilon", "sigma")
 
     @classmethod
     def from_spec(cls, species: tuple[str, ...], cutoff: float, hyperparameters: dict[str, Any]) -> Self:
@@ -54,24 +42,12 @@ class Repulsion:
         Raises:
             ValueError: naming the value.
         """
-        given = known_hyperparameters(cls, hyperparameters)
-        exponent = given.get("exponent", 12)
+        exponent = hyperparameters.get("exponent", cls.exponent)
         if isinstance(exponent, bool) or not isinstance(exponent, int) or not 1 <= exponent <= 24:
             raise ValueError(f"exponent = {exponent!r} must be an integer from 1 to 24")
-        epsilon = positive_per_pair("epsilon", given.get("epsilon"), species)
-        sigma = positive_per_pair("sigma", given.get("sigma"), species)
-        return cls(species, cutoff, epsilon, sigma, exponent, check_onset(given.get("onset"), cutoff))
+        return super().from_spec(species, cutoff, hyperparameters)
 
-    def init(self, key: Array) -> Parameters:
-        """The initial values; nothing is random."""
-        return {"epsilon": jnp.array(self.epsilon), "sigma": jnp.array(self.sigma)}
-
-    def project(self, environment: Environment) -> PairDistances:
-        """Distances and pairs."""
-        return pair_distances(environment, self.cutoff, len(self.species))
-
-    def energy(self, parameters: Parameters, projected: PairDistances) -> Float[Array, " atoms"]:
-        """Energy of each atom, eV."""
-        power = (of_pair(parameters["sigma"], projected) / projected.distance) ** self.exponent
-        energy = of_pair(parameters["epsilon"], projected) * power
-        return half_sum(energy * switch(projected.distance, self.onset, self.cutoff), projected)
+    def bare_energy(self, parameters: Parameters, pairs: PairDistances) -> Float[Array, "atoms neighbors"]:
+        """u without the switch, eV."""
+        power = (of_pair(parameters["sigma"], pairs) / pairs.distance) ** self.exponent
+        return of_pair(parameters["epsilon"], pairs) * power

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -12,13 +13,14 @@ import pytest
 from ase import Atoms
 from ase.build import bulk
 from ase.calculators.lj import LennardJones as AseLennardJones
+from jaxtyping import Array, Float
 
 from aiida_difftre.engine import lattice, space
 from aiida_difftre.engine.jobs import PotentialSpec, TermSpec
-from aiida_difftre.engine.potentials import Environment, Potential, build, forces, virial
+from aiida_difftre.engine.potentials import Environment, Parameters, Potential, build, forces, virial
 from aiida_difftre.engine.potentials.lennard_jones import LennardJones
 from aiida_difftre.engine.potentials.pair_spline import PairSpline
-from aiida_difftre.engine.potentials.pairs import positive_per_pair, switch
+from aiida_difftre.engine.potentials.pairs import PairDistances, SwitchedPairs, of_pair, positive_per_pair, switch
 from aiida_difftre.engine.potentials.repulsion import Repulsion
 from aiida_difftre.engine.potentials.stillinger_weber import REDUCED, StillingerWeber
 
@@ -366,3 +368,29 @@ def test_values_by_pair_in_either_order() -> None:
 def test_refused_hyperparameters(cls: Any, hyperparameters: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         cls.from_spec(("Ar",), 5.0, hyperparameters)
+
+
+def test_a_pair_term_of_ones_own_states_its_fields_and_the_energy_of_a_pair() -> None:
+    @dataclass(frozen=True)
+    class Coulomb(SwitchedPairs):
+        strength: tuple[float, ...]
+        softening: tuple[float, ...]
+
+        trained = ("strength",)
+        fixed = ("softening",)
+
+        def bare_energy(self, parameters: Parameters, pairs: PairDistances) -> Float[Array, "atoms neighbors"]:
+            return of_pair(parameters["strength"], pairs) / (pairs.distance + self.softening[0])
+
+    term = Coulomb.from_spec(
+        ("Na", "Cl"), 5.0, {"strength": {"Cl-Na": 2.0, "Na-Na": 3.0, "Cl-Cl": 4.0}, "softening": 1}
+    )
+    assert term.onset == 4.5
+    parameters = term.init(jax.random.key(0))
+    assert list(parameters) == ["strength"]
+    # Na with a Cl at 3 Å, and one beyond the cutoff: half of 2/(3 + 1).
+    vectors = jnp.array([[[3.0, 0.0, 0.0], [0.0, 6.0, 0.0]]])
+    environment = Environment(vectors, jnp.ones((1, 2), bool), jnp.array([0]), jnp.array([[1, 1]]))
+    assert float(term.energy(parameters, term.project(environment))[0]) == pytest.approx(0.25)
+    with pytest.raises(ValueError, match="unknown hyperparameter 'charge'; known: onset, softening, strength"):
+        Coulomb.from_spec(("Na", "Cl"), 5.0, {"charge": 1})
