@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from aiida_difftre.engine.agreement import Points
+from aiida_difftre.engine import agreement
+from aiida_difftre.engine.agreement import Compared, Points
 from aiida_difftre.engine.jobs import Prediction
 from aiida_difftre.engine.targets import Target
 
@@ -53,31 +54,24 @@ def compare_all(targets: Mapping[str, Target], predictions: Iterable[Prediction]
     return {label: compare(target, predicted[label]) for label, target in targets.items() if label in predicted}
 
 
-def reduced_chi2(comparisons: Iterable[Comparison], role: str) -> float | None:
-    """The mean over all points of the targets of one role; None where there are none.
-
-    Args:
-        comparisons: of all state points.
-        role: ``training`` (those with a weight) or ``held_out``.
-    """
-    chosen = _of_role(comparisons, role)
-    points = sum(len(item["values"]) for item in chosen)
-    return sum(item["chi2"] * len(item["values"]) for item in chosen) / points if points else None
-
-
-def _of_role(comparisons: Iterable[Comparison], role: str) -> list[Comparison]:
-    return [item for item in comparisons if item["role"] == role and (role == "held_out" or item["weight"] > 0)]
+def _compared(comparisons: Iterable[Comparison]) -> list[Compared]:
+    return [
+        Compared(
+            item["role"],
+            item["weight"],
+            Points(
+                np.subtract(item["values"], item["experiment"]),
+                np.array(item["experiment_errors"]),
+                np.array(item["errors"]),
+            ),
+        )
+        for item in comparisons
+    ]
 
 
 def decisive_points(comparisons: Iterable[Comparison]) -> Points:
-    """The points that decide which of two potentials is better: of the held-out targets where there are some."""
-    items = list(comparisons)
-    chosen = _of_role(items, "held_out") or _of_role(items, "training")
-    return Points(
-        np.concatenate([np.subtract(item["values"], item["experiment"]) for item in chosen]),
-        np.concatenate([item["experiment_errors"] for item in chosen]),
-        np.concatenate([item["errors"] for item in chosen]),
-    )
+    """The points that decide which of two potentials is better; see :mod:`aiida_difftre.engine.agreement`."""
+    return agreement.decisive_points(_compared(comparisons))
 
 
 def derived_seed(seed: int, *names: object) -> int:
@@ -88,8 +82,8 @@ def derived_seed(seed: int, *names: object) -> int:
 
 def judgement(comparisons: Iterable[Comparison]) -> dict[str, Any]:
     """Reduced chi² of the training and of the held-out targets, and the decisive one: held-out where there is one."""
-    items = list(comparisons)
-    training, held_out = reduced_chi2(items, "training"), reduced_chi2(items, "held_out")
+    items = _compared(comparisons)
+    training, held_out = agreement.reduced_chi2(items, "training"), agreement.reduced_chi2(items, "held_out")
     return {
         "training": training,
         "held_out": held_out,

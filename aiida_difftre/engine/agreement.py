@@ -1,4 +1,7 @@
-"""Which of two potentials agrees better with experiment, both judged on trajectories that they sampled themselves.
+"""How well a potential agrees with experiment, and which of two does better, on trajectories that they sampled.
+
+Held-out targets decide where there are any, and else the training targets that have a weight. Free of JAX and AiiDA:
+``difftre refine`` and the work chain judge alike.
 
 Reduced chi² counts the error of the simulation, so that a potential whose observables hardly converge (a crystal about
 to lose its order) may have a low one. Two potentials are therefore compared with the same errors of the simulation, at
@@ -7,15 +10,18 @@ each point the smaller of the two.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterable
+from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
+Role = Literal["training", "held_out"]
+
 
 class Points(NamedTuple):
-    """All points of the targets that decide.
+    """Points of targets beside their predictions.
 
     Args:
         deviations: prediction - experiment.
@@ -26,6 +32,55 @@ class Points(NamedTuple):
     deviations: Float[NDArray[np.float64], " points"]
     experiment_errors: Float[NDArray[np.float64], " points"]
     simulation_errors: Float[NDArray[np.float64], " points"]
+
+    def squares(self) -> Float[NDArray[np.float64], " points"]:
+        """(pred - exp)²/(σ_exp² + σ_sim²), whose mean is the reduced chi²."""
+        return np.square(self.deviations) / (np.square(self.experiment_errors) + np.square(self.simulation_errors))
+
+
+class Compared(NamedTuple):
+    """A target beside its prediction.
+
+    Args:
+        role: of the target.
+        weight: of the target; a training target without one counts for nothing.
+        points: its points.
+    """
+
+    role: Role
+    weight: float
+    points: Points
+
+
+def _of_role(compared: Iterable[Compared], role: Role) -> list[Points]:
+    return [item.points for item in compared if item.role == role and (role == "held_out" or item.weight > 0)]
+
+
+def reduced_chi2(compared: Iterable[Compared], role: Role) -> float | None:
+    """chi² per point of all targets of a role, the training ones with a weight; None where there is none.
+
+    Args:
+        compared: targets of all state points.
+        role: of those that count.
+    """
+    chosen = _of_role(compared, role)
+    return float(np.mean(np.concatenate([points.squares() for points in chosen]))) if chosen else None
+
+
+def decisive_points(compared: Iterable[Compared]) -> Points:
+    """The points that decide which of two potentials is better: of the held-out targets where there are some.
+
+    Args:
+        compared: targets of all state points, in an order that does not change.
+
+    Raises:
+        ValueError: where no target counts.
+    """
+    items = list(compared)
+    chosen = _of_role(items, "held_out") or _of_role(items, "training")
+    if not chosen:
+        raise ValueError("no target decides: give a training target a weight, or a target the role held_out")
+    return Points(*(np.concatenate(column) for column in zip(*chosen, strict=True)))
 
 
 def is_better(candidate: Points, incumbent: Points, margin: float = 0.0) -> bool:

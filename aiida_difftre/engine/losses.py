@@ -15,6 +15,8 @@ import numpy as np
 from jaxtyping import Array, Float
 from numpy.typing import NDArray
 
+from aiida_difftre.engine import agreement
+from aiida_difftre.engine.agreement import Compared, Points, Role
 from aiida_difftre.engine.targets import Target
 
 
@@ -70,23 +72,20 @@ def residuals(
     """Of all points of the training targets, scaled such that the sum of their squares is :func:`target_loss`."""
     parts = []
     for prediction, term in zip(predictions, terms, strict=True):
-        if term.target.role == "training" and term.target.weight > 0:
+        if term.target.is_in_loss:
             values = jnp.asarray(term.target.values)
             scale = jnp.sqrt(jnp.asarray(term.variance)) if kind == "chi2" else jnp.ones(values.shape)
             parts.append((prediction - values) / scale * (term.target.weight / len(values)) ** 0.5)
     return jnp.concatenate(parts) if parts else jnp.zeros(0)
 
 
-def reduced_chi2(
-    predictions: Sequence[NDArray[np.float64]], terms: Sequence[TargetTerm], role: Literal["training", "held_out"]
-) -> float | None:
+def compared(prediction: NDArray[np.float64], term: TargetTerm) -> Compared:
+    """A target beside a prediction of it, with the errors of the term."""
+    target = term.target
+    deviations = np.subtract(prediction, target.values)
+    return Compared(target.role, target.weight, Points(deviations, np.asarray(target.errors), term.simulation_errors))
+
+
+def reduced_chi2(predictions: Sequence[NDArray[np.float64]], terms: Sequence[TargetTerm], role: Role) -> float | None:
     """chi² per point of all targets of a role, the training ones with a weight; None where there is none."""
-    chosen = [
-        (p, t)
-        for p, t in zip(predictions, terms, strict=True)
-        if t.target.role == role and (role == "held_out" or t.target.weight > 0)
-    ]
-    if not chosen:
-        return None
-    squares = [((np.asarray(p) - np.asarray(t.target.values)) ** 2 / t.variance) for p, t in chosen]
-    return float(np.mean(np.concatenate(squares)))
+    return agreement.reduced_chi2([compared(p, t) for p, t in zip(predictions, terms, strict=True)], role)

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from aiida_difftre.engine import files, objective, potentials, reweighting, sample, space, update
-from aiida_difftre.engine.agreement import Points, is_better
+from aiida_difftre.engine import files, losses, objective, potentials, reweighting, sample, space, update
+from aiida_difftre.engine.agreement import Points, decisive_points, is_better, reduced_chi2
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.jobs import POTENTIAL_OUT, Prediction, RefineJob, RefineStatePoint, SamplingSettings
 from aiida_difftre.engine.matching import matching_loss
@@ -162,27 +162,16 @@ def _sample(
 
 
 def _judge(data: list[objective.Data]) -> tuple[float, float, Points]:
-    """Reduced chi² without reweighting: of the training targets, and of those that decide; with their points.
-
-    Held-out targets decide where there are any.
-    """
-    values = {point.label: [np.asarray(prediction.values) for prediction in point.before] for point in data}
-    training = objective.reduced_chi2(data, values, "training")
-    held_out = objective.reduced_chi2(data, values, "held_out")
-    if training is None:
-        raise EngineError(ExitStatus.INVALID_INPUT, "no training target to judge the refinement by")
-    chosen = [
-        (prediction, term)
+    """Reduced chi² without reweighting: of the training targets, and of those that decide; with their points."""
+    compared = [
+        losses.compared(np.asarray(prediction.values), term)
         for point in data
         for prediction, term in zip(point.before, point.terms, strict=True)
-        if (term.target.is_in_loss if held_out is None else term.target.role == "held_out")
     ]
-    points = Points(
-        np.concatenate([np.subtract(prediction.values, term.target.values) for prediction, term in chosen]),
-        np.concatenate([term.target.errors for _, term in chosen]),
-        np.concatenate([prediction.errors for prediction, _ in chosen]),
-    )
-    return training, training if held_out is None else held_out, points
+    training, held_out = reduced_chi2(compared, "training"), reduced_chi2(compared, "held_out")
+    if training is None:
+        raise EngineError(ExitStatus.INVALID_INPUT, "no training target to judge the refinement by")
+    return training, training if held_out is None else held_out, decisive_points(compared)
 
 
 def _validate(

@@ -2,7 +2,7 @@ import pytest
 
 from aiida_difftre.engine.jobs import Prediction
 from aiida_difftre.engine.targets import Conditions, Target
-from aiida_difftre.workchains.comparison import compare, compare_all, derived_seed, judgement
+from aiida_difftre.workchains.comparison import compare, compare_all, decisive_points, derived_seed, judgement
 
 
 def make(role: str, label: str, value: float) -> Target:
@@ -45,6 +45,8 @@ def test_judgement_prefers_held_out_targets() -> None:
         "decisive": pytest.approx(1.0),
     }
     assert judgement([compared["a"]])["decisive"] == pytest.approx(4.0)
+    assert [column.tolist() for column in decisive_points(compared.values())] == [[5.0], [3.0], [4.0]]
+    assert [column.tolist() for column in decisive_points([compared["a"]])] == [[10.0], [3.0], [4.0]]
 
 
 def test_seeds_differ_and_repeat() -> None:
