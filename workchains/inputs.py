@@ -19,7 +19,8 @@ from aiida_difftre.engine.jobs import (
     UpdateSettings,
     validate,
 )
-from aiida_difftre.engine.targets import Strict, Target
+from aiida_difftre.engine.strict import Strict
+from aiida_difftre.engine.targets import Target
 from aiida_difftre.workchains.systems import System, read_structure, with_density, with_masses
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from aiida import orm
 from pydantic import Field
 
 from aiida_difftre.engine.jobs import validate
-from aiida_difftre.engine.targets import Strict
+from aiida_difftre.engine.strict import Strict
 
 
 class Growth(Strict):

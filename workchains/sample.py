@@ -73,7 +73,7 @@ class SampleBaseWorkChain(EngineBaseWorkChain):
             structure: cell and atoms.
             temperature: K.
             pressure: GPa; held where ``sampling.barostat`` is set.
-            observables: to predict, as fields of ``aiida_difftre.engine.targets.ObservableRequest``.
+            observables: to predict, as fields of ``aiida_difftre.engine.observable_specs.ObservableRequest``.
             start_trajectory: to continue from.
             protocol: quick (the default), cpu or paper.
             overrides: merged into the preset, in the nesting of the chain's inputs.

@@ -12,7 +12,8 @@ from aiida_difftre.calculations.checks import check_labels, check_observables, c
 from aiida_difftre.data.potential import PotentialData
 from aiida_difftre.data.target import TargetData
 from aiida_difftre.engine.jobs import SampleJob, SamplingSettings, validate
-from aiida_difftre.engine.targets import Target, check_requests
+from aiida_difftre.engine.observable_specs import check_requests
+from aiida_difftre.engine.targets import Target
 from aiida_difftre.workchains.engine import UNSTABLE, EngineBaseWorkChain
 from aiida_difftre.workchains.protocols import deep_merge, load_protocol
 from aiida_difftre.workchains.sample import SampleBaseWorkChain

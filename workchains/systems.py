@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field, model_validator
 
 from aiida_difftre.data.packing import packed
-from aiida_difftre.engine.targets import Strict
+from aiida_difftre.engine.strict import Strict
 from aiida_difftre.engine.units import AMU_PER_A3_IN_KG_PER_M3
 
 if TYPE_CHECKING:

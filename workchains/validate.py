@@ -14,7 +14,7 @@ from pydantic import Field
 from aiida_difftre.data.dataset import DatasetData
 from aiida_difftre.data.potential import PotentialData
 from aiida_difftre.engine.jobs import validate
-from aiida_difftre.engine.targets import Strict
+from aiida_difftre.engine.strict import Strict
 from aiida_difftre.workchains import absorption, records
 from aiida_difftre.workchains import state_points as points
 from aiida_difftre.workchains.comparison import derived_seed

@@ -13,7 +13,7 @@ from pydantic import create_model
 from aiida_difftre.data.potential import PotentialData
 from aiida_difftre.data.trajectory import TrajectoryEnsembleData
 from aiida_difftre.engine.jobs import Job, validate
-from aiida_difftre.engine.targets import ObservableRequest
+from aiida_difftre.engine.observable_specs import ObservableRequest
 
 LABEL = re.compile(r"[A-Za-z](_?[A-Za-z0-9])*")
 

@@ -17,7 +17,7 @@ from aiida_pseudo.groups.family import CutoffsPseudoPotentialFamily, PseudoPoten
 from pydantic import Field
 
 from aiida_difftre.cli.quantum_espresso import run_program
-from aiida_difftre.engine.targets import Strict
+from aiida_difftre.engine.strict import Strict
 from aiida_difftre.workchains.pseudo_families import family_label
 
 STRINGENCY = "standard"

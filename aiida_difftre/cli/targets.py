@@ -184,7 +184,7 @@ def write_target(target: Target, path: Path, force: bool) -> Path:
     """
     import yaml
 
-    from aiida_difftre.engine.targets import observable
+    from aiida_difftre.engine.observable_specs import observable
 
     if path.exists() and not force:
         raise ValueError(f"{path} exists; give another name, or --force")

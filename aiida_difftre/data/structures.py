@@ -11,7 +11,7 @@ from ase import Atoms
 from numpy.typing import ArrayLike, NDArray
 from pydantic import Field, model_validator
 
-from aiida_difftre.engine.targets import Strict
+from aiida_difftre.engine.strict import Strict
 
 EQUILIBRIUM = "equilibrium"
 RATTLED = "rattled"

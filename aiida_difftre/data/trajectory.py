@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from aiida_difftre.engine.errors import EngineError
 from aiida_difftre.engine.files import MASSES, SCALES, TRAJECTORY_ARRAYS, Trajectory, read_trajectory, write_trajectory
-from aiida_difftre.engine.targets import Ensemble
+from aiida_difftre.engine.observable_specs import Ensemble
 
 FS_PER_PS = 1000.0
 

@@ -17,7 +17,8 @@ from pydantic import Field, ValidationError, model_validator
 from scipy.interpolate import CubicSpline
 
 from aiida_difftre.engine.filters import Filter, fourier_filter, independent_points
-from aiida_difftre.engine.targets import ObservableRequest, ObservableSpec, Strict, check_present
+from aiida_difftre.engine.observable_specs import ObservableRequest, ObservableSpec, check_present
+from aiida_difftre.engine.strict import Strict
 
 Floats = NDArray[np.float64]
 

@@ -18,7 +18,7 @@ from safetensors.numpy import save
 
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.jobs import PotentialSpec, validate
-from aiida_difftre.engine.targets import Ensemble
+from aiida_difftre.engine.observable_specs import Ensemble
 
 FORMAT_VERSION = "1"
 POTENTIAL_FORMAT = "difftre-potential"

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from aiida_difftre.engine.errors import EngineError, ExitStatus
+from aiida_difftre.engine.observable_specs import ObservableRequest, check_requests
 from aiida_difftre.engine.settings import (
     LONGEST_CUTOFF,
     BarostatSpec,
@@ -30,7 +31,8 @@ from aiida_difftre.engine.settings import (
     TermSpec,
     UpdateSettings,
 )
-from aiida_difftre.engine.targets import ObservableRequest, Strict, Target, check_requests
+from aiida_difftre.engine.strict import Strict
+from aiida_difftre.engine.targets import Target
 
 # The settings of which jobs are made are part of the contract: one import serves both.
 __all__ = [

@@ -26,10 +26,10 @@ from aiida_difftre.engine import device, observables, statistics, units
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.files import Trajectory
 from aiida_difftre.engine.jobs import Machine, Prediction
+from aiida_difftre.engine.observable_specs import ObservableRequest, check_requests
 from aiida_difftre.engine.observables import Observable, StatePoint
 from aiida_difftre.engine.potentials import Parameters, Potential, masses
 from aiida_difftre.engine.quantities import ATOMS_PER_BATCH, Snapshots, environment
-from aiida_difftre.engine.targets import ObservableRequest, check_requests
 
 Quantities = Mapping[str, Array]
 

@@ -7,7 +7,8 @@ from typing import Any, Literal
 from ase.data import atomic_numbers
 from pydantic import Field, field_validator, model_validator
 
-from aiida_difftre.engine.targets import Ensemble, Strict
+from aiida_difftre.engine.observable_specs import Ensemble
+from aiida_difftre.engine.strict import Strict
 
 LONGEST_CUTOFF = 20.0
 """Å. A neighbour list holds every neighbour of every snapshot in memory; diamond has some 6000 within this distance."""

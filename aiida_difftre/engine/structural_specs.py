@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from aiida_difftre.engine import bins, lattice, scattering
+from aiida_difftre.engine.observable_specs import ObservableRequest, ObservableSpec, check_present
 from aiida_difftre.engine.settings import LONGEST_CUTOFF
-from aiida_difftre.engine.targets import ObservableRequest, ObservableSpec, check_present
 
 TOLERANCE = 1e-6
 """Relative tolerance where a grid meets a limit."""

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 
 from aiida_difftre.engine.conversions import converts, factor, quantity
 from aiida_difftre.engine.jobs import validate
+from aiida_difftre.engine.observable_specs import ObservableSpec, observable
 from aiida_difftre.engine.resampling import MINIMUM_POINTS, Interpolation, check_curve, equal_bins, resample
 from aiida_difftre.engine.scattering import Window, rdf_matrix, structure_factor_matrix
 from aiida_difftre.engine.tables import Table, read_table
-from aiida_difftre.engine.targets import ObservableSpec, Target, observable
+from aiida_difftre.engine.targets import Target
 
 GRID, VALUE, ERROR = "grid", "value", "error"
 ALIASES = {

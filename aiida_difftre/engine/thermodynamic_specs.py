@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from aiida_difftre.engine.targets import Ensemble, ObservableSpec
+from aiida_difftre.engine.observable_specs import Ensemble, ObservableSpec
 
 _MODULE = "aiida_difftre.engine.observables.thermodynamic"
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from aiida_difftre.engine import device
 from aiida_difftre.engine.jobs import LangevinSpec, Machine, PotentialSpec, SamplingSettings, TermSpec
-from aiida_difftre.engine.targets import ObservableRequest
+from aiida_difftre.engine.observable_specs import ObservableRequest
 
 CUTOFF = 3.5
 TEMPERATURE = 298.15

@@ -41,7 +41,7 @@ def problem(friction_per_ps: float) -> tuple[Any, ...]:
     import jax.numpy as jnp
 
     from aiida_difftre.engine import observables, potentials, sampling
-    from aiida_difftre.engine.targets import ObservableRequest
+    from aiida_difftre.engine.observable_specs import ObservableRequest
 
     terms = [
         {"architecture": "external_spline", "cutoff": 0.1},

@@ -12,7 +12,7 @@ import yaml
 
 from aiida_difftre.cli import cli
 from aiida_difftre.engine.jobs import RefineJob, validate
-from aiida_difftre.engine.targets import ObservableSpec
+from aiida_difftre.engine.observable_specs import ObservableSpec
 from aiida_difftre.workchains.inputs import RunInput
 
 ROOT = Path(__file__).parents[2]

@@ -10,7 +10,8 @@ import pytest
 from aiida_difftre.engine.absorption import PathTable, wave_numbers
 from aiida_difftre.engine.filters import fourier_filter
 from aiida_difftre.engine.jobs import validate
-from aiida_difftre.engine.targets import ObservableRequest, Target
+from aiida_difftre.engine.observable_specs import ObservableRequest
+from aiida_difftre.engine.targets import Target
 from tests.fixtures.exafs import K, free_path, momentum, table, target_fields, wave
 
 GRID = np.arange(3.0, 14.0, 0.05)

@@ -15,9 +15,9 @@ from aiida_difftre.engine import barostat, quantities, reweighting, sample, samp
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.files import Trajectory, read_trajectory
 from aiida_difftre.engine.jobs import CHECKPOINT, TRAJECTORY, Machine, SamplingSettings
+from aiida_difftre.engine.observable_specs import ObservableRequest
 from aiida_difftre.engine.potentials import virial
 from aiida_difftre.engine.progress import Silent
-from aiida_difftre.engine.targets import ObservableRequest
 from tests.fixtures.engine import DOUBLE, argon, build, lennard_jones, start
 
 TEMPERATURE, PRESSURE = 40.0, 0.1

@@ -18,8 +18,8 @@ from aiida_difftre.engine import objective, reweighting, units
 from aiida_difftre.engine.errors import EngineError
 from aiida_difftre.engine.files import Trajectory
 from aiida_difftre.engine.jobs import UpdateSettings
+from aiida_difftre.engine.observable_specs import ObservableRequest
 from aiida_difftre.engine.potentials import Parameters
-from aiida_difftre.engine.targets import ObservableRequest
 from tests.fixtures.engine import DOUBLE, lennard_jones, target, trajectory
 
 EDGE, CUTOFF, TEMPERATURE = 13.0, 6.0, 120.0

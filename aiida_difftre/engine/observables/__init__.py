@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from aiida_difftre.engine import units
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.jobs import Prediction
+from aiida_difftre.engine.observable_specs import ObservableRequest, observable
 from aiida_difftre.engine.quantities import Directions
-from aiida_difftre.engine.targets import ObservableRequest, observable
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from scipy.interpolate import CubicSpline
 
 from aiida_difftre.engine import lattice
 from aiida_difftre.engine.absorption import SQUARED_K_PER_EV, limits, path_table, wave_numbers, window_filter
+from aiida_difftre.engine.observable_specs import ObservableRequest
 from aiida_difftre.engine.observables import StatePoint, histogram
-from aiida_difftre.engine.targets import ObservableRequest
 
 Floats = NDArray[np.float64]
 

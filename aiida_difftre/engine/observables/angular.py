@@ -14,8 +14,8 @@ from jaxtyping import Array, Float
 from numpy.typing import NDArray
 
 from aiida_difftre.engine import bins, lattice, space
+from aiida_difftre.engine.observable_specs import ObservableRequest
 from aiida_difftre.engine.observables import StatePoint, histogram
-from aiida_difftre.engine.targets import ObservableRequest
 
 ANGLES_AT_ONCE = 100_000
 """Angles of one snapshot that are in memory at once."""

@@ -13,8 +13,8 @@ from jaxtyping import Array, Float
 from numpy.typing import NDArray
 
 from aiida_difftre.engine import bins
+from aiida_difftre.engine.observable_specs import ObservableRequest
 from aiida_difftre.engine.observables import StatePoint, histogram
-from aiida_difftre.engine.targets import ObservableRequest
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ from jaxtyping import Array, Float
 from numpy.typing import NDArray
 
 from aiida_difftre.engine import bins, lattice, scattering
+from aiida_difftre.engine.observable_specs import ObservableRequest
 from aiida_difftre.engine.observables import StatePoint
 from aiida_difftre.engine.observables.structural import RadialDistribution
-from aiida_difftre.engine.targets import ObservableRequest
 
 WAVES_AT_ONCE = 200_000
 """Products of wave vectors and atoms of one snapshot that are in memory at once."""

@@ -17,9 +17,10 @@ from aiida_difftre.engine.absorption import wave_numbers
 from aiida_difftre.engine.errors import EngineError
 from aiida_difftre.engine.filters import fourier_filter
 from aiida_difftre.engine.jobs import UpdateSettings, validate
+from aiida_difftre.engine.observable_specs import ObservableRequest
 from aiida_difftre.engine.observables import StatePoint
 from aiida_difftre.engine.observables.absorption import Exafs
-from aiida_difftre.engine.targets import ObservableRequest, Target
+from aiida_difftre.engine.targets import Target
 from tests.fixtures.engine import DOUBLE, build, rattled
 from tests.fixtures.exafs import direct_sum, table, target_fields
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from aiida_difftre.engine import observables
-from aiida_difftre.engine.targets import ObservableRequest
+from aiida_difftre.engine.observable_specs import ObservableRequest
 
 SPECIES = ("Ar", "He") * 40
 CELL = np.diag([5.0, 6.0, 7.0])

@@ -16,10 +16,10 @@ from aiida_difftre.engine.calculator import DiffTReCalculator
 from aiida_difftre.engine.errors import EngineError
 from aiida_difftre.engine.files import Trajectory
 from aiida_difftre.engine.jobs import Prediction, SamplingSettings
+from aiida_difftre.engine.observable_specs import ObservableRequest
 from aiida_difftre.engine.observables import StatePoint, mechanical
 from aiida_difftre.engine.predict import static_stiffness
 from aiida_difftre.engine.progress import Silent
-from aiida_difftre.engine.targets import ObservableRequest
 from tests.fixtures.engine import DOUBLE, argon, lennard_jones, silicon, start, stillinger_weber, trajectory
 
 LITERATURE = np.array([151.4, 76.4, 56.4])

@@ -16,9 +16,9 @@ from ase.build import bulk
 from ase.geometry.rdf import get_rdf
 from scipy.special import ndtr
 
+from aiida_difftre.engine.observable_specs import ObservableRequest
 from aiida_difftre.engine.observables import StatePoint
 from aiida_difftre.engine.observables.structural import RadialDistribution
-from aiida_difftre.engine.targets import ObservableRequest
 
 
 def centres(r_max: float, bins: int) -> list[float]:

@@ -16,11 +16,11 @@ from aiida_difftre.engine import lattice, observables, sample, scattering
 from aiida_difftre.engine.errors import EngineError
 from aiida_difftre.engine.files import Trajectory
 from aiida_difftre.engine.jobs import SamplingSettings
+from aiida_difftre.engine.observable_specs import ObservableRequest
 from aiida_difftre.engine.observables import StatePoint
 from aiida_difftre.engine.observables.structure_factor import Direct, StructureFactor, Transform, wave_vectors
 from aiida_difftre.engine.progress import Silent
 from aiida_difftre.engine.reweighting import static_features
-from aiida_difftre.engine.targets import ObservableRequest
 from tests.fixtures.engine import DOUBLE, argon, lennard_jones, start
 
 POINT = StatePoint(100.0, 1.0, 1)

@@ -16,10 +16,11 @@ from aiida_difftre.engine import files, objective, potentials, predict, reweight
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.files import Trajectory
 from aiida_difftre.engine.jobs import POTENTIAL_IN, TRAJECTORY, PredictJob, SampleJob, SamplingSettings, UpdateSettings
+from aiida_difftre.engine.observable_specs import ObservableRequest
 from aiida_difftre.engine.observables import StatePoint, thermodynamic
 from aiida_difftre.engine.potentials import Parameters
 from aiida_difftre.engine.progress import Silent
-from aiida_difftre.engine.targets import ObservableRequest, Target
+from aiida_difftre.engine.targets import Target
 from tests.fixtures.engine import DOUBLE, argon, lennard_jones, rattled, silicon, start, stillinger_weber
 
 GAS_CONSTANT = 8.31446261815324
