@@ -46,6 +46,7 @@ pytest_plugins = [
     "tests.fixtures.chains",
     "tests.fixtures.quantum_espresso",
     "tests.fixtures.feff",
+    "tests.fixtures.plugins",
 ]
 
 EXPECTED_WARNINGS = (

@@ -11,9 +11,9 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from aiida_difftre.calculations.checks import check_labels
 from aiida_difftre.data.documents import read_yaml
 from aiida_difftre.data.structures import Generation, Repeat
+from aiida_difftre.engine.architectures import NewPotential
 from aiida_difftre.engine.jobs import (
     Machine,
-    PotentialSpec,
     PretrainJob,
     SamplingSettings,
     UpdateSettings,
@@ -99,7 +99,7 @@ class Model(Strict):
     """
 
     potential: str | None = None
-    spec: PotentialSpec | None = None
+    spec: NewPotential | None = None
 
     @field_validator("potential", mode="before")
     @classmethod

@@ -15,8 +15,10 @@ from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
+from aiida_difftre.engine.architectures import NewPotential
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.observable_specs import ObservableRequest, check_requests
+from aiida_difftre.engine.optimizer_options import OPTAX
 from aiida_difftre.engine.settings import (
     LONGEST_CUTOFF,
     BarostatSpec,
@@ -90,6 +92,12 @@ class Job(Strict):
     machine: Machine = Field(default_factory=Machine)
 
 
+def _of_gradients(optimizer: OptimizerSpec) -> OptimizerSpec:
+    if optimizer.name not in OPTAX:
+        raise ValueError(f"optimizer {optimizer.name!r} is for updates alone; for pretraining: {', '.join(OPTAX)}")
+    return optimizer
+
+
 class PretrainJob(Job):
     """Match energies, forces and stresses of a dataset; or, with no steps, make a potential that has seen none.
 
@@ -112,13 +120,13 @@ class PretrainJob(Job):
     """
 
     kind: Literal["pretrain"] = "pretrain"
-    potential: PotentialSpec | None = None
+    potential: NewPotential | None = None
     initial_potential: FileName | None = None
     dataset: FileName = DATASET
     atomic_energies: dict[str, float] | None = None
     weights: DatasetWeights = Field(default_factory=DatasetWeights)
     validation_fraction: float = Field(default=0.1, ge=0, lt=1)
-    optimizer: OptimizerSpec = Field(default_factory=OptimizerSpec)
+    optimizer: Annotated[OptimizerSpec, AfterValidator(_of_gradients)] = Field(default_factory=OptimizerSpec)
     steps: int = Field(default=4000, ge=0)
     rattle: float = Field(default=0.1, ge=0)
     batch_configurations: int = Field(default=10, ge=1)

@@ -7,7 +7,9 @@ from typing import Any, Literal
 from ase.data import atomic_numbers
 from pydantic import Field, field_validator, model_validator
 
+from aiida_difftre.engine import optimizer_options
 from aiida_difftre.engine.observable_specs import Ensemble
+from aiida_difftre.engine.optimizer_options import GAUSS_NEWTON
 from aiida_difftre.engine.strict import Strict
 
 LONGEST_CUTOFF = 20.0
@@ -87,10 +89,10 @@ class Machine(Strict):
 
 
 class OptimizerSpec(Strict):
-    """An optax optimizer.
+    """An optimizer.
 
     Args:
-        name: attribute of optax, such as ``adam``.
+        name: of a first-order optimizer of optax, such as ``adam``; or, in an update, ``gauss_newton``.
         options: its keyword arguments, but for the learning rate.
         learning_rate: at step 0.
         final_learning_rate_fraction: learning rate at the last step over that at step 0 (cosine in pretraining,
@@ -105,6 +107,11 @@ class OptimizerSpec(Strict):
     final_learning_rate_fraction: float = Field(default=0.01, gt=0, le=1)
     decay_steps: int = Field(default=0, ge=0)
     clip_norm: float | None = Field(default=None, gt=0)
+
+    @model_validator(mode="after")
+    def _known(self) -> OptimizerSpec:
+        optimizer_options.check(self.name, self.options)
+        return self
 
 
 class DatasetWeights(Strict):
@@ -244,13 +251,13 @@ class UpdateSettings(Strict):
     def _complete(cls, given: Any) -> Any:
         if not isinstance(given, dict):
             return given
-        default = {"learning_rate": 1.0} if given.get("name") == "gauss_newton" else UPDATE_OPTIMIZER
+        default = {"learning_rate": 1.0} if given.get("name") == GAUSS_NEWTON else UPDATE_OPTIMIZER
         return {**default, **given}
 
     @model_validator(mode="after")
     def _part_of_a_step(self) -> UpdateSettings:
         optimizer = self.optimizer
-        if optimizer.name == "gauss_newton" and not LEAST_PART <= optimizer.learning_rate <= 1:
+        if optimizer.name == GAUSS_NEWTON and not LEAST_PART <= optimizer.learning_rate <= 1:
             raise ValueError(
                 f"learning_rate = {optimizer.learning_rate:g} of gauss_newton is the part of a step to go, from "
                 f"{LEAST_PART} to 1; for a length in units of the parameters give another optimizer, such as name: adam"

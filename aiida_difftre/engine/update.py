@@ -14,7 +14,7 @@ import numpy as np
 import optax
 from numpy.typing import NDArray
 
-from aiida_difftre.engine import files, gauss_newton, losses, optimizers, potentials, reweighting
+from aiida_difftre.engine import files, gauss_newton, losses, optimizer_options, optimizers, potentials, reweighting
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.jobs import OPTIMIZER_OUT, POTENTIAL_OUT, Prediction, UpdateJob, UpdateSettings
 from aiida_difftre.engine.matching import matching_loss
@@ -155,13 +155,13 @@ def _direction(
     objective: Objective, point: Point, free: Parameters, settings: UpdateSettings
 ) -> tuple[Parameters, float, bool]:
     """What the optimizer scales, the norm of the gradient, and whether a longer step might gain more."""
-    if settings.optimizer.name == optimizers.GAUSS_NEWTON:
+    if settings.optimizer.name == optimizer_options.GAUSS_NEWTON:
         return gauss_newton.step(
             objective.data,
             point.parameters,
             point.evaluation.quantities,
             free,
-            damping=optimizers.damping(settings.optimizer),
+            damping=optimizer_options.damping(settings.optimizer.options),
             radius=float(np.sqrt(-np.log1p(-settings.max_step_loss))),
             noise=sum(losses.noise(data.terms, settings.loss.kind) for data in objective.data),
             start=objective.anchor,

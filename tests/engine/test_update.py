@@ -381,12 +381,6 @@ def test_trajectory_of_another_temperature_is_refused(tmp_path: Path) -> None:
     assert caught.value.status == ExitStatus.INVALID_INPUT
 
 
-def test_unknown_optimizer_is_refused(tmp_path: Path) -> None:
-    settings = settings_of(optimizer=OptimizerSpec(name="adamant"))
-    with pytest.raises(EngineError, match="adamant"):
-        update.run(job(update=settings.model_dump()), write(tmp_path), Silent())
-
-
 def test_gradient_that_is_not_finite_is_named() -> None:
     settings = settings_of()
     data = argon_data(settings)

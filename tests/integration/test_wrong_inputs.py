@@ -121,6 +121,34 @@ def test_cutoff_out_of_range(refused: Any, labels: str, cutoff: float) -> None:
     assert "cutoff" in message
 
 
+@pytest.mark.parametrize(
+    ("optimizer", "fragment"),
+    [
+        ({"name": "adm"}, "unknown optimizer 'adm'; known: "),
+        ({"options": {"beta": 0.9}}, "has no option 'beta'; its options: "),
+    ],
+)
+def test_unknown_optimizer(refused: Any, labels: str, optimizer: Content, fragment: str) -> None:
+    assert fragment in refused(lambda content: content.update(refinement={"update": {"optimizer": optimizer}}))
+    assert fragment in refused(
+        lambda content: content.update(dft={"dataset": labels}, model=spec(), pretraining={"optimizer": optimizer})
+    )
+
+
+def test_optimizer_of_updates_in_pretraining(refused: Any, labels: str) -> None:
+    message = refused(
+        lambda content: content.update(
+            dft={"dataset": labels}, model=spec(), pretraining={"optimizer": {"name": "gauss_newton"}}
+        )
+    )
+    assert "'gauss_newton' is for updates alone" in message
+
+
+def test_unknown_term(refused: Any, labels: str) -> None:
+    message = refused(lambda content: content.update(dft={"dataset": labels}, model=spec(architecture="moments")))
+    assert "unknown architecture 'moments'; registered: dispersion" in message
+
+
 def test_structure_of_other_species(refused: Any) -> None:
     bulk = {"element": "Ne", "structure": "fcc", "lattice_constant": 4.5}
     message = refused(lambda content: content.update(system={"bulk": bulk}))

@@ -62,6 +62,8 @@ def target_of(changed: dict[str, Any]) -> dict[str, Any]:
         (("state_points", "ambient", "density"), -1.0, ["density", "-1.0"]),
         (("protocol",), "fast", ["protocol", "fast"]),
         (("model", "spec", "terms", 0, "cutoff"), 0.0, ["cutoff", "0.0"]),
+        (("model", "spec", "terms", 0, "architecture"), "momentum_network", ["'momentum_network'", "moment_network"]),
+        (("model", "spec", "terms", 0, "hyperparameters"), {"n_radal": 8}, ["'n_radal'", "n_radial"]),
         (("dft", "generation"), {"ratles": []}, ["dft.generation", "ratles", "rattles"]),
         (("dft", "kpoints_distance"), 0.3, ["dft", "either kpoints"]),
         (("system", "bulk", "density"), None, ["lattice_constant", "density"]),
@@ -164,3 +166,15 @@ def test_not_yaml(tmp_path: Path) -> None:
         read_input(path)
     with pytest.raises(ValueError, match="no example 'diamond/no'"):
         example("diamond/no")
+
+
+def test_a_term_of_another_package(tmp_path: Path, plugin_term: str) -> None:
+    changed = content()
+    changed["model"]["spec"]["terms"][0] = {
+        "architecture": plugin_term,
+        "cutoff": 3.0,
+        "hyperparameters": {"height": 1},
+    }
+    path = tmp_path / "input.yaml"
+    path.write_text(yaml.safe_dump(changed))
+    assert read_input(path).model.spec.terms[0].architecture == plugin_term

@@ -10,7 +10,6 @@ import functools
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, Self, TypeAlias
 
@@ -20,11 +19,10 @@ import numpy as np
 from ase.data import atomic_masses, atomic_numbers
 from jaxtyping import Array, Bool, Float, Int
 
-from aiida_difftre.engine import files
+from aiida_difftre.engine import architectures, files
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.jobs import PotentialSpec
 
-ENTRY_POINT_GROUP = "difftre.potentials"
 Parameters: TypeAlias = dict[str, Any]
 
 
@@ -87,12 +85,6 @@ class Term(Protocol):
 
     def energy(self, parameters: Parameters, projected: Any) -> Float[Array, " atoms"]:
         """Energy of each atom, eV."""
-
-
-@functools.cache
-def registry() -> dict[str, Any]:
-    """Entry points of all registered terms, by name."""
-    return {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
 
 
 @dataclass(frozen=True)
@@ -301,14 +293,13 @@ def build(spec: PotentialSpec) -> Potential:
     Raises:
         EngineError: with status INVALID_INPUT, for an unknown architecture or a hyperparameter out of range.
     """
+    try:
+        architectures.check(spec)
+    except ValueError as error:
+        raise EngineError(ExitStatus.INVALID_INPUT, str(error)) from None
     terms = []
     for term in spec.terms:
-        if term.architecture not in registry():
-            known = ", ".join(sorted(registry()))
-            raise EngineError(
-                ExitStatus.INVALID_INPUT, f"unknown architecture {term.architecture!r}; registered: {known}"
-            )
-        cls = registry()[term.architecture].load()
+        cls = architectures.registry()[term.architecture].load()
         try:
             terms.append(cls.from_spec(tuple(spec.species), term.cutoff, dict(term.hyperparameters)))
         except ValueError as error:

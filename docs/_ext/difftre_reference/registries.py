@@ -8,8 +8,8 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from aiida_difftre.engine.architectures import registry
 from aiida_difftre.engine.observable_specs import ObservableSpec, observables
-from aiida_difftre.engine.potentials import registry
 from difftre_reference.text import arguments, body, table
 
 
