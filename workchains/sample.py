@@ -12,6 +12,7 @@ from aiida_difftre.calculations.sample import SampleCalculation
 from aiida_difftre.data.potential import PotentialData
 from aiida_difftre.data.trajectory import TrajectoryEnsembleData
 from aiida_difftre.engine.jobs import SamplingSettings, validate
+from aiida_difftre.engine.settings import WALKERS
 from aiida_difftre.workchains.engine import UNSTABLE, EngineBaseWorkChain
 
 
@@ -29,9 +30,10 @@ class SampleBaseWorkChain(EngineBaseWorkChain):
         """Half the walkers for twice the time, which keeps the number of snapshots; the batch first of all."""
         changes = super().less_memory() or {}
         settings = self.settings()
-        if settings.walkers == 1:
+        walkers = settings.walkers or WALKERS
+        if walkers == 1:
             return changes or None
-        fewer = {"walkers": settings.walkers // 2, "production_fs": 2 * settings.production_fs}
+        fewer = {"walkers": walkers // 2, "production_fs": 2 * settings.production_fs}
         return {**changes, "sampling": fewer}
 
     @process_handler(priority=300)

@@ -13,6 +13,7 @@ from aiida_difftre.data.potential import PotentialData
 from aiida_difftre.data.target import TargetData
 from aiida_difftre.engine.jobs import SampleJob, SamplingSettings, validate
 from aiida_difftre.engine.observable_specs import check_requests
+from aiida_difftre.engine.settings import WALKERS
 from aiida_difftre.engine.targets import Target
 from aiida_difftre.workchains.engine import UNSTABLE, EngineBaseWorkChain
 from aiida_difftre.workchains.protocols import deep_merge, load_protocol
@@ -246,8 +247,9 @@ def within_memory(parameters: Mapping[str, Any], lowered: Mapping[str, Any]) -> 
     if "sampling" in lowered:
         wanted = validate(SamplingSettings, parameters.get("sampling", {}))
         walkers = lowered["sampling"]["walkers"]
-        longer = wanted.production_fs * max(1.0, wanted.walkers / walkers)
-        changes["sampling"] = {"walkers": min(walkers, wanted.walkers), "production_fs": longer}
+        before = wanted.walkers or WALKERS
+        longer = wanted.production_fs * max(1.0, before / walkers)
+        changes["sampling"] = {"walkers": min(walkers, before), "production_fs": longer}
     return deep_merge(parameters, changes)
 
 

@@ -75,6 +75,13 @@ def configure(machine: Machine) -> None:
         )
 
 
+def has_gpu() -> bool:
+    """Whether JAX computes on a GPU; after :func:`configure`."""
+    import jax
+
+    return bool(jax.default_backend() == "gpu")
+
+
 def mesh() -> Mesh:
     """All devices of the process along one axis, ``device``; walkers and batches of snapshots are spread over it."""
     import jax

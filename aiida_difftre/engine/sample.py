@@ -13,6 +13,7 @@ import numpy as np
 
 from aiida_difftre.engine import (
     checkpoints,
+    device,
     files,
     guards,
     observables,
@@ -228,7 +229,9 @@ def run(job: SampleJob, folder: Path, progress: Reporter) -> dict[str, Any]:
     for request in job.observables:
         observables.make(request, structure.symbols, structure.cell)
     previous = files.read_trajectory(folder / job.start_trajectory) if job.start_trajectory else None
-    start = start_walkers(job.sampling.walkers, structure, previous)
+    running = None if previous is None else len(previous.last_positions)
+    walkers, settings = job.sampling.on_device(len(structure.symbols), gpu=device.has_gpu(), running=running)
+    start = start_walkers(walkers, structure, previous)
     with Stop(job.machine.walltime_s) as stop:
         began = time.monotonic()
         trajectory = simulate(
@@ -237,7 +240,7 @@ def run(job: SampleJob, folder: Path, progress: Reporter) -> dict[str, Any]:
             start,
             temperature=job.temperature,
             pressure=job.pressure,
-            settings=job.sampling,
+            settings=settings,
             machine=job.machine,
             seed=job.seed,
             progress=progress,
@@ -253,7 +256,7 @@ def run(job: SampleJob, folder: Path, progress: Reporter) -> dict[str, Any]:
     (folder / CHECKPOINT).unlink(missing_ok=True)
     return {
         "snapshots": len(trajectory.energies),
-        "walkers": job.sampling.walkers,
+        "walkers": walkers,
         "mean_temperature": float(trajectory.temperatures.mean()),
         "mean_energy": float(trajectory.energies.mean()),
         "ensemble": trajectory.ensemble,

@@ -150,16 +150,25 @@ class BarostatSpec(Strict):
     max_volume_ratio: float = Field(default=1.5, gt=1, le=100)
 
 
+WALKERS = 8
+"""Where their number is left open, on a CPU, whose time per walker does not depend on it."""
+
+ATOMS_THAT_FILL_A_GPU = 65_536
+"""Of all walkers together. By reasoning, not measured: a GPU of 132 multiprocessors keeps some 270 000 threads, each of
+which takes an atom or a neighbour; with fewer, a step costs what the launch of its kernels costs."""
+
+
 class SamplingSettings(Strict):
     """Molecular dynamics of several independent walkers.
 
     Args:
         thermostat: of the atoms.
         barostat: isotropic, of the cell; None keeps it fixed (NVT) even where there is a pressure.
-        walkers: independent walkers, batched in one program.
+        walkers: independent walkers, batched in one program. None: 8; on a GPU as many as fill it, which share the time
+            of 8 (see :meth:`on_device`).
         timestep_fs: fs.
         equilibration_fs: discarded time of each walker, fs.
-        production_fs: sampled time of each walker, fs.
+        production_fs: sampled time of each walker, fs; of each of 8 where ``walkers`` is None.
         stride_fs: time between snapshots, fs.
         skin: of the neighbour list, Å; chosen from the speed of the atoms and what forces and lists cost where not
             given. It grows when an atom moves farther than the list allows.
@@ -170,7 +179,7 @@ class SamplingSettings(Strict):
 
     thermostat: LangevinSpec | NoseHooverSpec = Field(default_factory=LangevinSpec, discriminator="name")
     barostat: BarostatSpec | None = None
-    walkers: int = Field(default=8, ge=1)
+    walkers: int | None = Field(default=None, ge=1)
     timestep_fs: float = Field(default=1.0, gt=0, le=10)
     equilibration_fs: float = Field(default=500.0, ge=0)
     production_fs: float = Field(default=1000.0, gt=0)
@@ -187,6 +196,28 @@ class SamplingSettings(Strict):
         if self.production_fs < self.stride_fs:
             raise ValueError(f"production_fs = {self.production_fs} is shorter than stride_fs = {self.stride_fs}")
         return self
+
+    def on_device(self, atoms: int, *, gpu: bool, running: int | None = None) -> tuple[int, SamplingSettings]:
+        """The number of walkers, and the settings with the time of each for the same number of snapshots.
+
+        A GPU takes many walkers in the time of one until some 65 000 atoms move at once. Each of the walkers is
+        equilibrated, so that there are only as many as sample no less than they equilibrate.
+
+        Args:
+            atoms: of a walker.
+            gpu: whether the device is one.
+            running: walkers of the trajectory that is continued, which go on; None for a start from a structure.
+        """
+        if self.walkers is not None:
+            return self.walkers, self
+        total, walkers = WALKERS * self.production_fs, WALKERS
+        if running is not None:
+            walkers = running
+        elif gpu:
+            affordable = total / max(self.equilibration_fs, self.stride_fs)
+            walkers = max(WALKERS, int(min(ATOMS_THAT_FILL_A_GPU / atoms, affordable)))
+        times = {"walkers": walkers, "production_fs": max(total / walkers, self.stride_fs)}
+        return walkers, self.model_copy(update=times)
 
     def ensemble(self, pressure: float | None) -> Ensemble:
         """What is sampled at a state point: NPT where both a barostat and a pressure (GPa) are given."""

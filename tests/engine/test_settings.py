@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from aiida_difftre.engine.jobs import OptimizerSpec, PretrainJob, UpdateSettings, validate
+from aiida_difftre.engine.jobs import OptimizerSpec, PretrainJob, SamplingSettings, UpdateSettings, validate
 
 
 @pytest.mark.parametrize(
@@ -39,3 +39,25 @@ def test_a_step_of_gauss_newton_is_a_part_of_one() -> None:
     for learning_rate in (2e-3, 1.5):
         with pytest.raises(ValueError, match=f"learning_rate = {learning_rate:g} of gauss_newton .* name: adam"):
             validate(UpdateSettings, {"optimizer": {"name": "gauss_newton", "learning_rate": learning_rate}})
+
+
+@pytest.mark.parametrize(
+    ("atoms", "gpu", "running", "expected"),
+    [
+        (1000, False, None, (8, 8000.0)),
+        (1000, True, None, (64, 1000.0)),  # as many as sample no less than they equilibrate; 65 would fill it
+        (10_000, True, None, (8, 8000.0)),  # six would fill it
+        (1000, True, 40, (40, 1600.0)),  # those of the trajectory go on
+    ],
+)
+def test_walkers_fill_the_device(atoms: int, gpu: bool, running: int | None, expected: tuple[int, float]) -> None:
+    settings = SamplingSettings(production_fs=8000.0, equilibration_fs=1000.0)
+    walkers, shared = settings.on_device(atoms, gpu=gpu, running=running)
+    assert (walkers, shared.production_fs) == expected
+    assert walkers == shared.walkers
+    assert walkers * shared.production_fs == 8 * settings.production_fs
+
+
+def test_walkers_that_are_given_stay() -> None:
+    settings = SamplingSettings(walkers=3, production_fs=8000.0)
+    assert settings.on_device(64, gpu=True, running=8) == (3, settings)
