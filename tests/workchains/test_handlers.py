@@ -119,6 +119,14 @@ def test_sampling_out_of_memory(chain: Any, finished_job: Any, status: int) -> N
     assert parameters(process)["temperature"] == 85.0
 
 
+def test_walkers_that_fill_a_device_are_counted_where_memory_is_short(chain: Any, finished_job: Any) -> None:
+    process = chain("sample")
+    process.change_parameters({"sampling": {"walkers": None}})
+    assert fail(process, job(finished_job, "sample"), ExitStatus.OUT_OF_MEMORY).status == 0
+    assert parameters(process)["sampling"]["walkers"] == 4
+    assert parameters(process)["sampling"]["production_fs"] == 200.0
+
+
 def test_pretraining_out_of_memory_until_nothing_is_left_to_halve(chain: Any, finished_job: Any) -> None:
     process = chain("pretrain")
     assert fail(process, job(finished_job, "pretrain"), ExitStatus.OUT_OF_MEMORY).status == 0
