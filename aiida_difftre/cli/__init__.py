@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from aiida_difftre import __version__
+from aiida_difftre.cli import sqlite
 from aiida_difftre.cli.targets import table_options
 
 if TYPE_CHECKING:
@@ -41,7 +42,28 @@ def _complaints() -> Iterator[None]:
         raise click.ClickException(str(error)) from None
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class Commands(click.Group):
+    """Commands that wait for a busy database, and say so when it stays busy."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command.
+
+        Raises:
+            click.ClickException: when the database stays locked.
+        """
+        try:
+            return super().invoke(ctx)
+        except Exception as error:
+            if not sqlite.is_locked(error):
+                raise
+            raise click.ClickException(
+                f"the database of the profile is locked by another process for more than {sqlite.TIMEOUT_S} s; try "
+                "again. SQLite takes one writer: hand several runs to one daemon (`aiida-difftre submit`), or use a "
+                "profile with PostgreSQL"
+            ) from error
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="aiida-difftre")
 @click.option("-p", "--profile", help=PROFILE_HELP)
 @click.pass_context
@@ -65,6 +87,7 @@ def _load(profile: str | None) -> str:
     from aiida.manage import get_config
     from aiida.manage.configuration import load_profile
 
+    sqlite.wait_for_locks()
     try:
         name = profile or (OWN_PROFILE if OWN_PROFILE in get_config().profile_names else None)
         return load_profile(name).name
