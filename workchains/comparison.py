@@ -14,8 +14,8 @@ from aiida_difftre.engine.jobs import Prediction
 from aiida_difftre.engine.targets import Target
 
 Comparison = dict[str, Any]
-"""One target and its prediction: labels, unit, role, experiment, experiment_errors, values, errors, chi2, rms, and the
-grid of a curve."""
+"""One target and its prediction: labels, unit, role, experiment, experiment_errors, values, errors, chi2, rms, the grid
+of a curve, and what was fitted of the measurement."""
 
 
 def compare(target: Target, prediction: Prediction) -> Comparison:
@@ -40,6 +40,8 @@ def compare(target: Target, prediction: Prediction) -> Comparison:
         "errors": list(prediction.errors),
         "chi2": float(chi2),
         "rms": float(np.sqrt(np.mean((values - measured) ** 2))),
+        # Parameters of the measurement, where the observable has some.
+        **({"fitted": dict(prediction.fitted)} if prediction.fitted else {}),
     }
 
 

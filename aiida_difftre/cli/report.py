@@ -124,12 +124,18 @@ def _report(snapshot: Snapshot) -> dict[str, Any]:
 
 
 def notes(snapshot: Snapshot) -> list[str]:
-    """What the table does not say: chi², errors against DFT, static stiffness."""
+    """What the table does not say: chi², what was fitted of a measurement, errors against DFT, static stiffness."""
     report = _report(snapshot)
     found = []
     for when, chi2 in report["chi2"].items():
         held_out = "" if chi2["held_out"] is None else f", held-out {chi2['held_out']:.3g}"
         found.append(f"reduced chi² {when}: training {chi2['training']:.3g}{held_out}")
+    for point, targets in report["state_points"].items():
+        for label, by_potential in targets.items():
+            for when, item in by_potential.items():
+                if item.get("fitted"):
+                    described = ", ".join(f"{name} {value:.3g}" for name, value in item["fitted"].items())
+                    found.append(f"fitted with {label} of {point}, {when}: {described}")
     for when, errors in report["dataset"].items():
         shown = records.shown_errors(errors)
         described = ", ".join(f"{name} {value:.3g} {unit}" for name, (value, unit) in shown.items())

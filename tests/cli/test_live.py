@@ -160,6 +160,8 @@ def test_report_puts_everything_side_by_side() -> None:
         point: {label: {"before": item, "after": item} for label, item in targets.items()}
         for point, targets in state_points(-14.0).items()
     }
+    item = points["ambient"]["stress"]["after"]
+    points["ambient"]["stress"]["after"] = {**item, "fitted": {"s02": 0.84, "e0_shift": 6.6}}
     content = {
         "chi2": {"after": {"training": 2.0, "held_out": 3.0}},
         "state_points": points,
@@ -171,7 +173,12 @@ def test_report_puts_everything_side_by_side() -> None:
     table = report.text_table(made)
     assert [cell.strip() for cell in table[1].split("|")] == ["P / GPa", "0", "-15.1", "-14.0 ± 3.0", "-14.0 ± 3.0"]
     notes = "\n".join(report.notes(made))
-    for expected in ("held-out 3", "force 82 meV/Å", "static DFT as labelled: P -15.1 GPa, C11 1023.0 GPa"):
+    for expected in (
+        "held-out 3",
+        "fitted with stress of ambient, after: s02 0.84, e0_shift 6.6",
+        "force 82 meV/Å",
+        "static DFT as labelled: P -15.1 GPa, C11 1023.0 GPa",
+    ):
         assert expected in notes
     with pytest.raises(ValueError, match="no validation report"):
         report.table(snapshot())

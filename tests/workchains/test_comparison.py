@@ -29,6 +29,9 @@ def test_a_curve_is_compared_with_its_grid() -> None:
         label="rdf", observable="rdf", unit="1", labels=["0.5", "1.5"], values=[1.3, 0.6], errors=[0.1, 0.1]
     )
     compared = compare(target, prediction)
+    assert "fitted" not in compared
+    fitted = prediction.model_copy(update={"fitted": {"s02": 0.9}})
+    assert compare(target, fitted) == {**compared, "fitted": {"s02": 0.9}}
     assert compared["grid"] == [0.5, 1.5]
     assert compared["rms"] == pytest.approx((0.25 / 2) ** 0.5)
     assert compared["chi2"] == pytest.approx(0.25 / 2 / 0.02)
