@@ -6,16 +6,18 @@
 distribution function over 100 snapshots, and its gradient with respect to epsilon and sigma. Backpropagation runs
 through the engine's own integrator with a checkpoint at every snapshot and step, in float64. Reweighting takes the same
 snapshots; its time is that of the gradient, ``with_sampling`` adds the dynamics and the distribution functions.
+``gradient_explosion.py`` shows the value against an exact gradient, and draws it.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 import statistics
-import time
 from typing import Any
 
 import measure
+import through_dynamics
 
 from aiida_difftre.engine import device, units
 from aiida_difftre.engine.jobs import LangevinSpec, Machine, PotentialSpec, SamplingSettings, TermSpec
@@ -96,16 +98,7 @@ def gradients(lengths: list[int], cells: int, runs: int) -> list[dict[str, Any]]
     parameters, start, apply, energies, features, target, kT = problem(cells)
 
     def trajectory(parameters: Any, stride: int) -> Any:
-        @jax.checkpoint
-        def step(state: Any, _: None) -> tuple[Any, None]:
-            return apply(state, parameters=parameters), None
-
-        @jax.checkpoint
-        def block(state: Any, _: None) -> tuple[Any, Any]:
-            state, _ = jax.lax.scan(step, state, None, length=stride)
-            return state, state.position
-
-        return jax.lax.scan(block, start, None, length=SNAPSHOTS)[1]
+        return through_dynamics.trajectory(functools.partial(apply, parameters=parameters), start, stride, SNAPSHOTS)
 
     def through(parameters: Any, stride: int) -> Any:
         return jnp.mean((jnp.mean(features(trajectory(parameters, stride)), 0) - target) ** 2)
@@ -113,11 +106,6 @@ def gradients(lengths: list[int], cells: int, runs: int) -> list[dict[str, Any]]
     def reweighted(parameters: Any, snapshots: Any, reference: Any, values: Any) -> Any:
         weight = jax.nn.softmax(-(energies(parameters, snapshots) - reference) / kT)
         return jnp.mean((weight @ values - target) ** 2)
-
-    def norm(tree: Any) -> float:
-        leaves = jnp.stack([jnp.ravel(leaf)[0] for leaf in jax.tree.leaves(tree["terms"])])
-        scale = float(jnp.max(jnp.abs(leaves)))  # the squares of what explodes overflow
-        return scale * float(jnp.linalg.norm(leaves / scale)) if math.isfinite(scale) else scale
 
     def megabytes(compiled: Any) -> float:
         return compiled.memory_analysis().temp_size_in_bytes / 1e6
@@ -133,16 +121,12 @@ def gradients(lengths: list[int], cells: int, runs: int) -> list[dict[str, Any]]
         known = jax.block_until_ready(describe(snapshots))
         forward = measure.median(lambda: jax.block_until_ready(describe(run(parameters))), runs)  # noqa: B023
         exploded = jax.block_until_ready(back(parameters, stride))
-        jax.block_until_ready(estimate(parameters, snapshots, *known))
+        reweight = functools.partial(estimate, parameters, snapshots, *known)
+        value = jax.block_until_ready(reweight())
         backward, direct, ratios = [], [], []
         for _ in range(runs):
-            began = time.process_time()
-            jax.block_until_ready(back(parameters, stride))
-            backward.append(time.process_time() - began)
-            began = time.process_time()
-            for _ in range(5):
-                value = jax.block_until_ready(estimate(parameters, snapshots, *known))
-            direct.append((time.process_time() - began) / 5)
+            backward.append(measure.seconds(lambda: jax.block_until_ready(back(parameters, stride))).cpu)  # noqa: B023
+            direct.append(measure.seconds(lambda: jax.block_until_ready([reweight() for _ in range(5)])).cpu / 5)  # noqa: B023
             ratios.append(backward[-1] / direct[-1])
         results.append(
             {
@@ -153,8 +137,8 @@ def gradients(lengths: list[int], cells: int, runs: int) -> list[dict[str, Any]]
                 "times_faster_with_sampling": statistics.median(backward) / (statistics.median(direct) + forward),
                 "backpropagation_mb": megabytes(back.lower(parameters, stride).compile()),
                 "reweighting_mb": megabytes(estimate.lower(parameters, snapshots, *known).compile()),
-                "backpropagation_norm": norm(exploded),
-                "reweighting_norm": norm(value),
+                "backpropagation_norm": through_dynamics.norm(exploded["terms"]),
+                "reweighting_norm": through_dynamics.norm(value["terms"]),
             }
         )
     return results

@@ -9,6 +9,8 @@ gradient with respect to the spline is taken
 - exactly, by quadrature.
 
     python tests/benchmarks/gradient_explosion.py --output FOLDER
+
+It is about the value; time and memory are those of ``gradient.py``, for many atoms.
 """
 
 from __future__ import annotations
@@ -19,7 +21,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import measure
 import numpy as np
+import through_dynamics
 
 from aiida_difftre.engine import device, units
 from aiida_difftre.engine.jobs import Machine, PotentialSpec
@@ -32,7 +36,7 @@ WELL = np.array([-0.025, 1.0, -10.0, 0.0, 0.0, 0.0, 2500.0])
 FACTOR = 1.3
 BINS, SMEARING, POINTS = 50, 0.02, 2000
 STRIDE = 10
-"""Steps between snapshots, and of a checkpointed block."""
+"""Steps between snapshots."""
 
 
 def problem(friction_per_ps: float) -> tuple[Any, ...]:
@@ -123,15 +127,8 @@ def gradients(friction_per_ps: float, lengths: list[int], walkers: int, seed: in
     )
 
     def trajectory(points: Any, steps: int) -> Any:
-        @jax.checkpoint
-        def block(state: Any, _: None) -> tuple[Any, Any]:
-            state = jax.lax.fori_loop(0, STRIDE, lambda _, s: advance(s, points), state)
-            return state, state.position[:, 0, 0]
-
-        return jax.lax.scan(block, states, None, length=steps // STRIDE)[1].reshape(-1)
-
-    def advance(state: Any, points: Any) -> Any:
-        return jax.vmap(functools.partial(apply, points=points))(state)
+        advance = jax.vmap(functools.partial(apply, points=points))
+        return through_dynamics.trajectory(advance, states, STRIDE, steps // STRIDE)[..., 0, 0].reshape(-1)
 
     def through(points: Any, steps: int) -> Any:
         return loss_of(jnp.mean(features(trajectory(points, steps)), 0))
@@ -140,10 +137,7 @@ def gradients(friction_per_ps: float, lengths: list[int], walkers: int, seed: in
         change = energies(potential, with_points(points), snapshots) - energies(potential, parameters, snapshots)
         return loss_of(jax.nn.softmax(-change / KT) @ features(snapshots))
 
-    def norm(array: Any) -> float:
-        scale = float(jnp.max(jnp.abs(array)))  # the squares of what explodes overflow
-        return scale * float(jnp.linalg.norm(array / scale))
-
+    norm = through_dynamics.norm
     truth = jax.grad(exact)(points)
     found: dict[str, Any] = {"friction_per_ps": friction_per_ps, "exact": norm(truth), "lengths": []}
     for steps in lengths:
@@ -196,9 +190,9 @@ def main() -> None:
     machine = Machine(precision="float64", threads=1)
     device.configure(machine)
     runs = [gradients(friction, options.steps, options.walkers, options.seed) for friction in options.frictions]
-    results = {"engine": device.description(machine), "walkers": options.walkers, "seed": options.seed, "runs": runs}
+    results = {"versions": measure.versions(machine), "walkers": options.walkers, "seed": options.seed, "runs": runs}
     options.output.mkdir(parents=True, exist_ok=True)
-    (options.output / "gradient_explosion.json").write_text(json.dumps(results, indent=2) + "\n")
+    measure.write(results, options.output / "gradient_explosion.json")
     plot(results, options.output / "gradient_explosion.png")
 
 

@@ -16,7 +16,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -106,13 +105,11 @@ def stepper(advance: Callable[[Any], Any], state: Any, steps: int) -> Callable[[
 
     state = jax.block_until_ready(advance(state))
 
-    def measured() -> float:
+    def further() -> None:
         nonlocal state
-        start = time.process_time()
         state = jax.block_until_ready(advance(state))
-        return steps / (time.process_time() - start)
 
-    return measured
+    return lambda: steps / measure.seconds(further).cpu
 
 
 def system_of(kind: str, number: int, steps: int, walkers: int = 1) -> tuple[Any, Any, Any]:

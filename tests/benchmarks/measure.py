@@ -13,9 +13,9 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
@@ -27,20 +27,41 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     return made
 
 
-def times(function: Callable[[], Any], runs: int) -> list[float]:
-    """CPU seconds of calls after one that is not counted; the function must wait for what it computes."""
+def add_platform(made: argparse.ArgumentParser) -> None:
+    """The option of parts that are of use on an accelerator."""
+    made.add_argument(
+        "--platform", choices=["cpu", "auto", "gpu"], default="cpu", help="auto takes the device that JAX finds"
+    )
+
+
+class Seconds(NamedTuple):
+    """What a call took: CPU time of this process, and time on the wall, which is that of the device."""
+
+    cpu: float
+    wall: float
+
+
+def seconds(function: Callable[[], Any]) -> Seconds:
+    """What one call takes; the function must wait for what it computes."""
+    cpu, wall = time.process_time(), time.perf_counter()
     function()
-    found = []
-    for _ in range(runs):
-        start = time.process_time()
-        function()
-        found.append(time.process_time() - start)
-    return found
+    return Seconds(time.process_time() - cpu, time.perf_counter() - wall)
+
+
+def times(function: Callable[[], Any], runs: int) -> list[Seconds]:
+    """What calls take after one that is not counted."""
+    function()
+    return [seconds(function) for _ in range(runs)]
+
+
+def middle(found: Sequence[Seconds]) -> Seconds:
+    """Medians of CPU and of wall time."""
+    return Seconds(*(statistics.median(column) for column in zip(*found, strict=True)))
 
 
 def median(function: Callable[[], Any], runs: int) -> float:
     """Median CPU seconds of a call after one that is not counted."""
-    return statistics.median(times(function, runs))
+    return middle(times(function, runs)).cpu
 
 
 def children_seconds() -> float:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import measure
 
-PARTS = ("gradient", "update", "md", "scaling", "snapshots", "startup", "trajectory")
+PARTS = ("gradient", "update", "md", "scaling", "snapshots", "stiffness", "startup", "trajectory")
 """Scripts beside this one, in the order in which they run."""
 
 

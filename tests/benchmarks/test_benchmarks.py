@@ -57,6 +57,28 @@ def test_snapshots(tmp_path: Path) -> None:
     assert pairs["peak_above_import_mb"] > 0
 
 
+@pytest.mark.slow
+def test_stiffness(tmp_path: Path) -> None:
+    found = tiny("stiffness", tmp_path, "--platform", "auto")
+    assert found["snapshots"] == 5
+    assert min(found["gradient_cpu_s"], found["gradient_wall_s"], found["prepare_cpu_s"]) > 0
+
+
+def test_walkers_on_the_device_that_there_is(tmp_path: Path) -> None:
+    found = tiny("scaling", tmp_path, "--platform", "auto", "--parts", "walkers")
+    assert [entry["wall_microseconds"] > 0 for entry in found["walkers"]] == [True, True]
+    assert "atoms" not in found
+
+
+def test_exploding_gradient(tmp_path: Path) -> None:
+    command = [sys.executable, str(HERE / "gradient_explosion.py"), "--walkers", "4", "--steps", "10", "100"]
+    subprocess.run([*command, "--output", str(tmp_path)], check=True, capture_output=True)
+    (run,) = json.loads((tmp_path / "gradient_explosion.json").read_text())["runs"]
+    assert (tmp_path / "gradient_explosion.png").stat().st_size > 0
+    assert run["exact"] > 0
+    assert run["lengths"][1]["backpropagated"] > run["lengths"][0]["backpropagated"]
+
+
 def test_startup(tmp_path: Path) -> None:
     assert tiny("startup", tmp_path)["imports_cpu_s"]["numpy"] > 0
 
