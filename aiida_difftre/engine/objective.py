@@ -16,6 +16,7 @@ from aiida_difftre.engine import files, losses, reweighting
 from aiida_difftre.engine.jobs import Machine, Prediction, UpdateSettings
 from aiida_difftre.engine.losses import TargetTerm
 from aiida_difftre.engine.potentials import Parameters, Potential
+from aiida_difftre.engine.quantities import CACHE_BYTES
 from aiida_difftre.engine.reweighting import EffectiveSize, Reference
 from aiida_difftre.engine.targets import Target
 
@@ -78,16 +79,31 @@ def prepare(
     machine: Machine,
     seed: int,
     pressure: float | None = None,
+    among: int = 1,
 ) -> Data:
     """A state point ready for an update: its observables at the reference parameters, with errors.
+
+    Args:
+        label: of the state point.
+        potential: the potential.
+        parameters: those that sampled.
+        trajectory: the snapshots.
+        targets: of its observables.
+        temperature: K.
+        settings: of the update.
+        machine: precision and batches.
+        seed: of the bootstrap.
+        pressure: GPa; None for that of the trajectory.
+        among: state points that share the memory for what is kept of their snapshots.
 
     Raises:
         EngineError: with status INVALID_INPUT, for a trajectory of another state point or potential.
     """
     requests = [target.request() for target in targets]
     ref = reweighting.reference(
-        potential, parameters, trajectory, requests, temperature=temperature, machine=machine, pressure=pressure
-    )
+        potential, parameters, trajectory, requests, temperature=temperature, machine=machine, pressure=pressure,
+        cache_bytes=CACHE_BYTES // among,
+    )  # fmt: skip
     before, values = reweighting.predictions(ref, parameters, replicates=settings.bootstrap, seed=seed)
     terms = tuple(TargetTerm(t, np.asarray(p.errors)) for t, p in zip(targets, before, strict=True))
 

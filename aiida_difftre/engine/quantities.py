@@ -7,42 +7,35 @@ changes with strain is computed once per trajectory. With P(η) the projection u
     Born term along d = d²E(P(s d))/ds² / V   at s = 0,
 
 and neither touches a neighbour list again. Energies that enter weights are float64; the rest has the job's precision.
-Everything runs in batches of snapshots spread over the devices; memory beyond a budget is not cached but recomputed.
+Everything runs in batches of snapshots spread over the devices. What is kept of all snapshots has a budget of memory:
+projections where they fit, else neighbour lists (:mod:`~aiida_difftre.engine.lists`), else nothing; the rest is
+computed anew with each batch.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import PartitionSpec as P
-from jaxtyping import Array, Float
+from jaxtyping import Array
 from numpy.typing import NDArray
 
-from aiida_difftre.engine import device, potentials, space, units
-from aiida_difftre.engine.jobs import PotentialSpec
+from aiida_difftre.engine import space, units
+from aiida_difftre.engine.kernels import Batch, Shared, kernels
+from aiida_difftre.engine.lists import Lists
 from aiida_difftre.engine.potentials import Environment, Parameters, Potential
 
-CACHE_BYTES = 2 << 30
-"""Projections of all snapshots are kept in memory up to this size."""
+CACHE_BYTES = 512 << 20
+"""Memory for projections and neighbour lists that are kept: of one trajectory, or divided among those of a job."""
 
 ATOMS_PER_BATCH = 1024
 """Atoms in a batch on one device, where the job does not say how many snapshots."""
 
 Gradients = dict[str, Any]
-
-
-class Batch(NamedTuple):
-    """Snapshots that are evaluated together, their neighbour lists, and the scales of their cells."""
-
-    positions: Float[Array, "snapshots atoms 3"]
-    lists: space.NeighborList
-    scales: Float[Array, " snapshots"]
 
 
 class Directions(NamedTuple):
@@ -75,168 +68,47 @@ def _environment(positions: Array, cell: Array, species: Array, lists: space.Nei
     return Environment(vectors, first.mask, species, species[first.index], positions)
 
 
-def _split(tree: Any) -> tuple[list[Array], Callable[[list[Array]], Any]]:
-    """Floating-point leaves of a tree, and how to put others in their place."""
-    leaves, structure = jax.tree.flatten(tree)
-    floating = [number for number, leaf in enumerate(leaves) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+class Prepared:
+    """Projections of snapshots, batch by batch: from memory where they are kept, else prepared anew each time.
 
-    def merge(values: list[Array]) -> Any:
-        merged = list(leaves)
-        for number, value in zip(floating, values, strict=True):
-            merged[number] = value
-        return jax.tree.unflatten(structure, merged)
-
-    return [leaves[number] for number in floating], merge
-
-
-def _dot(a: list[Array], b: list[Array]) -> Array:
-    return sum((jnp.vdot(x, y) for x, y in zip(a, b, strict=True)), start=jnp.zeros((), a[0].dtype))
-
-
-@dataclass(frozen=True)
-class Kernels:
-    """Compiled functions of one potential; each maps over a batch of snapshots spread over the devices.
+    The last batch is filled up with copies of its first snapshot; the rows of a batch are only the real ones.
 
     Args:
-        project: (batch, cell, species) -> projection.
-        slopes: (batch, cell, species) -> projection and its six strain derivatives.
-        curves: (batch, cell, species, directions) -> projection, first and second derivatives along the directions.
-        energy: (parameters, projection) -> (snapshots,), float64, without atomic reference energies.
-        stress: (parameters, slopes) -> (snapshots, 6), dE/dη in eV.
-        born: (parameters, curves) -> (snapshots, directions), eV.
-        energy_slopes: (parameters, projection) -> derivatives of each energy, with a leading snapshot axis.
-        energy_vjp: (parameters, arguments, cotangent) -> gradients with a leading device axis; likewise
-        ``stress_vjp`` (of
-            energy and stress at once) and ``born_vjp``.
+        prepare: (snapshots, rows) -> projections of a batch.
+        index: snapshots to prepare.
+        batch: how many together.
     """
 
-    project: Callable[..., Any]
-    slopes: Callable[..., Any]
-    curves: Callable[..., Any]
-    energy: Callable[..., Array]
-    stress: Callable[..., Array]
-    born: Callable[..., Array]
-    energy_slopes: Callable[..., Parameters]
-    energy_vjp: Callable[..., Parameters]
-    stress_vjp: Callable[..., Parameters]
-    born_vjp: Callable[..., Parameters]
+    def __init__(
+        self,
+        prepare: Callable[[NDArray[np.intp], NDArray[np.intp]], tuple[Any, ...]],
+        index: NDArray[np.intp],
+        batch: int,
+    ) -> None:
+        self._prepare, self._index, self._batch = prepare, index, batch
+        self._starts = range(0, len(index), batch)
+        self._kept = [self._made(0)]
+        self.size = self.nbytes * len(self._starts)
+        """Bytes of all, once they are kept."""
 
+    def _made(self, start: int) -> tuple[NDArray[np.intp], tuple[Any, ...]]:
+        rows = np.arange(start, min(start + self._batch, len(self._index)))
+        filled = np.concatenate([rows, np.full(self._batch - len(rows), rows[0])])
+        return rows, self._prepare(self._index[filled], filled)
 
-@functools.cache
-def kernels(spec_json: str, precision: str) -> Kernels:
-    """Compile (lazily) the functions of a potential; one set per process, potential and precision."""
-    potential = potentials.build(PotentialSpec.model_validate_json(spec_json))
-    dtype = jnp.dtype(precision)
-    mesh = device.mesh()
+    @property
+    def nbytes(self) -> int:
+        """Bytes of what is kept."""
+        return sum(leaf.nbytes for _, data in self._kept for leaf in jax.tree.leaves(data))
 
-    def strained(cell: Array, species: Array, x: Array, lists: space.NeighborList, scale: Array) -> tuple[Any, Any]:
-        fractional = x.astype(dtype)
-        vectors = space.displacements(fractional, (scale * cell).astype(dtype), lists)
+    def keep(self) -> None:
+        """Keep all from now on."""
+        self._kept = list(self)
 
-        def projection(strain: Array) -> Any:
-            moved = vectors @ space.deformation(strain)
-            return potential.project(Environment(moved, lists.mask, species, species[lists.index], fractional))
-
-        reference = projection(jnp.zeros(6, dtype))
-        return reference, lambda strain: _split(projection(strain))[0]
-
-    def project(batch: Batch, cell: Array, species: Array) -> Any:
-        return jax.vmap(lambda *snapshot: strained(cell, species, *snapshot)[0])(*batch)
-
-    def slopes(batch: Batch, cell: Array, species: Array) -> tuple[Any, list[Array]]:
-        def one(*snapshot: Any) -> tuple[Any, list[Array]]:
-            reference, floating = strained(cell, species, *snapshot)
-            first = jax.vmap(lambda e: jax.jvp(floating, (jnp.zeros(6, dtype),), (e,))[1])(jnp.eye(6, dtype=dtype))
-            return reference, first
-
-        return jax.vmap(one)(*batch)
-
-    def curves(batch: Batch, cell: Array, species: Array, vectors: Array) -> tuple[Any, list[Array], list[Array]]:
-        def one(directions: Array, *snapshot: Any) -> tuple[Any, list[Array], list[Array]]:
-            reference, floating = strained(cell, species, *snapshot)
-
-            def along(d: Array) -> tuple[list[Array], list[Array]]:
-                def slope(s: Array) -> list[Array]:
-                    return jax.jvp(lambda t: floating(t * d), (s,), (jnp.ones((), dtype),))[1]
-
-                return jax.jvp(slope, (jnp.zeros((), dtype),), (jnp.ones((), dtype),))
-
-            return (reference, *jax.vmap(along)(directions.astype(dtype)))
-
-        return jax.vmap(one)(vectors, *batch)
-
-    def free(parameters: Parameters) -> Parameters:
-        # The reference energies are constant at fixed composition: they cancel in the weights and only cost digits.
-        return {**parameters, "atomic_energies": jnp.zeros_like(parameters["atomic_energies"])}
-
-    def total(parameters: Parameters, projection: Any) -> Array:
-        return jnp.sum(potential.energy(parameters, projection))
-
-    def one_energy(parameters: Parameters, projection: Any) -> Array:
-        floating, merge = _split(projection)
-        return total(parameters, merge([x.astype(jnp.float64) for x in floating]))
-
-    def one_stress(parameters: Parameters, projection: Any, first: list[Array]) -> tuple[Array, Array]:
-        floating, merge = _split(projection)
-        value, gradient = jax.value_and_grad(lambda p: total(parameters, merge(p)))(floating)
-        return value, jax.vmap(lambda direction: _dot(direction, gradient))(first)
-
-    def one_born(parameters: Parameters, projection: Any, first: list[Array], second: list[Array]) -> Array:
-        floating, merge = _split(projection)
-
-        def along(p1: list[Array], p2: list[Array]) -> Array:
-            def value(s: Array) -> Array:
-                return total(
-                    parameters, merge([a + s * (b + s * c / 2) for a, b, c in zip(floating, p1, p2, strict=True)])
-                )
-
-            one = jnp.ones((), dtype)
-            return jax.jvp(lambda s: jax.jvp(value, (s,), (one,))[1], (jnp.zeros((), dtype),), (one,))[1]
-
-        return jax.vmap(along)(first, second)
-
-    def energy(parameters: Parameters, projection: Any) -> Array:
-        return jax.vmap(lambda p: one_energy(free(parameters), p))(projection)
-
-    def stress(parameters: Parameters, projection: Any, first: list[Array]) -> tuple[Array, Array]:
-        return jax.vmap(lambda p, f: one_stress(free(parameters), p, f))(projection, first)
-
-    def born(parameters: Parameters, projection: Any, first: list[Array], second: list[Array]) -> Array:
-        return jax.vmap(lambda p, f, s: one_born(free(parameters), p, f, s))(projection, first, second)
-
-    def energy_of_precision(parameters: Parameters, projection: Any) -> Array:
-        return jax.vmap(lambda p: total(free(parameters), p))(projection)
-
-    def energy_slopes(parameters: Parameters, projection: Any) -> Parameters:
-        return jax.vmap(lambda p: jax.grad(lambda q: total(free(q), p))(parameters))(projection)
-
-    def transpose(function: Callable[..., Any]) -> Callable[..., Parameters]:
-        def vjp(parameters: Parameters, arguments: tuple[Any, ...], cotangent: Any) -> Parameters:
-            value, pull = jax.vjp(lambda p: function(p, *arguments), parameters)
-            cotangent = jax.tree.map(lambda c, v: c.astype(v.dtype), cotangent, value)
-            return jax.tree.map(lambda g: g[None], pull(cotangent)[0])
-
-        # Each device returns its share and the caller adds them: collectives between CPU devices of one process can
-        # dead-lock when the machine is busy.
-        specs = (P(), P("device"), P("device"))
-        return jax.jit(jax.shard_map(vjp, mesh=mesh, in_specs=specs, out_specs=P("device"), check_vma=False))
-
-    def spread(function: Callable[..., Any], *specs: Any) -> Callable[..., Any]:
-        return jax.jit(jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=P("device"), check_vma=False))
-
-    each = P("device")
-    return Kernels(
-        project=spread(project, each, P(), P()),
-        slopes=spread(slopes, each, P(), P()),
-        curves=spread(curves, each, P(), P(), each),
-        energy=spread(energy, P(), each),
-        stress=spread(lambda p, projection, first: stress(p, projection, first)[1], P(), each, each),
-        born=spread(born, P(), each, each, each),
-        energy_slopes=spread(energy_slopes, P(), each),
-        energy_vjp=transpose(energy_of_precision),
-        stress_vjp=transpose(stress),
-        born_vjp=transpose(born),
-    )
+    def __iter__(self) -> Iterator[tuple[NDArray[np.intp], tuple[Any, ...]]]:
+        yield from self._kept
+        for start in self._starts[len(self._kept) :]:
+            yield self._made(start)
 
 
 class Snapshots:
@@ -252,6 +124,7 @@ class Snapshots:
         stress: whether stresses are wanted.
         directions: strain directions of Born terms, by label.
         batch_size: snapshots per device and batch; 0 to choose.
+        cache_bytes: budget of memory for what is kept of all snapshots; None for :data:`CACHE_BYTES`.
     """
 
     def __init__(
@@ -266,70 +139,74 @@ class Snapshots:
         stress: bool = False,
         directions: Mapping[str, Directions] | None = None,
         batch_size: int = 0,
+        cache_bytes: int | None = None,
     ) -> None:
         self.count, atoms, _ = positions.shape
-        scales = np.ones(self.count) if scales is None else np.asarray(scales, np.float64)
-        self.volumes = float(abs(np.linalg.det(cell))) * scales**3
+        self._scales = np.ones(self.count) if scales is None else np.asarray(scales, np.float64)
+        self.volumes = float(abs(np.linalg.det(cell))) * self._scales**3
         self._kernels = kernels(potential.spec.model_dump_json(), precision)
-        self._cell = jnp.asarray(cell)
-        self._species = jnp.asarray(space.species_index(tuple(symbols), potential.spec.species))
         self._stress = stress
         self._directions = dict(directions or {})
         per_device = batch_size or max(1, ATOMS_PER_BATCH // atoms)
         devices = jax.device_count()
         self._batch = devices * max(1, min(per_device, -(-self.count // devices)))
-        self._data = (np.asarray(positions), space.build_on_host(positions, cell, potential.cutoff / scales), scales)
-        self._main = self._cached(self._prepare_main, np.arange(self.count))
+        self._positions = np.asarray(positions)
+        budget = CACHE_BYTES if cache_bytes is None else cache_bytes
+        self._lists = Lists(
+            self._positions, cell, potential.cutoff / self._scales,
+            precision=precision, batch=self._batch, budget=budget,
+        )  # fmt: skip
+        species = space.species_index(tuple(symbols), potential.spec.species)
+        self._shared = Shared(jnp.asarray(cell), jnp.asarray(self._lists.images, jnp.int32), jnp.asarray(species))
+        self._main = Prepared(self._prepare_main, np.arange(self.count), self._batch)
         self._curves = {
-            label: self._cached(
-                functools.partial(self._prepare_curves, wanted), np.arange(0, self.count, wanted.stride)
+            label: Prepared(
+                functools.partial(self._prepare_curves, wanted), np.arange(0, self.count, wanted.stride), self._batch
             )
             for label, wanted in self._directions.items()
         }
+        self._keep(budget)
+
+    def _keep(self, budget: int) -> None:
+        """Keep what fits: all of a kind of projections or none of it, then lists for the others."""
+        chosen, others = [], []
+        for prepared in (self._main, *self._curves.values()):
+            if prepared.size <= budget:
+                chosen.append(prepared)
+                budget -= prepared.size
+            else:
+                others.append(prepared)
+        self._lists.limit(budget)
+        for prepared in chosen:
+            prepared.keep()
+        if not others:
+            self._lists.limit(0)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of what is kept of all snapshots besides their positions."""
+        return self._lists.nbytes + sum(kept.nbytes for kept in (self._main, *self._curves.values()))
 
     def _take(self, index: NDArray[np.intp]) -> Batch:
-        return Batch(*jax.tree.map(lambda x: x[index], self._data))
+        return Batch(self._positions[index], self._lists.take(index), self._scales[index])  # type: ignore[arg-type]  # NumPy
 
     def _prepare_main(self, index: NDArray[np.intp], rows: NDArray[np.intp]) -> tuple[Any, ...]:
         batch = self._take(index)
         if self._stress:
-            return tuple(self._kernels.slopes(batch, self._cell, self._species))
-        return (self._kernels.project(batch, self._cell, self._species),)
+            return tuple(self._kernels.slopes(batch, self._shared))
+        return (self._kernels.project(batch, self._shared),)
 
     def _prepare_curves(self, wanted: Directions, index: NDArray[np.intp], rows: NDArray[np.intp]) -> tuple[Any, ...]:
-        return tuple(
-            self._kernels.curves(self._take(index), self._cell, self._species, jnp.asarray(wanted.vectors[rows]))
-        )
-
-    def _cached(
-        self, prepare: Callable[..., tuple[Any, ...]], index: NDArray[np.intp]
-    ) -> Callable[[], Iterator[tuple[NDArray[np.intp], tuple[Any, ...]]]]:
-        """An iterator over (rows, prepared batch): from memory if all fits, else prepared anew each time.
-
-        The last batch is filled up with copies of its first snapshot; ``rows`` has only the real ones.
-        """
-        starts = range(0, len(index), self._batch)
-
-        def batch_of(start: int) -> tuple[NDArray[np.intp], tuple[Any, ...]]:
-            rows = np.arange(start, min(start + self._batch, len(index)))
-            filled = np.concatenate([rows, np.full(self._batch - len(rows), rows[0])])
-            return rows, prepare(index[filled], filled)
-
-        first = batch_of(0)
-        size = sum(leaf.nbytes for leaf in jax.tree.leaves(first[1]))
-        if size * len(starts) <= CACHE_BYTES:
-            cache = [first, *(batch_of(start) for start in starts[1:])]
-            return lambda: iter(cache)
-        return lambda: (batch_of(start) for start in starts)
+        return tuple(self._kernels.curves(self._take(index), self._shared, jnp.asarray(wanted.vectors[rows])))
 
     def energies(self, parameters: Parameters) -> NDArray[np.float64]:
         """Potential energies without atomic reference energies, (snapshots,), eV, float64."""
-        return _collect(self.count, ((rows, self._kernels.energy(parameters, data[0])) for rows, data in self._main()))
+        return _collect(self.count, ((rows, self._kernels.energy(parameters, data[0])) for rows, data in self._main))
 
     def energy_slopes(self, parameters: Parameters) -> Parameters:
         """Derivatives of the energy of each snapshot by the parameters, eV; leaves with a leading snapshot axis."""
         parts = []
-        for rows, data in self._main():
+        for rows, data in self._main:
             found = self._kernels.energy_slopes(parameters, data[0])
             parts.append(jax.tree.map(functools.partial(_real, count=len(rows)), found))
         joined: Parameters = jax.tree.map(lambda *x: np.concatenate(x), *parts)
@@ -343,11 +220,11 @@ class Snapshots:
         per_volume = units.EV_PER_A3_IN_GPA / self.volumes[:, None]
         result = {"energy": self.energies(parameters)}
         if self._stress:
-            values = ((rows, self._kernels.stress(parameters, *data)) for rows, data in self._main())
+            values = ((rows, self._kernels.stress(parameters, *data)) for rows, data in self._main)
             result["stress"] = per_volume * _collect(self.count, values)
         for label, batches in self._curves.items():
             wanted = self._directions[label]
-            values = ((rows, self._kernels.born(parameters, *data)) for rows, data in batches())
+            values = ((rows, self._kernels.born(parameters, *data)) for rows, data in batches)
             result[label] = per_volume[:: wanted.stride] * _collect(len(wanted.vectors), values)
         return result
 
@@ -364,7 +241,7 @@ class Snapshots:
         def add(total: Parameters, parts: Parameters) -> Parameters:
             return jax.tree.map(lambda a, b: a + np.asarray(b, np.float64).sum(0), total, parts)
 
-        for rows, data in self._main():
+        for rows, data in self._main:
             energy = self._fill(cotangents["energy"], rows)
             if self._stress:
                 stress = self._fill(per_volume * cotangents["stress"], rows)
@@ -373,7 +250,7 @@ class Snapshots:
                 gradient = add(gradient, self._kernels.energy_vjp(parameters, data[:1], energy))
         for label, batches in self._curves.items():
             slopes = per_volume[:: self._directions[label].stride] * cotangents[label]
-            for rows, data in batches():
+            for rows, data in batches:
                 born = self._fill(slopes, rows)
                 gradient = add(gradient, self._kernels.born_vjp(parameters, data, born))
         return jax.tree.map(jnp.asarray, gradient)

@@ -58,6 +58,8 @@ def run(job: RefineJob, folder: Path, progress: Reporter) -> dict[str, Any]:
     reason = "max_iterations"
     with Stop(job.machine.walltime_s) as stop:
         for iteration in range(job.max_iterations + 1):
+            # What was kept of the last trajectories makes room for the next ones.
+            data: list[objective.Data] = []
             try:
                 trajectories = {
                     point.label: _sample(
@@ -81,7 +83,7 @@ def run(job: RefineJob, folder: Path, progress: Reporter) -> dict[str, Any]:
                 objective.prepare(
                     point.label, potential, parameters, trajectories[point.label], point.targets,
                     temperature=point.temperature, pressure=trajectories[point.label].pressure,
-                    settings=job.update, machine=job.machine, seed=job.seed + iteration,
+                    settings=job.update, machine=job.machine, seed=job.seed + iteration, among=len(sampled),
                 )
                 for point in sampled
             ]  # fmt: skip

@@ -157,6 +157,7 @@ def reference(
     machine: Machine,
     pressure: float | None = None,
     elsewhere: bool = False,
+    cache_bytes: int | None = None,
 ) -> Reference:
     """Prepare a trajectory that was sampled with these parameters.
 
@@ -169,6 +170,7 @@ def reference(
         machine: precision and batches.
         pressure: of the state point, GPa; None for that of the trajectory.
         elsewhere: whether the state point may differ from the sampled one, and is then reached by reweighting.
+        cache_bytes: budget of memory for what is kept of all snapshots; None for that of a job with one trajectory.
 
     Raises:
         EngineError: with status INVALID_INPUT, for a repeated label, an observable that fits neither the system nor the
@@ -197,6 +199,7 @@ def reference(
         stress=any("stress" in implementation.quantities for implementation in made),
         directions=directions,
         batch_size=machine.batch_size,
+        cache_bytes=cache_bytes,
     )
     features = {
         request.name: static_features(implementation, trajectory, request.name, machine.batch_size)

@@ -27,10 +27,6 @@ GRID_COST = 1.2
 """What testing a candidate of a grid costs, in units of that of an image."""
 
 
-ATOMS_PER_BUILD = 1 << 17
-"""Atoms of the snapshots whose neighbour lists are built together: some hundred megabytes."""
-
-
 class NeighborList(NamedTuple):
     """Dense neighbour list.
 
@@ -203,42 +199,6 @@ def build_batch(
             return lists if needed == guess else _shortened(lists, needed)
         else:
             guess = needed
-
-
-def build_on_host(positions: NDArray[Any], cell: NDArray[np.float64], cutoffs: NDArray[np.float64]) -> NeighborList:
-    """Neighbour lists of all snapshots on the host, in the narrowest integers: the largest part of a long trajectory.
-
-    They are built some snapshots at a time, since on the way they take several times as much memory.
-
-    Args:
-        positions: (snapshots, atoms, 3), fractional.
-        cell: (3, 3), Å.
-        cutoffs: of each snapshot, Å; see :func:`build_batch`.
-    """
-    count, atoms, _ = positions.shape
-    types = (np.int16 if atoms < 2**15 else np.int32, np.int8, np.bool_, np.int32, np.int32)
-    size = min(count, max(1, ATOMS_PER_BUILD // atoms))
-    parts = []
-    for start in range(0, count, size):
-        # The last ones reach back, so that all are built by one program.
-        first = min(start, count - size)
-        some = slice(first, first + size)
-        lists = build_batch(np.asarray(positions[some], np.float64), cell, cutoffs[some])
-        parts.append([np.asarray(array[start - first :], dtype) for array, dtype in zip(lists, types, strict=True)])
-    if len(parts) == 1:
-        return NeighborList(*parts[0])  # type: ignore[arg-type]  # NumPy arrays on the host
-    capacity = max(part[0].shape[-1] for part in parts)
-    index = np.broadcast_to(np.arange(atoms, dtype=types[0])[:, None], (count, atoms, capacity)).copy()
-    shift = np.zeros((count, atoms, capacity, 3), types[1])
-    mask = np.zeros((count, atoms, capacity), types[2])
-    counts = [np.concatenate([part[number] for part in parts]) for number in (3, 4)]
-    start = 0
-    while parts:
-        some_index, some_shift, some_mask, *_ = parts.pop(0)
-        rows, filled = slice(start, start + len(some_index)), slice(some_index.shape[-1])
-        index[rows, :, filled], shift[rows, :, filled], mask[rows, :, filled] = some_index, some_shift, some_mask
-        start = rows.stop
-    return NeighborList(index, shift, mask, *counts)  # type: ignore[arg-type]  # NumPy arrays on the host
 
 
 def capacity_for(atoms: int, cell: ArrayLike, cutoff: float, margin: float = 1.3) -> int:

@@ -261,6 +261,7 @@ def run(job: UpdateJob, folder: Path, progress: Reporter) -> dict[str, Any]:
                 settings=settings,
                 machine=job.machine,
                 seed=job.seed,
+                among=len(job.state_points),
             )
             for point, trajectory in zip(job.state_points, trajectories, strict=True)
         ]

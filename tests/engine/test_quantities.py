@@ -12,6 +12,7 @@ import pytest
 from scipy.linalg import sqrtm
 
 from aiida_difftre.engine import lattice, quantities, space, units
+from aiida_difftre.engine.lists import Lists
 from aiida_difftre.engine.potentials import Environment, Parameters, Potential
 from aiida_difftre.engine.quantities import Directions, Snapshots
 from tests.fixtures.engine import alloy, argon, lennard_jones, network, silicon, stillinger_weber
@@ -105,6 +106,56 @@ def test_batches_and_caching_change_nothing(monkeypatch: pytest.MonkeyPatch) -> 
     assert_same(everything(1), reference)
     monkeypatch.setattr(quantities, "CACHE_BYTES", 0)
     assert_same(everything(3), reference)
+
+
+@pytest.mark.parametrize("precision", ["float64", "float32"])
+@pytest.mark.parametrize("name", SYSTEMS)
+def test_the_budget_of_memory_changes_nothing(name: str, precision: str) -> None:
+    """Everything kept, lists alone, some lists, nothing: in cells of different size, with stresses and Born terms."""
+    potential, parameters, atoms = SYSTEMS[name]()
+    count = 9
+    positions = positions_of(atoms, count).astype(np.float32)
+    scales = np.random.default_rng(4).uniform(0.97, 1.03, count)
+    wanted = Directions(2, np.random.default_rng(3).normal(size=(5, 2, 6)))
+    options = {"scales": scales, "directions": {"born": wanted}, "batch_size": 2, "precision": precision}
+    found, sizes = {}, {}
+    everything = snapshots(potential, atoms, positions, **options)
+    lists = Lists(
+        positions, atoms.cell.array, potential.cutoff / scales, precision=precision, batch=2, budget=1 << 30
+    ).nbytes  # fmt: skip
+    assert everything.nbytes > lists
+    rng = np.random.default_rng(5)
+    cotangents = {key: rng.normal(size=value.shape) for key, value in everything.evaluate(parameters).items()}
+    for budget in (everything.nbytes, lists, lists // 2, 0):
+        made = snapshots(potential, atoms, positions, cache_bytes=budget, **options)
+        found[budget] = made.evaluate(parameters), made.pullback(parameters, cotangents)
+        sizes[budget] = made.nbytes
+    # What is not kept leaves the last batch of its kind behind.
+    last = sizes[0]
+    assert 0 < last < everything.nbytes
+    assert sizes[lists // 2] <= lists // 2 + last
+    assert lists < sizes[lists] <= lists + last
+    tolerance = 1e-9 if precision == "float64" else 1e-4
+    reference = found.pop(everything.nbytes)
+    for other in found.values():
+        for x, y in zip(jax.tree.leaves(other), jax.tree.leaves(reference), strict=True):
+            np.testing.assert_allclose(x, y, rtol=tolerance, atol=tolerance * (1e-9 + np.abs(y).max()))
+        np.testing.assert_allclose(other[0]["energy"], reference[0]["energy"], rtol=tolerance / 100)
+
+
+def test_memory_does_not_grow_with_snapshots() -> None:
+    """Bytes that are kept reach the budget, and stay there, while positions go on growing."""
+    potential, parameters = lennard_jones()
+    atoms, budget = argon(2), 40_000
+    kept = []
+    for count in (4, 20, 40, 80):
+        made = snapshots(potential, atoms, positions_of(atoms, count), stress=False, batch_size=2, cache_bytes=budget)
+        assert np.isfinite(made.energies(parameters)).all()
+        kept.append(made.nbytes)
+    assert kept[0] < budget / 2 < kept[1]
+    batch = kept[0] / 2
+    assert all(budget / 2 < nbytes <= budget + batch for nbytes in kept[1:])
+    assert kept[2] == kept[3]
 
 
 def test_energies_without_stress_and_with_references() -> None:

@@ -115,17 +115,3 @@ def test_species_index() -> None:
     with pytest.raises(EngineError, match="contains O, but the potential is for C only") as caught:
         space.species_index(alloy().get_chemical_symbols(), ["C"])
     assert caught.value.status == ExitStatus.INVALID_INPUT
-
-
-def test_lists_that_are_built_in_parts_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Seven snapshots at three densities, so that parts differ in capacity, three at a time."""
-    rng = np.random.default_rng(0)
-    positions, cell = rng.random((7, 20, 3)), 9.0 * np.eye(3)
-    cutoffs = np.array([3.0, 3.0, 3.0, 4.5, 4.5, 4.5, 3.5])
-    whole = space.build_on_host(positions, cell, cutoffs)
-    monkeypatch.setattr(space, "ATOMS_PER_BUILD", 60)
-    parts = space.build_on_host(positions, cell, cutoffs)
-    for one, other in zip(whole, parts, strict=True):
-        assert one.dtype == other.dtype
-        np.testing.assert_array_equal(one, other)
-    assert parts.mask.sum() > 0
