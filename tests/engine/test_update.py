@@ -18,7 +18,7 @@ from aiida_difftre.engine import device, matching, objective, optimizers, potent
 from aiida_difftre.engine.calculator import DiffTReCalculator
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.files import Trajectory, write_trajectory
-from aiida_difftre.engine.jobs import LossSettings, OptimizerSpec, UpdateJob, UpdateSettings
+from aiida_difftre.engine.jobs import LossSettings, Machine, OptimizerSpec, UpdateJob, UpdateSettings
 from aiida_difftre.engine.potentials import Environment, Parameters, Potential
 from aiida_difftre.engine.progress import Silent
 from aiida_difftre.engine.targets import Target
@@ -250,6 +250,37 @@ def test_two_state_points_add_up() -> None:
     found = objective.gradient([one, other], START, both)
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(summed), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-12)
+
+
+def test_state_points_share_the_memory_of_a_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is kept of their snapshots is divided among them, and the loss and its gradient are those with all kept."""
+    trajectory, machine = argon_trajectory(), Machine(precision="float64", batch_size=2)
+
+    def points(number: int) -> list[objective.Data]:
+        return [
+            objective.prepare(
+                f"point{each}", POTENTIAL, START, trajectory, [target("pressure", [0.1])], settings=settings_of(),
+                temperature=trajectory.temperature, machine=machine, seed=each, among=number,
+            )
+            for each in range(number)
+        ]  # fmt: skip
+
+    def kept(made: list[objective.Data]) -> int:
+        return sum(point.reference.snapshots.nbytes for point in made)
+
+    plenty = points(2)
+    one = kept(points(1))
+    assert kept(plenty) == 2 * one
+    monkeypatch.setattr(objective, "CACHE_BYTES", one)
+    scarce = points(2)
+    assert kept(scarce) <= one + kept(plenty) // 8
+    moved = jax.tree.map(lambda x: 1.001 * x, START)
+    found = []
+    for made in (plenty, scarce):
+        evaluation = objective.evaluate(made, moved)
+        found.append((evaluation.loss, objective.gradient(made, moved, evaluation)))
+    for a, b in zip(jax.tree.leaves(found[0]), jax.tree.leaves(found[1]), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-9)
 
 
 def test_gauss_newton_meets_a_target_in_few_steps() -> None:
