@@ -24,6 +24,9 @@ Images: TypeAlias = tuple[tuple[int, int, int], ...]
 MARGIN = 1 + 1e-6
 """Lists reach beyond the cutoff by this factor, since distances are rounded; terms of a potential end by themselves."""
 
+BLOCK_BYTES = 48 << 20
+"""Lists are gathered in blocks of this size, which the allocator hands back to the system once they are dropped."""
+
 
 class Compact(NamedTuple):
     """Neighbours and their images, in the narrowest integers.
@@ -164,43 +167,53 @@ class Lists:
     @property
     def nbytes(self) -> int:
         """Bytes of what is kept."""
-        return sum(leaf.nbytes for leaf in jax.tree.leaves(self._kept))
+        return _nbytes(self._kept)
 
     def _survey(self, batch: int, budget: int) -> Compact:
         """Find the capacity that holds all lists, and keep the first ones, cut to it."""
+        blocks: list[Compact] = []
         parts: list[Compact] = []
         needed, held, count = np.zeros(2, int), 0, len(self._positions)
         for start in range(0, count, batch):
             rows = np.arange(start, min(start + batch, count))
             lists, needs = self._built(np.resize(rows, batch))
             needed = np.maximum(needed, needs)
-            if held <= budget:
-                parts.append(jax.tree.map(functools.partial(_cut, rows=len(rows), places=max(1, int(needs[0]))), lists))
-                held += sum(leaf.nbytes for leaf in jax.tree.leaves(parts[-1]))
+            if held > budget:
+                continue
+            parts.append(jax.tree.map(functools.partial(_cut, rows=len(rows), places=max(1, int(needs[0]))), lists))
+            held += _nbytes(parts[-1])
+            if _nbytes(parts) > BLOCK_BYTES:
+                blocks.append(self._joined(parts, _length(parts), max(part.index.shape[-1] for part in parts)))
         self._capacity = space.Capacity(max(1, int(needed[0])), int(needed[1]))
-        return self._joined(parts, budget)
+        each = (
+            self._positions.shape[1] * self._capacity.neighbors * sum(np.dtype(kind).itemsize for kind in self._types)
+        )
+        blocks += parts
+        return self._joined(blocks, min(_length(blocks), budget // each), self._capacity.neighbors)
 
-    def _joined(self, parts: list[Compact], budget: int) -> Compact:
-        """Parts of different capacity in one, as many snapshots as the budget allows; takes the parts' memory."""
-        atoms, places = self._positions.shape[1], self._capacity.neighbors
-        several = len(self.images) > 1
-        types = (narrowest(atoms - 1), *([narrowest(len(self.images) - 1)] if several else []))
-        each = atoms * places * sum(np.dtype(kind).itemsize for kind in types)
-        count = min(sum(len(part.index) for part in parts), budget // each)
-        index = np.empty((count, atoms, places), types[0])
-        image = np.empty((count, atoms, places), types[1]) if several else None
+    def _joined(self, parts: list[Compact], count: int, places: int) -> Compact:
+        """The first lists of some parts, in one array with so many places; takes the parts out of their list."""
+        atoms = self._positions.shape[1]
+        index, *image = (np.empty((count, atoms, places), kind) for kind in self._types)
         start = 0
-        while parts and start < count:
+        while parts:
+            # Dropped one by one, so that no list is there twice.
             part = parts.pop(0)
             rows, filled = slice(start, min(count, start + len(part.index))), part.index.shape[-1]
             taken = rows.stop - rows.start
             index[rows, :, :filled] = part.index[:taken]
             index[rows, :, filled:] = np.arange(atoms)[:, None]
-            if image is not None:
-                image[rows, :, :filled] = part.image[:taken]  # type: ignore[index]  # there are several
-                image[rows, :, filled:] = len(self.images) // 2
+            for codes in image:
+                codes[rows, :, :filled] = part.image[:taken]  # type: ignore[index]  # there are several
+                codes[rows, :, filled:] = len(self.images) // 2
             start = rows.stop
-        return Compact(index, image)  # type: ignore[arg-type]  # NumPy arrays on the host
+        return Compact(index, image[0] if image else None)  # type: ignore[arg-type]  # NumPy arrays on the host
+
+    @property
+    def _types(self) -> list[type[np.unsignedinteger[Any]]]:
+        """Of the arrays of a compact list."""
+        several = [narrowest(len(self.images) - 1)] if len(self.images) > 1 else []
+        return [narrowest(self._positions.shape[1] - 1), *several]
 
     def limit(self, budget: int) -> None:
         """Keep no more than this, bytes."""
@@ -233,6 +246,15 @@ class Lists:
             if not self._capacity.exceeded(needed):
                 return lists, needed
             self._capacity = self._capacity.enlarged(needed)
+
+
+def _nbytes(tree: Any) -> int:
+    return sum(leaf.nbytes for leaf in jax.tree.leaves(tree))
+
+
+def _length(parts: list[Compact]) -> int:
+    """Snapshots in all parts."""
+    return sum(len(part.index) for part in parts)
 
 
 def _cut(array: Array, rows: int, places: int) -> NDArray[Any]:
