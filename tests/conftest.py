@@ -20,7 +20,7 @@ from tests import typecheck
 
 # Modules of the engine whose annotations, shapes included, are checked at each call; before anything imports them.
 CHECKED = (
-    "absorption", "barostat", "bins", "calculator", "cells", "conversions", "feff", "filters", "lattice", "mbar",
+    "absorption", "barostat", "bins", "calculator", "cells", "conversions", "feff", "filters", "lattice", "lists", "mbar",
     "observables", "potentials", "space", "statistics",
 )  # fmt: skip
 install_import_hook(
