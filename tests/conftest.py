@@ -20,8 +20,8 @@ from tests import typecheck
 
 # Modules of the engine whose annotations, shapes included, are checked at each call; before anything imports them.
 CHECKED = (
-    "absorption", "barostat", "bins", "calculator", "cells", "conversions", "feff", "filters", "lattice", "lists", "mbar",
-    "observables", "potentials", "space", "statistics",
+    "absorption", "barostat", "bins", "calculator", "cells", "conversions", "feff", "filters", "lattice",
+    "lists", "mbar", "observables", "potentials", "space", "statistics",
 )  # fmt: skip
 install_import_hook(
     [f"aiida_difftre.engine.{name}" for name in CHECKED], f"{typecheck.__name__}.{typecheck.checked.__name__}"
