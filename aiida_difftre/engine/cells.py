@@ -31,6 +31,9 @@ COUNTED_WORDS = 48
 SLACK = 1 + 1e-5
 """Bins are larger than the cutoff by this factor: fractional coordinates are rounded."""
 
+OFFSET = 0.382
+"""Where the first atom of a cell, often at its corner, is in its bin."""
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -164,6 +167,8 @@ def search(
     """Sort atoms into bins and test the candidates around each."""
     atoms, room = len(positions), bins.room
     shape = np.array(bins.bins)
+    # Planes of a crystal must not lie between two bins, where rounding puts them into the same ones.
+    positions = positions + jnp.asarray(OFFSET / shape, positions.dtype)
     wrap = jnp.floor(positions)
     inside = positions - wrap
     place = jnp.clip((inside * shape).astype(jnp.int32), 0, shape - 1)

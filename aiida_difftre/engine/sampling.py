@@ -24,11 +24,11 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 from numpy.typing import NDArray
 
-from aiida_difftre.engine import barostat, device, space, units
+from aiida_difftre.engine import barostat, device, forces, space, tiles, units
 from aiida_difftre.engine.jobs import BarostatSpec, LangevinSpec, SamplingSettings
 from aiida_difftre.engine.md import simulate
 from aiida_difftre.engine.md import space as md_space
-from aiida_difftre.engine.potentials import Environment, Parameters, Potential, masses
+from aiida_difftre.engine.potentials import Parameters, Potential, masses
 
 SNAPSHOTS_PER_CALL = 5
 """Snapshots between two looks at the guards, at most; what is lost when a run goes bad."""
@@ -231,11 +231,13 @@ def dynamics(system: System, capacity: space.Capacity) -> Dynamics:
     longest = system.list_cutoff / system.smallest_scale
     search = space.search(system.cell, longest, len(system.symbols), capacity.room)
     mesh = device.mesh()
+    atoms, on_device = len(system.symbols), -(-system.settings.walkers // jax.device_count())
+    # The forces of many-body terms are handed to neighbours all over the system: tiles do not help there.
+    rows = tiles.rows_of(atoms, capacity.neighbors, on_device) if system.potential.is_pairwise else atoms
     sharding = NamedSharding(mesh, P("device"))
 
     def one_list(positions: Array, scale: Array) -> tuple[space.Neighbors, Array]:
-        lists = space.build(positions, cell, system.list_cutoff / scale, capacity.neighbors, search)
-        return space.neighbors(lists, cell), space.requirements(lists)
+        return space.build_ready(positions, cell, system.list_cutoff / scale, capacity.neighbors, search)
 
     def lists_of(positions: Array, scales: Array) -> tuple[space.Neighbors, Array]:
         lists, needed = jax.vmap(one_list)(positions, scales)
@@ -244,12 +246,9 @@ def dynamics(system: System, capacity: space.Capacity) -> Dynamics:
     def forces_and_virial(
         positions: Array, scale: Array, *, parameters: Parameters, lists: space.Neighbors
     ) -> tuple[Array, Array]:
-        vectors = [scale * part for part in space.components(positions, cell, lists)]
-        environment = Environment(jnp.stack(vectors, -1), lists.mask, species, species[lists.index], positions)
-        between, work = system.potential.forces_and_virial(parameters, vectors, environment, lists.index)
-        if not system.potential.has_external:
-            return between, work
-        return between + system.potential.external_forces(parameters, environment, cell), work
+        return forces.forces_and_virial(
+            system.potential, parameters, positions, lists, cell=cell, scale=scale, species=species, rows=rows
+        )
 
     def force(positions: Array, **arguments: Any) -> Array:
         return forces_and_virial(positions, jnp.ones((), dtype), **arguments)[0]

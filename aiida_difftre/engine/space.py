@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
@@ -17,11 +18,12 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 from numpy.typing import ArrayLike, NDArray
 
-from aiida_difftre.engine import cells
+from aiida_difftre.engine import cells, tiles
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.lattice import images
 
 Search: TypeAlias = cells.Grid | NDArray[np.int32]
+Triple: TypeAlias = tuple[Array, Array, Array]
 
 GRID_COST = 1.2
 """What testing a candidate of a grid costs, in units of that of an image."""
@@ -108,25 +110,63 @@ def build(
     Returns:
         The list; complete unless ``needed > capacity`` or ``occupancy`` exceeds the room of the bins.
     """
-    itself = jnp.arange(len(positions), dtype=jnp.int32)[:, None]
+    index, mask, shift, *counts = _found(positions, cell, cutoff, capacity, search, _whole)
+    return NeighborList(index, jnp.stack(shift, -1), mask, *counts)
+
+
+def build_ready(
+    positions: Float[Array, "atoms 3"],
+    cell: Float[Array, "3 3"],
+    cutoff: float | Float[Array, ""],
+    capacity: int,
+    search: Search,
+) -> tuple[Neighbors, Int[Array, " 2"]]:
+    """The list of :func:`build` made ready, :func:`neighbors`, without what lies between; and its requirements."""
+    index, mask, offset, *counts = _found(positions, cell, cutoff, capacity, search, lambda x: _offset(x, cell))
+    return Neighbors(index, mask, offset), jnp.stack(counts)
+
+
+def _found(
+    positions: Array,
+    cell: Array,
+    cutoff: float | Array,
+    capacity: int,
+    search: Search,
+    finish: Callable[[Triple], Triple],
+) -> tuple[Array, Array, Triple, Array, Array]:
+    """Index, mask, what ``finish`` makes of the three columns of shifts, needed, occupancy."""
+    atoms = len(positions)
     if isinstance(search, cells.Grid):
-        found = cells.search(positions, cell, cutoff, search)
-        place, mask, counts = cells.ones(found.words, capacity)
-        row = found.row[:, None]
-        index = jnp.where(mask, found.atom[row, place], itself).astype(jnp.int32)
-        shift = found.shift[row, place // search.room] + found.wrap[:, None] - found.wrap[index]
-        shift, occupancy = cells.decoded(jnp.where(mask, shift, 0)), found.occupancy
+        candidates = cells.search(positions, cell, cutoff, search)
+        words, occupancy = candidates.words, candidates.occupancy
+        # With two bins or more along each lattice vector the cell is at least twice as wide as the cutoff.
+        unique = min(search.bins) > 1
     else:
-        place, mask, counts = cells.ones(_all_images(positions, cell, cutoff, search), capacity)
-        padded = len(positions) + -len(positions) % 32
-        several = len(search) > 1
-        index = jnp.where(mask, place % padded if several else place, itself)
-        parts = []
-        for column, shifts in zip(positions.T, jnp.asarray(search.T, jnp.int16), strict=True):
-            nearest = jnp.round(column[index] - column[:, None]).astype(jnp.int16)
-            parts.append(jnp.where(mask, shifts[place // padded] - nearest, 0) if several else -nearest)
-        shift, occupancy = jnp.stack(parts, -1), jnp.zeros((), jnp.int32)
-    return NeighborList(index, shift, mask, jnp.max(counts), occupancy)
+        words, occupancy = _all_images(positions, cell, cutoff, search), jnp.zeros((), jnp.int32)
+        unique = len(search) == 1
+    padded = atoms + -atoms % 32
+
+    def entries(rows: tuple[Array, Array]) -> tuple[Array, Array, Triple, Array]:
+        words, number = rows
+        place, mask, counts = cells.ones(words, capacity)
+        if isinstance(search, cells.Grid):
+            home = candidates.row[number][:, None]
+            index = jnp.where(mask, candidates.atom[home, place], number[:, None]).astype(jnp.int32)
+            if not unique:
+                code = candidates.shift[home, place // search.room] + candidates.wrap[number][:, None]
+                shift = cells.decoded(jnp.where(mask, code - candidates.wrap[index], 0))
+                return index, mask, finish((shift[..., 0], shift[..., 1], shift[..., 2])), counts
+        else:
+            index = jnp.where(mask, place if unique else place % padded, number[:, None])
+        parts = [-jnp.round(column[index] - column[number][:, None]) for column in positions.T]
+        if not unique:
+            images = jnp.asarray(search, positions.dtype).T[:, place // padded]
+            parts = [jnp.where(mask, part + image, 0) for part, image in zip(parts, images, strict=True)]
+        return index, mask, finish((parts[0], parts[1], parts[2])), counts
+
+    rows = (words, jnp.arange(atoms, dtype=jnp.int32))
+    index, mask, shift, counts = tiles.by_tiles(entries, rows, tiles.rows_of(atoms, capacity))
+    return index, mask, shift, jnp.max(counts), occupancy
 
 
 def _all_images(positions: Array, cell: Array, cutoff: Array | float, shifts: NDArray[np.int32]) -> Array:
@@ -231,9 +271,19 @@ class Neighbors(NamedTuple):
 
 def neighbors(lists: NeighborList, cell: Float[Array, "3 3"]) -> Neighbors:
     """Make a list of one configuration ready."""
-    shift = [lists.shift[..., axis].astype(cell.dtype) for axis in range(3)]
-    x, y, z = (shift[0] * cell[0, k] + shift[1] * cell[1, k] + shift[2] * cell[2, k] for k in range(3))
-    return Neighbors(lists.index, lists.mask, (x, y, z))
+    offset = _offset((lists.shift[..., 0], lists.shift[..., 1], lists.shift[..., 2]), cell)
+    return Neighbors(lists.index, lists.mask, offset)
+
+
+def _whole(shift: Triple) -> Triple:
+    a, b, c = (part.astype(jnp.int16) for part in shift)
+    return a, b, c
+
+
+def _offset(shift: Triple, cell: Array) -> Triple:
+    a, b, c = (part.astype(cell.dtype) for part in shift)
+    x, y, z = (a * cell[0, k] + b * cell[1, k] + c * cell[2, k] for k in range(3))
+    return x, y, z
 
 
 def components(

@@ -6,6 +6,7 @@ computed by ``project``; refinement computes it, and its derivatives with respec
 
 from __future__ import annotations
 
+import enum
 import functools
 import inspect
 from collections.abc import Callable, Sequence
@@ -60,11 +61,20 @@ class Environment(NamedTuple):
         return x * x + y * y + z * z
 
 
+class Kind(enum.Enum):
+    """What the energy of a term depends on, as far as forces are concerned."""
+
+    PAIRWISE = enum.auto()
+    RADIAL = enum.auto()
+    GENERAL = enum.auto()
+
+
 class Term(Protocol):
     """One term of a potential: immutable, all methods traceable.
 
     A term may also have ``is_pairwise = True`` (its energy is half of a sum over pairs, the same seen from either atom:
-    forces then need no sum over those whose neighbour an atom is), ``is_external = True`` (it depends on the fractional
+    forces then need no sum over those whose neighbour an atom is), ``is_radial = True`` (it sees no directions: forces
+    then need one derivative for each neighbour and not three), ``is_external = True`` (it depends on the fractional
     positions and not on neighbours), ``buffers`` (names of parameters that are never trained) and
     ``standardise(parameters, projected) -> parameters``, which sets them from a batch of training configurations.
     """
@@ -204,11 +214,9 @@ class Potential:
             if not getattr(term, "is_external", False)
         ]
         dtype = components[0].dtype
-        # As a product: on CPUs several times faster than a sum over the last axis.
-        add_up = functools.partial(jnp.matmul, b=jnp.ones(index.shape[-1:], dtype), precision=jax.lax.Precision.HIGHEST)
         force, trace = jnp.zeros((3, len(index)), dtype), jnp.zeros((), dtype)
-        for pairwise in (True, False):
-            chosen = [(name, term) for name, term in named if getattr(term, "is_pairwise", False) is pairwise]
+        for kind in Kind:
+            chosen = [(name, term) for name, term in named if _kind(term) is kind]
             if not chosen:
                 continue
 
@@ -216,13 +224,17 @@ class Potential:
                 values = (term.energy(parameters["terms"][name], term.project(surroundings)) for name, term in chosen)
                 return sum((jnp.sum(value) for value in values), start=jnp.zeros((), dtype))
 
-            if pairwise:
-                gradients = _gradients_of_pairs(energy, components, environment, beyond=2 * self.cutoff)
+            if kind is Kind.PAIRWISE:
+                slope = _slope(energy, components, environment, beyond=2 * self.cutoff)
+                gradients = [slope * part for part in components]
                 force = force + 2 * jnp.stack([add_up(gradient) for gradient in gradients])
             else:
-                gradients = _gradients(energy, components, environment)
                 # Put together, or XLA would compute them twice: for the atom and for its neighbours.
-                gradient = jnp.stack(gradients)
+                if kind is Kind.RADIAL:
+                    gradient = jnp.stack(components) * _slope(energy, components, environment, beyond=2 * self.cutoff)
+                else:
+                    gradient = jnp.stack(_gradients(energy, components, environment))
+                gradients = list(gradient)
                 force = force + add_up(gradient) - jnp.zeros_like(force).at[:, index].add(gradient)
             trace = trace + sum(jnp.vdot(g, part) for g, part in zip(gradients, components, strict=True))
         return force.T, trace
@@ -239,6 +251,17 @@ class Potential:
         return tree
 
 
+def _kind(term: Term) -> Kind:
+    if getattr(term, "is_pairwise", False):
+        return Kind.PAIRWISE
+    return Kind.RADIAL if getattr(term, "is_radial", False) else Kind.GENERAL
+
+
+def add_up(values: Float[Array, "*rows neighbors"]) -> Float[Array, "*rows"]:
+    """Sum over the last axis, as a product with ones: on CPUs several times faster."""
+    return jnp.matmul(values, jnp.ones(values.shape[-1:], values.dtype), precision=jax.lax.Precision.HIGHEST)
+
+
 def _gradients(
     energy: Callable[[Environment], Array], components: Sequence[Array], environment: Environment
 ) -> list[Array]:
@@ -250,10 +273,10 @@ def _gradients(
     return [jnp.where(environment.mask, slope, 0.0) for slope in jax.grad(moved)(tuple(components))]
 
 
-def _gradients_of_pairs(
+def _slope(
     energy: Callable[[Environment], Array], components: Sequence[Array], environment: Environment, *, beyond: float
-) -> list[Array]:
-    """The same for a sum over pairs.
+) -> Array:
+    """Derivative with respect to distances, over the distance, of an energy that sees no directions.
 
     Only distances count: neighbours may as well lie along x, and one derivative does for three. Padded ones are put
     ``beyond`` the cutoff, which is cheaper than to mask them again and again. The derivative ends in a division, so
@@ -268,8 +291,7 @@ def _gradients_of_pairs(
         vectors = jnp.stack([distance, nothing, nothing], -1)
         return energy(surroundings._replace(displacements=vectors, distances=distance))
 
-    slope = jax.grad(moved)(distance) / distance
-    return [slope * part for part in components]
+    return jax.grad(moved)(distance) / distance
 
 
 def forces(

@@ -15,6 +15,7 @@ The family: moment tensor potentials (Shapeev, Multiscale Model. Simul. 14, 1153
 
 from __future__ import annotations
 
+import functools
 import itertools
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
@@ -24,7 +25,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from aiida_difftre.engine.potentials import Environment, Parameters, known_hyperparameters
+from aiida_difftre.engine.potentials import Environment, Parameters, add_up, known_hyperparameters
+from aiida_difftre.engine.potentials.pairs import masked_distances
 
 ACTIVATIONS = {"silu": jax.nn.silu, "tanh": jnp.tanh, "softplus": jax.nn.softplus}
 
@@ -33,6 +35,51 @@ ACTIVATIONS = {"silu": jax.nn.silu, "tanh": jnp.tanh, "softplus": jax.nn.softplu
 _RANK2 = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
 _RANK3 = ((0, 0, 0), (1, 1, 1), (2, 2, 2), (0, 0, 1), (0, 0, 2), (0, 1, 1), (1, 1, 2), (0, 2, 2), (1, 2, 2), (0, 1, 2))
 _MULTIPLICITY = {1: (1, 1, 1), 2: (1, 1, 1, 2, 2, 2), 3: (1, 1, 1, 3, 3, 3, 3, 3, 3, 6)}
+
+
+def radial_functions(x: Float[Array, "*shape"], count: int) -> list[Float[Array, "*shape"]]:
+    """B_k of x = r/r_c, and zero from 1 on.
+
+    From T_2k = 2 T_k² - 1 and T_2k+1 = 2 T_k T_k+1 - T_1: XLA evaluates each function anew where it is used, and so
+    with fewer operations than along the recurrence from one to the next.
+    """
+    envelope = jnp.where(x < 1, (1 - x * x) ** 3, 0.0)
+    return [envelope * polynomial for polynomial in _chebyshev(1 - 2 * x, count)]
+
+
+def radial_slopes(x: Float[Array, "*shape"], count: int) -> list[Float[Array, "*shape"]]:
+    """dB_k/dx, from T_k' = k U_k-1, with U_2k = 2 T_k U_k - 1 and U_2k-1 = 2 T_k U_k-1 of the second kind."""
+    inside = jnp.where(x < 1, 1 - x * x, 0.0)
+    envelope, slope = inside**3, -6 * x * inside * inside
+    argument = 1 - 2 * x
+    first, second = _chebyshev(argument, count), [jnp.ones_like(x), 2 * argument]
+    for k in range(2, count - 1):
+        half = first[(k + 1) // 2]
+        second.append(2 * half * second[(k - 1) // 2] if k % 2 else 2 * half * second[k // 2] - 1)
+    return [slope] + [slope * first[k] - 2 * k * envelope * second[k - 1] for k in range(1, count)]
+
+
+def _chebyshev(argument: Array, count: int) -> list[Array]:
+    found = [jnp.ones_like(argument), argument]
+    for k in range(2, count):
+        half = found[k // 2]
+        found.append(2 * half * found[k // 2 + 1] - argument if k % 2 else 2 * half * half - 1)
+    return found
+
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(1,))
+def radial_sums(x: Float[Array, "*atoms neighbors"], count: int) -> Float[Array, "*atoms count"]:
+    """Σ_j B_k(x_ij): a network of rank zero sees nothing else.
+
+    With derivatives of its own: those of a recurrence are several times as much work, and keep all its steps.
+    """
+    return jnp.stack([add_up(part) for part in radial_functions(x, count)], -1)
+
+
+@radial_sums.defjvp
+def _radial_sums_jvp(count: int, primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    (x,), (change,) = primals, tangents
+    return radial_sums(x, count), jnp.stack([add_up(slope * change) for slope in radial_slopes(x, count)], -1)
 
 
 class Moments(NamedTuple):
@@ -91,6 +138,11 @@ class MomentNetwork:
         return network
 
     @property
+    def is_radial(self) -> bool:
+        """A network of rank zero sees distances alone."""
+        return self.rank == 0
+
+    @property
     def n_invariants(self) -> int:
         """Invariants per atom."""
         return self.n_radial + self.rank * self.n_radial * (self.n_radial + 1) // 2
@@ -122,31 +174,32 @@ class MomentNetwork:
         return Moments(self._moments(environment), environment.species)
 
     def _moments(self, environment: Environment) -> Float[Array, "atoms channels components"]:
-        mask = environment.mask
+        elements = range(len(self.species))
+        if self.rank == 0:
+            x = masked_distances(environment, self.cutoff)[0] / self.cutoff
+            each = [x]
+            if len(elements) > 1:
+                # Other elements at the cutoff, where all is zero.
+                each = [jnp.where(environment.neighbor_species == element, x, 1.0) for element in elements]
+            return jnp.concatenate([radial_sums(part, self.n_radial) for part in each], -1)[..., None]
         # The mask acts before the square root and the division: padded pairs sit at r = 0, where both have no
         # derivative.
-        squared = jnp.where(mask, environment.squared_distances(), self.cutoff**2)
+        squared = jnp.where(environment.mask, environment.squared_distances(), self.cutoff**2)
         inverse = jax.lax.rsqrt(squared)
         x = squared * inverse / self.cutoff
-        envelope = jnp.where(x < 1, (1 - x * x) ** 3, 0.0)
-        argument = 1 - 2 * x
-        chebyshev = [jnp.ones_like(argument), argument]
-        while len(chebyshev) < self.n_radial:
-            chebyshev.append(2 * argument * chebyshev[-1] - chebyshev[-2])
+        radial = radial_functions(x, self.n_radial)
         unit = [part * inverse for part in environment.axes()]
-        tensors = [jnp.ones_like(x)]
-        if self.rank >= 1:
-            tensors += unit
+        tensors = [jnp.ones_like(x), *unit]
         if self.rank >= 2:
             tensors += [unit[a] * unit[b] for a, b in _RANK2]
         if self.rank >= 3:
             tensors += [unit[a] * unit[b] * unit[c] for a, b, c in _RANK3]
         channels = []
-        for element in range(len(self.species)):
-            weight = envelope
-            if len(self.species) > 1:
-                weight = jnp.where(environment.neighbor_species == element, envelope, 0.0)
-            channels += [weight * radial for radial in chebyshev]
+        for element in elements:
+            if len(elements) > 1:
+                channels += [jnp.where(environment.neighbor_species == element, part, 0.0) for part in radial]
+            else:
+                channels += radial
         # Neighbours last in both factors: the fastest layout on CPU, in compilation too.
         return jnp.einsum("...cn,...tn->...ct", jnp.stack(channels, -2), jnp.stack(tensors, -2))
 

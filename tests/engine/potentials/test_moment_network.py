@@ -9,11 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from ase import Atoms
+from jax.test_util import check_grads
+from numpy.polynomial import Chebyshev
 from scipy.spatial.transform import Rotation
 
 from aiida_difftre.engine import lattice, potentials, space
 from aiida_difftre.engine.errors import EngineError, ExitStatus
-from aiida_difftre.engine.potentials import Environment, Parameters, Potential
+from aiida_difftre.engine.potentials import Environment, Parameters, Potential, moment_network
 from tests.fixtures.engine import alloy, build, network
 
 SPECIES = {1: ("C",), 2: ("C", "O")}
@@ -119,6 +121,26 @@ def test_parameter_gradient_against_finite_differences() -> None:
     slope = sum(float(jnp.vdot(g, d)) for g, d in zip(*map(jax.tree.leaves, (gradient, direction)), strict=True))
     up, down = (jax.tree.map(lambda p, d, s=s: p + s * d, parameters, direction) for s in (1e-5, -1e-5))
     assert slope == pytest.approx(float(total(up, env) - total(down, env)) / 2e-5, rel=1e-6)
+
+
+def test_radial_functions_are_those_of_numpy() -> None:
+    """Values and slopes to the largest order; zero from the cutoff on."""
+    x, count = np.linspace(0.1, 1.2, 56), 32
+    argument, inside = 1 - 2 * x, np.maximum(1 - x * x, 0)
+    values = moment_network.radial_functions(jnp.asarray(x), count)
+    slopes = moment_network.radial_slopes(jnp.asarray(x), count)
+    assert len(values) == len(slopes) == count
+    for k in range(count):
+        chebyshev = Chebyshev.basis(k)
+        polynomial, slope = chebyshev(argument), -2 * chebyshev.deriv()(argument)
+        np.testing.assert_allclose(values[k], inside**3 * polynomial, atol=1e-12)
+        np.testing.assert_allclose(slopes[k], inside**3 * slope - 6 * x * inside**2 * polynomial, atol=1e-11)
+
+
+def test_radial_sums_have_derivatives_of_both_modes() -> None:
+    """First and second, against finite differences."""
+    x = jnp.asarray(np.random.default_rng(2).uniform(0.2, 1.1, (3, 6)))
+    check_grads(lambda x: moment_network.radial_sums(jnp.asarray(x), 7), (x,), order=2, modes=["fwd", "rev"], rtol=1e-4)
 
 
 def test_smooth_at_the_cutoff() -> None:

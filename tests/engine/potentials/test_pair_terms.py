@@ -119,11 +119,13 @@ def test_pair_energy_against_a_double_loop(name: str) -> None:
 
 
 def test_forces_of_the_dynamics_are_those_of_the_gradient() -> None:
-    """Pairwise and many-body terms together, by components, with padding and a skin."""
+    """Pairwise, radial and other many-body terms together, by components, with padding and a skin."""
     atoms = random_alloy()
+    shape = {"n_radial": 3, "hidden": [5]}
+    networks = (("moment_network", (4.0, {**shape, "rank": rank})) for rank in (2, 0))
     terms = [
         TermSpec(architecture=name, cutoff=cutoff, hyperparameters=hyperparameters)
-        for name, (cutoff, hyperparameters) in (*TWO.items(), ("moment_network", (4.0, {"n_radial": 3, "hidden": [5]})))
+        for name, (cutoff, hyperparameters) in (*TWO.items(), *networks)
     ]
     model = build(PotentialSpec(species=["C", "O"], terms=terms))
     parameters = model.init(jax.random.key(0))
