@@ -1,4 +1,4 @@
-"""Forces of molecular dynamics, of all atoms at once or of tiles of them that stay in a processor's caches.
+"""Forces and distances of molecular dynamics: of all atoms at once, or of tiles that stay in a processor's caches.
 
 What the forces of many atoms need on the way is some ten arrays of the size of the neighbour list. Where they leave the
 caches the time of a force is that of memory, three times as long for 32 000 atoms.
@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from aiida_difftre.engine import space
+from aiida_difftre.engine import space, tiles
 from aiida_difftre.engine.potentials import Environment, Parameters, Potential
 
 
@@ -65,3 +65,22 @@ def forces_and_virial(
 
     nothing = jnp.zeros_like(positions), jnp.zeros((), positions.dtype)
     return jax.lax.fori_loop(0, -(-atoms // rows), add, nothing)
+
+
+def min_distance(
+    positions: Float[Array, "atoms 3"],
+    lists: space.Neighbors,
+    *,
+    cell: Float[Array, "3 3"],
+    scale: Float[Array, ""],
+    rows: int,
+) -> Float[Array, ""]:
+    """The shortest distance between two atoms, Å; infinite where there are no neighbours."""
+    points = positions @ cell
+
+    def nearest(some: tuple[space.Neighbors, Array]) -> Array:
+        listed, own = some
+        parts = [points[:, k][listed.index] - own[:, k, None] + listed.offset[k] for k in range(3)]
+        return jnp.min(jnp.where(listed.mask, sum(part * part for part in parts), jnp.inf), -1)
+
+    return scale * jnp.sqrt(jnp.min(tiles.by_tiles(nearest, (lists, points), rows)))

@@ -232,8 +232,9 @@ def dynamics(system: System, capacity: space.Capacity) -> Dynamics:
     search = space.search(system.cell, longest, len(system.symbols), capacity.room)
     mesh = device.mesh()
     atoms, on_device = len(system.symbols), -(-system.settings.walkers // jax.device_count())
+    observed = tiles.rows_of(atoms, capacity.neighbors, on_device)
     # The forces of many-body terms are handed to neighbours all over the system: tiles do not help there.
-    rows = tiles.rows_of(atoms, capacity.neighbors, on_device) if system.potential.is_pairwise else atoms
+    rows = observed if system.potential.is_pairwise else atoms
     sharding = NamedSharding(mesh, P("device"))
 
     def one_list(positions: Array, scale: Array) -> tuple[space.Neighbors, Array]:
@@ -320,12 +321,11 @@ def dynamics(system: System, capacity: space.Capacity) -> Dynamics:
 
     def observe(walkers: Walkers) -> Snapshot:
         def one(md: Any, lists: space.Neighbors, scale: Array) -> Snapshot:
-            squared = sum((scale * part) ** 2 for part in space.components(md.position, cell, lists))
             kinetic = jnp.sum(md.momentum**2 / md.mass) / 2
             return Snapshot(
                 md.position,
                 2 * kinetic / (system.degrees_of_freedom * units.BOLTZMANN),
-                jnp.sqrt(jnp.min(jnp.where(lists.mask, squared, jnp.inf))),
+                forces.min_distance(md.position, lists, cell=cell, scale=scale, rows=observed),
                 jnp.all(jnp.isfinite(md.position)) & jnp.all(jnp.isfinite(md.force)),
                 scale,
             )

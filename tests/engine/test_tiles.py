@@ -58,7 +58,10 @@ def test_forces_in_tiles() -> None:
     parameters = potential.init(jax.random.key(0))
     whole, work = forces.forces_and_virial(potential, parameters, positions, lists, rows=32, **arguments)
     assert np.abs(whole).max() > 0.01
-    for rows in (5, 16):
+    nearest = 0.98 * np.min(atoms.get_all_distances(mic=True) + 9 * np.eye(32))
+    for rows in (5, 16, 32):
         force, trace = forces.forces_and_virial(potential, parameters, positions, lists, rows=rows, **arguments)
         np.testing.assert_allclose(force, whole, atol=1e-12)
         assert float(trace) == pytest.approx(float(work), rel=1e-12)
+        shortest = forces.min_distance(positions, lists, cell=cell, scale=arguments["scale"], rows=rows)
+        assert float(shortest) == pytest.approx(nearest, rel=1e-12)
