@@ -2,13 +2,70 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from aiida import orm
+from aiida.common.links import LinkType
 from aiida.engine import calcfunction
 
 from aiida_difftre.workchains import records
 from aiida_difftre.workchains import state_points as points
+
+UPDATE = "update"
+
+
+def update_label(iteration: int, roll_backs: int) -> str:
+    """The label of the link from a refinement to an update that it calls."""
+    return f"{UPDATE}_{iteration:03d}_{roll_backs}"
+
+
+def iteration_name(iteration: int) -> str:
+    """The name of an iteration among the inputs of :func:`collect_history`."""
+    return f"i{iteration:03d}"
+
+
+def updates_of(refinement: orm.WorkChainNode) -> dict[int, orm.WorkChainNode]:
+    """The updates of a refinement that ended well, by iteration; of those that were tried before, none did."""
+    links = refinement.base.links.get_outgoing(link_type=LinkType.CALL_WORK, link_label_filter=f"{UPDATE}%").all()
+    return {
+        int(link.link_label.split("_")[1]): link.node
+        for link in sorted(links, key=lambda link: str(link.link_label))
+        if isinstance(link.node, orm.WorkChainNode) and link.node.is_finished_ok
+    }
+
+
+def decisions(
+    judged: int,
+    updates: Mapping[int, orm.WorkChainNode],
+    *,
+    sampled: str,
+    settings_from: Sequence[tuple[int, float, float]],
+    discarded: Sequence[int],
+) -> list[dict[str, Any]]:
+    """What a refinement decided in each iteration.
+
+    Args:
+        judged: number of iterations.
+        updates: see :func:`updates_of`; the last iteration may have none.
+        sampled: UUID of the potential of an iteration that only sampled.
+        settings_from: first iteration, sampled time (fs) and factor on the learning rate, where one of these changed.
+        discarded: iterations whose update was done again.
+    """
+    made = []
+    for number in range(judged):
+        _, production, scale = next(item for item in reversed(settings_from) if item[0] <= number)
+        update = updates.get(number)
+        made.append(
+            {
+                "iteration": number,
+                "potential": sampled if update is None else update.inputs.calc.potential.uuid,
+                "production_fs": production,
+                "learning_rate_scale": scale,
+                "discarded": number in discarded,
+            }
+        )
+    return made
 
 
 @calcfunction
@@ -27,8 +84,7 @@ def collect_history(plan: orm.Dict, **nodes: Any) -> orm.Dict:
     targets = {label: points.targets_of(group) for label, group in nodes["targets"].items()}
     iterations = []
     for decision in content["iterations"]:
-        name = f"i{decision['iteration']:03d}"
-        update = nodes.get("updates", {}).get(name)
+        update = nodes.get("updates", {}).get(iteration_name(decision["iteration"]))
         if update is not None:
             predictions = records.predictions_before(update)
         else:

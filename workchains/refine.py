@@ -20,7 +20,7 @@ from aiida_difftre.workchains import absorption, records
 from aiida_difftre.workchains import state_points as points
 from aiida_difftre.workchains.comparison import decisive_points, derived_seed
 from aiida_difftre.workchains.engine import lowered_for_memory
-from aiida_difftre.workchains.history import collect_history
+from aiida_difftre.workchains.history import collect_history, decisions, iteration_name, update_label, updates_of
 from aiida_difftre.workchains.protocols import deep_merge
 from aiida_difftre.workchains.refine_settings import RefineSettings, check_settings
 from aiida_difftre.workchains.sample import SampleBaseWorkChain
@@ -113,8 +113,10 @@ class RefineWorkChain(WorkChain):
         self.ctx.thresholds = list(self._settings().growth.thresholds)
         self.ctx.reference = None  # potential, optimizer state, trajectories of the last stable sampling
         self.ctx.best = None
-        self.ctx.iterations = []  # decisions, for collect_history
-        self.ctx.updates = {}
+        # Written at each change of state: nothing here may grow with every iteration; the called nodes keep the rest.
+        self.ctx.judged = 0  # iterations
+        self.ctx.discarded = []  # those whose update was done again
+        self.ctx.settings_from = []  # (first iteration, production_fs, learning_rate_scale) where these changed
         self.ctx.sampled = {}
         self.ctx.lowered = {}  # what fits into memory, by call of the chain
         self.ctx.samplings = 0
@@ -144,8 +146,8 @@ class RefineWorkChain(WorkChain):
         return self.ctx.outcome is None
 
     def _is_last(self) -> bool:
-        kept = sum(not item["discarded"] for item in self.ctx.iterations)
-        return kept >= self._settings().max_iterations
+        kept = self.ctx.judged - len(self.ctx.discarded)
+        return bool(kept >= self._settings().max_iterations)
 
     def sample_state_points(self) -> None:
         """Sample a trajectory at every state point, side by side."""
@@ -230,7 +232,7 @@ class RefineWorkChain(WorkChain):
         """Move the parameters on the reference trajectories."""
         settings = self._settings()
         reference = self.ctx.reference
-        number = len(self.ctx.iterations)
+        number = self.ctx.judged
         inputs = AttributeDict(self.exposed_inputs(UpdateBaseWorkChain, namespace="update"))
         template = inputs.calc.parameters.get_dict()
         parameters = {
@@ -253,7 +255,7 @@ class RefineWorkChain(WorkChain):
             label: {**reference["points"][label], "targets": dict(point["targets"])}
             for label, point in self._state_points().items()
         }
-        inputs.metadata.call_link_label = f"update_{number:03d}_{self.ctx.roll_backs}"
+        inputs.metadata.call_link_label = update_label(number, self.ctx.roll_backs)
         self.to_context(update_job=self.submit(UpdateBaseWorkChain, **inputs))
 
     def inspect_update(self) -> ExitCode | None:
@@ -268,7 +270,6 @@ class RefineWorkChain(WorkChain):
             self.ctx.must_sample = False
             return None
         self._remember_memory("update", node)
-        self.ctx.updates[f"i{len(self.ctx.iterations):03d}"] = node.outputs.output_parameters
         self._judge(records.predictions_before(node.outputs.output_parameters))
         self.ctx.potential, self.ctx.optimizer_state = node.outputs.potential, node.outputs.optimizer_state
         self.ctx.must_sample = True
@@ -296,20 +297,13 @@ class RefineWorkChain(WorkChain):
         Args:
             predictions: by state point, on the trajectories that the potential sampled itself.
         """
-        number = len(self.ctx.iterations)
-        is_repeated = self.ctx.reference["judged"]  # the update was rolled back and done again
-        if is_repeated:
-            self.ctx.iterations[-1]["discarded"] = True
-        self.ctx.iterations.append(
-            {
-                "iteration": number,
-                "potential": self.ctx.reference["potential"].uuid,
-                "production_fs": self.ctx.production_fs,
-                "learning_rate_scale": self.ctx.learning_rate_scale,
-                "discarded": False,
-            }
-        )
-        if is_repeated:
+        number = self.ctx.judged
+        self.ctx.judged += 1
+        settings = [self.ctx.production_fs, self.ctx.learning_rate_scale]
+        if not self.ctx.settings_from or self.ctx.settings_from[-1][1:] != settings:
+            self.ctx.settings_from.append([number, *settings])
+        if self.ctx.reference["judged"]:  # the update was rolled back and done again
+            self.ctx.discarded.append(number - 1)
             return
         self.ctx.reference["judged"] = True
         targets = {label: points.targets_of(point["targets"]) for label, point in self._state_points().items()}
@@ -363,8 +357,15 @@ class RefineWorkChain(WorkChain):
         best = self.ctx.best
         if best is None:
             return
+        updates = updates_of(self.node)
         plan = {
-            "iterations": self.ctx.iterations,
+            "iterations": decisions(
+                self.ctx.judged,
+                updates,
+                sampled=self.ctx.reference["potential"].uuid,
+                settings_from=self.ctx.settings_from,
+                discarded=self.ctx.discarded,
+            ),
             "best": best["iteration"],
             "outcome": self.ctx.outcome,
             "roll_backs": self.ctx.roll_backs,
@@ -372,7 +373,7 @@ class RefineWorkChain(WorkChain):
         history = collect_history(
             orm.Dict(plan),
             targets={label: dict(point["targets"]) for label, point in self._state_points().items()},
-            updates=dict(self.ctx.updates),
+            updates={iteration_name(number): update.outputs.output_parameters for number, update in updates.items()},
             sampled=dict(self.ctx.sampled),
             metadata={"call_link_label": "history"},
         )

@@ -16,6 +16,7 @@ import json
 import sqlite3
 import sys
 import time
+from collections.abc import Callable
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -100,8 +101,21 @@ def state_of(pk: int, storage: Path) -> State | None:
     return State(process, updates, checkpoint)
 
 
-def watch(pk: int, process: psutil.Process, storage: Path, minutes: float) -> tuple[list[dict[str, float]], str]:
-    """A record for each iteration until the run ends or the time is up; and the last state of the run."""
+Keep = Callable[[list[dict[str, float]], str], None]
+
+
+def watch(
+    pk: int, process: psutil.Process, storage: Path, minutes: float, keep: Keep
+) -> tuple[list[dict[str, float]], str]:
+    """A record for each iteration until the run ends or the time is up; and the last state of the run.
+
+    Args:
+        pk: of the run.
+        process: the worker.
+        storage: folder of the profile's database and repository.
+        minutes: after which the run is left.
+        keep: is given what there is after each iteration, so that a run of hours that is stopped is not lost.
+    """
     began, records, ended = time.monotonic(), [], "unknown"
     while ended not in ENDED and time.monotonic() - began < 60 * minutes:
         time.sleep(LOOK_S)
@@ -112,6 +126,7 @@ def watch(pk: int, process: psutil.Process, storage: Path, minutes: float) -> tu
         if state.updates > (records[-1]["iteration"] if records else 0):
             records.append(sample(state, process, storage, began))
             print(json.dumps(records[-1]), file=sys.stderr, flush=True)
+            keep(records, ended)
     return records, ended
 
 
@@ -158,7 +173,7 @@ def draw(records: list[dict[str, float]], path: Path) -> None:
     figure.savefig(path)
 
 
-def watched_run(options: argparse.Namespace) -> dict[str, Any]:
+def watched_run(options: argparse.Namespace, keep: Keep) -> tuple[list[dict[str, float]], str]:
     """Run and watch."""
     with ExitStack() as stack:
         root = stack.enter_context(tiny_refinement.profile(options.poll_interval))
@@ -176,7 +191,6 @@ def watched_run(options: argparse.Namespace) -> dict[str, Any]:
         client.start_daemon(number_workers=1)
         try:
             process = worker()
-            began = time.monotonic()
             node = submit(
                 tiny_refinement.builder(
                     root,
@@ -185,22 +199,9 @@ def watched_run(options: argparse.Namespace) -> dict[str, Any]:
                     state_points=options.state_points,
                 )
             )
-            records, ended = watch(node.pk, process, storage, options.minutes)
+            return watch(node.pk, process, storage, options.minutes, keep)
         finally:
             client.stop_daemon(wait=True, timeout=90)
-    if len(records) < 2:
-        raise RuntimeError(f"{len(records)} iterations in {options.minutes:g} min ({ended}); give it more")
-    return {
-        "versions": tiny_refinement.versions(),
-        "engine": options.engine,
-        "state_points": options.state_points,
-        "iterations_asked": options.iterations,
-        "iterations_run": int(records[-1]["iteration"]),
-        "state": ended,
-        "wall_minutes": (time.monotonic() - began) / 60,
-        "slopes": slopes(records),
-        "records": records,
-    }
 
 
 def main() -> None:
@@ -215,10 +216,32 @@ def main() -> None:
     options = parser.parse_args()
     if options.tiny:
         options.iterations, options.state_points = 2, 1
-    found = watched_run(options)
-    measure.write(found, options.output)
+    versions = tiny_refinement.versions()
+
+    def results(records: list[dict[str, float]], state: str) -> dict[str, Any]:
+        """What there is so far."""
+        return {
+            "versions": versions,
+            "engine": options.engine,
+            "state_points": options.state_points,
+            "iterations_asked": options.iterations,
+            "iterations_run": int(records[-1]["iteration"]),
+            "state": state,
+            "slopes": slopes(records),
+            "records": records,
+        }
+
+    def keep(records: list[dict[str, float]], state: str) -> None:
+        """A run of hours that is stopped is not lost."""
+        if options.output is not None and len(records) > 1:
+            measure.write(results(records, state), options.output)
+
+    records, ended = watched_run(options, keep)
+    if len(records) < 2:
+        raise RuntimeError(f"{len(records)} iterations in {options.minutes:g} min ({ended}); give it more")
+    measure.write(results(records, ended), options.output)
     if options.figure is not None:
-        draw(found["records"], options.figure)
+        draw(records, options.figure)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,9 @@ stream.shutdown(socket.SHUT_WR)
 sys.exit(int(stream.recv(64) or b"1"))
 """
 
+KEPT = 25
+"""Jobs whose compiled functions are kept."""
+
 
 @contextmanager
 def program(folder: Path) -> Iterator[Path]:
@@ -47,6 +50,7 @@ def serve(address: str) -> None:
     """Run one job after the other."""
     from aiida_difftre.engine.main import cli
 
+    done = 0
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(address)
         listener.listen(16)
@@ -56,9 +60,11 @@ def serve(address: str) -> None:
                 folder, *arguments = b"".join(iter(lambda c=connection: c.recv(4096), b"")).decode().split("\n")
                 os.chdir(folder)
                 status = cli(arguments)
-                import jax
+                done += 1
+                if done % KEPT == 0:
+                    import jax
 
-                jax.clear_caches()  # each job makes its functions anew
+                    jax.clear_caches()  # each job makes its functions anew, and the old ones stay
                 with suppress(OSError):  # a job that was killed does not wait
                     connection.sendall(str(status).encode())
 
