@@ -6,11 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import ase.io
 import jax.numpy as jnp
 import numpy as np
 from ase import Atoms
-from ase.neighborlist import neighbor_list
 from jaxtyping import Array
 from numpy.typing import NDArray
 
@@ -78,6 +76,8 @@ def read(path: Path) -> list[Atoms]:
     Raises:
         EngineError: where it is missing, unreadable, empty, or holds a number that is not finite.
     """
+    import ase.io  # late, with SciPy behind it: an update without a dataset does without them
+
     try:
         frames = ase.io.read(path, index=":", format="extxyz")
     except (OSError, ValueError, KeyError, IndexError, StopIteration, ase.io.extxyz.XYZError) as error:
@@ -164,6 +164,8 @@ def _fractional(frames: list[Atoms], n_atoms: int) -> Array | None:
 
 
 def _neighbors(frame: Atoms, cutoff: float) -> _Frame:
+    from ase.neighborlist import neighbor_list  # as late as ase.io
+
     index, neighbor, vectors = neighbor_list("ijD", frame, cutoff)
     order = np.argsort(index, kind="stable")
     index, neighbor, vectors = index[order], neighbor[order], vectors[order]

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import ase.io
 import numpy as np
+from ase import Atoms
+from ase.data import atomic_numbers
 from numpy.typing import NDArray
 
 from aiida_difftre.engine import files
 from aiida_difftre.engine.errors import EngineError, ExitStatus
+
+PLAIN_HEADER = re.compile(r'Lattice="([^"]+)" Properties=species:S:1:pos:R:3(:masses:R:1)? pbc="T T T"')
+"""Of a structure as ase writes it where there is nothing but cell, species, positions and masses."""
 
 
 @dataclass(frozen=True)
@@ -40,10 +45,7 @@ def read_structure(path: Path) -> Start:
     Raises:
         EngineError: for a file that is no structure, one without a periodic cell, or a mass that is not positive.
     """
-    try:
-        atoms = ase.io.read(path, index=0, format="extxyz")
-    except Exception as error:  # ase raises what its parsers happen to meet
-        raise EngineError(ExitStatus.CORRUPT_FILE, f"{path.name} is not a readable structure: {error}") from None
+    atoms = _read_plain(path) or _read_any(path)
     if not atoms.cell.rank == 3:
         raise EngineError(
             ExitStatus.INVALID_INPUT,
@@ -59,6 +61,34 @@ def read_structure(path: Path) -> Start:
             "column for the standard atomic weights",
         )
     return Start(positions, None, np.array(atoms.cell), tuple(atoms.get_chemical_symbols()), masses=masses)
+
+
+def _read_plain(path: Path) -> Atoms | None:
+    """Read the structure of a job that AiiDA wrote, at a tenth of the cost of importing ``ase.io``; None for others."""
+    try:
+        number, header, *lines = path.read_text().splitlines()
+        found = PLAIN_HEADER.fullmatch(header.strip())
+        if found is None or int(number) != len(lines):
+            return None
+        cell = np.array(found[1].split(), float).reshape(3, 3)
+        rows = [line.split() for line in lines]
+        symbols = [row[0] for row in rows]
+        numbers = np.array([row[1:] for row in rows], float)
+    except (OSError, ValueError, IndexError):
+        return None
+    if numbers.shape[1:] != ((4,) if found[2] else (3,)) or any(symbol not in atomic_numbers for symbol in symbols):
+        return None
+    return Atoms(symbols, numbers[:, :3], cell=cell, pbc=True, masses=numbers[:, 3] if found[2] else None)
+
+
+def _read_any(path: Path) -> Atoms:
+    import ase.io  # late: with SciPy behind it a third of what a short job imports
+
+    try:
+        atoms = ase.io.read(path, index=0, format="extxyz")
+    except Exception as error:  # ase raises what its parsers happen to meet
+        raise EngineError(ExitStatus.CORRUPT_FILE, f"{path.name} is not a readable structure: {error}") from None
+    return atoms
 
 
 def start_walkers(walkers: int, structure: Start, previous: files.Trajectory | None) -> Start:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 
-from aiida_difftre.engine import cells, guards, potentials, sample, sampling, space, units
+from aiida_difftre.engine import cells, guards, potentials, sample, sampling, space, starts, units
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.files import Trajectory, read_trajectory
 from aiida_difftre.engine.jobs import CHECKPOINT, TRAJECTORY, Machine, SamplingSettings
@@ -94,6 +94,50 @@ def test_masses_of_a_file(tmp_path: Path) -> None:
     atoms.write(tmp_path / "structure.extxyz")
     with pytest.raises(EngineError, match=r"mass of atom 1 in structure\.extxyz is -1\.0 amu"):
         sample.read_structure(tmp_path / "structure.extxyz")
+
+
+def read_again(path: Path, header: str) -> sample.Start:
+    """With another header, which says the same but is not as ase writes it."""
+    number, _, *lines = path.read_text().splitlines()
+    path.write_text("\n".join([number, header, *lines]))
+    return sample.read_structure(path)
+
+
+@pytest.mark.parametrize("columns", ["", ":masses:R:1"])
+def test_plain_structures_are_read_as_ase_reads_them(
+    tmp_path: Path, columns: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(3)
+    masses = rng.uniform(1, 50, 5) if columns else None
+    cell = 9 * np.eye(3) + rng.normal(size=(3, 3))
+    path = tmp_path / "structure.extxyz"
+    Atoms(["Ar", "H", "Cu", "H", "Si"], rng.normal(0, 9, (5, 3)), cell=cell, pbc=True, masses=masses).write(path)
+    with monkeypatch.context() as patch:
+        patch.setattr(starts, "_read_any", pytest.fail)
+        plain = sample.read_structure(path)
+    with monkeypatch.context() as patch:
+        patch.setattr(starts, "_read_plain", lambda _: None)
+        expected = sample.read_structure(path)
+    lattice = " ".join(f"{number:.8f}" for number in cell.ravel())
+    shuffled = read_again(path, f'pbc="T T T" Properties=species:S:1:pos:R:3{columns} Lattice="{lattice}"')
+    for found in (plain, expected):
+        assert found.symbols == ("Ar", "H", "Cu", "H", "Si")
+        assert (found.masses is None) == (masses is None)
+    for name in ("positions", "cell") + (("masses",) if columns else ()):
+        np.testing.assert_array_equal(getattr(plain, name), getattr(expected, name))
+        np.testing.assert_allclose(getattr(shuffled, name), getattr(expected, name), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "lines", [("Ar 0 0",), ("Ar 0 0 0 1",), ("Ar 0 0 0", "Ar 0 0 1"), ("Xx 0 0 0",), ("Ar 0 0 zero",), ("",), ()]
+)
+def test_structures_that_are_not_plain_are_left_to_ase(tmp_path: Path, lines: tuple[str, ...]) -> None:
+    path = tmp_path / "structure.extxyz"
+    header = 'Lattice="9 0 0 0 9 0 0 0 9" Properties=species:S:1:pos:R:3 pbc="T T T"'
+    path.write_text("\n".join(["1", header, "Ar 0 0 0"]))
+    assert starts._read_plain(path) is not None
+    path.write_text("\n".join(["1", header, *lines]))
+    assert starts._read_plain(path) is None
 
 
 @cache
