@@ -123,7 +123,7 @@ def self_check(potential: Any, parameters: Any, environment: Any, precision: str
     import numpy as np
 
     # Without the atomic reference energies, whose size would hide a wrong interaction.
-    parameters = {**parameters, "atomic_energies": 0 * parameters["atomic_energies"]}
+    parameters = {**parameters, "atomic_energies": np.zeros_like(parameters["atomic_energies"])}
     lowered = jax.jit(potential.energies).lower(parameters, environment)
     compiled = np.asarray(lowered.compile()(parameters, environment), np.float64)
     verdict = _verdict_file(lowered.as_text())

@@ -117,7 +117,9 @@ def step(
     moved, is_bounded = solve(found, slope, arrays, damping=damping, radius=radius, noise=noise, way=way)
     ends = np.cumsum(sizes)
     shaped = [
-        jnp.asarray(moved[end - size : end].reshape(leaf.shape), leaf.dtype) if size else jnp.zeros_like(leaf)
+        np.asarray(moved[end - size : end].reshape(leaf.shape), leaf.dtype)
+        if size
+        else np.zeros(leaf.shape, leaf.dtype)
         for leaf, size, end in zip(leaves, sizes, ends, strict=True)
     ]
     gradient = 2 * (found.jacobian.T @ found.residuals + slope)

@@ -38,22 +38,24 @@ class TargetTerm:
         return np.asarray(self.target.errors) ** 2 + self.simulation_errors**2
 
 
-def chi2(prediction: Float[Array, " points"], term: TargetTerm) -> Float[Array, ""]:
+def chi2(prediction: Float[Array | np.ndarray, " points"], term: TargetTerm) -> Float[Array | np.ndarray, ""]:
     """Reduced chi² of one target."""
-    return jnp.mean((prediction - jnp.asarray(term.target.values)) ** 2 / jnp.asarray(term.variance))
+    return ((prediction - np.asarray(term.target.values)) ** 2 / term.variance).mean()
 
 
-def mse(prediction: Float[Array, " points"], term: TargetTerm) -> Float[Array, ""]:
+def mse(prediction: Float[Array | np.ndarray, " points"], term: TargetTerm) -> Float[Array | np.ndarray, ""]:
     """Mean squared error of one target."""
-    return jnp.mean((prediction - jnp.asarray(term.target.values)) ** 2)
+    return ((prediction - np.asarray(term.target.values)) ** 2).mean()
 
 
 def target_loss(
-    predictions: Sequence[Float[Array, " points"]], terms: Sequence[TargetTerm], kind: Literal["chi2", "mse"]
-) -> Float[Array, ""]:
-    """Weighted sum over the training targets."""
+    predictions: Sequence[Float[Array | np.ndarray, " points"]],
+    terms: Sequence[TargetTerm],
+    kind: Literal["chi2", "mse"],
+) -> Float[Array | np.ndarray, ""]:
+    """Weighted sum over the training targets; of NumPy arrays without a compiled program."""
     measure = {"chi2": chi2, "mse": mse}[kind]
-    total = jnp.zeros(())
+    total = np.zeros(())
     for prediction, term in zip(predictions, terms, strict=True):
         if term.target.is_in_loss:
             total = total + term.target.weight * measure(prediction, term)
@@ -62,7 +64,7 @@ def target_loss(
 
 def noise(terms: Sequence[TargetTerm], kind: Literal["chi2", "mse"]) -> float:
     """What the statistical errors of the predictions contribute to :func:`target_loss`, where all targets are met."""
-    off = [jnp.asarray(term.target.values) + term.simulation_errors for term in terms]
+    off = [np.asarray(term.target.values) + term.simulation_errors for term in terms]
     return float(target_loss(off, terms, kind))
 
 

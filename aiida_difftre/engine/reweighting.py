@@ -349,9 +349,8 @@ def bootstrap_errors(
     counts = statistics.block_bootstrap_counts(ref.walkers, g, replicates, seed)
     drawn = counts * weight
     drawn /= drawn.sum(1, keepdims=True)
-    arrays = {key: jnp.asarray(value) for key, value in quantities.items()}
     averages = jax.jit(lambda arrays, drawn: jax.lax.map(lambda w: ref.averages(arrays, w), drawn, batch_size=20))
-    values = averages(arrays, jnp.asarray(drawn))
+    values = averages(dict(quantities), drawn)
     return [np.std(np.asarray(value), axis=0, ddof=1) for value in values]
 
 
@@ -360,9 +359,9 @@ def predictions(
 ) -> tuple[list[Prediction], dict[str, NDArray[np.float64]]]:
     """Predictions with errors of a potential on a reference, and the quantities behind them."""
     quantities = ref.snapshots.evaluate(parameters)
-    weight = np.asarray(ref.weights(jnp.asarray(quantities["energy"])))
-    arrays = {key: jnp.asarray(value) for key, value in quantities.items()}
-    values = jax.jit(ref.averages)(arrays, jnp.asarray(weight))
+    weight = np.asarray(ref.weights(jax.device_put(quantities["energy"])))
+    arrays = {key: jax.device_put(value) for key, value in quantities.items()}
+    values = jax.jit(ref.averages)(arrays, weight)
     errors = bootstrap_errors(ref, quantities, weight, replicates=replicates, seed=seed)
     made = [
         observables.prediction(request, np.asarray(value), error, ref.fitted(number, arrays, weight))

@@ -144,7 +144,8 @@ def list_capacity(system: sampling.System, start: Start) -> space.Capacity:
     Rounded up generously, so that starts of the same system share one compiled program.
     """
     scales = np.ones(len(start.positions)) if start.scales is None else start.scales
-    lists = space.build_batch(np.asarray(start.positions, np.float64), start.cell, system.list_cutoff / scales)
+    positions = jax.device_put(np.asarray(start.positions, np.float64))
+    lists = space.build_batch(positions, start.cell, system.list_cutoff / scales)
     needed, occupancy = np.max(np.asarray(space.requirements(lists)), 0).tolist()
     # The number of atoms in a bin fluctuates by its square root, also where the start is a crystal.
     room = occupancy + math.ceil(2 * occupancy**0.5)

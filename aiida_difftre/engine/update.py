@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 from numpy.typing import NDArray
@@ -172,7 +171,9 @@ def _direction(
 
 
 def _masked(tree: Parameters, free: Parameters) -> Parameters:
-    masked: Parameters = jax.tree.map(lambda leaf, movable: leaf if movable else jnp.zeros_like(leaf), tree, free)
+    masked: Parameters = jax.tree.map(
+        lambda leaf, movable: leaf if movable else np.zeros(leaf.shape, leaf.dtype), tree, free
+    )
     return masked
 
 
@@ -187,6 +188,12 @@ def _ended(entry: dict[str, Any], step: int, settings: UpdateSettings) -> str | 
     return None
 
 
+@jax.jit
+def _moved(parameters: Parameters, direction: Parameters, factor: float) -> Parameters:
+    moved: Parameters = jax.tree.map(lambda p, u: (p + factor * u).astype(p.dtype), parameters, direction)
+    return moved
+
+
 def _line_search(
     objective: Objective, point: Point, direction: Parameters, length: float, settings: UpdateSettings
 ) -> tuple[Point | None, float]:
@@ -199,7 +206,7 @@ def _line_search(
     tried = 0.0
     for halvings in range(settings.max_halvings + 1):
         factor = length * 0.5**halvings
-        candidate = jax.tree.map(lambda p, u, f=factor: (p + f * u).astype(p.dtype), point.parameters, direction)
+        candidate = _moved(point.parameters, direction, factor)
         # Energies alone cost a fraction of the whole loss, and most steps that fail do so here.
         if effective_fraction(objective.data, candidate) < least:
             continue

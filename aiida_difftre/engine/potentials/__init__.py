@@ -356,7 +356,7 @@ def unflatten(arrays: files.Arrays) -> Parameters:
         node = tree
         for folder in folders:
             node = node.setdefault(folder, {})
-        node[name] = jnp.asarray(array)
+        node[name] = jax.device_put(array)  # jnp.asarray compiles a program for each shape
     return tree
 
 
@@ -377,7 +377,7 @@ def load(path: Path) -> tuple[Potential, Parameters]:
 
 
 def _shapes(potential: Potential) -> dict[str, tuple[int, ...]]:
-    tree = jax.eval_shape(potential.init, jax.random.key(0))
+    tree = jax.eval_shape(lambda: potential.init(jax.random.key(0)))
     leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
     return {"/".join(str(part.key) for part in path): tuple(leaf.shape) for path, leaf in leaves}
 
