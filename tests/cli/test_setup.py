@@ -134,6 +134,16 @@ def test_existing_computer_and_code_are_taken(aiida_profile_clean, tmp_path: Pat
     assert len(made) == 2
 
 
+def test_programs_on_this_machine_do_not_wait_for_profile_files(
+    aiida_profile_clean, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / ".bash_profile").write_text("echo slow\n")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    computer = ensure_computer()
+    with computer.get_transport() as transport:
+        assert transport.exec_command_wait("echo quick", workdir=tmp_path) == (0, "quick\n", "")
+
+
 def test_code_of_another_program_gives_up_its_label(aiida_profile_clean, tmp_path: Path):
     computer = ensure_computer()
     old = ensure_code(computer, "pw", _script(tmp_path / "one", "true"), description="x")

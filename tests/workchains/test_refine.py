@@ -8,10 +8,12 @@ from aiida import orm
 from aiida.engine import run_get_node
 from aiida.engine.utils import instantiate_process
 from aiida.manage import get_manager
+from aiida.orm.utils.serialize import serialize
 
 from aiida_difftre.cli.lineage import generations
 from aiida_difftre.data.potential import PotentialData
 from aiida_difftre.data.target import TargetData
+from aiida_difftre.engine.jobs import Prediction
 from aiida_difftre.workchains import state_points as points
 from aiida_difftre.workchains.refine import RefineWorkChain
 from tests.fixtures.chains import SHORT_SAMPLING, explain
@@ -184,6 +186,25 @@ def test_restarts_an_optimizer_that_finds_no_step(refine: Any) -> None:
     ]
     assert len(called(node, "SampleCalculation")) == 1
     assert "optimizer_state" not in called(node, "UpdateCalculation")[1].inputs
+
+
+def test_state_of_the_loop_does_not_grow(code: Any, argon_potential: Any, argon_state_points: Any) -> None:
+    builder = RefineWorkChain.get_builder_from_protocol(
+        potential=argon_potential(), state_points=argon_state_points(), sample_code=code
+    )
+    process = instantiate_process(get_manager().get_runner(), builder)
+    process.prepare()
+    sizes = []
+    for number in range(20):
+        process.ctx.reference = {"potential": process.inputs.potential, "judged": False}
+        found = Prediction(
+            label="pressure", observable="pressure", unit="GPa", labels=["pressure"], values=[9.0 - 0.125 * number],
+            errors=[0.5],
+        )  # fmt: skip
+        process._judge({"solid": [found]})
+        sizes.append(len(serialize(process.ctx)))
+    assert process.ctx.judged == 20
+    assert sizes[-1] - sizes[0] < 10
 
 
 @pytest.mark.parametrize(
