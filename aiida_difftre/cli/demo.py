@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 POLL_S = 2.0
 
+PROCESS_POLL_S = 1.0
+"""Between looks of a process at those that it waits for; without a daemon there is no broker that would tell it."""
+
 
 def console() -> Console:
     """A terminal, or a pipe that gets lines as long as they are."""
@@ -59,7 +62,7 @@ def run(builder: ProcessBuilder, out: Console) -> int:
     from aiida.engine.utils import instantiate_process
     from aiida.manage import get_manager
 
-    runner = get_manager().create_runner(communicator=None)
+    runner = get_manager().create_runner(communicator=None, poll_interval=PROCESS_POLL_S)
     process = instantiate_process(runner, builder)
     pk = int(process.pid)
     if not out.is_terminal:

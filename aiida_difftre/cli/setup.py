@@ -36,8 +36,11 @@ FEFF = "feff"
 BROKER = "core.zeromq"
 POLL_INTERVAL = 1.0
 """s; between looks at the processes of this machine, each of which starts a shell and ps: some 0.03 CPU s."""
-PROCESS_POLL_INTERVAL = 1
-"""s; between looks of a process at those that it waits for: without a daemon there is no broker that would tell it."""
+PROCESS_POLL_INTERVAL = 10
+"""s; between looks of a process at those that it waits for, 4 ms each, should a message of the daemon's broker be lost.
+
+Runs without a daemon, which has the broker, look more often: see :data:`aiida_difftre.cli.demo.PROCESS_POLL_S`.
+"""
 DAEMON_TIMEOUT = 60
 """s; stopping a daemon in the middle of an import takes longer than AiiDA's 20 s on a busy laptop."""
 

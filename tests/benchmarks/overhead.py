@@ -65,7 +65,11 @@ def jobs_of(run: Any) -> dict[str, list[dict[str, float]]]:
 def refine(root: Path, code: Any, iterations: int) -> tuple[dict[str, float], dict[str, list[dict[str, float]]]]:
     """Run a refinement; AiiDA's CPU seconds by part, per job, and the parts of the jobs."""
     from aiida.engine import run_get_node
+    from aiida.manage import get_manager
 
+    from aiida_difftre.cli.demo import PROCESS_POLL_S
+
+    get_manager().get_runner(poll_interval=PROCESS_POLL_S)  # as ``aiida-difftre run``
     inputs = tiny_refinement.builder(root, code, iterations=iterations, state_points=1)
     own, children = time.process_time(), measure.children_seconds()
     with engine_parts.Clock(AIIDA_PARTS) as clock:
