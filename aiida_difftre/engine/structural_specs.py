@@ -219,3 +219,37 @@ STRUCTURE_FACTOR = ObservableSpec(
     check_grid=_structure_factor_grid,
     check_system=_structure_factor_system,
 )  # fmt: skip
+
+
+def _check_density_profile(options: dict[str, Any]) -> None:
+    axis = options["axis"]
+    if isinstance(axis, bool) or axis not in (0, 1, 2):
+        raise ValueError(f"option 'axis' of density_profile is {axis!r}; give the lattice vector: 0, 1 or 2")
+    species = options["species"]
+    if species is not None and not isinstance(species, str):
+        raise ValueError(f"option 'species' of density_profile is {species!r}; give one species, or leave it out")
+    width = options["smearing"]
+    if isinstance(width, bool) or not isinstance(width, int | float) or not 0 <= width <= 0.1:
+        raise ValueError(
+            f"option 'smearing' of density_profile is {width!r}; give a standard deviation from 0 to 0.1 of the cell"
+        )
+
+
+def _density_profile_grid(options: dict[str, Any], grid: list[float]) -> None:
+    bins.fractional_edges(grid, "density_profile")
+
+
+def _density_profile_system(request: ObservableRequest, species: tuple[str, ...], cell: ArrayLike) -> None:
+    wanted = request.options["species"]
+    check_present(() if wanted is None else (wanted,), "species", request.name, species)
+
+
+DENSITY_PROFILE = ObservableSpec(
+    "density_profile", "1", "aiida_difftre.engine.observables.density:DensityProfile",
+    "probability density of the atoms' fractional coordinate along an axis, on the centres of equal bins",
+    grid_unit="cell",
+    options={"axis": 0, "species": None, "smearing": 0.0},
+    check=_check_density_profile,
+    check_grid=_density_profile_grid,
+    check_system=_density_profile_system,
+)  # fmt: skip

@@ -6,97 +6,11 @@ import math
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import ArrayLike
 from pydantic import Field, field_validator, model_validator
 
-from aiida_difftre.engine import bins
 from aiida_difftre.engine.filters import NOTHING_LOST
-from aiida_difftre.engine.lattice import has_hexagonal_axis
-from aiida_difftre.engine.observable_specs import Measured, ObservableRequest, ObservableSpec, check_present, observable
+from aiida_difftre.engine.observable_specs import Measured, ObservableRequest, observable
 from aiida_difftre.engine.strict import Strict
-
-VOIGT_LABELS = ("xx", "yy", "zz", "yz", "xz", "xy")
-STIFFNESS_LABELS = {
-    "cubic": ("C11", "C12", "C44"),
-    "hexagonal": ("C11", "C12", "C13", "C33", "C44"),
-    "general": tuple(f"C{i}{j}" for i in range(1, 7) for j in range(i, 7)),
-}
-
-
-def _check_density_profile(options: dict[str, Any]) -> None:
-    axis = options["axis"]
-    if isinstance(axis, bool) or axis not in (0, 1, 2):
-        raise ValueError(f"option 'axis' of density_profile is {axis!r}; give the lattice vector: 0, 1 or 2")
-    species = options["species"]
-    if species is not None and not isinstance(species, str):
-        raise ValueError(f"option 'species' of density_profile is {species!r}; give one species, or leave it out")
-    width = options["smearing"]
-    if isinstance(width, bool) or not isinstance(width, int | float) or not 0 <= width <= 0.1:
-        raise ValueError(
-            f"option 'smearing' of density_profile is {width!r}; give a standard deviation from 0 to 0.1 of the cell"
-        )
-
-
-def _density_profile_grid(options: dict[str, Any], grid: list[float]) -> None:
-    bins.fractional_edges(grid, "density_profile")
-
-
-def _density_profile_system(request: ObservableRequest, species: tuple[str, ...], cell: ArrayLike) -> None:
-    wanted = request.options["species"]
-    check_present(() if wanted is None else (wanted,), "species", request.name, species)
-
-
-def _check_stiffness(options: dict[str, Any]) -> None:
-    if options["symmetry"] not in tuple(STIFFNESS_LABELS):
-        known = ", ".join(STIFFNESS_LABELS)
-        raise ValueError(f"option 'symmetry' of stiffness is {options['symmetry']!r}; known symmetries: {known}")
-    if not (isinstance(options["born_stride"], int) and options["born_stride"] >= 1):
-        raise ValueError(f"option 'born_stride' of stiffness is {options['born_stride']!r}; give an integer >= 1")
-
-
-def _check_orientation(request: ObservableRequest, species: tuple[str, ...], cell: ArrayLike) -> None:
-    if request.options["symmetry"] == "hexagonal" and not has_hexagonal_axis(cell):
-        shown = [[round(float(x), 4) for x in row] for row in np.asarray(cell)]
-        raise ValueError(
-            f"the stiffness of a hexagonal crystal needs its c axis along z, and a cell that repeats it; the cell is "
-            f"{shown} Å: turn it so that its third vector is along z and the others in the xy plane, or ask for "
-            "symmetry: general"
-        )
-
-
-_OBSERVABLES = "aiida_difftre.engine.observables"
-
-POTENTIAL_ENERGY = ObservableSpec(
-    "potential_energy", "eV/atom", f"{_OBSERVABLES}.thermodynamic:PotentialEnergy", "mean potential energy per atom",
-    labels=lambda options: ("U",),
-)  # fmt: skip
-PRESSURE = ObservableSpec(
-    "pressure", "GPa", f"{_OBSERVABLES}.mechanical:Pressure", "pressure, kinetic term included",
-    labels=lambda options: ("P",),
-)  # fmt: skip
-STRESS = ObservableSpec(
-    "stress", "GPa", f"{_OBSERVABLES}.mechanical:Stress",
-    "Cauchy stress in Voigt order xx yy zz yz xz xy, positive in tension, kinetic term included",
-    labels=lambda options: VOIGT_LABELS,
-)  # fmt: skip
-STIFFNESS = ObservableSpec(
-    "stiffness", "GPa", f"{_OBSERVABLES}.mechanical:Stiffness",
-    "isothermal stiffness tensor by stress fluctuations, averaged over the crystal's symmetry",
-    options={"symmetry": "cubic", "born_stride": 4},
-    labels=lambda options: STIFFNESS_LABELS[options["symmetry"]],
-    check=_check_stiffness,
-    check_system=_check_orientation,
-    ensembles=lambda options: ("NVT",),
-)  # fmt: skip
-DENSITY_PROFILE = ObservableSpec(
-    "density_profile", "1", f"{_OBSERVABLES}.density:DensityProfile",
-    "probability density of the atoms' fractional coordinate along an axis, on the centres of equal bins",
-    grid_unit="cell",
-    options={"axis": 0, "species": None, "smearing": 0.0},
-    check=_check_density_profile,
-    check_grid=_density_profile_grid,
-    check_system=_density_profile_system,
-)  # fmt: skip
 
 
 class Conditions(Strict):

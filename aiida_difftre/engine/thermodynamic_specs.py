@@ -1,4 +1,4 @@
-"""Registry entries of the thermodynamic observables that need an ensemble. Free of JAX."""
+"""Registry entries of the potential energy, and of what needs an ensemble. Free of JAX."""
 
 from __future__ import annotations
 
@@ -44,4 +44,8 @@ COMPRESSIBILITY = ObservableSpec(
     "compressibility", "1/GPa", f"{_MODULE}:Compressibility",
     "isothermal compressibility by fluctuations of the volume",
     labels=lambda options: ("kappa",), ensembles=lambda options: ("NPT",),
+)  # fmt: skip
+POTENTIAL_ENERGY = ObservableSpec(
+    "potential_energy", "eV/atom", f"{_MODULE}:PotentialEnergy", "mean potential energy per atom",
+    labels=lambda options: ("U",),
 )  # fmt: skip
