@@ -28,6 +28,7 @@ from aiida_difftre.engine import barostat, device, forces, space, tiles, units
 from aiida_difftre.engine.jobs import BarostatSpec, LangevinSpec, SamplingSettings
 from aiida_difftre.engine.md import simulate
 from aiida_difftre.engine.potentials import Parameters, Potential, masses
+from aiida_difftre.engine.settings import WALKERS
 
 SNAPSHOTS_PER_CALL = 5
 """Snapshots between two looks at the guards, at most; what is lost when a run goes bad."""
@@ -235,7 +236,7 @@ def dynamics(system: System, capacity: space.Capacity) -> Dynamics:
     longest = system.list_cutoff / system.smallest_scale
     search = space.search(system.cell, longest, len(system.symbols), capacity.room)
     mesh = device.mesh()
-    atoms, on_device = len(system.symbols), -(-system.settings.walkers // jax.device_count())
+    atoms, on_device = len(system.symbols), -(-(system.settings.walkers or WALKERS) // jax.device_count())
     observed = tiles.rows_of(atoms, capacity.neighbors, on_device)
     # The forces of many-body terms are handed to neighbours all over the system: tiles do not help there.
     rows = observed if system.potential.is_pairwise else atoms

@@ -7,7 +7,6 @@ computed by ``project``; refinement computes it, and its derivatives with respec
 from __future__ import annotations
 
 import enum
-import functools
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
