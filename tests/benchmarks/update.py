@@ -149,15 +149,18 @@ def ours(work: dict[str, Any], runs: int) -> dict[str, Any]:
     begun = dynamics.init(jax.random.key(1), start.positions, np.ones(1), None, parameters)
     total = system.snapshots(settings.equilibration_fs) + system.snapshots(settings.production_fs)
 
-    def steps() -> None:
+    def steps() -> Any:
         walkers = begun
         for _ in range(total // system.snapshots_per_call):
             walkers, _ = dynamics.apply(walkers, parameters)
-        jax.block_until_ready(walkers)
+        return jax.block_until_ready(walkers)
 
     trajectory = sampled(1)
     data = prepared(trajectory)
-    steps()
+    while dynamics.capacity.exceeded(needed := steps().needed):
+        # Lists that the liquid, unlike the crystal at the start, fills: steps with incomplete ones would be cheaper.
+        dynamics = sampling.dynamics(system, dynamics.capacity.enlarged(needed))
+        begun = dynamics.relist(begun)
     moved, state = step_from(data, parameters, optimizer.init(parameters))
     reused, kept, whole, preparing = [], [], [], []
     for run in range(runs):

@@ -226,7 +226,7 @@ def test_overflow_repeats_the_block(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_bins_that_overflow_repeat_the_block(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Bins with room for what the crystal at the start puts in them, and no atom more; its planes are at their edges."""
+    """Bins with room for what the crystal at the start puts in them, no atom more, and edges on its planes."""
     monkeypatch.setattr(space, "GRID_COST", 0.0)
     monkeypatch.setattr(cells, "OFFSET", 0.0)
     chosen = settings(production_fs=400.0, stride_fs=40.0, skin=0.3)
