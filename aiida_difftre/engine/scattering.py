@@ -17,7 +17,6 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import spherical_jn
 
 Window = Literal["lorch", "none"]
 
@@ -150,6 +149,8 @@ def rdf_matrix(q: ArrayLike, r: ArrayLike, density: float, window: Window = "lor
 
 def _sine_transform(x: ArrayLike, y: ArrayLike, window: Window) -> NDArray[np.float64]:
     """M with M h = 1/y ∫ x h(x) W(x) sin(yx) dx, from 0 to the last x, (y, x)."""
+    from scipy.special import spherical_jn  # late: SciPy is a third of what a short job imports
+
     points, wanted = np.asarray(x, np.float64), np.asarray(y, np.float64)
     _increasing(points)
     if not (wanted.ndim == 1 and np.isfinite(wanted).all() and (wanted >= 0).all()):
