@@ -71,7 +71,7 @@ def test_walkers_on_the_device_that_there_is(tmp_path: Path) -> None:
 
 
 def test_exploding_gradient(tmp_path: Path) -> None:
-    command = [sys.executable, str(HERE / "gradient_explosion.py"), "--walkers", "4", "--steps", "10", "100"]
+    command = [sys.executable, str(HERE / "gradient_explosion.py"), "--walkers", "4", "--steps", "10", "1000"]
     subprocess.run([*command, "--output", str(tmp_path)], check=True, capture_output=True)
     (run,) = json.loads((tmp_path / "gradient_explosion.json").read_text())["runs"]
     assert (tmp_path / "gradient_explosion.png").stat().st_size > 0

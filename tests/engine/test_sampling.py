@@ -16,7 +16,7 @@ from ase import Atoms
 from aiida_difftre.engine import cells, guards, potentials, sample, sampling, space, starts, units
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.files import Trajectory, read_trajectory
-from aiida_difftre.engine.jobs import CHECKPOINT, TRAJECTORY, Machine, SamplingSettings
+from aiida_difftre.engine.jobs import CHECKPOINT, TRAJECTORY, Machine, PotentialSpec, SamplingSettings
 from aiida_difftre.engine.progress import Silent
 from aiida_difftre.engine.space import Capacity
 from tests.fixtures.engine import DOUBLE, argon, lennard_jones, silicon, start, stillinger_weber
@@ -412,3 +412,27 @@ def test_structures_that_are_refused(tmp_path: Path, content: str, message: str)
     (tmp_path / "structure.extxyz").write_text(content)
     with pytest.raises(EngineError, match=message):
         sample.read_structure(tmp_path / "structure.extxyz")
+
+
+@pytest.mark.parametrize("thermostat", [{"name": "langevin"}, NOSE_HOOVER])
+def test_steps_can_be_differentiated(thermostat: object) -> None:
+    """In fractional coordinates too: jax-md's own shift hands derivatives on as if the cell were of unit size."""
+    term = {"architecture": "external_polynomial", "cutoff": 0.1, "hyperparameters": {"coefficients": [0.0, 0.0, 1.0]}}
+    potential = potentials.build(PotentialSpec.model_validate({"species": ["He"], "terms": [term]}))
+    chosen = SamplingSettings.model_validate({"timestep_fs": 2.0, "thermostat": thermostat})
+    system = sampling.System(potential, ("He",), 5.0 * np.eye(3), 300.0, chosen, "float64")
+
+    def force(positions: jax.Array, *, stiffness: jax.Array) -> jax.Array:
+        return -stiffness * 5.0 * (positions - 0.5)
+
+    init, apply = sampling.integrator(system, force, dtype=jnp.dtype("float64"))
+    start = init(jax.random.key(1), jnp.full((1, 3), 0.51), mass=jnp.array([4.0]), stiffness=1.0)
+
+    @jax.jit
+    def place(stiffness: jax.Array) -> jax.Array:
+        state = jax.lax.scan(lambda state, _: (apply(state, stiffness=stiffness), None), start, None, length=20)[0]
+        return jnp.sum(state.position**2)
+
+    step = 1e-4
+    expected = (place(1.0 + step) - place(1.0 - step)) / (2 * step)
+    assert jax.grad(place)(1.0) == pytest.approx(float(expected), rel=1e-3)
