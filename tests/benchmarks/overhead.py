@@ -65,15 +65,16 @@ def jobs_of(run: Any) -> dict[str, list[dict[str, float]]]:
 def refine(root: Path, code: Any, iterations: int) -> tuple[dict[str, float], dict[str, list[dict[str, float]]]]:
     """Run a refinement; AiiDA's CPU seconds by part, per job, and the parts of the jobs."""
     from aiida.engine import run_get_node
+    from aiida.engine.utils import instantiate_process
     from aiida.manage import get_manager
 
     from aiida_difftre.cli.demo import PROCESS_POLL_S
 
-    get_manager().get_runner(poll_interval=PROCESS_POLL_S)  # as ``aiida-difftre run``
-    inputs = tiny_refinement.builder(root, code, iterations=iterations, state_points=1)
+    runner = get_manager().create_runner(communicator=None, poll_interval=PROCESS_POLL_S)  # as ``aiida-difftre run``
+    process = instantiate_process(runner, tiny_refinement.builder(root, code, iterations=iterations, state_points=1))
     own, children = time.process_time(), measure.children_seconds()
     with engine_parts.Clock(AIIDA_PARTS) as clock:
-        _, node = run_get_node(inputs)
+        _, node = run_get_node(process)
     if not node.is_finished_ok:
         raise RuntimeError(f"the refinement failed: {node.exit_message}")
     jobs = jobs_of(node)
