@@ -192,7 +192,6 @@ def test_large_data_sets_differentiate_anew(folder: Path, monkeypatch: pytest.Mo
     ("changes", "message"),
     [
         ({"atomic_energies": {"C": -1.0}}, "no reference energy for Si"),
-        ({"optimizer": {"name": "adm"}}, "'adm'"),
         ({"dataset": "absent.extxyz"}, "absent.extxyz"),
         ({"potential": {"species": ["C"], "terms": [NETWORK]}}, "contains Si"),
         ({"potential": {"species": ["Si"], "terms": [PRIOR]}}, "no term of the potential is trainable"),
