@@ -24,11 +24,10 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 from numpy.typing import NDArray
 
-from aiida_difftre.engine import barostat, device, forces, space, tiles, units
+from aiida_difftre.engine import barostat, device, space, units
 from aiida_difftre.engine.jobs import BarostatSpec, LangevinSpec, SamplingSettings
 from aiida_difftre.engine.md import simulate
-from aiida_difftre.engine.potentials import Parameters, Potential, masses
-from aiida_difftre.engine.settings import WALKERS
+from aiida_difftre.engine.potentials import Environment, Parameters, Potential, masses
 
 SNAPSHOTS_PER_CALL = 5
 """Snapshots between two looks at the guards, at most; what is lost when a run goes bad."""
@@ -219,6 +218,14 @@ def integrator(
     return (init_at_rest if len(system.symbols) > 1 else init), apply
 
 
+def each_walker(function: Callable[..., Any], *arguments: Any) -> Any:
+    """What a function makes of each walker; a single one is not batched, since batched look-ups are slower on CPUs."""
+    if len(jax.tree.leaves(arguments)[0]) > 1:
+        return jax.vmap(function)(*arguments)
+    found = function(*jax.tree.map(lambda array: array[0], arguments))
+    return jax.tree.map(lambda array: array[None], found)
+
+
 def scale_of(md: Any) -> Float[Array, " walkers"]:
     """Edges of the cells of walkers over those of the reference cell."""
     if isinstance(md, barostat.State):
@@ -236,25 +243,24 @@ def dynamics(system: System, capacity: space.Capacity) -> Dynamics:
     longest = system.list_cutoff / system.smallest_scale
     search = space.search(system.cell, longest, len(system.symbols), capacity.room)
     mesh = device.mesh()
-    atoms, on_device = len(system.symbols), -(-(system.settings.walkers or WALKERS) // jax.device_count())
-    observed = tiles.rows_of(atoms, capacity.neighbors, on_device)
-    # The forces of many-body terms are handed to neighbours all over the system: tiles do not help there.
-    rows = observed if system.potential.is_pairwise else atoms
     sharding = NamedSharding(mesh, P("device"))
 
     def one_list(positions: Array, scale: Array) -> tuple[space.Neighbors, Array]:
         return space.build_ready(positions, cell, system.list_cutoff / scale, capacity.neighbors, search)
 
     def lists_of(positions: Array, scales: Array) -> tuple[space.Neighbors, Array]:
-        lists, needed = jax.vmap(one_list)(positions, scales)
+        lists, needed = each_walker(one_list, positions, scales)
         return lists, jnp.max(needed, 0, keepdims=True)
 
     def forces_and_virial(
         positions: Array, scale: Array, *, parameters: Parameters, lists: space.Neighbors
     ) -> tuple[Array, Array]:
-        return forces.forces_and_virial(
-            system.potential, parameters, positions, lists, cell=cell, scale=scale, species=species, rows=rows
-        )
+        vectors = [scale * part for part in space.components(positions, cell, lists)]
+        environment = Environment(jnp.stack(vectors, -1), lists.mask, species, species[lists.index], positions)
+        between, work = system.potential.forces_and_virial(parameters, vectors, environment, lists.index)
+        if not system.potential.has_external:
+            return between, work
+        return between + system.potential.external_forces(parameters, environment, cell), work
 
     def force(positions: Array, **arguments: Any) -> Array:
         return forces_and_virial(positions, jnp.ones((), dtype), **arguments)[0]
@@ -285,7 +291,7 @@ def dynamics(system: System, capacity: space.Capacity) -> Dynamics:
         # As many as these lists allow: a loop in which lists do not change does not copy them.
         def step(state: tuple[Array, Any, Array, Array]) -> tuple[Array, Any, Array, Array]:
             taken, md, _, farthest = state
-            md = jax.vmap(lambda one, x: md_apply(one, parameters=parameters, lists=x))(md, walkers.lists)
+            md = each_walker(lambda one, x: md_apply(one, parameters=parameters, lists=x), md, walkers.lists)
             scale = scale_of(md)
             moved = jnp.sqrt(jnp.max(jnp.sum(((md.position - walkers.built) @ cell) ** 2, -1), -1))
             # Two atoms that were at least the list's cutoff apart are nearer by at most twice this.
@@ -326,16 +332,17 @@ def dynamics(system: System, capacity: space.Capacity) -> Dynamics:
 
     def observe(walkers: Walkers) -> Snapshot:
         def one(md: Any, lists: space.Neighbors, scale: Array) -> Snapshot:
+            squared = sum((scale * part) ** 2 for part in space.components(md.position, cell, lists))
             kinetic = jnp.sum(md.momentum**2 / md.mass) / 2
             return Snapshot(
                 md.position,
                 2 * kinetic / (system.degrees_of_freedom * units.BOLTZMANN),
-                forces.min_distance(md.position, lists, cell=cell, scale=scale, rows=observed),
+                jnp.sqrt(jnp.min(jnp.where(lists.mask, squared, jnp.inf))),
                 jnp.all(jnp.isfinite(md.position)) & jnp.all(jnp.isfinite(md.force)),
                 scale,
             )
 
-        return jax.vmap(one)(walkers.md, walkers.lists, scale_of(walkers.md))
+        return each_walker(one, walkers.md, walkers.lists, scale_of(walkers.md))
 
     def block(walkers: Walkers, parameters: Parameters) -> tuple[Walkers, Snapshot]:
         _, walkers = jax.lax.while_loop(

@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 from numpy.typing import ArrayLike, NDArray
 
-from aiida_difftre.engine import cells, tiles
+from aiida_difftre.engine import cells
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.lattice import images
 
@@ -146,27 +146,22 @@ def _found(
         unique = len(search) == 1
     padded = atoms + -atoms % 32
 
-    def entries(rows: tuple[Array, Array]) -> tuple[Array, Array, Triple, Array]:
-        words, number = rows
-        place, mask, counts = cells.ones(words, capacity)
-        if isinstance(search, cells.Grid):
-            home = candidates.row[number][:, None]
-            index = jnp.where(mask, candidates.atom[home, place], number[:, None]).astype(jnp.int32)
-            if not unique:
-                code = candidates.shift[home, place // search.room] + candidates.wrap[number][:, None]
-                shift = cells.decoded(jnp.where(mask, code - candidates.wrap[index], 0))
-                return index, mask, finish((shift[..., 0], shift[..., 1], shift[..., 2])), counts
-        else:
-            index = jnp.where(mask, place if unique else place % padded, number[:, None])
-        parts = [-jnp.round(column[index] - column[number][:, None]) for column in positions.T]
+    place, mask, counts = cells.ones(words, capacity)
+    needed, itself = jnp.max(counts), jnp.arange(atoms, dtype=jnp.int32)[:, None]
+    if isinstance(search, cells.Grid):
+        home = candidates.row[:, None]
+        index = jnp.where(mask, candidates.atom[home, place], itself).astype(jnp.int32)
         if not unique:
-            images = jnp.asarray(search, positions.dtype).T[:, place // padded]
-            parts = [jnp.where(mask, part + image, 0) for part, image in zip(parts, images, strict=True)]
-        return index, mask, finish((parts[0], parts[1], parts[2])), counts
-
-    rows = (words, jnp.arange(atoms, dtype=jnp.int32))
-    index, mask, shift, counts = tiles.by_tiles(entries, rows, tiles.rows_of(atoms, capacity))
-    return index, mask, shift, jnp.max(counts), occupancy
+            code = candidates.shift[home, place // search.room] + candidates.wrap[:, None]
+            shift = cells.decoded(jnp.where(mask, code - candidates.wrap[index], 0))
+            return index, mask, finish((shift[..., 0], shift[..., 1], shift[..., 2])), needed, occupancy
+    else:
+        index = jnp.where(mask, place if unique else place % padded, itself)
+    parts = [-jnp.round(column[index] - column[:, None]) for column in positions.T]
+    if not unique:
+        images = jnp.asarray(search, positions.dtype).T[:, place // padded]
+        parts = [jnp.where(mask, part + image, 0) for part, image in zip(parts, images, strict=True)]
+    return index, mask, finish((parts[0], parts[1], parts[2])), needed, occupancy
 
 
 def _all_images(positions: Array, cell: Array, cutoff: Array | float, shifts: NDArray[np.int32]) -> Array:
