@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from aiida_difftre.engine import device, files, losses, objective, potentials, reweighting, sample, space, update
+from aiida_difftre.engine import files, losses, objective, potentials, reweighting, sample, space, update
 from aiida_difftre.engine.agreement import Points, decisive_points, is_better, reduced_chi2
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.jobs import POTENTIAL_OUT, Prediction, RefineJob, RefineStatePoint, SamplingSettings
@@ -156,9 +156,7 @@ def _sample(
     progress: Reporter,
     stop: Stop | None,
 ) -> files.Trajectory:
-    running = None if previous is None else len(previous.last_positions)
-    walkers, settings = settings.on_device(len(structure.symbols), gpu=device.has_gpu(), running=running)
-    start = sample.start_walkers(walkers, structure, previous)
+    start, settings = sample.start_on_device(settings, structure, previous)
     return sample.simulate(
         potential, parameters, start, temperature=point.temperature, pressure=point.pressure, settings=settings,
         machine=job.machine, seed=seed, progress=progress, stop=stop,

@@ -13,7 +13,6 @@ import numpy as np
 
 from aiida_difftre.engine import (
     checkpoints,
-    device,
     files,
     guards,
     observables,
@@ -29,11 +28,11 @@ from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.jobs import CHECKPOINT, TRAJECTORY, Machine, SampleJob, SamplingSettings
 from aiida_difftre.engine.potentials import Parameters, Potential
 from aiida_difftre.engine.progress import Reporter
-from aiida_difftre.engine.starts import Start, read_structure, start_walkers
+from aiida_difftre.engine.starts import Start, read_structure, start_on_device, start_walkers
 from aiida_difftre.engine.stop import Stop
 
 # Whoever simulates says where from: one import serves both.
-__all__ = ["Start", "list_capacity", "read_structure", "run", "simulate", "start_walkers"]
+__all__ = ["Start", "list_capacity", "read_structure", "run", "simulate", "start_on_device", "start_walkers"]
 
 CAPACITY_STEP = 4
 """Capacities of neighbour lists are multiples of this."""
@@ -230,9 +229,7 @@ def run(job: SampleJob, folder: Path, progress: Reporter) -> dict[str, Any]:
     for request in job.observables:
         observables.make(request, structure.symbols, structure.cell)
     previous = files.read_trajectory(folder / job.start_trajectory) if job.start_trajectory else None
-    running = None if previous is None else len(previous.last_positions)
-    walkers, settings = job.sampling.on_device(len(structure.symbols), gpu=device.has_gpu(), running=running)
-    start = start_walkers(walkers, structure, previous)
+    start, settings = start_on_device(job.sampling, structure, previous)
     with Stop(job.machine.walltime_s) as stop:
         began = time.monotonic()
         trajectory = simulate(
@@ -257,7 +254,7 @@ def run(job: SampleJob, folder: Path, progress: Reporter) -> dict[str, Any]:
     (folder / CHECKPOINT).unlink(missing_ok=True)
     return {
         "snapshots": len(trajectory.energies),
-        "walkers": walkers,
+        "walkers": len(start.positions),
         "mean_temperature": float(trajectory.temperatures.mean()),
         "mean_energy": float(trajectory.energies.mean()),
         "ensemble": trajectory.ensemble,

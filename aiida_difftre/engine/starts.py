@@ -11,8 +11,9 @@ from ase import Atoms
 from ase.data import atomic_numbers
 from numpy.typing import NDArray
 
-from aiida_difftre.engine import files
+from aiida_difftre.engine import device, files
 from aiida_difftre.engine.errors import EngineError, ExitStatus
+from aiida_difftre.engine.settings import SamplingSettings
 
 PLAIN_HEADER = re.compile(r'Lattice="([^"]+)" Properties=species:S:1:pos:R:3(:masses:R:1)? pbc="T T T"')
 """Of a structure as ase writes it where there is nothing but cell, species, positions and masses."""
@@ -89,6 +90,15 @@ def _read_any(path: Path) -> Atoms:
     except Exception as error:  # ase raises what its parsers happen to meet
         raise EngineError(ExitStatus.CORRUPT_FILE, f"{path.name} is not a readable structure: {error}") from None
     return atoms
+
+
+def start_on_device(
+    settings: SamplingSettings, structure: Start, previous: files.Trajectory | None
+) -> tuple[Start, SamplingSettings]:
+    """As many walkers as the settings ask for or the device takes, and the settings with the time of each."""
+    running = None if previous is None else len(previous.last_positions)
+    walkers, shared = settings.on_device(len(structure.symbols), gpu=device.has_gpu(), running=running)
+    return start_walkers(walkers, structure, previous), shared
 
 
 def start_walkers(walkers: int, structure: Start, previous: files.Trajectory | None) -> Start:
