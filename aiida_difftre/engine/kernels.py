@@ -79,8 +79,7 @@ class Kernels:
         born: (parameters, curves) -> (snapshots, directions), eV.
         energy_slopes: (parameters, projection) -> derivatives of each energy, with a leading snapshot axis.
         energy_vjp: (parameters, arguments, cotangent) -> gradients with a leading device axis; likewise
-        ``stress_vjp`` (of
-            energy and stress at once) and ``born_vjp``.
+            ``stress_vjp`` (of energy and stress at once) and ``born_vjp``.
     """
 
     project: Callable[..., Any]
