@@ -25,7 +25,7 @@ from aiida_difftre.engine import lattice
 CANDIDATES_AT_ONCE = 1 << 23
 """Candidate pairs examined at once; bounds the memory of a search."""
 
-COUNTED_WORDS = 48
+COUNTED_WORDS = 96
 """Rows of more words than this are searched by bisection, shorter ones by comparison with all."""
 
 SLACK = 1 + 1e-5
@@ -161,6 +161,14 @@ def ones(
     return place, wanted < upto[:, -1:], upto[:, -1]
 
 
+def _by_bin(home: Int[Array, " atoms"], total: int) -> tuple[Int[Array, " atoms"], Int[Array, " atoms"]]:
+    """Atoms in the order of their bins, and their bins; one integer for both, which CPUs sort five times as fast."""
+    digits = (len(home) - 1).bit_length()
+    dtype = jnp.int32 if total << digits < 1 << 31 else jnp.int64
+    keys = jnp.sort((home.astype(dtype) << digits) + jnp.arange(len(home), dtype=dtype))
+    return (keys & ((1 << digits) - 1)).astype(jnp.int32), (keys >> digits).astype(jnp.int32)
+
+
 def search(
     positions: Float[Array, "atoms 3"], cell: Float[Array, "3 3"], cutoff: Float[Array, ""] | float, bins: Grid
 ) -> Candidates:
@@ -173,11 +181,11 @@ def search(
     inside = positions - wrap
     place = jnp.clip((inside * shape).astype(jnp.int32), 0, shape - 1)
     home = (place[:, 0] * bins.bins[1] + place[:, 1]) * bins.bins[2] + place[:, 2]
-    order = jnp.argsort(home).astype(jnp.int32)
-    ordered = home[order]
-    seat = jnp.arange(atoms) - jnp.searchsorted(ordered, ordered, method="sort")
     around, shifts = bins.around()
     total = len(around)
+    order, ordered = _by_bin(home, total)
+    first = jnp.searchsorted(ordered, jnp.arange(total, dtype=ordered.dtype))
+    seat = jnp.arange(atoms) - first[ordered]
     # A seat beyond the room is outside of the table, and dropped.
     table = jnp.full((total, room), atoms, jnp.int32).at[ordered, seat].set(order, mode="drop")
     seated = jnp.zeros(atoms, jnp.int32).at[order].set(jnp.minimum(seat, room - 1).astype(jnp.int32))

@@ -25,8 +25,8 @@ from aiida_difftre.engine.lattice import images
 Search: TypeAlias = cells.Grid | NDArray[np.int32]
 Triple: TypeAlias = tuple[Array, Array, Array]
 
-GRID_COST = 1.2
-"""What testing a candidate of a grid costs, in units of that of an image."""
+GRID_COST, NARROW_GRID_COST = 0.8, 1.2
+"""What testing a candidate of a grid costs, in units of that of an image; a narrow one has one bin along an axis."""
 
 
 class NeighborList(NamedTuple):
@@ -85,7 +85,8 @@ def search(cell: ArrayLike, cutoff: float, atoms: int, room: int = 0) -> Search:
     """
     shifts, bins = images(cell, cutoff), cells.grid(cell, cutoff, atoms)
     tested = np.prod(bins.bins) * bins.room / atoms * bins.candidates
-    if GRID_COST * tested >= len(shifts) * atoms:
+    cost = GRID_COST if min(bins.bins) > 1 else NARROW_GRID_COST
+    if cost * tested >= len(shifts) * atoms:
         return shifts
     return dataclasses.replace(bins, room=room) if room else bins
 
@@ -268,6 +269,20 @@ def neighbors(lists: NeighborList, cell: Float[Array, "3 3"]) -> Neighbors:
     """Make a list of one configuration ready."""
     offset = _offset((lists.shift[..., 0], lists.shift[..., 1], lists.shift[..., 2]), cell)
     return Neighbors(lists.index, lists.mask, offset)
+
+
+def enlarged(lists: NeighborList, capacity: int) -> NeighborList:
+    """Lists with empty places added up to a capacity; on the host."""
+    index, shift, mask, *counts = (np.asarray(array) for array in lists)
+    more = (*index.shape[:-1], capacity - index.shape[-1])
+    itself = np.broadcast_to(np.arange(index.shape[-2], dtype=index.dtype)[:, None], more)
+    nothing = np.zeros((*more, 3), shift.dtype)
+    filled = (
+        np.concatenate([index, itself], -1),
+        np.concatenate([shift, nothing], -2),
+        np.concatenate([mask, np.zeros(more, bool)], -1),
+    )
+    return NeighborList(*filled, *counts)  # type: ignore[arg-type]  # NumPy arrays
 
 
 def _whole(shift: Triple) -> Triple:
