@@ -151,8 +151,6 @@ def solve(
         noise: ν.
         way: d.
     """
-    from scipy.optimize import brentq  # here, and not at the start of every job
-
     size = np.maximum(np.bincount(arrays), 1)
     mean = np.bincount(arrays, np.sum(linear.rows**2, axis=0)) / size
     scale = np.sqrt(mean[arrays])
@@ -161,8 +159,8 @@ def solve(
     if not active.any():
         return result, False
     j, x, e = (array[..., active] / scale[active] for array in (linear.jacobian, linear.rows, extra))
-    inverse = _inverse(x, damping)
-    y, a = inverse(j.T), inverse(e)
+    solved = _inverse(x, damping, np.column_stack([j.T, e]))
+    y, a = solved[:, :-1], solved[:, -1]
     if way is not None:
         pull = noise * way[active] * scale[active]
         a = a + pull
@@ -185,22 +183,31 @@ def solve(
     upper = np.log(max(least, largest, (np.sqrt(values @ r**2) + np.sqrt(max(ea, 0.0))) / radius) * 1e3)
     lower = np.log(least)
     is_bounded = excess(lower) > 0
-    weight = float(np.exp(brentq(excess, lower, upper, rtol=1e-10) if is_bounded else lower))
+    weight = float(np.exp(_root(excess, lower, upper) if is_bounded else lower))
     result[active] = -(y @ (vectors @ coefficients(weight)) + a / weight) / scale[active]
     return result, is_bounded
 
 
 def _inverse(
-    x: Float[NDArray[np.float64], "samples parameters"], damping: float
-) -> Callable[[NDArray[np.float64]], NDArray[np.float64]]:
-    """M⁻¹, M = Xᵀ X + ε, through the smaller one of Xᵀ X and X Xᵀ."""
-    from scipy.linalg import cho_factor, cho_solve
-
+    x: Float[NDArray[np.float64], "samples parameters"],
+    damping: float,
+    columns: Float[NDArray[np.float64], "parameters columns"],
+) -> Float[NDArray[np.float64], "parameters columns"]:
+    """M⁻¹ times columns, M = Xᵀ X + ε, through the smaller one of Xᵀ X and X Xᵀ."""
     if x.shape[0] < x.shape[1]:
-        factor = cho_factor(x @ x.T + damping * np.eye(len(x)))
-        return lambda v: np.asarray((v - x.T @ cho_solve(factor, x @ v)) / damping)
-    factor = cho_factor(x.T @ x + damping * np.eye(x.shape[1]))
-    return lambda v: np.asarray(cho_solve(factor, v))
+        inner = np.linalg.solve(x @ x.T + damping * np.eye(len(x)), x @ columns)
+        return np.asarray((columns - x.T @ inner) / damping)
+    return np.asarray(np.linalg.solve(x.T @ x + damping * np.eye(x.shape[1]), columns))
+
+
+def _root(decreasing: Callable[[float], float], lower: float, upper: float) -> float:
+    """Where a function changes its sign, by bisection down to rounding.
+
+    SciPy's root finders, and its linear algebra, would take longer to import than most updates to compute.
+    """
+    while lower < (middle := (lower + upper) / 2) < upper:
+        lower, upper = (middle, upper) if decreasing(middle) > 0 else (lower, middle)
+    return middle
 
 
 def _linear(point: Data, parameters: Parameters, values: Quantities, movable: Sequence[bool]) -> Linear:

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Literal
 
 from numpy.typing import ArrayLike
@@ -98,22 +98,22 @@ class ObservableSpec:
 
 
 @cache
-def observables() -> dict[str, ObservableSpec]:
-    """All registered observables, by name; other packages add theirs through the entry-point group."""
-    return {point.name: point.load() for point in entry_points(group=ENTRY_POINT_GROUP)}
+def registered() -> dict[str, EntryPoint]:
+    """Where all observables are, by name; other packages add theirs through the entry-point group."""
+    return {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
 
 
+@cache
 def observable(name: str) -> ObservableSpec:
-    """The spec of the observable called ``name``.
+    """The spec of the observable called ``name``; only its module is imported.
 
     Raises:
         ValueError: for a name that nobody registered.
     """
-    try:
-        return observables()[name]
-    except KeyError:
-        known = ", ".join(sorted(observables()))
-        raise ValueError(f"unknown observable {name!r}; registered observables: {known}") from None
+    if name not in registered():
+        raise ValueError(f"unknown observable {name!r}; registered observables: {', '.join(sorted(registered()))}")
+    spec: ObservableSpec = registered()[name].load()
+    return spec
 
 
 class Measured(Strict):

@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from aiida_difftre.engine.architectures import registry
-from aiida_difftre.engine.observable_specs import ObservableSpec, observables
+from aiida_difftre.engine.observable_specs import ObservableSpec, observable, registered
 from difftre_reference.text import arguments, body, table
 
 
 def observables_page() -> str:
     """All registered observables."""
-    return "\n".join(_observable(spec) for _, spec in sorted(observables().items()))
+    return "\n".join(_observable(observable(name)) for name in sorted(registered()))
 
 
 def _observable(spec: ObservableSpec) -> str:
