@@ -5,15 +5,21 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from aiida_difftre.engine import device, quantities, sampling
+from aiida_difftre.engine import device, quantities, sampling, space
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.jobs import BarostatSpec
 from aiida_difftre.engine.potentials import Parameters
 from aiida_difftre.engine.starts import Start
 
 
-def check_start(system: sampling.System, start: Start, parameters: Parameters) -> None:
+def check_start(system: sampling.System, start: Start, parameters: Parameters, lists: space.NeighborList) -> None:
     """Refuse a start whose atoms overlap, and a JAX that miscompiles, before the run.
+
+    Args:
+        system: that will be simulated.
+        start: of its walkers.
+        parameters: of its potential.
+        lists: of the start.
 
     Raises:
         EngineError: naming the distance, or the difference of energies.
@@ -26,7 +32,7 @@ def check_start(system: sampling.System, start: Start, parameters: Parameters) -
         )
     scale = 1.0 if start.scales is None else start.scales[0]
     environment = quantities.environment(
-        system.potential, start.positions[0], scale * start.cell, start.symbols, system.precision
+        system.potential, start.positions[0], scale * start.cell, start.symbols, system.precision, lists
     )
     squared = np.where(environment.mask, np.sum(np.asarray(environment.displacements) ** 2, -1), np.inf)
     distance = float(np.sqrt(squared.min()))

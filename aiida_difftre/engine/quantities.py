@@ -51,10 +51,25 @@ class Directions(NamedTuple):
 
 
 def environment(
-    potential: Potential, positions: NDArray[Any], cell: NDArray[Any], symbols: Sequence[str], precision: str
+    potential: Potential,
+    positions: NDArray[Any],
+    cell: NDArray[Any],
+    symbols: Sequence[str],
+    precision: str,
+    lists: space.NeighborList | None = None,
 ) -> Environment:
-    """The environment of one configuration with fractional positions, neighbours within the potential's cutoff."""
-    lists = space.build_batch(np.asarray(positions, np.float64)[None], cell, potential.cutoff)
+    """The environment of one configuration with fractional positions.
+
+    Args:
+        potential: the potential.
+        positions: (atoms, 3), fractional.
+        cell: (3, 3), Å.
+        symbols: one per atom.
+        precision: of the environment.
+        lists: of several configurations, this one first; None for neighbours within the potential's cutoff.
+    """
+    if lists is None:
+        lists = space.build_batch(np.asarray(positions, np.float64)[None], cell, potential.cutoff)
     species = space.species_index(tuple(symbols), potential.spec.species)
     dtype = jnp.dtype(precision)
     return _environment(np.asarray(positions, dtype), np.asarray(cell, dtype), species, lists)

@@ -32,7 +32,16 @@ from aiida_difftre.engine.starts import Start, read_structure, start_on_device, 
 from aiida_difftre.engine.stop import Stop
 
 # Whoever simulates says where from: one import serves both.
-__all__ = ["Start", "list_capacity", "read_structure", "run", "simulate", "start_on_device", "start_walkers"]
+__all__ = [
+    "Start",
+    "list_capacity",
+    "read_structure",
+    "run",
+    "simulate",
+    "start_lists",
+    "start_on_device",
+    "start_walkers",
+]
 
 CAPACITY_STEP = 4
 """Capacities of neighbour lists are multiples of this."""
@@ -81,7 +90,8 @@ def simulate(
     if system.barostat is not None and start.scales is not None:
         scales = start.scales
     start = replace(start, scales=scales)
-    guards.check_start(system, start, parameters)
+    lists = start_lists(system, start)
+    guards.check_start(system, start, parameters, lists)
     devices = jax.device_count()
     walkers = len(start.positions)
     padded = -(-walkers // devices) * devices
@@ -89,9 +99,11 @@ def simulate(
     momenta = None
     if start.velocities is not None:
         momenta = (start.velocities * units.TIME_UNIT_IN_FS * system.mass[:, None])[chosen]
-    capacity = list_capacity(system, start)
-    arguments = (jax.random.key(seed), start.positions[chosen], scales[chosen], momenta, parameters)
-    dynamics, state = _begin(system, capacity, arguments)
+    dynamics = sampling.dynamics(system, list_capacity(lists))
+    listed = jax.tree.map(lambda array: np.asarray(array)[chosen], lists)
+    state = dynamics.init(
+        seed, start.positions[chosen], scales[chosen], momenta, parameters, listed
+    )  # fmt: skip
     recording, identity = checkpoints.Recording(), checkpoints.identity_of(system, parameters)
     if folder is not None and (folder / CHECKPOINT).exists():
         system, dynamics, state, recording = checkpoints.restore(folder / CHECKPOINT, identity, system, dynamics, state)
@@ -137,30 +149,22 @@ def simulate(
     return _trajectory(system, parameters, state, recording, walkers, machine.batch_size)
 
 
-def list_capacity(system: sampling.System, start: Start) -> space.Capacity:
+def start_lists(system: sampling.System, start: Start) -> space.NeighborList:
+    """Neighbour lists of all walkers, as the dynamics begins with."""
+    scales = np.ones(len(start.positions)) if start.scales is None else start.scales
+    positions = jax.device_put(np.asarray(start.positions, np.float64))
+    return space.build_batch(positions, start.cell, system.list_cutoff / scales)
+
+
+def list_capacity(lists: space.NeighborList) -> space.Capacity:
     """What lists should hold: what those of the start do and some more.
 
     Rounded up generously, so that starts of the same system share one compiled program.
     """
-    scales = np.ones(len(start.positions)) if start.scales is None else start.scales
-    positions = jax.device_put(np.asarray(start.positions, np.float64))
-    lists = space.build_batch(positions, start.cell, system.list_cutoff / scales)
     needed, occupancy = np.max(np.asarray(space.requirements(lists)), 0).tolist()
     # The number of atoms in a bin fluctuates by its square root, also where the start is a crystal.
     room = occupancy + math.ceil(2 * occupancy**0.5)
     return space.Capacity(max(1, -(-int(1.15 * needed) // CAPACITY_STEP)) * CAPACITY_STEP, room)
-
-
-def _begin(
-    system: sampling.System, capacity: space.Capacity, arguments: tuple[Any, ...]
-) -> tuple[sampling.Dynamics, sampling.Walkers]:
-    """Initial state, from the arguments of ``Dynamics.init``; anew where the lists overflow, which voids the forces."""
-    while True:
-        dynamics = sampling.dynamics(system, capacity)
-        state = dynamics.init(*arguments)
-        if not capacity.exceeded(state.needed):
-            return dynamics, state
-        capacity = capacity.enlarged(state.needed)
 
 
 def _enlarge(

@@ -160,7 +160,7 @@ class Dynamics(NamedTuple):
     """Compiled dynamics for one capacity of the neighbour lists: an init/apply pair and what mends an overflow.
 
     Args:
-        init: (key, positions, scales, momenta or None, parameters) -> Walkers.
+        init: (seed, positions, scales, momenta or None, parameters, lists of the walkers) -> Walkers.
         apply: (Walkers, parameters) -> (Walkers, Snapshot), ``snapshots_per_call`` snapshots.
         relist: (Walkers of another capacity) -> Walkers; lists anew for the positions of the old ones.
         capacity: what the lists hold.
@@ -274,8 +274,12 @@ def dynamics(system: System, capacity: space.Capacity) -> Dynamics:
             thermostat=system.settings.thermostat, barostat=system.barostat, dtype=dtype,
         )  # fmt: skip
 
-    def start(keys: Array, positions: Array, scales: Array, momenta: Array | None, parameters: Parameters) -> Walkers:
-        lists, needed = lists_of(positions, scales)
+    def start(
+        keys: Array, positions: Array, scales: Array, momenta: Array | None, parameters: Parameters,
+        found: space.NeighborList,
+    ) -> Walkers:  # fmt: skip
+        lists = jax.vmap(lambda one: space.neighbors(one, cell))(found)
+        needed = jnp.max(space.requirements(found), 0, keepdims=True)
 
         def one(key: Array, x: Array, scale: Array, neighbors: space.Neighbors, momentum: Array | None) -> Any:
             arguments = {"mass": mass, "momenta": momentum, "parameters": parameters, "lists": neighbors}
@@ -358,22 +362,27 @@ def dynamics(system: System, capacity: space.Capacity) -> Dynamics:
     spread = functools.partial(jax.shard_map, mesh=mesh, check_vma=False)
 
     def init(
-        key: Array,
+        seed: int,
         positions: NDArray[np.float64],
         scales: NDArray[np.float64],
         momenta: NDArray[np.float64] | None,
         parameters: Parameters,
+        lists: space.NeighborList,
     ) -> Walkers:
-        keys = jax.vmap(jax.random.key_data)(jax.random.split(key, len(positions)))
-        given = (keys, np.asarray(positions, dtype), np.asarray(scales, dtype))
-        arguments = [jax.device_put(x, sharding) for x in given]
+        given = [None if x is None else np.asarray(x, dtype) for x in (positions, scales, momenta)]
+        listed = space.enlarged(lists, capacity.neighbors)
         each = P("device")
-        if momenta is None:
-            begin = spread(lambda k, x, s, p: start(k, x, s, None, p), in_specs=(each, each, each, P()), out_specs=each)
-        else:
-            begin = spread(start, in_specs=(each, each, each, each, P()), out_specs=each)
-            arguments.append(jax.device_put(np.asarray(momenta, dtype), sharding))
-        return jax.jit(begin)(*arguments, parameters)
+        begin = spread(start, in_specs=(each, each, each, each, P(), each), out_specs=each)
+
+        @jax.jit
+        def seeded(seed: Array, *arguments: Any) -> Walkers:
+            keys = jax.vmap(jax.random.key_data)(jax.random.split(jax.random.key(seed), len(positions)))
+            walkers: Walkers = begin(keys, *arguments)
+            return walkers
+
+        arguments = (*jax.device_put(given, sharding), parameters, jax.device_put(listed, sharding))
+        walkers: Walkers = seeded(np.int64(seed), *arguments)
+        return walkers
 
     def relist(walkers: Walkers) -> Walkers:
         make = jax.jit(spread(lists_of, in_specs=P("device"), out_specs=P("device")))

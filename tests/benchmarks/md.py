@@ -159,14 +159,14 @@ def system_of(kind: str, number: int, steps: int, walkers: int = 1) -> tuple[Any
 
 def prepared(kind: str, number: int, steps: int, walkers: int = 1) -> tuple[Callable[[Any], Any], Any, int]:
     """What advances walkers of this package, their state after equilibration, and the steps of one call."""
-    import jax
     import numpy as np
 
     from aiida_difftre.engine import sample, sampling
 
     system, begin, parameters = system_of(kind, number, steps, walkers)
-    dynamics = sampling.dynamics(system, sample.list_capacity(system, begin))
-    state = dynamics.init(jax.random.key(1), begin.positions, np.ones(walkers), None, parameters)
+    lists = sample.start_lists(system, begin)
+    dynamics = sampling.dynamics(system, sample.list_capacity(lists))
+    state = dynamics.init(1, begin.positions, np.ones(walkers), None, parameters, lists)
     while True:
         state, _ = dynamics.apply(state, parameters)
         if not dynamics.capacity.exceeded(state.needed):

@@ -145,8 +145,9 @@ def ours(work: dict[str, Any], runs: int) -> dict[str, Any]:
         return jax.block_until_ready((optax.apply_updates(parameters, change), state))
 
     system = sampling.System(potential, start.symbols, cell, temperature, settings, machine.precision)
-    dynamics = sampling.dynamics(system, sample.list_capacity(system, start))
-    begun = dynamics.init(jax.random.key(1), start.positions, np.ones(1), None, parameters)
+    lists = sample.start_lists(system, start)
+    dynamics = sampling.dynamics(system, sample.list_capacity(lists))
+    begun = dynamics.init(1, start.positions, np.ones(1), None, parameters, lists)
     total = system.snapshots(settings.equilibration_fs) + system.snapshots(settings.production_fs)
 
     def steps() -> Any:

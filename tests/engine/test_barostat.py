@@ -79,8 +79,9 @@ def test_extended_energy_is_conserved_without_friction(monkeypatch: pytest.Monke
             potential, tuple(atoms.get_chemical_symbols()), atoms.cell.array, TEMPERATURE, chosen, "float64", PRESSURE
         )
         begin = start(atoms, 2)
-        dynamics = sampling.dynamics(system, sample.list_capacity(system, begin))
-        state = dynamics.init(jax.random.key(0), begin.positions, np.ones(2), None, parameters)
+        lists = sample.start_lists(system, begin)
+        dynamics = sampling.dynamics(system, sample.list_capacity(lists))
+        state = dynamics.init(0, begin.positions, np.ones(2), None, parameters, lists)
         energies = []
         for _ in range(10):
             state, _ = dynamics.apply(state, parameters)
@@ -209,7 +210,8 @@ def test_lists_stay_complete_in_a_cell_that_shrinks() -> None:
     system = sampling.System(potential, symbols, atoms.cell.array, TEMPERATURE, chosen, "float64", 0.5)
     begin = start(atoms, 2)
     dynamics = sampling.dynamics(system, space.Capacity(64, 32))
-    state = dynamics.init(jax.random.key(0), begin.positions, np.ones(2), 0 * begin.positions, parameters)
+    momenta, lists = 0 * begin.positions, sample.start_lists(system, begin)
+    state = dynamics.init(0, begin.positions, np.ones(2), momenta, parameters, lists)
     shrunk = []
     for _ in range(6):
         state, _ = dynamics.apply(state, parameters)

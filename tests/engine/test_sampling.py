@@ -275,12 +275,6 @@ def test_the_skin_follows_the_atoms() -> None:
     assert skin(60.0, skin=0.37) == 0.37
 
 
-def test_a_start_that_overflows_is_mended(monkeypatch: pytest.MonkeyPatch) -> None:
-    ample = simulate(settings())
-    monkeypatch.setattr(sample, "list_capacity", lambda *a: Capacity(3, 0))
-    np.testing.assert_allclose(simulate(settings()).last_positions, ample.last_positions, atol=1e-9)
-
-
 def test_a_trajectory_continues_another() -> None:
     """Positions and velocities: without friction two halves are the whole."""
     whole = simulate(settings(thermostat=NO_FRICTION, production_fs=160.0))
