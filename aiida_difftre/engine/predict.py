@@ -59,7 +59,6 @@ def run(job: PredictJob, folder: Path, progress: Reporter) -> dict[str, Any]:
     structures_s = time.monotonic() - started
     if job.trajectory is not None:
         trajectory = files.read_trajectory(folder / job.trajectory)
-        reweighting.check_compiler(potential, parameters, trajectory)
         results |= _trajectory(job, potential, parameters, trajectory)
     total = time.monotonic() - started
     return {**results, "timings": {"structures_s": structures_s, "trajectory_s": total - structures_s}}

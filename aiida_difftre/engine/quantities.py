@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from aiida_difftre.engine import space, units
 from aiida_difftre.engine.kernels import Batch, Shared, kernels
-from aiida_difftre.engine.lists import Lists
+from aiida_difftre.engine.lists import Compact, Lists, surroundings
 from aiida_difftre.engine.potentials import Environment, Parameters, Potential
 
 CACHE_BYTES = 512 << 20
@@ -81,6 +81,14 @@ def _environment(positions: Array, cell: Array, species: Array, lists: space.Nei
     first = jax.tree.map(lambda x: x[0], lists)
     vectors = space.displacements(positions, cell, first)
     return Environment(vectors, first.mask, species, species[first.index], positions)
+
+
+@jax.jit
+def _first(positions: Array, scale: Array, shared: Shared, lists: Compact) -> Environment:
+    """The environment of one snapshot, in double precision."""
+    near = surroundings(lists, positions, scale * shared.cell, shared.images)
+    vectors = jnp.stack(near.components, -1)
+    return Environment(vectors, near.mask, shared.species, shared.species[near.index], positions)
 
 
 class Prepared:
@@ -171,6 +179,7 @@ class Snapshots:
             self._positions, cell, potential.cutoff / self._scales,
             precision=precision, batch=self._batch, budget=budget,
         )  # fmt: skip
+        self._first = jax.tree.map(lambda array: array[0], self._lists.take(np.zeros(1, int)))
         species = space.species_index(tuple(symbols), potential.spec.species)
         self._shared = Shared(jnp.asarray(cell), jnp.asarray(self._lists.images, jnp.int32), jnp.asarray(species))
         self._main = Prepared(self._prepare_main, np.arange(self.count), self._batch)
@@ -201,6 +210,11 @@ class Snapshots:
     def nbytes(self) -> int:
         """Bytes of what is kept of all snapshots besides their positions."""
         return self._lists.nbytes + sum(kept.nbytes for kept in (self._main, *self._curves.values()))
+
+    def environment(self) -> Environment:
+        """The environment of the first snapshot, in double precision."""
+        found: Environment = _first(self._positions[0].astype(float), self._scales[0], self._shared, self._first)
+        return found
 
     def _take(self, index: NDArray[np.intp]) -> Batch:
         return Batch(self._positions[index], self._lists.take(index), self._scales[index])  # type: ignore[arg-type]  # NumPy

@@ -29,7 +29,7 @@ from aiida_difftre.engine.jobs import Machine, Prediction
 from aiida_difftre.engine.observable_specs import ObservableRequest, check_requests
 from aiida_difftre.engine.observables import Observable, StatePoint
 from aiida_difftre.engine.potentials import Parameters, Potential, masses
-from aiida_difftre.engine.quantities import ATOMS_PER_BATCH, Snapshots, environment
+from aiida_difftre.engine.quantities import ATOMS_PER_BATCH, Snapshots
 
 Quantities = Mapping[str, Array]
 
@@ -174,7 +174,7 @@ def reference(
 
     Raises:
         EngineError: with status INVALID_INPUT, for a repeated label, an observable that fits neither the system nor the
-            ensemble, or a trajectory of another state point or potential.
+            ensemble, or a trajectory of another state point or potential; SELF_CHECK_FAILED, where JAX miscompiles.
     """
     pressure = _check_state_point(trajectory, temperature, pressure, elsewhere)
     try:
@@ -201,6 +201,8 @@ def reference(
         batch_size=machine.batch_size,
         cache_bytes=cache_bytes,
     )
+    # Weights take energies in double precision, so that a JAX that miscompiles them is refused first.
+    device.self_check(potential, parameters, snapshots.environment(), "float64")
     features = {
         request.name: static_features(implementation, trajectory, request.name, machine.batch_size)
         for request, implementation in zip(requests, made, strict=True)
@@ -225,17 +227,6 @@ def reference(
             mass=float((masses(trajectory.species) if trajectory.masses is None else trajectory.masses).sum()),
         ),
     )
-
-
-def check_compiler(potential: Potential, parameters: Parameters, trajectory: Trajectory) -> None:
-    """Refuse a JAX that miscompiles, by the first snapshot; weights take energies in double precision.
-
-    Raises:
-        EngineError: naming the difference of energies.
-    """
-    scale = trajectory.scales[0]
-    first = environment(potential, trajectory.positions[0], scale * trajectory.cell, trajectory.species, "float64")
-    device.self_check(potential, parameters, first, "float64")
 
 
 def _check_state_point(

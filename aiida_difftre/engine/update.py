@@ -255,7 +255,6 @@ def run(job: UpdateJob, folder: Path, progress: Reporter) -> dict[str, Any]:
     began = time.monotonic()
     with Stop(job.machine.walltime_s) as stop:
         trajectories = [files.read_trajectory(folder / point.trajectory) for point in job.state_points]
-        reweighting.check_compiler(potential, parameters, trajectories[0])
         data = [
             prepare(
                 point.label,
