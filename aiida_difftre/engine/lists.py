@@ -184,7 +184,7 @@ class Lists:
             held += _nbytes(parts[-1])
             if _nbytes(parts) > BLOCK_BYTES:
                 blocks.append(self._joined(parts, _length(parts), max(part.index.shape[-1] for part in parts)))
-        self._capacity = space.Capacity(max(1, int(needed[0])), int(needed[1]))
+        self._capacity = space.Capacity(space.rounded(max(1, int(needed[0]))), space.rounded(int(needed[1])))
         each = (
             self._positions.shape[1] * self._capacity.neighbors * sum(np.dtype(kind).itemsize for kind in self._types)
         )

@@ -43,9 +43,6 @@ __all__ = [
     "start_walkers",
 ]
 
-CAPACITY_STEP = 4
-"""Capacities of neighbour lists are multiples of this."""
-
 
 def simulate(
     potential: Potential,
@@ -157,14 +154,11 @@ def start_lists(system: sampling.System, start: Start) -> space.NeighborList:
 
 
 def list_capacity(lists: space.NeighborList) -> space.Capacity:
-    """What lists should hold: what those of the start do and some more.
-
-    Rounded up generously, so that starts of the same system share one compiled program.
-    """
+    """What lists should hold: what those of the start do and some more, rounded up to share a compiled program."""
     needed, occupancy = np.max(np.asarray(space.requirements(lists)), 0).tolist()
     # The number of atoms in a bin fluctuates by its square root, also where the start is a crystal.
     room = occupancy + math.ceil(2 * occupancy**0.5)
-    return space.Capacity(max(1, -(-int(1.15 * needed) // CAPACITY_STEP)) * CAPACITY_STEP, room)
+    return space.Capacity(space.rounded(max(4, int(1.15 * needed))), space.rounded(room))
 
 
 def _enlarge(

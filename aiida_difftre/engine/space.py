@@ -66,7 +66,17 @@ class Capacity(NamedTuple):
     def enlarged(self, needed: ArrayLike) -> Capacity:
         """Room for what is needed and some more; no less than before."""
         largest = np.max(np.asarray(needed).reshape(-1, 2), 0)
-        return Capacity(*(int(1.1 * new) + 1 if new > old else old for old, new in zip(self, largest, strict=True)))
+        grown = (rounded(int(1.05 * new) + 1) if new > old else old for old, new in zip(self, largest, strict=True))
+        return Capacity(*grown)
+
+
+def rounded(count: int) -> int:
+    """The next number with three binary digits after the first, such as 80, 88, 96, 104, 112, 120, 128, 144.
+
+    What fluctuates from trajectory to trajectory by less than this then has one compiled program, in all jobs.
+    """
+    step = 1 << max(0, count.bit_length() - 4)
+    return -(-count // step) * step
 
 
 def requirements(lists: NeighborList) -> Int[Array, "*batch 2"]:
@@ -213,7 +223,7 @@ def build_batch(
         capacity: a first guess; the number of neighbours at the mean density by default.
 
     Returns:
-        Lists with a leading snapshot axis and a capacity that is exactly what they need.
+        Lists with a leading snapshot axis and a capacity that is what they need, :func:`rounded`.
     """
     positions = jnp.asarray(positions)
     atoms, longest = positions.shape[1], float(np.max(cutoff))
@@ -228,9 +238,10 @@ def build_batch(
             search=how if isinstance(how, cells.Grid) else tuple(map(tuple, how.tolist())),
             batch=max(1, min(max(16, 1024 // atoms), cells.CANDIDATES_AT_ONCE // (atoms * tested))),
         )  # fmt: skip
-        needed, occupancy = max(1, int(np.max(np.asarray(lists.needed)))), int(np.max(np.asarray(lists.occupancy)))
+        needed, occupancy = np.max(np.asarray(requirements(lists)), 0).tolist()
+        needed = rounded(max(1, needed))
         if isinstance(how, cells.Grid) and occupancy > how.room:
-            how = dataclasses.replace(how, room=occupancy)
+            how = dataclasses.replace(how, room=rounded(occupancy))
         elif needed <= guess:
             return lists if needed == guess else _shortened(lists, needed)
         else:
@@ -238,9 +249,9 @@ def build_batch(
 
 
 def capacity_for(atoms: int, cell: ArrayLike, cutoff: float, margin: float = 1.3) -> int:
-    """Neighbours within ``cutoff`` at the mean density, times a margin."""
+    """Neighbours within ``cutoff`` at the mean density, times a margin, :func:`rounded`."""
     density = atoms / abs(np.linalg.det(np.asarray(cell)))
-    return int(np.ceil(margin * density * 4 / 3 * np.pi * cutoff**3)) + 2
+    return rounded(int(np.ceil(margin * density * 4 / 3 * np.pi * cutoff**3)) + 2)
 
 
 def displacements(
