@@ -70,6 +70,20 @@ def test_reference_is_complete(reference: Any, tmp_path: Path) -> None:
     assert "## aiida-difftre demo" in pages["commands.md"]
 
 
+def test_only_what_has_one_value_is_fixed(reference: Any) -> None:
+    from difftre_reference.models import descriptions
+
+    from aiida_difftre.engine.settings import LangevinSpec, PotentialSpec
+    from aiida_difftre.engine.targets import Target
+
+    assert descriptions(LangevinSpec)["name"] == "Fixed."
+    assert descriptions(PotentialSpec) == {
+        "species": "chemical symbols, without repetition.",
+        "terms": "the energy is their sum.",
+    }
+    assert "Fixed." not in descriptions(Target).values()
+
+
 def test_undocumented_is_refused(reference: Any) -> None:
     from difftre_reference.text import UndocumentedError, arguments
 

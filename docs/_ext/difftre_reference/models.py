@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Iterator
-from typing import Any, get_args
+from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel
 
@@ -60,10 +60,14 @@ def descriptions(model: type[BaseModel]) -> dict[str, str]:
 
 
 def _own_descriptions(model: type[BaseModel], names: list[str]) -> dict[str, str]:
-    fixed = {name: "Fixed." for name in names if len(get_args(model.model_fields[name].annotation)) == 1}
+    fixed = {name: "Fixed." for name in names if _is_fixed(model.model_fields[name].annotation)}
     free = [name for name in names if name not in fixed]
     # A model whose docstring is one line says in it what its fields are.
     return fixed | (arguments(model, free) if "Args:" in (model.__doc__ or "") else dict.fromkeys(free, ""))
+
+
+def _is_fixed(annotation: Any) -> bool:
+    return get_origin(annotation) is Literal and len(get_args(annotation)) == 1
 
 
 def _default(model: type[BaseModel], name: str) -> str:
