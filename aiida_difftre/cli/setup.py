@@ -35,7 +35,7 @@ PW = "pw"
 FEFF = "feff"
 BROKER = "core.zeromq"
 POLL_INTERVAL = 1.0
-"""s; between looks at the processes of this machine, each of which starts a shell and ps: some 0.03 CPU s."""
+"""s; between looks at the processes of this machine, each of which starts a shell and ps: some 0.01 CPU s."""
 PROCESS_POLL_INTERVAL = 10
 """s; between looks of a process at those that it waits for, 4 ms each, should a message of the daemon's broker be lost.
 

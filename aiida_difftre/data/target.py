@@ -46,11 +46,6 @@ class TargetData(orm.Data):
             self.base.attributes.set_many(content.model_dump(mode="json"))
 
     @classmethod
-    def from_dict(cls, content: dict[str, Any], **kwargs: Any) -> TargetData:
-        """Make an (unstored) node from the fields of a target."""
-        return cls(content, **kwargs)
-
-    @classmethod
     def from_yaml(cls, path: str | Path, **kwargs: Any) -> TargetData:
         """Make an (unstored) node from a YAML (or JSON) file that holds the fields of one target.
 

@@ -1,4 +1,4 @@
-"""jax-md's space and integrators, without the ten seconds that importing the whole package takes.
+"""jax-md's integrators, without the ten seconds that importing the whole package takes.
 
 ``import jax_md.simulate`` runs the package's ``__init__``, which imports flax, e3nn and every potential. Registering
 an empty module with the package's path first lets the submodules be imported alone; the rest of jax-md can still be
@@ -19,6 +19,6 @@ if "jax_md" not in sys.modules:
     _package.__path__ = list(_spec.submodule_search_locations)
     sys.modules["jax_md"] = _package
 
-from jax_md import simulate, space
+from jax_md import simulate
 
-__all__ = ["simulate", "space"]
+__all__ = ["simulate"]

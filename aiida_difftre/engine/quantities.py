@@ -35,8 +35,6 @@ CACHE_BYTES = 512 << 20
 ATOMS_PER_BATCH = 1024
 """Atoms in a batch on one device, where the job does not say how many snapshots."""
 
-Gradients = dict[str, Any]
-
 
 class Directions(NamedTuple):
     """Strain directions of the Born terms.

@@ -21,7 +21,7 @@ class TermSpec(Strict):
 
     Args:
         architecture: registry name.
-        cutoff: Å; at most ``LONGEST_CUTOFF``.
+        cutoff: Å; at most 20.
         hyperparameters: of the architecture; checked by it.
         trainable: whether its parameters change in pretraining and refinement.
     """
@@ -164,8 +164,8 @@ class SamplingSettings(Strict):
     Args:
         thermostat: of the atoms.
         barostat: isotropic, of the cell; None keeps it fixed (NVT) even where there is a pressure.
-        walkers: independent walkers, batched in one program. None: 8; on a GPU as many as fill it, which share the time
-            of 8 (see :meth:`on_device`).
+        walkers: independent walkers, batched in one program. None: 8; on a GPU as many as make 65 536 atoms, sharing
+            the time of 8.
         timestep_fs: fs.
         equilibration_fs: discarded time of each walker, fs.
         production_fs: sampled time of each walker, fs; of each of 8 where ``walkers`` is None.

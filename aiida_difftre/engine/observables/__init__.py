@@ -1,6 +1,6 @@
 """Observables: per-snapshot features, then a combination of their weighted averages.
 
-The registry of names, units and shapes is :mod:`aiida_difftre.engine.targets`; here are the JAX implementations.
+The registry of names, units and shapes is :mod:`aiida_difftre.engine.observable_specs`; here are the JAX implementations.
 """
 
 from __future__ import annotations
