@@ -1,6 +1,7 @@
 """Observables: per-snapshot features, then a combination of their weighted averages.
 
-The registry of names, units and shapes is :mod:`aiida_difftre.engine.observable_specs`; here are the JAX implementations.
+The registry of names, units and shapes is :mod:`aiida_difftre.engine.observable_specs`; the JAX implementations are
+here.
 """
 
 from __future__ import annotations
