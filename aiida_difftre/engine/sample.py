@@ -125,8 +125,9 @@ def simulate(
         farthest = float(np.max(np.asarray(after.farthest)))
         if system.potential.has_neighbors and farthest > system.skin / 2:
             # An atom outran its list: the block is void too.
-            system = _widened(system, farthest)
-            dynamics, state = _enlarge(system, dynamics.capacity, state)
+            before, system = system.list_cutoff, _widened(system, farthest)
+            capacity = dynamics.capacity.scaled((system.list_cutoff / before) ** 3)
+            dynamics, state = _enlarge(system, capacity, state)
             continue
         state = after
         recording.done += per_call
@@ -174,8 +175,9 @@ def _enlarge(
 
 
 def _widened(system: sampling.System, farthest: float) -> sampling.System:
-    """With a skin that is half as wide again; refused where that does not help."""
-    wider = replace(system, widened=1.5 * system.widened)
+    """With a skin that is wide enough for what was seen, at least half as wide again; refused where that is absurd."""
+    factor = min(3.0, max(1.5, 2.5 * farthest / system.skin))
+    wider = replace(system, widened=factor * system.widened)
     if wider.skin > max(2 * system.potential.cutoff, 4 * (system.settings.skin or 0.0)):
         raise EngineError(
             ExitStatus.TEMPERATURE_OUT_OF_BOUNDS,

@@ -33,8 +33,8 @@ SNAPSHOTS_PER_CALL = 5
 """Snapshots between two looks at the guards, at most; what is lost when a run goes bad."""
 
 
-REBUILD_AT = 0.45
-"""A list is rebuilt when an atom has moved this fraction of the skin; it is complete up to half the skin."""
+FAST = 5.0
+"""Thermal velocities, along one axis, of an atom that is hardly ever outrun: one in 70 000 is faster."""
 
 
 class Walkers(NamedTuple):
@@ -128,6 +128,12 @@ class System:
         return self.widened * (self.settings.skin or skin_for(self))
 
     @property
+    def fast_step(self) -> float:
+        """What a fast atom of the lightest species moves in a step, Å."""
+        velocity = FAST * math.sqrt(units.BOLTZMANN * self.temperature / float(self.mass.min()))
+        return velocity * self.settings.timestep_fs / units.TIME_UNIT_IN_FS
+
+    @property
     def steps_per_snapshot(self) -> int:
         """Time steps between two snapshots."""
         return max(1, round(self.settings.stride_fs / self.settings.timestep_fs))
@@ -172,18 +178,22 @@ class Dynamics(NamedTuple):
     capacity: space.Capacity
 
 
+def worn_at(system: System, skin: Any) -> Any:
+    """How far an atom may have moved before its list is built anew, Å: half the skin, less a step of a fast atom."""
+    return np.maximum(skin / 2 - system.fast_step, skin / 4)
+
+
 def skin_for(system: System) -> float:
-    """The skin s, Å, that should make a step cheapest: (1 + s/r_c)³ + R v Δt/(0.45 s).
+    """The skin s, Å, that should make a step cheapest: (1 + s/r_c)³ + R v Δt/(s/2 - v Δt).
 
     The first term is the work on listed pairs, the second that of building a list, R times a force evaluation, whenever
-    a fast atom (four times the thermal velocity of the lightest species) has moved 0.45 s.
+    a fast atom, v, has worn it (:func:`worn_at`).
     """
-    rebuild = 5.0 if system.potential.is_pairwise else 0.5
-    velocity = 4 * math.sqrt(units.BOLTZMANN * system.temperature / float(system.mass.min()))
-    way = velocity * system.settings.timestep_fs / units.TIME_UNIT_IN_FS
-    skins = np.arange(0.2, max(0.25, min(2.0, system.potential.cutoff / 2)), 0.1)
-    costs = (1 + skins / system.potential.cutoff) ** 3 + rebuild * way / (REBUILD_AT * skins)
-    return float(round(skins[np.argmin(costs)], 1))
+    rebuild, way = 5.0 if system.potential.is_pairwise else 0.5, system.fast_step
+    widest = max(0.25, min(2.0, system.potential.cutoff / 2))
+    skins = np.arange(min(max(0.2, 4 * way), widest), widest + 0.05, 0.1)
+    costs = (1 + skins / system.potential.cutoff) ** 3 + rebuild * way / worn_at(system, skins)
+    return float(round(skins[np.argmin(costs)], 2))
 
 
 def integrator(
@@ -242,6 +252,7 @@ def dynamics(system: System, capacity: space.Capacity) -> Dynamics:
     mass = jax.device_put(np.asarray(system.mass, dtype))
     longest = system.list_cutoff / system.smallest_scale
     search = space.search(system.cell, longest, len(system.symbols), capacity.room)
+    worn_beyond = float(worn_at(system, system.skin))
     mesh = device.mesh()
     sharding = NamedSharding(mesh, P("device"))
 
@@ -300,7 +311,7 @@ def dynamics(system: System, capacity: space.Capacity) -> Dynamics:
             moved = jnp.sqrt(jnp.max(jnp.sum(((md.position - walkers.built) @ cell) ** 2, -1), -1))
             # Two atoms that were at least the list's cutoff apart are nearer by at most twice this.
             nearer = scale * moved + system.list_cutoff * (1 - scale / walkers.built_scale) / 2
-            return taken + 1, md, nearer > REBUILD_AT * system.skin, jnp.maximum(farthest, nearer)
+            return taken + 1, md, nearer > worn_beyond, jnp.maximum(farthest, nearer)
 
         fresh = jnp.zeros(len(walkers.built), bool)
         taken, md, worn, farthest = jax.lax.while_loop(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
 
@@ -62,6 +63,10 @@ class Capacity(NamedTuple):
     def exceeded(self, needed: ArrayLike) -> bool:
         """Whether lists that need this, (..., 2) as in :func:`requirements`, are incomplete."""
         return bool(np.any(np.asarray(needed) > self))
+
+    def scaled(self, factor: float) -> Capacity:
+        """Room for so many times as many."""
+        return Capacity(*(rounded(math.ceil(factor * number)) for number in self))
 
     def enlarged(self, needed: ArrayLike) -> Capacity:
         """Room for what is needed and some more; no less than before."""
