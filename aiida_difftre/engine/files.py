@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,15 +28,30 @@ SMALLEST_VOLUME = 1e-3
 Arrays = dict[str, NDArray[Any]]
 
 
-def write_atomically(path: Path, content: bytes | str) -> None:
-    """Write to a temporary file beside ``path``, then rename: readers see the old content or the new, never a part."""
-    data = content.encode() if isinstance(content, str) else content
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[BinaryIO]:
+    """A temporary file beside ``path``, then renamed: readers see the old content or the new, never a part.
+
+    The content is on the disk before the name is, so that a node that goes down leaves no empty file either.
+    """
     temporary = path.with_name(path.name + ".part")
     with temporary.open("wb") as stream:
-        stream.write(data)
+        yield stream
         stream.flush()
         os.fsync(stream.fileno())
     temporary.replace(path)
+
+
+def write_atomically(path: Path, content: bytes | str) -> None:
+    """Write a whole file, as :func:`opened` does."""
+    with opened(path) as stream:
+        stream.write(content.encode() if isinstance(content, str) else content)
+
+
+def write_npz(path: Path, arrays: Mapping[str, Any]) -> None:
+    """Write named arrays as ``.npz``, atomically and without pickles."""
+    with opened(path) as stream:
+        np.savez(stream, allow_pickle=False, **arrays)
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -183,20 +199,15 @@ TRAJECTORY_ARRAYS = (
 
 def write_trajectory(path: Path, trajectory: Trajectory) -> None:
     """Write a trajectory as ``.npz``, atomically: the arrays of :class:`Trajectory`, species as fixed-width unicode."""
-    temporary = path.with_name(path.name + ".part")
     arrays = {name: getattr(trajectory, name) for name in TRAJECTORY_ARRAYS}
     if trajectory.masses is not None:
         arrays[MASSES] = trajectory.masses
-    with temporary.open("wb") as stream:
-        np.savez(
-            stream,
-            allow_pickle=False,
-            species=np.array(trajectory.species, dtype=np.str_),
-            temperature=np.float64(trajectory.temperature),
-            pressure=np.float64(np.nan if trajectory.pressure is None else trajectory.pressure),
-            **arrays,
-        )
-    temporary.replace(path)
+    numbers = {
+        "species": np.array(trajectory.species, dtype=np.str_),
+        "temperature": np.float64(trajectory.temperature),
+        "pressure": np.float64(np.nan if trajectory.pressure is None else trajectory.pressure),
+    }
+    write_npz(path, numbers | arrays)
 
 
 def read_trajectory(path: Path) -> Trajectory:

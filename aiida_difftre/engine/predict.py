@@ -118,15 +118,13 @@ def _structures(
             raise EngineError(
                 ExitStatus.NOT_FINITE, f"the {name} of structure {number} in {job.structures} is not finite"
             )
-    with (folder / PREDICTIONS).open("wb") as stream:
-        np.savez(
-            stream,
-            allow_pickle=False,
-            energies=energies,
-            forces=forces[real > 0],
-            stresses=stresses * EV_PER_A3_IN_GPA,
-            atoms=real.sum(axis=1).astype(np.int64),
-        )
+    arrays = {
+        "energies": energies,
+        "forces": forces[real > 0],
+        "stresses": stresses * EV_PER_A3_IN_GPA,
+        "atoms": real.sum(axis=1).astype(np.int64),
+    }
+    files.write_npz(folder / PREDICTIONS, arrays)
     labels = dataset.labels_of(frames, largest)
     predicted = matching.Predicted(energies, forces, stresses)  # type: ignore[arg-type]  # NumPy arrays do
     return {"structures": len(frames), "errors": matching.errors(predicted, labels, real)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import ase.io
@@ -62,6 +63,18 @@ def test_structures_of_different_sizes_and_errors(folder: Path) -> None:
         np.testing.assert_allclose(arrays["forces"][:8], expected[0]["forces"], atol=1e-6)
         assert arrays["forces"].shape == (12, 3)
         assert np.isnan(arrays["stresses"][2]).all()
+
+
+def test_an_interrupted_write_leaves_the_predictions_of_before(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_: int) -> None:
+        raise OSError("No space left on device")
+
+    ase.io.write(folder / "frames.extxyz", silicon(0.02))
+    (folder / PREDICTIONS).write_text("before")
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        run(PredictJob(structures="frames.extxyz"), folder, Silent())
+    assert (folder / PREDICTIONS).read_text() == "before"
 
 
 def test_static_stiffness_of_silicon(folder: Path) -> None:
