@@ -196,10 +196,11 @@ def _site_packages(environment: Path) -> Path | None:
 def install_environment(environment: Path, packages: Sequence[str], optional: Sequence[str] = ()) -> None:
     """Make a virtual environment with packages.
 
-    It is made under a temporary name and renamed: an interrupted installation leaves nothing that looks whole.
+    It is made under a temporary name of this process and renamed: an interrupted installation leaves nothing that looks
+    whole, and of two at the same time the first to end is kept.
 
     Args:
-        environment: folder; what is there is replaced.
+        environment: folder; what is there beforehand is replaced.
         packages: requirements.
         optional: a requirement and options of pip, whose failure does not matter.
 
@@ -208,19 +209,22 @@ def install_environment(environment: Path, packages: Sequence[str], optional: Se
         subprocess.SubprocessError: where pip fails.
     """
     environment.parent.mkdir(parents=True, exist_ok=True)
-    part = environment.with_name(f"{environment.name}.part")
+    part = environment.with_name(f"{environment.name}.{os.getpid()}.part")
     for leftover in (part, environment):
         shutil.rmtree(leftover, ignore_errors=True)
     try:
         venv.create(part, with_pip=True)
         _pip(part, *packages)
-    except (OSError, subprocess.SubprocessError):
+        if optional:
+            with contextlib.suppress(subprocess.SubprocessError):
+                _pip(part, *optional)
+        try:
+            part.rename(environment)
+        except OSError:
+            if not environment.is_dir():  # else another set-up was faster, and its environment is whole
+                raise
+    finally:
         shutil.rmtree(part, ignore_errors=True)
-        raise
-    if optional:
-        with contextlib.suppress(subprocess.SubprocessError):
-            _pip(part, *optional)
-    part.rename(environment)
 
 
 def _install(environment: Path) -> None:
