@@ -88,7 +88,7 @@ def step(
 ) -> tuple[Parameters, float, bool]:
     """The step, the norm of the gradient of the loss, and whether the radius bounds the step.
 
-    Parameters that are fixed do not move.
+    Parameters that are fixed do not move; none does where a derivative is not finite, and the norm then is not either.
 
     Args:
         data: state points.
@@ -113,6 +113,8 @@ def step(
     found = Linear(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
     slope = np.zeros(sum(sizes)) if extra is None else _flat(extra, movable, 1)[0] / 2
     arrays = np.repeat(np.arange(len(leaves)), sizes)
+    if not all(np.isfinite(array).all() for array in (*found, slope)):
+        return jax.tree.map(jnp.zeros_like, parameters), float("nan"), False
     way = np.zeros(sum(sizes)) if start is None else _flat(jax.tree.map(jnp.subtract, parameters, start), movable, 1)[0]
     moved, is_bounded = solve(found, slope, arrays, damping=damping, radius=radius, noise=noise, way=way)
     ends = np.cumsum(sizes)

@@ -254,6 +254,23 @@ def test_an_update_ends_where_steps_gain_nothing() -> None:
     assert len(outcome.history) < 10
 
 
+@pytest.mark.parametrize("what", ["residuals", "jacobian", "rows"])
+def test_derivatives_that_are_not_finite_end_an_update(monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    """With rows that are finite, a NaN in J or r would otherwise reach the eigenvalues, which LAPACK refuses."""
+    linear = gauss_newton._linear
+
+    def broken(*arguments: Any) -> Linear:
+        found = linear(*arguments)
+        array = getattr(found, what).copy()
+        array.flat[-1] = np.nan
+        return found._replace(**{what: array})
+
+    monkeypatch.setattr(gauss_newton, "_linear", broken)
+    with pytest.raises(EngineError, match="gradient at step 0 of the update is not finite") as caught:
+        update.minimise(POTENTIAL, start(), [data(settings_of())], settings_of(), seed=0, progress=Silent())
+    assert caught.value.status == ExitStatus.NOT_FINITE
+
+
 def test_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = settings_of()
     with monkeypatch.context() as patch:
