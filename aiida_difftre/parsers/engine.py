@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,21 @@ from aiida.parsers import Parser
 from aiida_difftre.engine.errors import ExitStatus
 from aiida_difftre.engine.jobs import ERROR, PROGRESS, RESULTS, Prediction, validate
 
-OUT_OF_MEMORY_SIGNS = ("out of memory", "out-of-memory", "oom-kill", "oom_kill", "resource_exhausted", "memoryerror")
-WALLTIME_SIGNS = ("due to time limit", "time limit exceeded", "walltime exceeded", "cputime limit exceeded")
-KILLED_SIGN = "killed"
+OUT_OF_MEMORY = re.compile(
+    r"out[ -]of[ -]memory|oom[-_]kill|resource_exhausted|memoryerror|exceeded (job |step )?memory limit|term_memlimit"
+    r"|mem \d+\w* exceeded limit",
+    re.IGNORECASE,
+)
+WALLTIME = re.compile(
+    r"due to time limit|time limit exceeded|walltime (\d+ )?exceeded|cputime limit exceeded|term_runlimit",
+    re.IGNORECASE,
+)
+"""What schedulers (SLURM, PBS, LSF) and the engine's libraries write."""
+
+KILLED = re.compile(r"^(.*\bline \d+: *\d+ +Killed\b.*|(srun: error: .*: )?Killed\s*)$", re.MULTILINE)
+"""What a shell says of a program that got SIGKILL; so does a scheduler that cancels a job, but then it says so."""
+
+CANCELLED = "CANCELLED"
 
 
 class OutputError(Exception):
@@ -111,13 +124,12 @@ class EngineParser(Parser):
         text = "\n".join(
             self._read_text(self.node.get_option(name)) for name in ("scheduler_stderr", "scheduler_stdout")
         )
-        lower = text.lower()
         last = next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "nothing on standard error")
-        if any(sign in lower for sign in OUT_OF_MEMORY_SIGNS):
+        if OUT_OF_MEMORY.search(text):
             return self.exit_codes.ERROR_OUT_OF_MEMORY.format(message=last)
-        if any(sign in lower for sign in WALLTIME_SIGNS):
+        if WALLTIME.search(text):
             return self.exit_codes.ERROR_WALLTIME.format(message=last)
-        if KILLED_SIGN in lower:
+        if KILLED.search(text) and CANCELLED not in text:
             message = f"{last} (the kernel kills what takes too much memory)"
             return self.exit_codes.ERROR_OUT_OF_MEMORY.format(message=message)
         return self.exit_codes.ERROR_NO_RESULTS.format(message=last)

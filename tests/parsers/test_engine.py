@@ -48,6 +48,17 @@ def test_unknown_status(finished_job: Make, tmp_path: Path) -> None:
         ("line 7: 1234 Killed   difftre sample job.json", 352),
         ("slurmstepd: error: *** JOB 3 CANCELLED AT 2026-01-01 DUE TO TIME LIMIT ***", 340),
         ("slurmstepd: error: Detected 1 oom-kill event(s) in StepId=3.batch", 352),
+        ("slurmstepd: error: Exceeded job memory limit at some point.", 352),
+        ("MemoryError: Unable to allocate 3.6 GiB", 352),
+        ("=>> PBS: job killed: mem 2097160kb exceeded limit 2097152kb", 352),
+        ("Killed", 352),
+        ("_aiidasubmit.sh: line 9:  1234 Killed                  difftre sample job.json > out", 352),
+        ("srun: error: node7: task 0: Killed", 352),
+        ("slurmstepd: error: *** JOB 3 ON node7 CANCELLED AT 2026-01-01T10:00:00 ***", 303),
+        ("slurmstepd: error: *** JOB 3 ON node7 CANCELLED AT 2026-01-01T10:00:00 ***\nKilled", 303),
+        ("TERM_OWNER: job killed by owner.", 303),
+        ("Connection to node7 was killed", 303),
+        ("=>> PBS: job killed: walltime 3610 exceeded limit 3600", 340),
     ],
 )
 def test_nothing_but_standard_error(finished_job: Make, tmp_path: Path, stderr: str, status: int) -> None:
