@@ -37,10 +37,6 @@ UNSTABLE = {
 }
 LOST_FILES = {ExitStatus.INVALID_INPUT, ExitStatus.CORRUPT_FILE}
 
-FIRST_BATCH_SIZE = 16
-"""Snapshots or configurations per batch after the first out of memory of a job that let the engine choose."""
-
-
 MEMORY = (("machine", "batch_size"), ("sampling", "walkers"))
 """The parameters that decide how much memory a job takes, and which handlers lower."""
 
@@ -103,11 +99,15 @@ class EngineBaseWorkChain(BaseRestartWorkChain):
         self.ctx.inputs.parameters = orm.Dict(deep_merge(self.ctx.inputs.parameters.get_dict(), changes))
 
     def less_memory(self) -> dict[str, Any] | None:
-        """Changes of the parameters that need less memory; None where there is nothing left to halve."""
+        """Changes of the parameters that need less memory; None where there is nothing left to halve.
+
+        What the engine itself chose depends on the system and is not known here, so that a batch of one is all that is
+        sure to be smaller.
+        """
         size = self.ctx.inputs.parameters.get_dict().get("machine", {}).get("batch_size", 0)
         if size == 1:
             return None
-        return {"machine": {"batch_size": size // 2 or FIRST_BATCH_SIZE}}
+        return {"machine": {"batch_size": size // 2 or 1}}
 
     @property
     def has_checkpoints(self) -> bool:

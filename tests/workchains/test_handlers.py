@@ -115,7 +115,7 @@ def test_sampling_out_of_memory(chain: Any, finished_job: Any, status: int) -> N
     process = chain("sample")
     assert fail(process, job(finished_job, "sample"), status).status == 0
     assert parameters(process)["sampling"] == {"walkers": 2, "production_fs": 200.0, "timestep_fs": 2.0}
-    assert parameters(process)["machine"] == {"batch_size": 16}
+    assert parameters(process)["machine"] == {"batch_size": 1}
     assert parameters(process)["temperature"] == 85.0
 
 
@@ -132,6 +132,16 @@ def test_pretraining_out_of_memory_until_nothing_is_left_to_halve(chain: Any, fi
     assert fail(process, job(finished_job, "pretrain"), ExitStatus.OUT_OF_MEMORY).status == 0
     assert parameters(process)["batch_configurations"] == 1
     assert fail(process, job(finished_job, "pretrain"), ExitStatus.OUT_OF_MEMORY).status == ExitStatus.OUT_OF_MEMORY
+
+
+@pytest.mark.parametrize("kind", ["update", "predict"])
+@pytest.mark.parametrize("given", [{}, {"machine": {"batch_size": 0}}])
+def test_a_batch_of_the_engines_choice_becomes_one(chain: Any, finished_job: Any, kind: str, given: dict) -> None:
+    """The engine takes one snapshot of a large system at once: any fixed number might be more than it had."""
+    process = chain(kind, {"parameters": given})
+    assert fail(process, job(finished_job, kind), ExitStatus.OUT_OF_MEMORY).status == 0
+    assert parameters(process)["machine"]["batch_size"] == 1
+    assert fail(process, job(finished_job, kind), ExitStatus.OUT_OF_MEMORY).status == ExitStatus.OUT_OF_MEMORY
 
 
 @pytest.mark.parametrize("kind", ["update", "predict"])
@@ -243,12 +253,12 @@ def test_what_fits_into_memory_is_told_to_the_next_chain(chain: Any, finished_jo
     last = parameters(process)
     finished_job("sample", inputs={"parameters": orm.Dict(last)}, caller=process.node)
     lowered = lowered_for_memory(process.node)
-    assert lowered == {"machine": {"batch_size": 8}, "sampling": {"walkers": 1}}
+    assert lowered == {"machine": {"batch_size": 1}, "sampling": {"walkers": 1}}
     # The next trajectory may be longer; it has the snapshots that were wanted.
     longer = {**given, "sampling": {"walkers": 4, "production_fs": 200.0}}
     found = within_memory(longer, lowered)
     assert found["sampling"] == {"walkers": 1, "production_fs": 800.0}
-    assert (found["machine"], found["temperature"]) == ({"batch_size": 8}, 85.0)
+    assert (found["machine"], found["temperature"]) == ({"batch_size": 1}, 85.0)
     assert within_memory(longer, {}) == longer
 
 
