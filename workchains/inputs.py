@@ -19,7 +19,7 @@ from aiida_difftre.engine.jobs import (
     UpdateSettings,
     validate,
 )
-from aiida_difftre.engine.strict import Strict
+from aiida_difftre.engine.strict import Seed, Strict
 from aiida_difftre.engine.targets import Target
 from aiida_difftre.workchains.systems import System, read_structure, with_density, with_masses
 
@@ -220,7 +220,7 @@ class RunInput(Strict):
 
     label: str = ""
     protocol: Literal["quick", "cpu", "paper"] = "quick"
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
     system: System
     dft: Dft | None = None
     model: Model

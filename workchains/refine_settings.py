@@ -8,7 +8,7 @@ from aiida import orm
 from pydantic import Field
 
 from aiida_difftre.engine.jobs import validate
-from aiida_difftre.engine.strict import Strict
+from aiida_difftre.engine.strict import Seed, Strict
 
 
 class Growth(Strict):
@@ -49,7 +49,7 @@ class RefineSettings(Strict):
     max_roll_backs: int = Field(default=2, ge=0)
     continued_equilibration_fs: float | None = Field(default=None, ge=0)
     growth: Growth = Field(default_factory=Growth)
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
 
 
 def check_settings(node: orm.Dict | None, _: Any) -> str | None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field, model_validator
 
 from aiida_difftre.data.packing import packed
-from aiida_difftre.engine.strict import Strict
+from aiida_difftre.engine.strict import Seed, Strict
 from aiida_difftre.engine.units import AMU_PER_A3_IN_KG_PER_M3
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class Random(Strict):
     density: float | None = Field(default=None, gt=0)
     box: float | None = Field(default=None, gt=0)
     min_distance: float | None = Field(default=None, gt=0)
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
 
     @model_validator(mode="after")
     def _one_size(self) -> Random:

@@ -9,12 +9,11 @@ from aiida import orm
 from aiida.common import AttributeDict
 from aiida.engine import ExitCode, ProcessBuilder, WorkChain, calcfunction
 from aiida.engine.processes.workchains.workchain import WorkChainSpec
-from pydantic import Field
 
 from aiida_difftre.data.dataset import DatasetData
 from aiida_difftre.data.potential import PotentialData
 from aiida_difftre.engine.jobs import validate
-from aiida_difftre.engine.strict import Strict
+from aiida_difftre.engine.strict import Seed, Strict
 from aiida_difftre.workchains import absorption, records
 from aiida_difftre.workchains import state_points as points
 from aiida_difftre.workchains.comparison import derived_seed
@@ -35,7 +34,7 @@ class ValidateSettings(Strict):
             undistorted cell of the dataset, else at the structure of the first state point.
     """
 
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
     static_stiffness: bool = True
 
 

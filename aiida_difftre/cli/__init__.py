@@ -18,6 +18,7 @@ import click
 from aiida_difftre import __version__
 from aiida_difftre.cli import sqlite
 from aiida_difftre.cli.targets import table_options
+from aiida_difftre.engine.strict import SEEDS
 
 if TYPE_CHECKING:
     from aiida.orm import Node
@@ -30,7 +31,11 @@ PROFILE_HELP = (
 )
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 FOLDER = click.Path(file_okay=False, path_type=Path)
-SEED = click.option("--seed", type=click.IntRange(min=0), help="Of everything random, in place of that of the input.")
+SEED = click.option(
+    "--seed",
+    type=click.IntRange(min=0, max=SEEDS, max_open=True),
+    help="Of everything random, in place of that of the input.",
+)
 
 
 @contextmanager

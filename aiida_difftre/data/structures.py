@@ -11,7 +11,7 @@ from ase import Atoms
 from numpy.typing import ArrayLike, NDArray
 from pydantic import Field, model_validator
 
-from aiida_difftre.engine.strict import Strict
+from aiida_difftre.engine.strict import Seed, Strict
 
 EQUILIBRIUM = "equilibrium"
 RATTLED = "rattled"
@@ -121,7 +121,7 @@ class Generation(Strict):
         elastic_strain: size of the strain for them.
     """
 
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
     equilibrium: bool = True
     isotropic: list[float] = Field(default_factory=list)
     rattles: list[Rattle] = Field(default_factory=list)

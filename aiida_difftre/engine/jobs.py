@@ -33,7 +33,7 @@ from aiida_difftre.engine.settings import (
     TermSpec,
     UpdateSettings,
 )
-from aiida_difftre.engine.strict import Strict
+from aiida_difftre.engine.strict import Seed, Strict
 from aiida_difftre.engine.targets import Target
 
 # The settings of which jobs are made are part of the contract: one import serves both.
@@ -88,7 +88,7 @@ class Job(Strict):
     """
 
     schema_version: Literal[1] = 1
-    seed: int = 0
+    seed: Seed = 0
     machine: Machine = Field(default_factory=Machine)
 
 

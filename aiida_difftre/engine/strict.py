@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+SEEDS = 2**62
+"""Seeds lie below: those of the parts of a job follow by addition, and JAX takes integers of 64 bits."""
+
+Seed = Annotated[int, Field(ge=0, lt=SEEDS)]
+"""Of pseudo-random numbers."""
 
 
 class Strict(BaseModel):

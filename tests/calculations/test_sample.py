@@ -128,6 +128,8 @@ def test_checkpoint_is_copied(prepare: Any, inputs: dict[str, Any], aiida_localh
         ({"sampling": {"walker": 2}}, "sampling.walker"),
         ({"potential": "x.safetensors"}, "potential"),
         ({"seed": "x"}, "seed"),
+        ({"seed": -1}, r"seed: .*greater than or equal to 0 \(got -1\)"),
+        ({"seed": 2**62}, f"seed: .*less than {2**62}"),
     ],
 )
 def test_parameters_are_refused(prepare: Any, inputs: dict[str, Any], changes: dict, message: str) -> None:

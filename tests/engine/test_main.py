@@ -199,6 +199,8 @@ NAN = json.loads("NaN")
         ("sample", {"observables": [{"observable": "rdf", "grid": [1.0, 0.5]}]}, "must increase strictly"),
         ("sample", {"observables": [{"observable": "rdf", "grid": [5.0, 6.0]}]}, "beyond half of the smallest height"),
         ("sample", {"schema_version": 2}, "schema_version"),
+        ("sample", {"seed": -1}, r"seed: .*greater than or equal to 0 \(got -1\)"),
+        ("sample", {"seed": 2**62}, f"seed: .*less than {2**62}"),
         ("update", {"values": [NAN]}, r"values\[0\] is nan"),
         ("update", {"errors": [-0.1]}, r"errors\[0\] of target 'pressure' is -0.1"),
         ("update", {"unit": "bar"}, "comes in 'GPa'"),

@@ -5,6 +5,9 @@ import pytest
 import yaml
 from ase.build import bulk
 
+from aiida_difftre.data.structures import Generation
+from aiida_difftre.engine.jobs import validate
+from aiida_difftre.engine.strict import Strict
 from aiida_difftre.engine.units import AMU_PER_A3_IN_KG_PER_M3
 from aiida_difftre.workchains.inputs import (
     elements_to_label,
@@ -15,6 +18,9 @@ from aiida_difftre.workchains.inputs import (
     system_cell,
 )
 from aiida_difftre.workchains.protocols import available_protocols
+from aiida_difftre.workchains.refine_settings import RefineSettings
+from aiida_difftre.workchains.systems import Random
+from aiida_difftre.workchains.validate import ValidateSettings
 
 
 def content() -> dict[str, Any]:
@@ -72,6 +78,7 @@ def target_of(changed: dict[str, Any]) -> dict[str, Any]:
         (("machines",), {"dft": {"engine": {}}}, ["machines.dft.engine"]),
         (("no_such_section",), {}, ["no_such_section"]),
         (("seed",), -1, ["seed", "-1"]),
+        (("seed",), 2**62, ["seed", f"less than {2**62}"]),
     ],
 )
 def test_wrong_values_are_named(tmp_path: Path, path: tuple[Any, ...], value: Any, fragments: list[str]) -> None:
@@ -178,3 +185,12 @@ def test_a_term_of_another_package(tmp_path: Path, plugin_term: str) -> None:
     path = tmp_path / "input.yaml"
     path.write_text(yaml.safe_dump(changed))
     assert read_input(path).model.spec.terms[0].architecture == plugin_term
+
+
+@pytest.mark.parametrize("model", [RefineSettings, ValidateSettings, Generation, Random])
+def test_seeds_that_would_overflow(model: type[Strict]) -> None:
+    settings = {"composition": {"Ar": 1}, "box": 9.0} if model is Random else {}
+    assert validate(model, {**settings, "seed": 2**62 - 1}).seed == 2**62 - 1
+    for seed in (-1, 2**62, 2**63):
+        with pytest.raises(ValueError, match=rf"seed: .*\(got {seed}\)"):
+            validate(model, {**settings, "seed": seed})
