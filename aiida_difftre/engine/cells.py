@@ -31,6 +31,9 @@ COUNTED_WORDS = 96
 SLACK = 1 + 1e-5
 """Bins are larger than the cutoff by this factor: fractional coordinates are rounded."""
 
+FARTHEST = float(1 << 20)
+"""Cells from the origin, beyond which single precision no longer tells where in its cell an atom is."""
+
 OFFSET = 0.382
 """Where the first atom of a cell, often at its corner, is in its bin."""
 
@@ -164,7 +167,7 @@ def ones(
 def _by_bin(home: Int[Array, " atoms"], total: int) -> tuple[Int[Array, " atoms"], Int[Array, " atoms"]]:
     """Atoms in the order of their bins, and their bins; one integer for both, which CPUs sort five times as fast."""
     digits = (len(home) - 1).bit_length()
-    dtype = jnp.int32 if total << digits < 1 << 31 else jnp.int64
+    dtype = jnp.int32 if (total + 1) << digits < 1 << 31 else jnp.int64
     keys = jnp.sort((home.astype(dtype) << digits) + jnp.arange(len(home), dtype=dtype))
     return (keys & ((1 << digits) - 1)).astype(jnp.int32), (keys >> digits).astype(jnp.int32)
 
@@ -180,11 +183,13 @@ def search(
     wrap = jnp.floor(positions)
     inside = positions - wrap
     place = jnp.clip((inside * shape).astype(jnp.int32), 0, shape - 1)
-    home = (place[:, 0] * bins.bins[1] + place[:, 1]) * bins.bins[2] + place[:, 2]
     around, shifts = bins.around()
     total = len(around)
+    # An atom of a walker that has gone bad is in no bin: all of them in one would make lists without end.
+    home = (place[:, 0] * bins.bins[1] + place[:, 1]) * bins.bins[2] + place[:, 2]
+    home = jnp.where(jnp.all(jnp.abs(positions) < FARTHEST, -1), home, total)
     order, ordered = _by_bin(home, total)
-    first = jnp.searchsorted(ordered, jnp.arange(total, dtype=ordered.dtype))
+    first = jnp.searchsorted(ordered, jnp.arange(total + 1, dtype=ordered.dtype))
     seat = jnp.arange(atoms) - first[ordered]
     # A seat beyond the room is outside of the table, and dropped.
     table = jnp.full((total, room), atoms, jnp.int32).at[ordered, seat].set(order, mode="drop")
@@ -205,7 +210,7 @@ def search(
     batch = max(1, min(total, CANDIDATES_AT_ONCE // (room * bins.candidates)))
     arguments = (seats, jnp.asarray(around), offsets)
     words = jax.vmap(bits)(arguments) if batch == total else jax.lax.map(bits, arguments, batch_size=batch)
-    occupancy = jnp.max(seat) + 1
+    occupancy = jnp.max(jnp.where(ordered < total, seat, -1)) + 1
     return Candidates(
         words[home, seated], home, table[around].reshape(total, -1), coded(jnp.asarray(shifts)), room,
         coded(wrap), occupancy.astype(jnp.int32),

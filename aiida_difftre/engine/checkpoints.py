@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from aiida_difftre.engine import files, sampling, space
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.potentials import Parameters
+from aiida_difftre.engine.starts import Start
 
 
 @dataclass
@@ -26,17 +27,17 @@ class Recording:
     done: int = 0
 
 
-def identity_of(system: sampling.System, parameters: Parameters) -> str:
-    """What a checkpoint belongs to: potential, system, state point and dynamics, but not how long they last."""
+def identity_of(system: sampling.System, parameters: Parameters, start: Start, seed: int) -> str:
+    """What a checkpoint belongs to: potential, system, state point, dynamics and start, but not how long they last."""
     settings = system.settings.model_dump(
         include={"thermostat", "walkers", "timestep_fs", "equilibration_fs", "stride_fs"}
     )
     described = [system.potential.spec.model_dump(), system.symbols, system.cell.tolist(), system.temperature, settings]
-    described += [system.snapshots_per_call, system.mass.tolist()]
+    described += [system.snapshots_per_call, system.mass.tolist(), seed]
     if system.barostat is not None:
         described += [system.pressure, system.barostat.model_dump()]
     digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
-    for leaf in jax.tree.leaves(parameters):
+    for leaf in jax.tree.leaves((parameters, start.positions, start.velocities, start.scales)):
         digest.update(np.asarray(leaf).tobytes())
     return digest.hexdigest()
 
@@ -98,19 +99,24 @@ def restore(
     if not fits or metadata.get("identity") != identity:
         raise EngineError(
             ExitStatus.CORRUPT_FILE,
-            f"{path.name} is the checkpoint of another potential, system, dynamics, precision or number of devices; "
-            "remove it to start anew",
+            f"{path.name} is the checkpoint of another potential, system, start, seed, dynamics, precision or number "
+            "of devices; remove it to start anew",
         )
     put = [jax.device_put(array, leaf.sharding) for array, leaf in zip(stored, leaves, strict=True)]
-    built = jax.device_put(arrays["built"], state.built.sharding)
-    built_scale = jax.device_put(arrays["built_scale"], state.built_scale.sharding)
+    try:
+        built = jax.device_put(arrays["built"], state.built.sharding)
+        built_scale = jax.device_put(arrays["built_scale"], state.built_scale.sharding)
+        recording = Recording(done=int(metadata["done"]))
+        if "positions" in arrays:
+            recording.positions, recording.temperatures = [arrays["positions"]], [arrays["temperatures"]]
+            recording.scales = [arrays["scales"]]
+        capacity = space.Capacity(*json.loads(metadata["capacity"]))
+        widened = float(metadata["widened"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise EngineError(
+            ExitStatus.CORRUPT_FILE, f"{path.name} lacks what a checkpoint has ({error}); remove it to start anew"
+        ) from None
     state = state._replace(md=jax.tree.unflatten(structure, put), built=built, built_scale=built_scale)
-    recording = Recording(done=int(metadata["done"]))
-    if "positions" in arrays:
-        recording.positions, recording.temperatures = [arrays["positions"]], [arrays["temperatures"]]
-        recording.scales = [arrays["scales"]]
-    capacity = space.Capacity(*json.loads(metadata["capacity"]))
-    widened = float(metadata["widened"])
     if capacity != dynamics.capacity or widened != system.widened:
         system = replace(system, widened=widened)
         dynamics = sampling.dynamics(system, capacity)

@@ -27,6 +27,9 @@ from aiida_difftre.engine.potentials import Parameters, Potential, save
 from aiida_difftre.engine.progress import Reporter
 from aiida_difftre.engine.stop import Stop
 
+IDENTIFYING = {"seed", "atomic_energies", "weights", "validation_fraction", "optimizer", "batch_configurations"}
+"""Of a job: what its checkpoint belongs to, besides the potential and the dataset."""
+
 CHECKPOINT_INTERVAL_S = 30.0
 
 
@@ -89,8 +92,9 @@ def run(job: PretrainJob, folder: Path, progress: Reporter) -> dict[str, Any]:
         dtype = jnp.dtype(job.machine.precision)
         predict, parts = _parts(potential, parameters, everything, (training, validation), dtype)
         fit = _Fit(job, potential, parameters, predict, parts, dtype, optimizer, schedule)
-        identity = hashlib.sha256((potential.spec.model_dump_json() + files.digest(folder / job.dataset)).encode())
-        state = fit.run(folder / CHECKPOINT, identity.hexdigest(), stop, progress)
+        settings = job.model_dump_json(include=IDENTIFYING)
+        described = potential.spec.model_dump_json() + files.digest(folder / job.dataset) + settings
+        state = fit.run(folder / CHECKPOINT, hashlib.sha256(described.encode()).hexdigest(), stop, progress)
 
     result = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), fit.merge(state.best))
     final = {**result, "atomic_energies": parameters["atomic_energies"] + result["atomic_energies"]}
@@ -300,7 +304,8 @@ class _Fit:
         if metadata.get("job") != identity:
             raise EngineError(
                 ExitStatus.INVALID_INPUT,
-                f"{checkpoint.name} belongs to another potential or dataset; remove it to start anew",
+                f"{checkpoint.name} belongs to another potential, dataset, seed, optimizer or loss; remove it to start "
+                "anew",
             )
         leaves, structure = jax.tree.flatten(fresh.optimizer)
         try:

@@ -177,7 +177,9 @@ class Snapshots:
             self._positions, cell, potential.cutoff / self._scales,
             precision=precision, batch=self._batch, budget=budget,
         )  # fmt: skip
-        self._first = jax.tree.map(lambda array: array[0], self._lists.take(np.zeros(1, int)))
+        # A whole batch, for which there is a program where lists are not kept.
+        self._first = jax.tree.map(lambda array: array[0], self._lists.take(np.zeros(self._batch, int)))
+        self._precision = np.dtype(precision)
         species = space.species_index(tuple(symbols), potential.spec.species)
         self._shared = Shared(jnp.asarray(cell), jnp.asarray(self._lists.images, jnp.int32), jnp.asarray(species))
         self._main = Prepared(self._prepare_main, np.arange(self.count), self._batch)
@@ -211,7 +213,8 @@ class Snapshots:
 
     def environment(self) -> Environment:
         """The environment of the first snapshot, in double precision."""
-        found: Environment = _first(self._positions[0].astype(float), self._scales[0], self._shared, self._first)
+        positions = self._positions[0].astype(self._precision).astype(float)  # as the images of the lists were counted
+        found: Environment = _first(positions, self._scales[0], self._shared, self._first)
         return found
 
     def _take(self, index: NDArray[np.intp]) -> Batch:

@@ -98,17 +98,15 @@ def simulate(
         momenta = (start.velocities * units.TIME_UNIT_IN_FS * system.mass[:, None])[chosen]
     dynamics = sampling.dynamics(system, list_capacity(lists))
     listed = jax.tree.map(lambda array: np.asarray(array)[chosen], lists)
-    state = dynamics.init(
-        seed, start.positions[chosen], scales[chosen], momenta, parameters, listed
-    )  # fmt: skip
-    recording, identity = checkpoints.Recording(), checkpoints.identity_of(system, parameters)
+    state = dynamics.init(seed, start.positions[chosen], scales[chosen], momenta, parameters, listed)
+    recording, identity = checkpoints.Recording(), checkpoints.identity_of(system, parameters, start, seed)
     if folder is not None and (folder / CHECKPOINT).exists():
         system, dynamics, state, recording = checkpoints.restore(folder / CHECKPOINT, identity, system, dynamics, state)
 
     per_call = system.snapshots_per_call
     equilibration = system.snapshots(settings.equilibration_fs)
     total = equilibration + max(1, system.snapshots(settings.production_fs))
-    last_checkpoint = time.monotonic()
+    last_checkpoint, repeated = time.monotonic(), -1  # repeated: the block that was judged again with a wider skin
     while recording.done < total:
         after, snapshot = dynamics.apply(state, parameters)
         if dynamics.capacity.exceeded(after.needed):
@@ -117,18 +115,25 @@ def simulate(
             continue
         temperatures = np.asarray(snapshot.temperature, np.float64)[:, :walkers]
         failure = guards.failure(system, snapshot, walkers, recording.done)
+        farthest = float(np.max(np.asarray(after.farthest)))
+        has_outrun = system.potential.has_neighbors and farthest > system.skin / 2
+        if has_outrun and (failure is None or repeated < recording.done):
+            # An atom outran its list: the block is void too, and what is wrong with it may come from that.
+            repeated = recording.done
+            try:
+                wider = _widened(system, farthest)
+            except EngineError as error:
+                failure = failure or error
+            else:
+                capacity = dynamics.capacity.scaled((wider.list_cutoff / system.list_cutoff) ** 3)
+                system = wider
+                dynamics, state = _enlarge(system, capacity, state)
+                continue
         if failure is not None:
             if folder is not None and recording.positions:
                 good = _trajectory(system, parameters, state, recording, walkers, machine.batch_size)
                 files.write_trajectory(folder / TRAJECTORY, good)
             raise failure
-        farthest = float(np.max(np.asarray(after.farthest)))
-        if system.potential.has_neighbors and farthest > system.skin / 2:
-            # An atom outran its list: the block is void too.
-            before, system = system.list_cutoff, _widened(system, farthest)
-            capacity = dynamics.capacity.scaled((system.list_cutoff / before) ** 3)
-            dynamics, state = _enlarge(system, capacity, state)
-            continue
         state = after
         recording.done += per_call
         if recording.done > equilibration:

@@ -53,6 +53,12 @@ def read_structure(path: Path) -> Start:
             f"{path.name} has no three-dimensional cell: {atoms.cell.tolist()}; give a Lattice",
         )
     positions = atoms.get_scaled_positions(wrap=False)[None]
+    if not np.isfinite(positions).all():
+        atom = int(np.argmin(np.isfinite(positions[0]).all(-1)))
+        raise EngineError(
+            ExitStatus.INVALID_INPUT,
+            f"the position of atom {atom} in {path.name} is {atoms.positions[atom].tolist()}; give finite numbers",
+        )
     masses = atoms.get_masses() if atoms.has("masses") else None
     if masses is not None and not (np.isfinite(masses) & (masses > 0)).all():
         atom = int(np.argmin(np.where(np.isfinite(masses), masses, -np.inf)))

@@ -62,6 +62,19 @@ def test_atoms_at_one_place_are_neighbours() -> None:
     np.testing.assert_array_equal(np.asarray(lists.mask).sum(1), 2)
 
 
+def test_atoms_that_went_astray_fill_no_bin() -> None:
+    """Positions that are not finite, or too far away to tell where: the others find each other as before."""
+    atoms = random_atoms(20 * np.eye(3), 200, 3)
+    positions, bins = atoms.get_scaled_positions(), cells.grid(atoms.cell.array, 4.0, 200)
+    bins = dataclasses.replace(bins, room=200)
+    astray = positions.copy()
+    astray[100:150], astray[150:] = np.nan, 3e8
+    lists = build(astray, atoms.cell.array, 4.0, 60, bins)
+    alone = build(positions[:100], atoms.cell.array, 4.0, 60, bins)
+    assert int(lists.occupancy) == int(alone.occupancy) < 50
+    np.testing.assert_array_equal(np.asarray(lists.mask)[:100].sum(1), np.asarray(alone.mask).sum(1))
+
+
 def test_a_full_bin_is_reported_and_a_batch_grows() -> None:
     """All atoms in one corner of a large cell: more in a bin than the mean density suggests."""
     cell = 40 * np.eye(3)

@@ -152,8 +152,9 @@ def test_walltime_writes_a_checkpoint_that_other_data_cannot_use(folder: Path) -
     with pytest.raises(EngineError) as caught:
         pretrain(job(machine={"walltime_s": 1e-3}), folder, Silent())
     assert caught.value.status == ExitStatus.WALLTIME
-    with pytest.raises(EngineError, match="another potential or dataset"):
-        pretrain(job(potential={"species": ["Si"], "terms": [NETWORK]}), folder, Silent())
+    for other in ({"potential": {"species": ["Si"], "terms": [NETWORK]}}, {"seed": 9}, {"validation_fraction": 0.3}):
+        with pytest.raises(EngineError, match="another potential, dataset, seed"):
+            pretrain(job(**other), folder, Silent())
     (folder / CHECKPOINT).write_bytes(b"rubbish")
     with pytest.raises(EngineError) as caught:
         pretrain(job(), folder, Silent())

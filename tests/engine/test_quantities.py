@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -106,6 +110,34 @@ def test_batches_and_caching_change_nothing(monkeypatch: pytest.MonkeyPatch) -> 
     assert_same(everything(1), reference)
     monkeypatch.setattr(quantities, "CACHE_BYTES", 0)
     assert_same(everything(3), reference)
+
+
+def test_nothing_kept_on_two_devices() -> None:
+    """Energies, and the environment of the first snapshot, where each batch is shared by two devices."""
+    script = """
+import json
+from aiida_difftre.engine import device
+from aiida_difftre.engine.jobs import Machine
+device.configure(Machine(threads=2, platform="cpu"))
+import jax, numpy as np
+from tests.engine.test_quantities import positions_of, snapshots
+from tests.fixtures.engine import argon, lennard_jones
+(potential, parameters), atoms = lennard_jones(), argon(1, 5.1)
+made = snapshots(potential, atoms, positions_of(atoms, 5), stress=False, batch_size=1, cache_bytes=0)
+first = float(potential.total(parameters, made.environment()))
+print(json.dumps([jax.device_count(), made.nbytes, first, made.energies(parameters).tolist()]))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, cwd=Path(__file__).parents[2], check=False
+    )
+    assert done.returncode == 0, done.stderr
+    devices, kept, first, energies = json.loads(done.stdout.splitlines()[-1])
+    assert devices == 2
+    potential, parameters = lennard_jones()
+    expected = snapshots(potential, argon(1, 5.1), positions_of(argon(1, 5.1), 5), stress=False).energies(parameters)
+    np.testing.assert_allclose(energies, expected, rtol=1e-12)
+    assert first == pytest.approx(energies[0], rel=1e-12)
+    assert kept <= 1 << 20
 
 
 @pytest.mark.parametrize(

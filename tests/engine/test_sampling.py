@@ -15,7 +15,7 @@ from ase import Atoms
 
 from aiida_difftre.engine import cells, guards, potentials, sample, sampling, space, starts, units
 from aiida_difftre.engine.errors import EngineError, ExitStatus
-from aiida_difftre.engine.files import Trajectory, read_trajectory
+from aiida_difftre.engine.files import Trajectory, read_arrays, read_trajectory, write_arrays
 from aiida_difftre.engine.jobs import CHECKPOINT, TRAJECTORY, Machine, PotentialSpec, SamplingSettings
 from aiida_difftre.engine.progress import Silent
 from aiida_difftre.engine.space import Capacity
@@ -204,10 +204,17 @@ def test_restart_continues_bit_for_bit(tmp_path: Path, thermostat: dict[str, Any
     for field in ("positions", "energies", "walkers", "times", "temperatures", "last_positions", "last_velocities"):
         np.testing.assert_array_equal(getattr(resumed, field), getattr(whole, field))
     if calls == 4:
-        for other, machine in ((settings(walkers=3), DOUBLE), (chosen, Machine(precision="float32"))):
+        path, begin = tmp_path / CHECKPOINT, start(argon(), 2)
+        moved = replace(begin, positions=begin.positions + 0.01)
+        for other in ({"machine": Machine(precision="float32")}, {"seed": 9}, {"begin": moved}):
             with pytest.raises(EngineError, match="checkpoint of another") as caught:
-                simulate(other, folder=tmp_path, machine=machine)
+                simulate(chosen, folder=tmp_path, **other)
             assert caught.value.status == ExitStatus.CORRUPT_FILE
+        arrays, metadata = read_arrays(path)
+        write_arrays(path, {key: array for key, array in arrays.items() if key != "built_scale"}, metadata)
+        with pytest.raises(EngineError, match=r"lacks what a checkpoint has.*built_scale") as caught:
+            simulate(chosen, folder=tmp_path)
+        assert caught.value.status == ExitStatus.CORRUPT_FILE
 
 
 def test_overflow_repeats_the_block(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -253,6 +260,26 @@ def test_atoms_that_outrun_a_list_repeat_the_block(monkeypatch: pytest.MonkeyPat
     assert min(widened) > 0.01
     wide = simulate(narrow.model_copy(update={"skin": 1.0}))
     np.testing.assert_allclose(found.positions, wide.positions, atol=1e-6)
+
+
+def test_a_block_whose_lists_ended_is_judged_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Missed neighbours may be what is wrong; what is still wrong with complete lists ends the run."""
+    narrow = settings(timestep_fs=8.0, stride_fs=16.0, production_fs=320.0, skin=0.02)
+    judged = []
+    verdict = EngineError(ExitStatus.ATOMS_TOO_CLOSE, "too close")
+
+    def failure(*_: object) -> EngineError | None:
+        judged.append(verdict)
+        return verdict if len(judged) in failing else None
+
+    monkeypatch.setattr(guards, "failure", failure)
+    failing = {1}
+    assert len(simulate(narrow).energies) == 40
+    judged.clear()
+    failing = {1, 2, 3}
+    with pytest.raises(EngineError, match="too close"):
+        simulate(narrow)
+    assert len(judged) == 2
 
 
 def test_atoms_too_fast_for_any_list_are_refused() -> None:
@@ -400,6 +427,10 @@ def test_snapshots_per_call_divides_both_phases() -> None:
     [
         ("nonsense", "not a readable structure"),
         ('1\nProperties=species:S:1:pos:R:3 pbc="F F F"\nAr 0 0 0\n', "no three-dimensional cell"),
+        (
+            '2\nLattice="9 0 0 0 9 0 0 0 9" Properties=species:S:1:pos:R:3 pbc="T T T"\nAr 0 0 0\nAr 1 nan 1\n',
+            r"position of atom 1 in structure\.extxyz is \[1\.0, nan, 1\.0\]",
+        ),
     ],
 )
 def test_structures_that_are_refused(tmp_path: Path, content: str, message: str) -> None:
