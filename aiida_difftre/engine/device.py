@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import platform
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,8 +27,34 @@ SELF_CHECK_TOLERANCE = {"float32": 2e-5, "float64": 1e-10}
 
 def cache_folder(machine: Machine) -> Path:
     """Folder of the persistent compilation cache."""
-    default = os.environ.get("DIFFTRE_CACHE") or Path.home() / ".cache" / "difftre"
-    return Path(machine.compilation_cache or default)
+    named = machine.compilation_cache or os.environ.get("DIFFTRE_CACHE")
+    return Path(named) if named else Path.home() / ".cache" / "difftre"
+
+
+def _make_cache(machine: Machine) -> Path | None:
+    """Make the folder of the cache; None, with a warning, where that fails and the job does not name it.
+
+    Raises:
+        EngineError: with status INVALID_INPUT, where the job names it.
+    """
+    try:
+        folder = cache_folder(machine)
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError) as error:  # RuntimeError: there is no home
+        if machine.compilation_cache is not None:
+            raise EngineError(
+                ExitStatus.INVALID_INPUT,
+                f"machine.compilation_cache is {machine.compilation_cache!r}, which cannot be made: {error}; name a "
+                "folder that can be written on the compute node, or leave it out",
+            ) from None
+        print(
+            f"difftre: every program of this job is compiled anew, since the folder of the cache "
+            f"({os.environ.get('DIFFTRE_CACHE') or '~/.cache/difftre'}) cannot be made: {error}; name one that can be "
+            "written here in the environment variable DIFFTRE_CACHE",
+            file=sys.stderr,
+        )
+        return None
+    return folder
 
 
 def usable_cores() -> int:
@@ -43,7 +70,8 @@ def configure(machine: Machine) -> None:
     batches are spread over devices; compiled programs persist between jobs.
 
     Raises:
-        EngineError: with status NO_ACCELERATOR, when the job asks for a GPU and JAX sees none.
+        EngineError: with status NO_ACCELERATOR, when the job asks for a GPU and JAX sees none; INVALID_INPUT, when the
+            folder that it names for the cache cannot be made.
     """
     threads = machine.threads or usable_cores()
     flags = [os.environ.get("XLA_FLAGS", "")]
@@ -59,9 +87,9 @@ def configure(machine: Machine) -> None:
     import jax
 
     jax.config.update("jax_enable_x64", True)
-    cache = cache_folder(machine)
-    cache.mkdir(parents=True, exist_ok=True)
-    jax.config.update("jax_compilation_cache_dir", str(cache))
+    cache = _make_cache(machine)
+    if cache is not None:
+        jax.config.update("jax_compilation_cache_dir", str(cache))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     if machine.platform == "cpu":

@@ -256,6 +256,34 @@ def test_gpu_asked_for_without_one(folder: Path) -> None:
     assert "'cpu'" in error["message"]
 
 
+def test_a_cache_that_cannot_be_made(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A job without one takes longer; a job that names one is told that it cannot be."""
+    (folder / "file").touch()
+    cache = str(folder / "file" / "cache")
+    machine = {**MACHINE, "compilation_cache": None}
+    monkeypatch.setenv("DIFFTRE_CACHE", cache)
+    run(folder, "predict", structures=STRUCTURE, machine=machine)
+    warning = capsys.readouterr().err
+    assert cache in warning
+    assert "DIFFTRE_CACHE" in warning
+    error = fail(folder, "predict", structures=STRUCTURE, machine={**machine, "compilation_cache": cache})
+    assert error["exit_status"] == ExitStatus.INVALID_INPUT
+    assert f"machine.compilation_cache is '{cache}'" in error["message"]
+
+    monkeypatch.delenv("DIFFTRE_CACHE")
+    monkeypatch.setattr(Path, "home", _no_home)
+    run(folder, "predict", structures=STRUCTURE, machine=machine)
+    assert "~/.cache/difftre" in capsys.readouterr().err
+    run(folder, "predict", structures=STRUCTURE, machine=MACHINE)
+    assert not capsys.readouterr().err
+
+
+def _no_home() -> Path:
+    raise RuntimeError("Could not determine home directory.")
+
+
 def test_diagnostics_that_are_not_finite_are_written(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def explode(*_: Any) -> None:
         raise main.EngineError(ExitStatus.NOT_FINITE, "not finite", {"loss": float("nan"), "all": [1.0, -np.inf]})
