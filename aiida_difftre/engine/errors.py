@@ -45,10 +45,18 @@ class EngineError(Exception):
         status: what happened.
         message: names the offending value and the remedy.
         diagnostics: numbers for ``error.json``; JSON-serialisable.
+        results: what was found before, for ``results.json``; None where the failure leaves nothing of use.
     """
 
-    def __init__(self, status: ExitStatus, message: str, diagnostics: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        status: ExitStatus,
+        message: str,
+        diagnostics: dict[str, Any] | None = None,
+        results: dict[str, Any] | None = None,
+    ) -> None:
         super().__init__(message)
         self.status = status
         self.message = message
         self.diagnostics = diagnostics or {}
+        self.results = results

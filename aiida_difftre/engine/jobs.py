@@ -2,8 +2,8 @@
 
 A job runs in a folder of its own: ``difftre KIND job.json`` reads ``job.json`` and the binary files that it names
 (plain file names beside it), and writes the files named below. ``results.json`` is written last and atomically: a job
-without it did not finish. A failure that the engine can explain writes ``error.json`` instead. ``progress.jsonl``
-grows while it runs.
+without it did not finish. A failure that the engine can explain writes ``error.json`` instead; a refinement that fails
+after its first iteration writes both. ``progress.jsonl`` grows while it runs.
 """
 
 from __future__ import annotations
@@ -299,7 +299,10 @@ class RefineJob(Job):
         patience: iterations without a better chi² (measured on the freshly sampled trajectory) before stopping.
         validation: sampling of the final run; None for none.
 
-    Writes: ``potential_out.safetensors`` (the best by chi² on fresh trajectories), ``results.json``.
+    Writes: ``potential_out.safetensors`` (the best by chi² on fresh trajectories), ``results.json`` (iterations, the
+    best one and its chi², predictions of the validation by state point). A failure after the first iteration ends the
+    job with ``error.json`` and leaves both: ``reason`` is then ``failed``, or the validation of a state point an
+    ``error``.
     """
 
     kind: Literal["refine"] = "refine"

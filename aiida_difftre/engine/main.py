@@ -24,12 +24,18 @@ GARBAGE_THRESHOLD = 50_000
 
 
 def run_job(job: Job, kind: str, folder: Path) -> dict[str, Any]:
-    """Run a job and write its ``results.json`` last; raises EngineError."""
+    """Run a job and write its ``results.json`` last; raises EngineError, after writing results that it carries."""
     began, cpu = time.monotonic(), time.process_time()
     device.configure(job.machine)
     started = time.monotonic()
-    # A kind's module is imported only when it runs: the imports decide what a small job costs.
-    results = importlib.import_module(f"aiida_difftre.engine.{kind}").run(job, folder, Progress(folder / PROGRESS))
+    failure: EngineError | None = None
+    try:
+        # A kind's module is imported only when it runs: the imports decide what a small job costs.
+        results = importlib.import_module(f"aiida_difftre.engine.{kind}").run(job, folder, Progress(folder / PROGRESS))
+    except EngineError as error:
+        if error.results is None:
+            raise
+        failure, results = error, finite(error.results)
     timings = {
         **results.pop("timings", {}),
         "start_s": started - began,
@@ -51,6 +57,8 @@ def run_job(job: Job, kind: str, folder: Path) -> dict[str, Any]:
             ExitStatus.NOT_FINITE,
             f"these results are not finite: {bad}; a single snapshot, for one, has no fluctuations",
         ) from None
+    if failure is not None:
+        raise failure
     return record
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from aiida_difftre.engine import files, losses, objective, potentials, reweighting, sample, space, update
 from aiida_difftre.engine.agreement import Points, decisive_points, is_better, reduced_chi2
 from aiida_difftre.engine.errors import EngineError, ExitStatus
-from aiida_difftre.engine.jobs import POTENTIAL_OUT, Prediction, RefineJob, RefineStatePoint, SamplingSettings
+from aiida_difftre.engine.jobs import POTENTIAL_OUT, RESULTS, RefineJob, RefineStatePoint, SamplingSettings
 from aiida_difftre.engine.matching import matching_loss
 from aiida_difftre.engine.potentials import Parameters, Potential
 from aiida_difftre.engine.progress import Reporter
@@ -56,6 +56,7 @@ def run(job: RefineJob, folder: Path, progress: Reporter) -> dict[str, Any]:
     scale, rollbacks, worse = 1.0, 0, 0
     iterations: list[dict[str, Any]] = []
     reason = "max_iterations"
+    failure: EngineError | None = None
     with Stop(job.machine.walltime_s) as stop:
         for iteration in range(job.max_iterations + 1):
             # What was kept of the last trajectories makes room for the next ones.
@@ -72,8 +73,11 @@ def run(job: RefineJob, folder: Path, progress: Reporter) -> dict[str, Any]:
                 if error.status in STOPPED and iteration > 0:
                     reason = "stopped"
                     break
-                if error.status not in PHYSICS or iteration == 0 or rollbacks == MAX_ROLLBACKS:
+                if best.points is None:
                     raise
+                if error.status not in PHYSICS or rollbacks == MAX_ROLLBACKS:
+                    reason, failure = "failed", error
+                    break
                 # The last update left the region where the potential is physical: back, and more carefully.
                 parameters, state, scale, rollbacks = good, None, scale / 2, rollbacks + 1
                 iterations.append({"iteration": iteration, "rollback": error.message, "learning_rate_scale": scale})
@@ -122,19 +126,18 @@ def run(job: RefineJob, folder: Path, progress: Reporter) -> dict[str, Any]:
                     reason = "stopped"
                     break
                 if error.status not in RETRIED_WITH_SMALLER_STEPS or rollbacks == MAX_ROLLBACKS:
-                    raise
+                    reason, failure = "failed", error
+                    break
                 state, scale, rollbacks = None, scale / 2, rollbacks + 1
                 record.update(rollback=error.message, learning_rate_scale=scale)
                 continue
             parameters, state = outcome.parameters, outcome.optimizer_state
             record["update"] = update.summary(data, outcome)
         potentials.save(folder / POTENTIAL_OUT, potential, best.parameters)
-        validation = (
-            None
-            if reason in {"stopped", "walltime"}
-            else _validate(job, potential, best.parameters, structures, progress, stop)
-        )
-    return {
+        validation = None
+        if reason not in {"stopped", "walltime", "failed"}:
+            validation, failure = _validate(job, potential, best.parameters, structures, progress, stop)
+    results: dict[str, Any] = {
         "reason": reason,
         "best_iteration": best.iteration,
         "chi2": best.chi2,
@@ -142,6 +145,19 @@ def run(job: RefineJob, folder: Path, progress: Reporter) -> dict[str, Any]:
         "validation": validation,
         "timings": {"refine_s": time.monotonic() - began},
     }
+    if failure is not None:
+        # What the iterations found took hours, and holds: the job ends as failed, and with its results.
+        during = f"iteration {iteration}" if reason == "failed" else "the validation"
+        if reason == "failed":
+            results["error"] = _described(failure)
+        raise EngineError(
+            failure.status,
+            f"{during} of the refinement failed: {failure.message}; {RESULTS} and {POTENTIAL_OUT} hold the best "
+            f"potential so far, of iteration {best.iteration}",
+            failure.diagnostics,
+            results,
+        ) from failure
+    return results
 
 
 def _sample(
@@ -183,26 +199,36 @@ def _validate(
     structures: dict[str, sample.Start],
     progress: Reporter,
     stop: Stop,
-) -> dict[str, list[dict[str, Any]]] | None:
+) -> tuple[dict[str, Any] | None, EngineError | None]:
     """A long run that shares nothing with the training trajectories: other seeds, equilibrated from the structure.
 
-    None where none is asked for, and where the job has to stop before the run is over.
+    Returns:
+        By state point, the predictions or the ``error``, and the first failure. None where no validation is asked for,
+        and where the job has to stop before the run is over.
     """
     if job.validation is None:
-        return None
-    report: dict[str, list[dict[str, Any]]] = {}
+        return None, None
+    report: dict[str, Any] = {}
+    failure: EngineError | None = None
     for number, point in enumerate(job.state_points):
         try:
             trajectory = _sample(
                 job, point, potential, parameters, structures[point.label], None, job.validation,
                 job.seed + 1_000_000 + number, progress, stop,
             )  # fmt: skip
+            predictions = reweighting.predict_trajectory(
+                potential, parameters, trajectory, [target.request() for target in point.targets],
+                machine=job.machine, seed=job.seed,
+            )  # fmt: skip
         except EngineError as error:
             if error.status in STOPPED:
-                return None
-            raise
-        predictions: list[Prediction] = reweighting.predict_trajectory(
-            potential, parameters, trajectory, [t.request() for t in point.targets], machine=job.machine, seed=job.seed
-        )
-        report[point.label] = [prediction.model_dump() for prediction in predictions]
-    return report
+                return None, failure
+            failure = failure or error
+            report[point.label] = {"error": _described(error)}
+        else:
+            report[point.label] = [prediction.model_dump() for prediction in predictions]
+    return report, failure
+
+
+def _described(error: EngineError) -> dict[str, Any]:
+    return {"status": error.status.name, "message": error.message, "diagnostics": error.diagnostics}

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from ase.calculators.singlepoint import SinglePointCalculator
 
-from aiida_difftre.engine import main, potentials
+from aiida_difftre.engine import main, potentials, refine
 from aiida_difftre.engine.calculator import DiffTReCalculator
 from aiida_difftre.engine.errors import ExitStatus
 from aiida_difftre.engine.files import read_potential, read_trajectory
@@ -182,6 +182,71 @@ def test_pretrain_and_refine(folder: Path) -> None:
     # What only serves to check has no part in the refinement.
     assert all(set(item["predictions"]) == {"cold"} for item in refined["iterations"])
     assert refined["validation"]["warm"][0]["values"][0] > refined["validation"]["cold"][0]["values"][0]
+
+
+REFINEMENT: dict[str, Any] = {
+    "state_points": [
+        {"label": "warm", "temperature": 80.0, "targets": [{**PRESSURE, "role": "held_out"}]},
+        {"label": "cold", "temperature": 60.0, "targets": [PRESSURE]},
+    ],
+    "sampling": SAMPLING,
+    "max_iterations": 1,
+    "update": {"max_steps": 1, "gate": 0.5, "bootstrap": 20, "optimizer": {"learning_rate": 1e-4}},
+}
+
+
+def fail_with_results(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    assert main.cli(["refine", str(write(folder, **REFINEMENT, validation=SAMPLING))]) == 1
+    results, error = (json.loads((folder / name).read_text()) for name in (RESULTS, ERROR))
+    assert results["chi2"] > 0
+    read_potential(folder / POTENTIAL_OUT)
+    assert f"{RESULTS} and {POTENTIAL_OUT} hold the best" in error["message"]
+    return results, error
+
+
+def test_a_validation_that_fails_leaves_the_refinement(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    simulate = refine.sample.simulate
+
+    def unstable(*arguments: Any, seed: int, temperature: float, **given: Any) -> Any:
+        if seed >= 1_000_000 and temperature == 80.0:
+            raise main.EngineError(ExitStatus.NOT_FINITE, "it exploded", {"last": np.inf})
+        return simulate(*arguments, seed=seed, temperature=temperature, **given)
+
+    monkeypatch.setattr(refine.sample, "simulate", unstable)
+    results, error = fail_with_results(folder)
+    assert (results["reason"], len(results["iterations"])) == ("max_iterations", 2)
+    described = {"status": "NOT_FINITE", "message": "it exploded", "diagnostics": {"last": "inf"}}
+    assert results["validation"]["warm"] == {"error": described}
+    assert results["validation"]["cold"][0]["label"] == "pressure"
+    assert error["exit_status"] == ExitStatus.NOT_FINITE
+    assert "the validation of the refinement failed: it exploded" in error["message"]
+
+
+@pytest.mark.parametrize("part", ["sampling", "update"])
+def test_the_last_roll_back_leaves_the_refinement(folder: Path, monkeypatch: pytest.MonkeyPatch, part: str) -> None:
+    simulate = refine.sample.simulate
+
+    def explode(*_: Any, **given: Any) -> Any:
+        if part == "sampling" and given["seed"] < 1000:
+            return simulate(*_, **given)
+        raise main.EngineError(ExitStatus.NOT_FINITE, "it exploded")
+
+    monkeypatch.setattr(refine, "MAX_ROLLBACKS", 0)
+    monkeypatch.setattr(*((refine.sample, "simulate") if part == "sampling" else (refine.update, "minimise")), explode)
+    results, error = fail_with_results(folder)
+    assert (results["reason"], results["best_iteration"], results["validation"]) == ("failed", 0, None)
+    assert results["error"]["message"] == "it exploded"
+    assert results["iterations"][0]["chi2"] == results["chi2"]
+    assert error["exit_status"] == ExitStatus.NOT_FINITE
+    assert f"iteration {1 if part == 'sampling' else 0} of the refinement failed: it exploded" in error["message"]
+
+
+def test_a_first_trajectory_that_fails_leaves_no_results(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def explode(*_: Any, **__: Any) -> Any:
+        raise main.EngineError(ExitStatus.NOT_FINITE, "it exploded")
+
+    monkeypatch.setattr(refine.sample, "simulate", explode)
+    assert fail(folder, "refine", **REFINEMENT)["message"] == "it exploded"
 
 
 NAN = json.loads("NaN")
