@@ -7,11 +7,13 @@ are known to their classes alone, which import JAX: the job checks them.
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable, Mapping
 from importlib.metadata import EntryPoint, entry_points
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator
 
+from aiida_difftre.engine.network_options import check_moment_network
 from aiida_difftre.engine.settings import PotentialSpec
 
 ENTRY_POINT_GROUP = "difftre.potentials"
@@ -28,6 +30,9 @@ HYPERPARAMETERS: dict[str, tuple[str, ...]] = {
 }
 """Of the terms of this package."""
 
+CHECKS: dict[str, Callable[[Mapping[str, Any]], None]] = {"moment_network": check_moment_network}
+"""Of the values of hyperparameters, where that needs no JAX; those of the other terms are checked by the job."""
+
 
 @functools.cache
 def registry() -> dict[str, EntryPoint]:
@@ -36,7 +41,7 @@ def registry() -> dict[str, EntryPoint]:
 
 
 def check(spec: PotentialSpec) -> PotentialSpec:
-    """Refuse a potential of terms that nobody registered, or with hyperparameters that a term does not have.
+    """Refuse a potential of terms that nobody registered, or with hyperparameters that a term does not have or take.
 
     Raises:
         ValueError: naming the architecture or the hyperparameter, and the known ones.
@@ -54,6 +59,11 @@ def check(spec: PotentialSpec) -> PotentialSpec:
                 raise ValueError(
                     f"potential term {name!r}: unknown hyperparameter {given!r}; known: {', '.join(known_ones)}"
                 )
+        try:
+            if name in CHECKS:
+                CHECKS[name](term.hyperparameters)
+        except ValueError as error:
+            raise ValueError(f"potential term {name!r}: {error}") from None
     return spec
 
 

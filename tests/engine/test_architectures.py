@@ -11,6 +11,7 @@ import pytest
 
 from aiida_difftre.engine.architectures import HYPERPARAMETERS, check, registry
 from aiida_difftre.engine.errors import EngineError
+from aiida_difftre.engine.jobs import PretrainJob, validate
 from aiida_difftre.engine.potentials import Environment, build
 from aiida_difftre.engine.settings import PotentialSpec
 
@@ -32,6 +33,12 @@ def test_unknown_names_are_refused() -> None:
         check(spec("lenard_jones"))
     with pytest.raises(ValueError, match="'lennard_jones': unknown hyperparameter 'depth'; known: epsilon, onset"):
         check(spec("lennard_jones", epsilon=0.01, depth=1))
+
+
+def test_values_that_a_network_does_not_take_are_refused_where_an_input_is_read() -> None:
+    with pytest.raises(ValueError, match=r"potential: potential term 'moment_network': hidden = 48 must be a list"):
+        validate(PretrainJob, {"potential": spec("moment_network", hidden=48).model_dump()})
+    check(spec("moment_network", hidden=[48], n_radial=8, rank=0, activation="tanh", output_scale=0))
 
 
 def test_a_term_of_another_package_is_known_by_its_entry_point(plugin_term: str) -> None:

@@ -25,10 +25,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from aiida_difftre.engine import network_options
 from aiida_difftre.engine.potentials import Environment, Parameters, add_up, known_hyperparameters
 from aiida_difftre.engine.potentials.pairs import masked_distances
 
-ACTIVATIONS = {"silu": jax.nn.silu, "tanh": jnp.tanh, "softplus": jax.nn.softplus}
+ACTIVATIONS = dict(zip(network_options.ACTIVATIONS, (jax.nn.silu, jnp.tanh, jax.nn.softplus), strict=True))
 
 # Distinct components of the symmetric tensors u⊗u (xx yy zz yz xz xy) and u⊗u⊗u, and how often each occurs in the
 # full one.
@@ -122,20 +123,10 @@ class MomentNetwork:
             ValueError: naming the value.
         """
         known_hyperparameters(cls, hyperparameters)
+        network_options.check_moment_network(hyperparameters)
         if "hidden" in hyperparameters:
             hyperparameters["hidden"] = tuple(hyperparameters["hidden"])
-        network = cls(species, cutoff, **hyperparameters)
-        if not 2 <= network.n_radial <= 32:
-            raise ValueError(f"n_radial = {network.n_radial!r} must lie between 2 and 32")
-        if network.rank not in range(4):
-            raise ValueError(f"rank = {network.rank!r} must be 0, 1, 2 or 3")
-        if not network.hidden or any(width < 1 for width in network.hidden):
-            raise ValueError(f"hidden = {network.hidden!r} must list positive widths")
-        if network.activation not in ACTIVATIONS:
-            raise ValueError(f"activation = {network.activation!r} must be one of {', '.join(ACTIVATIONS)}")
-        if not 0 <= network.output_scale <= 1:
-            raise ValueError(f"output_scale = {network.output_scale!r} must lie between 0 (a zero residual) and 1")
-        return network
+        return cls(species, cutoff, **hyperparameters)
 
     @property
     def is_radial(self) -> bool:

@@ -84,7 +84,7 @@ class StillingerWeber:
         """
         given = dict(hyperparameters)
         preset = given.pop("preset", "silicon")
-        if preset not in PRESETS:
+        if preset not in tuple(PRESETS):  # a list, which has no hash, too
             raise ValueError(f"preset = {preset!r} must be one of {', '.join(PRESETS)}")
         values = {**REDUCED, **PRESETS[preset]}
         for name in given:

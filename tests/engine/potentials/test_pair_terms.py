@@ -363,6 +363,7 @@ def test_values_by_pair_in_either_order() -> None:
         (PairSpline, {"knots": 2, "values": {"X-Y": [0.1, 0.2]}}, "pair 'X-Y'"),
         (StillingerWeber, {}, r"cutoff = 5\.0 Å must be a·sigma = 3\.77"),
         (StillingerWeber, {"preset": "tin"}, "preset = 'tin'"),
+        (StillingerWeber, {"preset": ["tin"]}, r"preset = \['tin'\]"),
         (StillingerWeber, {"lambd": 20}, "'lambd'"),
         (StillingerWeber, {"p": 0}, "p = 0"),
     ],
