@@ -27,7 +27,6 @@ from aiida_difftre.engine.jobs import Machine
 ATOMS = (864, 2048, 4000, 8788, 16384, 32000)
 WALKERS = (1, 2, 4, 8)
 PARTS = ("atoms", "walkers", "threads")
-FEWEST_STEPS = 250
 
 
 def per_atom(kind: str, number: int, steps: int, runs: int, walkers: int = 1) -> dict[str, Any]:
@@ -84,8 +83,7 @@ def main() -> None:
         options.atoms, options.walkers, options.atom_steps = [8 if options.system != "lj" else 32], [1, 2], 32 * 40
 
     def steps(number: int, walkers: int = 1) -> int:
-        # A fifth of these lies between two snapshots, whose cost a run has too: as long for large systems.
-        return max(20 if options.tiny else FEWEST_STEPS, options.atom_steps // number // walkers // 5 * 5)
+        return max(20 if options.tiny else md.FEWEST_STEPS, options.atom_steps // number // walkers // 5 * 5)
 
     small = options.atoms[0]
     if options.threads:
