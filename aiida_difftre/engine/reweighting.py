@@ -28,13 +28,14 @@ from aiida_difftre.engine.files import Trajectory
 from aiida_difftre.engine.jobs import Machine, Prediction
 from aiida_difftre.engine.observable_specs import ObservableRequest, check_requests
 from aiida_difftre.engine.observables import Observable, StatePoint
+from aiida_difftre.engine.observables.histogram import PAIRS_AT_ONCE
 from aiida_difftre.engine.potentials import Parameters, Potential, masses
 from aiida_difftre.engine.quantities import ATOMS_PER_BATCH, Snapshots
 
 Quantities = Mapping[str, Array]
 
 SNAPSHOTS_AT_ONCE = 8
-"""Snapshots whose static features are computed together, where the job does not say how many."""
+"""Snapshots of a middling size whose static features are computed together."""
 
 
 @jax.jit
@@ -282,8 +283,7 @@ def static_features(
         EngineError: with status INVALID_INPUT, where the snapshots do not have what is observed.
     """
     cell = jnp.asarray(trajectory.cell)
-    # Features may look at all pairs of atoms.
-    batch = batch_size or max(SNAPSHOTS_AT_ONCE, ATOMS_PER_BATCH // len(trajectory.species) ** 2)
+    batch = batch_size or snapshots_at_once(len(trajectory.species))
     compute = jax.jit(
         lambda *snapshots: jax.lax.map(
             lambda x: implementation.features(x[0].astype(jnp.float64), x[1] * cell),
@@ -299,6 +299,16 @@ def static_features(
     except ValueError as error:
         raise EngineError(ExitStatus.INVALID_INPUT, f"observable {name!r}: {error}") from None
     return features if larger is None else static_features(larger, trajectory, name, batch_size)
+
+
+def snapshots_at_once(atoms: int) -> int:
+    """Snapshots whose static features are computed together, where the job does not say: these may look at all pairs.
+
+    Args:
+        atoms: in a snapshot.
+    """
+    pairs = atoms**2
+    return min(max(SNAPSHOTS_AT_ONCE, ATOMS_PER_BATCH // pairs), max(1, PAIRS_AT_ONCE // pairs))
 
 
 def thermal_columns(trajectory: Trajectory) -> NDArray[np.float64]:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
 from numpy.typing import NDArray
+
+PAIRS_AT_ONCE = 1 << 20
+"""Pairs of atoms whose vectors are held together: 24 MiB for each array of them, of which there are a few."""
 
 
 def deposit(
@@ -39,6 +43,8 @@ def distances(
 ) -> Float[Array, " points"]:
     """Histogram of the distances of all pairs and their periodic images; no atom pairs with itself.
 
+    Where there are more pairs than :data:`PAIRS_AT_ONCE`, atoms of the first kind are taken block by block.
+
     Args:
         positions: fractional.
         cell: rows are the lattice vectors, Å.
@@ -52,16 +58,27 @@ def distances(
         Counts as in :func:`deposit`, one more than there are bins.
     """
     rows, columns = pairs
-    difference = positions[columns][None] - positions[rows][:, None]
-    nearest = difference - jnp.round(difference)
-    start, width, count = bins
-    itself = jnp.asarray(rows[:, None] == columns[None])
+    start, width, number = bins
+    images = jnp.asarray(shifts, positions.dtype)
 
-    def add(counts: Array, shift: Array) -> tuple[Array, None]:
-        squared = jnp.sum(((nearest + shift) @ cell) ** 2, -1)
-        coordinate = ((jnp.sqrt(squared) - start) / width).reshape(-1)
-        other = ~(itself & jnp.all(shift == 0)).reshape(-1)
-        return deposit(counts, coordinate, other, shared=shared), None
+    def add_block(counts: Array, block: Int[Array, " rows"]) -> tuple[Array, None]:
+        difference = positions[columns][None] - positions[block][:, None]
+        nearest = difference - jnp.round(difference)
+        itself, is_atom = block[:, None] == columns[None], block[:, None] >= 0
 
-    counts: Array = jax.lax.scan(add, jnp.zeros(count + 1, positions.dtype), jnp.asarray(shifts, positions.dtype))[0]
-    return counts
+        def add_image(counts: Array, shift: Array) -> tuple[Array, None]:
+            squared = jnp.sum(((nearest + shift) @ cell) ** 2, -1)
+            coordinate = ((jnp.sqrt(squared) - start) / width).reshape(-1)
+            wanted = (is_atom & ~(itself & jnp.all(shift == 0))).reshape(-1)
+            return deposit(counts, coordinate, wanted, shared=shared), None
+
+        return jax.lax.scan(add_image, counts, images)[0], None
+
+    counts = jnp.zeros(number + 1, positions.dtype)
+    size = max(1, PAIRS_AT_ONCE // max(1, len(columns)))
+    if size >= len(rows):
+        return add_block(counts, jnp.asarray(rows))[0]
+    blocks = np.full((-(-len(rows) // size), size), -1)
+    blocks.flat[: len(rows)] = rows
+    total: Array = jax.lax.scan(add_block, counts, jnp.asarray(blocks))[0]
+    return total
