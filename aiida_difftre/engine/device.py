@@ -79,6 +79,8 @@ def configure(machine: Machine) -> None:
         flags.append(f"--xla_force_host_platform_device_count={threads}")
         flags.append("--xla_cpu_multi_thread_eigen=false")
     os.environ["XLA_FLAGS"] = " ".join(flags).strip()
+    # Read by XLA as it starts: without it the pool that operations share has a thread for each core of the machine.
+    os.environ["NPROC"] = str(threads)
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     # XLA logs an error for each cached program whose tuning hints (prefer-no-gather) are no CPU features: harmless.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

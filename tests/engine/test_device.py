@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -36,6 +38,22 @@ def test_cores_where_the_system_does_not_tell_which(monkeypatch: pytest.MonkeyPa
     assert 1 <= device.usable_cores() <= (os.cpu_count() or 1)
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)  # macOS
     assert device.usable_cores() == os.cpu_count()
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads have names on Linux")
+@pytest.mark.parametrize("threads", [1, 3])
+def test_operations_share_no_more_threads_than_asked_for(threads: int) -> None:
+    script = f"""
+from pathlib import Path
+from aiida_difftre.engine import device
+from aiida_difftre.engine.jobs import Machine
+device.configure(Machine(threads={threads}, platform="cpu"))
+import jax
+jax.block_until_ready(jax.numpy.ones(3))
+print([(task / "comm").read_text() for task in Path("/proc/self/task").iterdir()])
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.count("XLAEigen") == threads
 
 
 @pytest.mark.parametrize("precision", ["float32", "float64"])
