@@ -22,7 +22,7 @@ from aiida_difftre.engine.files import write_json
 from aiida_difftre.engine.jobs import CHECKPOINT, ERROR, JOB, PROGRESS, RESULTS, TRAJECTORY, Job, validate
 
 WALLTIME_FRACTION = 0.95
-"""The engine stops itself, with a checkpoint, after this part of the scheduler's walltime."""
+"""The engine stops itself after this part of the scheduler's walltime."""
 
 DEFAULT_WALLTIME_S = 12 * 3600
 

@@ -17,9 +17,9 @@ class ExitStatus(IntEnum):
     CORRUPT_FILE = 311
     """A potential, trajectory or checkpoint cannot be read."""
     WALLTIME = 340
-    """Stopped before the walltime; a checkpoint was written."""
+    """Stopped before the walltime; sampling and pretraining have written a checkpoint."""
     INTERRUPTED = 341
-    """SIGTERM or SIGINT; a checkpoint was written."""
+    """SIGTERM or SIGINT; sampling and pretraining have written a checkpoint."""
     NO_ACCELERATOR = 350
     """The job asks for a GPU and JAX does not see one."""
     SELF_CHECK_FAILED = 351

@@ -75,7 +75,8 @@ class Machine(Strict):
         precision: of forces and of gradients; energies that enter weights are always float64.
         threads: CPU devices over which walkers and batches are spread; 0 takes all cores that the process may use.
         batch_size: snapshots per device and batch; 0 lets the engine choose.
-        walltime_s: stop, with a checkpoint, when this much time has passed; None for no limit.
+        walltime_s: stop when this much time has passed; None for no limit. Sampling and pretraining leave a checkpoint, an update
+            what it has reached.
         compilation_cache: folder of JAX's persistent compilation cache; None takes ``$DIFFTRE_CACHE`` or
             ``~/.cache/difftre``.
     """
