@@ -73,10 +73,10 @@ class Machine(Strict):
     Args:
         platform: ``auto`` takes what JAX finds; ``gpu`` refuses to run without one.
         precision: of forces and of gradients; energies that enter weights are always float64.
-        threads: CPU devices over which walkers and batches are spread; 0 takes all cores that the process may use.
+        threads: cores, over which walkers and batches are spread; 0 takes all that the process may use.
         batch_size: snapshots per device and batch; 0 lets the engine choose.
-        walltime_s: stop when this much time has passed; None for no limit. Sampling and pretraining leave a checkpoint, an update
-            what it has reached.
+        walltime_s: stop when this much time has passed; None for no limit. Sampling and pretraining leave a
+            checkpoint, an update what it has reached.
         compilation_cache: folder of JAX's persistent compilation cache; None takes ``$DIFFTRE_CACHE`` or
             ``~/.cache/difftre``.
     """
