@@ -19,6 +19,7 @@ from aiida.engine.processes.workchains.workchain import WorkChainSpec
 
 from aiida_difftre.calculations.engine import EngineCalculation
 from aiida_difftre.engine.errors import ExitStatus
+from aiida_difftre.engine.jobs import Machine
 from aiida_difftre.workchains.protocols import deep_merge, load_protocol
 
 FIRST_ENGINE_STATUS = 303
@@ -37,7 +38,7 @@ UNSTABLE = {
 }
 LOST_FILES = {ExitStatus.INVALID_INPUT, ExitStatus.CORRUPT_FILE}
 
-MEMORY = (("machine", "batch_size"), ("sampling", "walkers"))
+MEMORY = (("machine", "batch_size"), ("machine", "snapshot_cache_mib"), ("sampling", "walkers"))
 """The parameters that decide how much memory a job takes, and which handlers lower."""
 
 
@@ -54,11 +55,11 @@ def lowered_for_memory(chain: orm.ProcessNode) -> dict[str, Any]:
     if not jobs:
         return {}
     first, last = (job.inputs.parameters.get_dict() for job in (jobs[0], jobs[-1]))
-    return {
-        section: {name: last[section][name]}
-        for section, name in MEMORY
-        if last.get(section, {}).get(name) != first.get(section, {}).get(name)
-    }
+    lowered: dict[str, Any] = {}
+    for section, name in MEMORY:
+        if last.get(section, {}).get(name) != first.get(section, {}).get(name):
+            lowered.setdefault(section, {})[name] = last[section][name]
+    return lowered
 
 
 class EngineBaseWorkChain(BaseRestartWorkChain):
@@ -104,10 +105,12 @@ class EngineBaseWorkChain(BaseRestartWorkChain):
         What the engine itself chose depends on the system and is not known here, so that a batch of one is all that is
         sure to be smaller.
         """
-        size = self.ctx.inputs.parameters.get_dict().get("machine", {}).get("batch_size", 0)
-        if size == 1:
-            return None
-        return {"machine": {"batch_size": size // 2 or 1}}
+        machine = self.ctx.inputs.parameters.get_dict().get("machine", {})
+        size, usual = machine.get("batch_size", 0), Machine().snapshot_cache_mib
+        changes = {} if size == 1 else {"batch_size": size // 2 or 1}
+        if machine.get("snapshot_cache_mib", usual) > usual:
+            changes["snapshot_cache_mib"] = usual
+        return {"machine": changes} if changes else None
 
     @property
     def has_checkpoints(self) -> bool:

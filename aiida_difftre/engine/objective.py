@@ -16,7 +16,6 @@ from aiida_difftre.engine import files, losses, reweighting
 from aiida_difftre.engine.jobs import Machine, Prediction, UpdateSettings
 from aiida_difftre.engine.losses import TargetTerm
 from aiida_difftre.engine.potentials import Parameters, Potential
-from aiida_difftre.engine.quantities import CACHE_BYTES
 from aiida_difftre.engine.reweighting import EffectiveSize, Reference
 from aiida_difftre.engine.targets import Target
 
@@ -102,7 +101,7 @@ def prepare(
     requests = [target.request() for target in targets]
     ref = reweighting.reference(
         potential, parameters, trajectory, requests, temperature=temperature, machine=machine, pressure=pressure,
-        cache_bytes=CACHE_BYTES // among,
+        among=among,
     )  # fmt: skip
     before, values = reweighting.predictions(ref, parameters, replicates=settings.bootstrap, seed=seed)
     terms = tuple(TargetTerm(t, np.asarray(p.errors)) for t, p in zip(targets, before, strict=True))

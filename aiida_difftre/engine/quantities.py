@@ -211,6 +211,11 @@ class Snapshots:
         """Bytes of what is kept of all snapshots besides their positions."""
         return self._lists.nbytes + sum(kept.nbytes for kept in (self._main, *self._curves.values()))
 
+    @property
+    def wanted(self) -> int:
+        """Bytes of all projections, which evaluations are fastest with."""
+        return sum(prepared.size for prepared in (self._main, *self._curves.values()))
+
     def environment(self) -> Environment:
         """The environment of the first snapshot, in double precision."""
         positions = self._positions[0].astype(self._precision).astype(float)  # as the images of the lists were counted

@@ -158,7 +158,7 @@ def reference(
     machine: Machine,
     pressure: float | None = None,
     elsewhere: bool = False,
-    cache_bytes: int | None = None,
+    among: int = 1,
 ) -> Reference:
     """Prepare a trajectory that was sampled with these parameters.
 
@@ -171,7 +171,7 @@ def reference(
         machine: precision and batches.
         pressure: of the state point, GPa; None for that of the trajectory.
         elsewhere: whether the state point may differ from the sampled one, and is then reached by reweighting.
-        cache_bytes: budget of memory for what is kept of all snapshots; None for that of a job with one trajectory.
+        among: references that share the memory for what is kept of their snapshots.
 
     Raises:
         EngineError: with status INVALID_INPUT, for a repeated label, an observable that fits neither the system nor the
@@ -200,7 +200,7 @@ def reference(
         stress=any("stress" in implementation.quantities for implementation in made),
         directions=directions,
         batch_size=machine.batch_size,
-        cache_bytes=cache_bytes,
+        cache_bytes=int(machine.snapshot_cache_mib * (1 << 20)) // among,
     )
     # Weights take energies in double precision, so that a JAX that miscompiles them is refused first.
     device.self_check(potential, parameters, snapshots.environment(), "float64")

@@ -77,6 +77,9 @@ class Machine(Strict):
         batch_size: snapshots per device and batch; 0 lets the engine choose.
         walltime_s: stop when this much time has passed; None for no limit. Sampling and pretraining leave a
             checkpoint, an update what it has reached.
+        snapshot_cache_mib: memory for what an update or a prediction keeps of the snapshots of all its state points,
+            MiB: projections where they fit, else neighbour lists. What is not kept is computed anew at each step,
+            which can take several times as long.
         compilation_cache: folder of JAX's persistent compilation cache; None takes ``$DIFFTRE_CACHE`` or
             ``~/.cache/difftre``.
     """
@@ -86,6 +89,7 @@ class Machine(Strict):
     threads: int = Field(default=0, ge=0)
     batch_size: int = Field(default=0, ge=0)
     walltime_s: float | None = Field(default=None, gt=0)
+    snapshot_cache_mib: float = Field(default=512.0, ge=0)
     compilation_cache: str | None = None
 
 

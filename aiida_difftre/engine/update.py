@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -317,7 +317,15 @@ def summary(data: Sequence[Data], outcome: Outcome) -> dict[str, Any]:
         "chi2_before_held_out": reduced_chi2(data, before, "held_out"),
         "history": outcome.history,
         "state_points": points,
+        "snapshot_cache": {
+            "kept_mib": _mib(point.reference.snapshots.nbytes for point in data),
+            "wanted_mib": _mib(point.reference.snapshots.wanted for point in data),
+        },
     }
+
+
+def _mib(sizes: Iterable[int]) -> float:
+    return round(sum(sizes) / (1 << 20), 3)
 
 
 def _chi2(point: Data, predictions: Sequence[Prediction]) -> dict[str, float | None]:

@@ -252,7 +252,7 @@ def test_two_state_points_add_up() -> None:
         np.testing.assert_allclose(a, b, rtol=1e-12)
 
 
-def test_state_points_share_the_memory_of_a_job(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_state_points_share_the_memory_of_a_job() -> None:
     """What is kept of their snapshots is divided among them, and the loss and its gradient are those with all kept."""
     trajectory, machine = argon_trajectory(), Machine(precision="float64", batch_size=2)
 
@@ -271,7 +271,7 @@ def test_state_points_share_the_memory_of_a_job(monkeypatch: pytest.MonkeyPatch)
     plenty = points(2)
     one = kept(points(1))
     assert kept(plenty) == 2 * one
-    monkeypatch.setattr(objective, "CACHE_BYTES", one)
+    machine = machine.model_copy(update={"snapshot_cache_mib": one / (1 << 20)})
     scarce = points(2)
     assert kept(scarce) <= one + kept(plenty) // 8
     moved = jax.tree.map(lambda x: 1.001 * x, START)

@@ -110,6 +110,14 @@ def test_update_out_of_walltime_gives_up(chain: Any, finished_job: Any) -> None:
     assert (result.status, result.message) == (ExitStatus.WALLTIME, "why")
 
 
+def test_a_large_cache_is_the_usual_one_where_memory_is_short(chain: Any, finished_job: Any) -> None:
+    process = chain("update")
+    process.change_parameters({"machine": {"batch_size": 1, "snapshot_cache_mib": 4096}})
+    assert fail(process, job(finished_job, "update"), ExitStatus.OUT_OF_MEMORY).status == 0
+    assert parameters(process)["machine"] == {"batch_size": 1, "snapshot_cache_mib": 512.0}
+    assert fail(process, job(finished_job, "update"), ExitStatus.OUT_OF_MEMORY).status == ExitStatus.OUT_OF_MEMORY
+
+
 @pytest.mark.parametrize("status", [ExitStatus.OUT_OF_MEMORY, 110])
 def test_sampling_out_of_memory(chain: Any, finished_job: Any, status: int) -> None:
     process = chain("sample")
