@@ -180,16 +180,16 @@ def _enlarge(
 
 
 def _widened(system: sampling.System, farthest: float) -> sampling.System:
-    """With a skin that is wide enough for what was seen, at least half as wide again; refused where that is absurd."""
-    factor = min(3.0, max(1.5, 2.5 * farthest / system.skin))
-    wider = replace(system, widened=factor * system.widened)
-    if wider.skin > max(2 * system.potential.cutoff, 4 * (system.settings.skin or 0.0)):
+    """With a skin that is wide enough for what was seen, half as wide again or more; refused beyond a limit."""
+    widest = max(2 * system.potential.cutoff, 4 * (system.settings.skin or 0.0))
+    if 2 * farthest >= widest:
         raise EngineError(
             ExitStatus.TEMPERATURE_OUT_OF_BOUNDS,
             f"an atom moves {farthest:.2f} Å within few steps of {system.settings.timestep_fs} fs, too fast for any "
             "neighbour list; use a shorter time step (sampling.timestep_fs)",
         )
-    return wider
+    skin = min(widest, max(1.5 * system.skin, min(3 * system.skin, 2.5 * farthest)))
+    return replace(system, widened=system.widened * skin / system.skin)
 
 
 def _trajectory(
