@@ -25,12 +25,13 @@ from jaxtyping import Array
 from numpy.typing import NDArray
 
 from aiida_difftre.engine import space, units
+from aiida_difftre.engine.jobs import Machine
 from aiida_difftre.engine.kernels import Batch, Shared, kernels
 from aiida_difftre.engine.lists import Compact, Lists, surroundings
 from aiida_difftre.engine.potentials import Environment, Parameters, Potential
 
-CACHE_BYTES = 512 << 20
-"""Memory for projections and neighbour lists that are kept: of one trajectory, or divided among those of a job."""
+CACHE_BYTES = int(Machine().snapshot_cache_mib * (1 << 20))
+"""Memory for projections and neighbour lists that are kept, where no job says how much."""
 
 ATOMS_PER_BATCH = 1024
 """Atoms in a batch on one device, where the job does not say how many snapshots."""

@@ -34,7 +34,7 @@ SNAPSHOTS_PER_CALL = 5
 
 
 FAST = 5.0
-"""Thermal velocities, along one axis, of an atom that is hardly ever outrun: one in 70 000 is faster."""
+"""Thermal velocities, along one axis, of an atom that is hardly ever outrun: one in 65 000 is faster."""
 
 
 class Walkers(NamedTuple):
