@@ -15,7 +15,6 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
-from numpy.typing import NDArray
 
 Role = Literal["training", "held_out"]
 
@@ -29,11 +28,11 @@ class Points(NamedTuple):
         simulation_errors: standard errors of the prediction.
     """
 
-    deviations: Float[NDArray[np.float64], " points"]
-    experiment_errors: Float[NDArray[np.float64], " points"]
-    simulation_errors: Float[NDArray[np.float64], " points"]
+    deviations: Float[np.ndarray, " points"]
+    experiment_errors: Float[np.ndarray, " points"]
+    simulation_errors: Float[np.ndarray, " points"]
 
-    def squares(self) -> Float[NDArray[np.float64], " points"]:
+    def squares(self) -> Float[np.ndarray, " points"]:
         """(pred - exp)²/(σ_exp² + σ_sim²), whose mean is the reduced chi²."""
         return np.square(self.deviations) / (np.square(self.experiment_errors) + np.square(self.simulation_errors))
 

@@ -57,7 +57,7 @@ MOST_PRODUCTS = 64
 ROUNDING = 1e-12
 """A derivative whose variance is below this part of its mean square is the same in all snapshots."""
 
-Vector = Float[NDArray[np.float64], " parameters"]
+Vector = Float[np.ndarray, " parameters"]
 
 
 class Linear(NamedTuple):
@@ -69,9 +69,9 @@ class Linear(NamedTuple):
         rows: X with F = Xᵀ X.
     """
 
-    residuals: Float[NDArray[np.float64], " residuals"]
-    jacobian: Float[NDArray[np.float64], "residuals parameters"]
-    rows: Float[NDArray[np.float64], "samples parameters"]
+    residuals: Float[np.ndarray, " residuals"]
+    jacobian: Float[np.ndarray, "residuals parameters"]
+    rows: Float[np.ndarray, "samples parameters"]
 
 
 def step(
@@ -132,7 +132,7 @@ def step(
 def solve(
     linear: Linear,
     extra: Vector,
-    arrays: Int[NDArray[np.intp], " parameters"],
+    arrays: Int[np.ndarray, " parameters"],
     *,
     damping: float,
     radius: float,
@@ -191,10 +191,10 @@ def solve(
 
 
 def _inverse(
-    x: Float[NDArray[np.float64], "samples parameters"],
+    x: Float[np.ndarray, "samples parameters"],
     damping: float,
-    columns: Float[NDArray[np.float64], "parameters columns"],
-) -> Float[NDArray[np.float64], "parameters columns"]:
+    columns: Float[np.ndarray, "parameters columns"],
+) -> Float[np.ndarray, "parameters columns"]:
     """M⁻¹ times columns, M = Xᵀ X + ε, through the smaller one of Xᵀ X and X Xᵀ."""
     if x.shape[0] < x.shape[1]:
         inner = np.linalg.solve(x @ x.T + damping * np.eye(len(x)), x @ columns)
