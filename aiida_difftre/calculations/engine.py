@@ -20,6 +20,7 @@ from aiida_difftre.data.trajectory import TrajectoryEnsembleData
 from aiida_difftre.engine.errors import ExitStatus
 from aiida_difftre.engine.files import write_json
 from aiida_difftre.engine.jobs import CHECKPOINT, ERROR, JOB, PROGRESS, RESULTS, TRAJECTORY, Job, validate
+from aiida_difftre.engine.memory_events import MEMORY_EVENTS, RECORD
 
 WALLTIME_FRACTION = 0.95
 """The engine stops itself after this part of the scheduler's walltime."""
@@ -34,6 +35,7 @@ EXIT_MESSAGES = {
     ExitStatus.NO_ACCELERATOR: "The job asks for an accelerator that JAX does not see: {message}",
     ExitStatus.SELF_CHECK_FAILED: "JAX computes wrong energies on this machine: {message}",
     ExitStatus.OUT_OF_MEMORY: "Out of memory: {message}",
+    ExitStatus.DISK_FULL: "Disk full: {message}",
     ExitStatus.NOT_FINITE: "Not finite: {message}",
     ExitStatus.ATOMS_TOO_CLOSE: "Atoms too close: {message}",
     ExitStatus.TEMPERATURE_OUT_OF_BOUNDS: "Temperature out of bounds: {message}",
@@ -123,7 +125,8 @@ class EngineCalculation(CalcJob):
         code.cmdline_params = [self.KIND, JOB]
         info = submission.info()
         info.codes_info = [code]
-        info.retrieve_list = [RESULTS, ERROR, PROGRESS, *self.RETRIEVE]
+        info.retrieve_list = [RESULTS, ERROR, PROGRESS, MEMORY_EVENTS, *self.RETRIEVE]
+        info.prepend_text = info.append_text = RECORD
         info.retrieve_temporary_list = list(self.RETRIEVE_TEMPORARY)
         return info
 

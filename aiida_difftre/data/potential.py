@@ -14,7 +14,7 @@ from aiida.common import exceptions
 from numpy.typing import NDArray
 
 from aiida_difftre.engine.errors import EngineError
-from aiida_difftre.engine.files import read_potential
+from aiida_difftre.engine.files import ordered, read_potential
 from aiida_difftre.engine.jobs import POTENTIAL_IN, PotentialSpec, validate
 
 
@@ -22,7 +22,8 @@ class PotentialData(orm.SinglefileData):
     """Parameters and description of a potential; see ``aiida_difftre.engine.files`` for the format.
 
     Attributes to query: ``architecture`` (the terms joined by ``+``), ``architectures``, ``species``, ``cutoff`` (Å),
-    ``number_of_parameters``, ``digest`` (SHA-256 of the file) and ``spec`` (architectures with hyperparameters).
+    ``number_of_parameters``, ``digest`` (SHA-256 of the file, the same for the same content) and ``spec``
+    (architectures with hyperparameters).
 
     Args:
         file: path of a potential, or a stream of its content; refused where it is corrupt or not finite.
@@ -59,6 +60,7 @@ class PotentialData(orm.SinglefileData):
             raise ValueError("a potential is a binary file; open it with mode 'rb'")
         name = str(file) if isinstance(file, str | Path) else POTENTIAL_IN
         spec, number = _read(content, name)
+        content = ordered(content)
         super().set_file(io.BytesIO(content), POTENTIAL_IN)
         self.base.attributes.set_many(
             {

@@ -26,6 +26,8 @@ class ExitStatus(IntEnum):
     """The compiled energy differs from the uncompiled one: this JAX miscompiles on this machine."""
     OUT_OF_MEMORY = 352
     """The device ran out of memory."""
+    DISK_FULL = 353
+    """A file could not be written: the disk or the quota is full."""
     NOT_FINITE = 410
     """An energy, force or gradient is not finite."""
     ATOMS_TOO_CLOSE = 411
@@ -60,3 +62,14 @@ class EngineError(Exception):
         self.message = message
         self.diagnostics = diagnostics or {}
         self.results = results
+
+
+class UnreadableFileError(EngineError):
+    """A potential, trajectory, checkpoint or other file of the contract that cannot be read, in whatever way.
+
+    Args:
+        message: names the file and what is wrong with it.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(ExitStatus.CORRUPT_FILE, message)

@@ -83,6 +83,9 @@ def finite(content: Any) -> Any:
 
 def translate(error: Exception) -> EngineError:
     """Name a failure that comes from below."""
+    full = files.disk_full(error)
+    if full is not None:
+        return full
     text = str(error)
     if "RESOURCE_EXHAUSTED" in text or isinstance(error, MemoryError):
         return EngineError(
@@ -127,8 +130,11 @@ def cli(arguments: list[str] | None = None) -> int:
             "message": error.message,
             "diagnostics": finite(error.diagnostics),
         }
-        files.write_json(folder / ERROR, record)
         print(f"difftre {options.kind}: {error.status.name}: {error.message}", file=sys.stderr)
+        try:
+            files.write_json(folder / ERROR, record)
+        except OSError as trouble:
+            print(f"difftre {options.kind}: {ERROR} cannot be written: {trouble.strerror}", file=sys.stderr)
         return 1
     except Exception:
         traceback.print_exc()

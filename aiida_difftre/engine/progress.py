@@ -7,6 +7,8 @@ import time
 from pathlib import Path
 from typing import Protocol
 
+from aiida_difftre.engine import files
+
 
 class Reporter(Protocol):
     """Anything that takes progress."""
@@ -37,8 +39,7 @@ class Progress:
             return
         self._last = (phase, now)
         line = {"phase": phase, "step": step, "total": total, "seconds": round(now - self._start, 2), **numbers}
-        with self._path.open("a") as stream:
-            stream.write(json.dumps(line) + "\n")
+        files.append(self._path, json.dumps(line))
 
 
 class Silent:

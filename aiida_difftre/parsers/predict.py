@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import zipfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from aiida import orm
 from numpy.typing import NDArray
 
+from aiida_difftre.engine.errors import EngineError
+from aiida_difftre.engine.files import read_npz
 from aiida_difftre.engine.jobs import PREDICTIONS, RESULTS
 from aiida_difftre.parsers.engine import EngineParser, OutputError
 
@@ -21,10 +21,9 @@ def read_predictions(path: Path) -> dict[str, NDArray[Any]]:
         ValueError: naming the file.
     """
     try:
-        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{path.name} is not readable: {error}") from None
+        return read_npz(path)
+    except EngineError as error:
+        raise ValueError(error.message) from None
 
 
 class PredictParser(EngineParser):
