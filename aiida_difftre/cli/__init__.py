@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from aiida_difftre import __version__
-from aiida_difftre.cli import sqlite
+from aiida_difftre import __version__, sqlite
 from aiida_difftre.cli.targets import table_options
 from aiida_difftre.engine.strict import SEEDS
 
@@ -62,9 +61,9 @@ class Commands(click.Group):
             if not sqlite.is_locked(error):
                 raise
             raise click.ClickException(
-                f"the database of the profile is locked by another process for more than {sqlite.TIMEOUT_S} s; try "
-                "again. SQLite takes one writer: hand several runs to one daemon (`aiida-difftre submit`), or use a "
-                "profile with PostgreSQL"
+                f"the database of the profile is locked for more than {sqlite.patience():g} s by {_lock_holders()}; "
+                "end that, or try again. SQLite takes one writer: hand several runs to one daemon (`aiida-difftre "
+                "submit`), or use a profile with PostgreSQL"
             ) from error
 
 
@@ -82,6 +81,14 @@ def cli(context: click.Context, profile: str | None) -> None:
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
 
 
+def _lock_holders() -> str:
+    from aiida.manage import get_manager
+
+    profile = get_manager().get_profile()
+    folder = profile.storage_config.get("filepath") if profile is not None else None
+    return sqlite.holders_text(Path(folder) / sqlite.DATABASE) if folder else "another process"
+
+
 def _load(profile: str | None) -> str:
     """Load a profile, and return its name: the given one, else our own where it exists, else the default one.
 
@@ -92,7 +99,7 @@ def _load(profile: str | None) -> str:
     from aiida.manage import get_config
     from aiida.manage.configuration import load_profile
 
-    sqlite.wait_for_locks()
+    sqlite.be_patient(sqlite.COMMANDS_S)
     try:
         name = profile or (OWN_PROFILE if OWN_PROFILE in get_config().profile_names else None)
         return load_profile(name).name
@@ -236,6 +243,8 @@ def _go(profile: str, file: Path, *, output: Path | None, in_process: bool, seed
     from aiida_difftre.workchains.from_input import read_builder
 
     _load(profile)
+    if in_process:
+        sqlite.be_patient(sqlite.CHAINS_S)
     _generate_missing(file)
     out = console()
     builder = read_builder(file, seed=seed)

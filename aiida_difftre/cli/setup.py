@@ -14,7 +14,7 @@ from aiida.plugins import BrokerFactory
 from aiida_pseudo.data.pseudo import UpfData
 from aiida_pseudo.groups.family import PseudoPotentialFamily
 
-from aiida_difftre.cli import sqlite
+from aiida_difftre import sqlite
 from aiida_difftre.cli.feff import FeffError
 from aiida_difftre.cli.feff import find_program as find_feff
 from aiida_difftre.cli.pseudopotential import PseudopotentialError, check_recipes, ensure_family, find_family
@@ -194,7 +194,7 @@ def _profile_name() -> str:
 
 
 def _load(name: str) -> None:
-    sqlite.wait_for_locks()
+    sqlite.be_patient(sqlite.COMMANDS_S)
     try:
         load_profile(name, allow_switch=True)
         get_manager().get_profile_storage()
