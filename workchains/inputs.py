@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from aiida_difftre.calculations.checks import check_labels
-from aiida_difftre.data.documents import read_yaml
 from aiida_difftre.data.structures import Generation, Repeat
 from aiida_difftre.engine.architectures import NewPotential
+from aiida_difftre.engine.documents import read_yaml
 from aiida_difftre.engine.jobs import (
     Machine,
     PretrainJob,

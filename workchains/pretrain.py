@@ -61,8 +61,7 @@ class PretrainBaseWorkChain(EngineBaseWorkChain):
 
 
 if __name__ == "__main__":
-    import yaml
-
+    from aiida_difftre.engine.documents import parse_yaml
     from aiida_difftre.workchains.main import launch
 
-    launch("difftre.pretrain.base", nodes=("dataset",), values={"spec": yaml.safe_load})
+    launch("difftre.pretrain.base", nodes=("dataset",), values={"spec": parse_yaml})

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field, model_validator
 
 from aiida_difftre.data.packing import packed
+from aiida_difftre.engine.documents import check_regular
 from aiida_difftre.engine.strict import Seed, Strict
 from aiida_difftre.engine.units import AMU_PER_A3_IN_KG_PER_M3
 
@@ -176,6 +177,10 @@ def with_density(atoms: Atoms, density: float) -> Atoms:
     return scaled
 
 
+LARGEST_STRUCTURE = 256 * 2**20
+"""Bytes of a structure file; a frame of the most atoms takes a tenth of it."""
+
+
 def read_structure(path: Path) -> Atoms:
     """Read a structure file with ase.
 
@@ -184,6 +189,7 @@ def read_structure(path: Path) -> Atoms:
     """
     from ase.io import read
 
+    check_regular(path, largest=LARGEST_STRUCTURE)
     try:
         atoms = read(path)
     except Exception as error:  # ase raises what its many readers raise

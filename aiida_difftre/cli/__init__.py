@@ -17,6 +17,8 @@ import click
 
 from aiida_difftre import __version__, sqlite
 from aiida_difftre.cli.targets import table_options
+from aiida_difftre.engine.documents import check_regular
+from aiida_difftre.engine.errors import one_line, shown
 from aiida_difftre.engine.strict import SEEDS
 
 if TYPE_CHECKING:
@@ -28,7 +30,25 @@ OWN_PROFILE = "difftre"
 PROFILE_HELP = (
     "AiiDA profile; by default our own (difftre) where it exists, else the default one. setup and demo make it."
 )
-FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+class RegularFile(click.Path):
+    """A file that exists: no folder, and no pipe or device, from which a reader might wait for ever."""
+
+    def __init__(self) -> None:
+        super().__init__(exists=True, dir_okay=False, path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """The path."""
+        path = super().convert(value, param, ctx)
+        try:
+            check_regular(path)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+        return path
+
+
+FILE = RegularFile()
 FOLDER = click.Path(file_okay=False, path_type=Path)
 SEED = click.option(
     "--seed",
@@ -43,7 +63,7 @@ def _complaints() -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        raise click.ClickException(str(error)) from None
+        raise click.ClickException(one_line(str(error))) from None
 
 
 class Commands(click.Group):
@@ -100,11 +120,34 @@ def _load(profile: str | None) -> str:
     from aiida.manage.configuration import load_profile
 
     sqlite.be_patient(sqlite.COMMANDS_S)
+    _check_configuration()
     try:
         name = profile or (OWN_PROFILE if OWN_PROFILE in get_config().profile_names else None)
         return load_profile(name).name
     except ConfigurationError as error:
-        raise click.ClickException(f"{error}; make a profile with `aiida-difftre setup`") from None
+        raise click.ClickException(one_line(f"{error}; make a profile with `aiida-difftre setup`")) from None
+
+
+def _check_configuration() -> None:
+    """Refuse a configuration of AiiDA that is damaged, as a full disk leaves it.
+
+    Raises:
+        click.ClickException: naming the file, and the remedy.
+    """
+    from aiida.common.exceptions import ConfigurationError, MissingConfigurationError
+    from aiida.manage import get_config
+    from aiida.manage.configuration.settings import DEFAULT_CONFIG_FILE_NAME, AiiDAConfigDir
+
+    try:
+        get_config()
+    except MissingConfigurationError:
+        return
+    except (ConfigurationError, ValueError, KeyError, TypeError, AttributeError) as error:
+        path = AiiDAConfigDir.get() / DEFAULT_CONFIG_FILE_NAME
+        raise click.ClickException(
+            f"the configuration of AiiDA, {path}, is damaged ({one_line(str(error))}); put back one of the copies "
+            f"beside it ({path.name}.DATE), or move it away and make a profile with `aiida-difftre setup`"
+        ) from None
 
 
 def _node(identifier: str) -> Node:
@@ -114,7 +157,7 @@ def _node(identifier: str) -> Node:
     try:
         return load_node(identifier)
     except (NotExistent, MultipleObjectsError, ValueError) as error:
-        raise click.ClickException(f"{identifier!r} is no node: {error}") from None
+        raise click.ClickException(one_line(f"{shown(identifier)} is no node: {error}")) from None
 
 
 @cli.command("setup")
@@ -186,6 +229,7 @@ def _generate_missing(file: Path) -> None:
 def _setup(profile: str | None, **options: Any) -> Any:
     from aiida_difftre.cli.setup import SetupError, setup
 
+    _check_configuration()
     try:
         return setup(profile or OWN_PROFILE, report=click.echo, **options)
     except SetupError as error:

@@ -9,7 +9,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import yaml
 from aiida import orm
 from aiida.common.exceptions import NotExistent
 from aiida_pseudo.data.pseudo import UpfData
@@ -17,6 +16,7 @@ from aiida_pseudo.groups.family import CutoffsPseudoPotentialFamily, PseudoPoten
 from pydantic import Field
 
 from aiida_difftre.cli.quantum_espresso import run_program
+from aiida_difftre.engine.documents import read_yaml
 from aiida_difftre.engine.strict import Strict
 from aiida_difftre.workchains.pseudo_families import family_label
 
@@ -74,7 +74,7 @@ def _folder() -> Path:
 
 def library(functional: str) -> dict[str, Recipe]:
     """The recipes for a functional, by element; empty for a functional without any."""
-    entries = yaml.safe_load((_folder() / "library.yaml").read_text(encoding="utf-8"))
+    entries = read_yaml(_folder() / "library.yaml")
     return {element: Recipe.model_validate(entry) for element, entry in entries.get(functional, {}).items()}
 
 

@@ -128,12 +128,15 @@ def _pairs(option: str, parts: Iterable[str]) -> dict[str, str]:
 
 
 def _value(text: str) -> Any:
-    import yaml
+    from aiida_difftre.engine.documents import parse_yaml
+    from aiida_difftre.engine.errors import shown
 
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
-        raise ValueError(f"--option has the value {text!r}; give a number, a word or a list such as [O,O]") from None
+        return parse_yaml(text)
+    except ValueError:
+        raise ValueError(
+            f"--option has the value {shown(text)}; give a number, a word or a list such as [O,O]"
+        ) from None
 
 
 def _quantity(name: str, options: dict[str, Any]) -> float:

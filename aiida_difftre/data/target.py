@@ -8,7 +8,7 @@ from typing import Any
 from aiida import orm
 from aiida.common import exceptions
 
-from aiida_difftre.data.documents import read_yaml
+from aiida_difftre.engine.documents import read_yaml
 from aiida_difftre.engine.jobs import validate
 from aiida_difftre.engine.targets import Target
 

@@ -5,6 +5,36 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import Any
 
+LONGEST_VALUE = 80
+"""Characters of a value in a message."""
+
+LONGEST_MESSAGE = 900
+"""Characters of a message: what a terminal shows at a glance."""
+
+
+def shown(value: Any) -> str:
+    """A value as a message names it: as Python writes it, control characters escaped, shortened in the middle."""
+    if isinstance(value, str | bytes) and len(value) > 4 * LONGEST_VALUE:
+        value = value[: 2 * LONGEST_VALUE] + value[-LONGEST_VALUE:]  # what is left out anyway need not be escaped
+    return _shortened(repr(value), LONGEST_VALUE)
+
+
+def one_line(text: str) -> str:
+    """A message as it is shown: on one line, control characters escaped, shortened in the middle."""
+    if len(text) > 4 * LONGEST_MESSAGE:
+        text = text[: 2 * LONGEST_MESSAGE] + text[-LONGEST_MESSAGE:]
+    escaped = "".join(
+        one if one.isprintable() else one.encode("unicode_escape").decode() for one in " ".join(text.split())
+    )
+    return _shortened(escaped, LONGEST_MESSAGE)
+
+
+def _shortened(text: str, longest: int) -> str:
+    if len(text) <= longest:
+        return text
+    end = longest // 4
+    return f"{text[: longest - end - 5]} ... {text[-end:]}"
+
 
 class ExitStatus(IntEnum):
     """Exit status of a job, the same number in the engine's ``error.json`` and in the exit codes of the CalcJobs.
@@ -57,6 +87,7 @@ class EngineError(Exception):
         diagnostics: dict[str, Any] | None = None,
         results: dict[str, Any] | None = None,
     ) -> None:
+        message = one_line(message)
         super().__init__(message)
         self.status = status
         self.message = message

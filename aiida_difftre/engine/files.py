@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.numpy import save
 
+from aiida_difftre.engine.documents import parse_json
 from aiida_difftre.engine.errors import EngineError, ExitStatus, UnreadableFileError
 from aiida_difftre.engine.jobs import PotentialSpec, validate
 from aiida_difftre.engine.observable_specs import Ensemble
@@ -249,8 +250,8 @@ def _spec(path: Path, metadata: dict[str, str]) -> PotentialSpec:
     if metadata.get("format") != POTENTIAL_FORMAT:
         raise UnreadableFileError(f"{path.name} is no potential: its format is {metadata.get('format')!r}")
     try:
-        return validate(PotentialSpec, json.loads(metadata["potential"]))
-    except (KeyError, ValueError, RecursionError) as error:
+        return validate(PotentialSpec, parse_json(metadata["potential"]))
+    except (KeyError, ValueError) as error:
         raise UnreadableFileError(f"{path.name} describes no potential: {error}") from None
 
 

@@ -8,7 +8,6 @@ after its first iteration writes both. ``progress.jsonl`` grows while it runs.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path, PurePath
 from typing import Annotated, Any, Literal, TypeVar
@@ -16,7 +15,8 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from aiida_difftre.engine.architectures import NewPotential
-from aiida_difftre.engine.errors import EngineError, ExitStatus
+from aiida_difftre.engine.documents import read_json
+from aiida_difftre.engine.errors import EngineError, ExitStatus, one_line, shown
 from aiida_difftre.engine.observable_specs import ObservableRequest, check_requests
 from aiida_difftre.engine.optimizer_options import OPTAX
 from aiida_difftre.engine.settings import (
@@ -353,15 +353,22 @@ JOBS: dict[str, type[Job]] = {
 ModelT = TypeVar("ModelT", bound=Strict)
 
 
+MOST_PROBLEMS = 5
+"""Of an input that are named at once."""
+
+
 def explain(error: ValidationError) -> str:
-    """One line per problem of a pydantic error: where, what, and the offending value."""
-    lines = []
-    for problem in error.errors(include_url=False):
+    """What is wrong, one phrase for each problem of a pydantic error: where, what, and the offending value."""
+    problems = error.errors(include_url=False)
+    phrases = []
+    for problem in problems[:MOST_PROBLEMS]:
         where = ".".join(str(part) for part in problem["loc"]) or "input"
         message = problem["msg"].removeprefix("Value error, ")
-        value = "" if isinstance(problem["input"], dict | list) else f" (got {problem['input']!r})"
-        lines.append(f"{where}: {message}{value}")
-    return "; ".join(lines)
+        value = "" if isinstance(problem["input"], dict | list) else f" (got {shown(problem['input'])})"
+        phrases.append(f"{one_line(where)}: {message}{value}")
+    if (more := len(problems) - MOST_PROBLEMS) > 0:
+        phrases.append(f"and {more} more")
+    return one_line("; ".join(phrases))
 
 
 def validate(model: type[ModelT], content: Any) -> ModelT:
@@ -383,7 +390,10 @@ def read_job(path: Path, kind: str) -> Job:
         EngineError: with status INVALID_INPUT, naming each offending value.
     """
     try:
-        content = json.loads(path.read_text())
+        content = read_json(path)
+    except ValueError as error:
+        raise EngineError(ExitStatus.INVALID_INPUT, str(error)) from None
+    try:
         return validate(JOBS[kind], content)
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         raise EngineError(ExitStatus.INVALID_INPUT, f"{path.name}: {error}") from None

@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from aiida_difftre.engine.documents import read_bytes
+
 COMMENTS = ("#", "!", "%", ";", "//")
 """What a line that is left out begins with."""
 
@@ -117,7 +119,7 @@ def read_table(path: str | Path) -> Table:
         ValueError: for a file that is not text or holds no numbers.
     """
     source = Path(path)
-    content = source.read_bytes()
+    content = read_bytes(source)
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

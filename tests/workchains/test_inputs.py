@@ -140,7 +140,7 @@ def test_system_from_file(tmp_path: Path) -> None:
     (tmp_path / "input.yaml").write_text(yaml.safe_dump(changed))
     run = read_input(tmp_path / "input.yaml")
     assert len(simulation_cell(run, "ambient", tmp_path)) == 64
-    with pytest.raises(ValueError, match=r"cell\.cif is no structure"):
+    with pytest.raises(ValueError, match=r"cell\.cif cannot be read: No such file"):
         system_cell(run, tmp_path / "elsewhere")
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
 
-import yaml
+from aiida_difftre.engine.documents import parse_yaml
 
 
 def load_protocol(
@@ -71,4 +71,4 @@ def _read(chain: str) -> dict[str, Any]:
             one.name.removesuffix(".yaml") for one in files(__package__).iterdir() if one.name.endswith(".yaml")
         )
         raise ValueError(f"there is no protocol for {chain!r}; chains with protocols: {', '.join(known)}")
-    return yaml.safe_load(path.read_text())
+    return parse_yaml(path.read_text(encoding="utf-8"))
