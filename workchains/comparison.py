@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
@@ -83,11 +83,9 @@ def derived_seed(seed: int, *names: object) -> int:
 
 
 def judgement(comparisons: Iterable[Comparison]) -> dict[str, Any]:
-    """Reduced chi² of the training and of the held-out targets, and the decisive one: held-out where there is one."""
+    """Reduced chi² of the targets of each role (None where there is none), and the criterion: the role that decides."""
     items = _compared(comparisons)
-    training, held_out = agreement.reduced_chi2(items, "training"), agreement.reduced_chi2(items, "held_out")
     return {
-        "training": training,
-        "held_out": held_out,
-        "decisive": training if held_out is None else held_out,
+        **{role: agreement.reduced_chi2(items, role) for role in get_args(agreement.Role)},
+        "criterion": agreement.criterion(items),
     }

@@ -20,6 +20,22 @@ SHOWN_ERRORS = {
 """Root-mean-square errors of a matching: in words, and their units."""
 
 
+SHOWN_ROLES = {"selection": "selection", "test": "test", "held_out": "held out"}
+"""Roles beside that of training, in words; ``held_out`` is of nodes that earlier versions stored."""
+
+
+def shown_role(comparison: Mapping[str, Any]) -> str:
+    """The role of a target as it follows its name: nothing for a training target."""
+    role = SHOWN_ROLES.get(comparison["role"])
+    return "" if role is None else f" ({role})"
+
+
+def shown_chi2(chi2: Mapping[str, Any]) -> str:
+    """Reduced chi² of the targets of each role that has some."""
+    words = {"training": "training", **SHOWN_ROLES}
+    return ", ".join(f"{word} {chi2[role]:.3g}" for role, word in words.items() if chi2.get(role) is not None)
+
+
 def predictions_of(node: orm.ArrayData) -> list[Prediction]:
     """The predictions in the output ``predictions`` of a job."""
     found = []
@@ -60,8 +76,8 @@ def iteration_record(compared: Mapping[str, Mapping[str, Comparison]], update: o
         update: output parameters of the update; None where there was none.
 
     Returns:
-        ``chi2`` (training, held_out, decisive), ``state_points`` (comparisons) and ``steps`` (loss and effective sample
-        fraction of each optimizer step).
+        ``chi2`` (by role, and the criterion; see :func:`aiida_difftre.workchains.comparison.judgement`),
+        ``state_points`` (comparisons) and ``steps`` (loss and effective sample fraction of each optimizer step).
     """
     steps = [] if update is None else update.get_dict()["history"]
     return {

@@ -46,12 +46,12 @@ def _check_inputs(inputs: Mapping[str, Any], _: Any) -> str | None:
 class RefineWorkChain(WorkChain):
     """Refine a potential until its fresh trajectories agree with experiment.
 
-    Each iteration samples a trajectory at every state point that has a training target, continuing from the last
-    snapshots of the previous one, and moves the parameters on these trajectories until too few effective samples are
-    left. A potential is judged by the reduced chi² of the trajectory that it sampled itself (held-out targets where
-    there are some), never by the reweighted loss; the best one is returned. A potential that makes the dynamics
-    unstable is rolled back and the learning rate halved. The last iteration only samples, so that every potential that
-    is considered has been judged.
+    Each iteration samples a trajectory at every state point that has a training or selection target, continuing from
+    the last snapshots of the previous one, and moves the parameters on these trajectories until too few effective
+    samples are left. A potential is judged by the reduced chi² of the trajectory that it sampled itself (of selection
+    targets where there are some, else of training targets), never by the reweighted loss; the best one is returned.
+    Test targets have no part in it. A potential that makes the dynamics unstable is rolled back and the learning rate
+    halved. The last iteration only samples, so that every potential that is considered has been judged.
     """
 
     @classmethod
@@ -128,7 +128,7 @@ class RefineWorkChain(WorkChain):
         self.ctx.failure = None
 
     def _state_points(self) -> dict[str, Any]:
-        return points.with_training_target(self.inputs.state_points)
+        return points.in_refinement(self.inputs.state_points)
 
     def _settings(self) -> RefineSettings:
         return validate(RefineSettings, self.inputs.settings.get_dict())
@@ -312,7 +312,7 @@ class RefineWorkChain(WorkChain):
         self.report(
             f"iteration {number}: reduced chi² {chi2['training']:.3g} on fresh trajectories of "
             f"{self.ctx.production_fs:g} fs"
-            + ("" if chi2["held_out"] is None else f", held-out targets {chi2['held_out']:.3g}")
+            + ("" if chi2["selection"] is None else f", selection targets {chi2['selection']:.3g}")
         )
         self._keep_best(decisive_points(item for items in compared.values() for item in items.values()), number)
         self._decide(chi2["training"], number)

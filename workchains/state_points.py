@@ -99,17 +99,24 @@ def check_structures(potential: PotentialData, state_points: Mapping[str, Any]) 
 
 def check_training_target(state_points: Mapping[str, Any]) -> str | None:
     """A message where no target can enter the loss, or None."""
-    if not with_training_target(state_points):
+    if not any(node.target.is_in_loss for point in state_points.values() for node in point["targets"].values()):
         return "no training target with a positive weight: nothing to refine towards"
     return None
 
 
-def with_training_target(state_points: Mapping[str, Any]) -> dict[str, Any]:
-    """The state points that a refinement samples: those with a target in the loss. The others are validated alone."""
+def in_refinement(state_points: Mapping[str, Any]) -> dict[str, Any]:
+    """The state points that a refinement samples, without their test targets.
+
+    They have a target in the loss, or one that chooses the best iteration; the others are validated alone. A test
+    target is left out of every job of a refinement: its observable would change the errors of the others.
+    """
     return {
-        label: point
+        label: {
+            **point,
+            "targets": {name: node for name, node in point["targets"].items() if node.target.role != "test"},
+        }
         for label, point in state_points.items()
-        if any(node.target.is_in_loss for node in point["targets"].values())
+        if any(node.target.is_decisive for node in point["targets"].values())
     }
 
 

@@ -74,7 +74,7 @@ def validation_report(**nodes: Any) -> orm.Dict:
             ``compared`` with labels and ``static`` (output parameters of predictions) by potential.
 
     Returns:
-        ``state_points``: label -> target -> before/after comparison; ``chi2``: potential -> training, held_out;
+        ``state_points``: label -> target -> before/after comparison; ``chi2``: potential -> by role;
         ``dataset``: potential -> errors; ``static``: potential -> stress and stiffness.
     """
     targets = {label: points.targets_of(group) for label, group in nodes["targets"].items()}
@@ -97,7 +97,7 @@ class ValidateWorkChain(WorkChain):
     """Confirm a refined potential by runs that share nothing with its training but the potential.
 
     Every run starts from the structure of its state point, equilibrates afresh with a seed of its own, and predicts
-    every target, held-out ones included, with error bars. Where a dataset is given, both potentials are compared with
+    every target, test targets included, with error bars. Where a dataset is given, both potentials are compared with
     its first-principles labels.
     """
 

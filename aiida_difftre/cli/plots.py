@@ -161,8 +161,7 @@ def plot_curves(compared: dict[str, Comparisons], path: Path) -> Path:
         grid_unit = (observable(item["observable"]).grid_unit or "").replace("angstrom", "Å")
         unit = f" / {item['unit']}" if item["unit"] != "1" else ""
         axis.set(xlabel=grid_unit, ylabel=f"{label}{unit}")
-        held_out = " (held out)" if item["role"] == "held_out" else ""
-        axis.set_title(f"{label}, {point}{held_out}", fontsize="medium")
+        axis.set_title(f"{label}, {point}{records.shown_role(item)}", fontsize="medium")
         axis.legend(frameon=False, fontsize="small")
     for axis in axes[len(found) :]:
         axis.set_visible(False)

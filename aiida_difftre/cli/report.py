@@ -48,11 +48,11 @@ def table_rows(
         for label, by_potential in targets.items():
             after = rows(label, by_potential["after"])
             before = rows(label, by_potential["before"]) if "before" in by_potential else {}
-            held_out = " (held out)" if by_potential["after"]["role"] == "held_out" else ""
+            role = records.shown_role(by_potential["after"])
             for name, (value, error, measured, unit) in after.items():
                 found.append(
                     Row(
-                        name=f"{name}{f' {point}' if several else ''}{held_out}" + (f" / {unit}" if unit else ""),
+                        name=f"{name}{f' {point}' if several else ''}{role}" + (f" / {unit}" if unit else ""),
                         experiment=f"{measured:.5g}",
                         reference=f"{dft[name]:.1f}" if name in dft else MISSING,
                         before=_number(*before[name][:2]) if name in before else MISSING,
@@ -128,8 +128,7 @@ def notes(snapshot: Snapshot) -> list[str]:
     report = _report(snapshot)
     found = []
     for when, chi2 in report["chi2"].items():
-        held_out = "" if chi2["held_out"] is None else f", held-out {chi2['held_out']:.3g}"
-        found.append(f"reduced chi² {when}: training {chi2['training']:.3g}{held_out}")
+        found.append(f"reduced chi² {when}: {records.shown_chi2(chi2)}")
     for point, targets in report["state_points"].items():
         for label, by_potential in targets.items():
             for when, item in by_potential.items():

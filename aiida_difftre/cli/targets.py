@@ -44,7 +44,11 @@ _OPTIONS = (
     click.option("--density", help="Of the measurement, in kg/m³ or with a unit: 0.997g/cm3."),
     click.option("--citation", help="The publication."),
     click.option("--doi", help="Its digital object identifier."),
-    click.option("--role", type=click.Choice(["training", "held_out"]), help="Whether it enters the loss."),
+    click.option(
+        "--role",
+        type=click.Choice(["training", "selection", "test"]),
+        help="In the loss (training), to choose the best iteration (selection), or for the validation alone (test).",
+    ),
     click.option("--weight", type=float, help="Factor in the loss."),
 )
 """Of ``target import``; they apply to tables alone."""

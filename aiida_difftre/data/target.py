@@ -28,8 +28,14 @@ def read_target(path: str | Path) -> Target:
         raise ValueError(f"{str(path)!r} is no target: {error}") from None
 
 
+ROLES_BEFORE = {"held_out": "test"}
+"""Roles of nodes that earlier versions stored, and as what they are read: no target decides without being told to."""
+
+
 class TargetData(orm.Data):
     """A measured observable; its attributes are the fields of ``aiida_difftre.engine.targets.Target``.
+
+    A node of an earlier version with the role ``held_out`` is read as one with the role ``test``.
 
     Args:
         target: a target, or a dictionary of its fields.
@@ -57,12 +63,14 @@ class TargetData(orm.Data):
     @property
     def target(self) -> Target:
         """The target, with its methods."""
-        return validate(Target, self.base.attributes.all)
+        content = self.base.attributes.all
+        role = content.get("role")
+        return validate(Target, {**content, "role": ROLES_BEFORE[role]} if role in ROLES_BEFORE else content)
 
     def _validate(self) -> bool:
         super()._validate()
         try:
-            validate(Target, self.base.attributes.all)
+            self.target  # noqa: B018 (reading it checks it)
         except ValueError as error:
             raise exceptions.ValidationError(f"not a target: {error}") from None
         return True

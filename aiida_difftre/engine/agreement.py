@@ -1,7 +1,7 @@
 """How well a potential agrees with experiment, and which of two does better, on trajectories that they sampled.
 
-Held-out targets decide where there are any, and else the training targets that have a weight. Free of JAX and AiiDA:
-``difftre refine`` and the work chain judge alike.
+Selection targets decide where there are any, and else the training targets that have a weight; test targets never do.
+Free of JAX and AiiDA: ``difftre refine`` and the work chain judge alike.
 
 Reduced chi² counts the error of the simulation, so that a potential whose observables hardly converge (a crystal about
 to lose its order) may have a low one. Two potentials are therefore compared with the same errors of the simulation, at
@@ -16,7 +16,11 @@ from typing import Literal, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-Role = Literal["training", "held_out"]
+Role = Literal["training", "selection", "test"]
+"""Training targets enter the loss; selection targets choose the best iteration; test targets influence nothing."""
+
+Criterion = Literal["training", "selection"]
+"""The role of the targets that decide."""
 
 
 class Points(NamedTuple):
@@ -52,7 +56,7 @@ class Compared(NamedTuple):
 
 
 def _of_role(compared: Iterable[Compared], role: Role) -> list[Points]:
-    return [item.points for item in compared if item.role == role and (role == "held_out" or item.weight > 0)]
+    return [item.points for item in compared if item.role == role and (role != "training" or item.weight > 0)]
 
 
 def reduced_chi2(compared: Iterable[Compared], role: Role) -> float | None:
@@ -66,8 +70,17 @@ def reduced_chi2(compared: Iterable[Compared], role: Role) -> float | None:
     return float(np.mean(np.concatenate([points.squares() for points in chosen]))) if chosen else None
 
 
+def criterion(compared: Iterable[Compared]) -> Criterion:
+    """Which targets decide: those of the role selection where there are some, else the training targets.
+
+    Args:
+        compared: targets of all state points.
+    """
+    return "selection" if any(item.role == "selection" for item in compared) else "training"
+
+
 def decisive_points(compared: Iterable[Compared]) -> Points:
-    """The points that decide which of two potentials is better: of the held-out targets where there are some.
+    """The points that decide which of two potentials is better: of the selection targets where there are some.
 
     Args:
         compared: targets of all state points, in an order that does not change.
@@ -76,9 +89,9 @@ def decisive_points(compared: Iterable[Compared]) -> Points:
         ValueError: where no target counts.
     """
     items = list(compared)
-    chosen = _of_role(items, "held_out") or _of_role(items, "training")
+    chosen = _of_role(items, criterion(items))
     if not chosen:
-        raise ValueError("no target decides: give a training target a weight, or a target the role held_out")
+        raise ValueError("no target decides: give a training target a weight, or a target the role selection")
     return Points(*(np.concatenate(column) for column in zip(*chosen, strict=True)))
 
 

@@ -182,7 +182,7 @@ class StatePointTrajectory(Strict):
         temperature: K.
         pressure: GPa, of an NPT trajectory; None for NVT.
         trajectory: file, sampled with the potential that the update starts from.
-        targets: measured at this state point.
+        targets: measured at this state point; those of the role ``test`` are not looked at.
     """
 
     label: str = Field(min_length=1)
@@ -227,7 +227,11 @@ class UpdateJob(Job):
 
 
 class RefineStatePoint(Strict):
-    """A state point of the loop in one process: its structure, temperature (K), pressure (GPa) and targets."""
+    """A state point of the loop in one process: its structure, temperature (K), pressure (GPa) and targets.
+
+    It is sampled in each iteration where it has a training target with a weight or a selection target, and is else
+    validated alone.
+    """
 
     label: str = Field(min_length=1)
     temperature: float = Field(gt=0)

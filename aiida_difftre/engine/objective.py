@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ import optax
 from numpy.typing import NDArray
 
 from aiida_difftre.engine import files, losses, reweighting
+from aiida_difftre.engine.agreement import Role
 from aiida_difftre.engine.jobs import Machine, Prediction, UpdateSettings
 from aiida_difftre.engine.losses import TargetTerm
 from aiida_difftre.engine.potentials import Parameters, Potential
@@ -45,6 +46,11 @@ class Data:
     before: tuple[Prediction, ...]
     gradient: Callable[..., Any]
     jacobian: Callable[..., Any]
+
+    @property
+    def is_in_loss(self) -> bool:
+        """Whether an update moves the parameters for its sake; else it only tells how good they were."""
+        return any(term.target.is_in_loss for term in self.terms)
 
 
 @dataclass(frozen=True)
@@ -139,9 +145,7 @@ def evaluate(data: Sequence[Data], parameters: Parameters) -> Evaluation:
     return Evaluation(total, predictions, effective, cotangents, quantities)
 
 
-def reduced_chi2(
-    data: Sequence[Data], values: Mapping[str, Sequence[NDArray[np.float64]]], role: Literal["training", "held_out"]
-) -> float | None:
+def reduced_chi2(data: Sequence[Data], values: Mapping[str, Sequence[NDArray[np.float64]]], role: Role) -> float | None:
     """chi² per point over the targets of all state points, as the work chains count it.
 
     Args:

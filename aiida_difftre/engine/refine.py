@@ -49,8 +49,8 @@ def run(job: RefineJob, folder: Path, progress: Reporter) -> dict[str, Any]:
     began = time.monotonic()
     best = Best(parameters)
     good = parameters
-    # The others are held out from all of it, and validated alone.
-    sampled = [point for point in job.state_points if any(target.is_in_loss for target in point.targets)]
+    # The others are validated alone.
+    sampled = [point for point in job.state_points if any(target.is_decisive for target in point.targets)]
     trajectories: dict[str, files.Trajectory] = {}
     state: Any = None
     scale, rollbacks, worse = 1.0, 0, 0
@@ -85,7 +85,8 @@ def run(job: RefineJob, folder: Path, progress: Reporter) -> dict[str, Any]:
             good = parameters
             data = [
                 objective.prepare(
-                    point.label, potential, parameters, trajectories[point.label], point.targets,
+                    point.label, potential, parameters, trajectories[point.label],
+                    update.without_tests(point.targets),
                     temperature=point.temperature, pressure=trajectories[point.label].pressure,
                     settings=job.update, machine=job.machine, seed=job.seed + iteration, among=len(sampled),
                 )
@@ -186,10 +187,10 @@ def _judge(data: list[objective.Data]) -> tuple[float, float, Points]:
         for point in data
         for prediction, term in zip(point.before, point.terms, strict=True)
     ]
-    training, held_out = reduced_chi2(compared, "training"), reduced_chi2(compared, "held_out")
+    training, selection = reduced_chi2(compared, "training"), reduced_chi2(compared, "selection")
     if training is None:
         raise EngineError(ExitStatus.INVALID_INPUT, "no training target to judge the refinement by")
-    return training, training if held_out is None else held_out, decisive_points(compared)
+    return training, training if selection is None else selection, decisive_points(compared)
 
 
 def _validate(

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field, field_validator, model_validator
 
+from aiida_difftre.engine.agreement import Role
 from aiida_difftre.engine.filters import NOTHING_LOST
 from aiida_difftre.engine.observable_specs import Measured, ObservableRequest, observable
 from aiida_difftre.engine.strict import Strict
@@ -55,7 +56,8 @@ class Target(Strict):
         conditions: of the measurement.
         citation: the publication.
         doi: its digital object identifier.
-        role: ``training`` targets enter the loss, ``held_out`` ones only the validation.
+        role: ``training`` targets enter the loss; ``selection`` targets do not, and choose the best iteration and when
+            to stop; ``test`` targets have no part in a refinement and are predicted in its validation alone.
         weight: the factor gamma in the loss.
         label: name in results; the observable's name by default.
         source: the table from which it was made, where there is one.
@@ -71,10 +73,20 @@ class Target(Strict):
     conditions: Conditions
     citation: str = Field(min_length=1)
     doi: str | None = None
-    role: Literal["training", "held_out"] = "training"
+    role: Role = "training"
     weight: float = Field(default=1.0, ge=0)
     label: str | None = None
     source: Source | None = None
+
+    @field_validator("role", mode="before")
+    @classmethod
+    def _renamed(cls, role: Any) -> Any:
+        if role == "held_out":
+            raise ValueError(
+                "role held_out is now test (never influences the run) or selection (chooses the best iteration); "
+                "name one of them"
+            )
+        return role
 
     @field_validator("values", "errors", mode="before")
     @classmethod
@@ -117,6 +129,11 @@ class Target(Strict):
     def is_in_loss(self) -> bool:
         """Whether a refinement works towards it."""
         return self.role == "training" and self.weight > 0
+
+    @property
+    def is_decisive(self) -> bool:
+        """Whether a refinement looks at it at all: to work towards it, or to choose the best iteration."""
+        return self.is_in_loss or self.role == "selection"
 
     @property
     def name(self) -> str:

@@ -30,6 +30,7 @@ from aiida_difftre.engine.objective import (
 from aiida_difftre.engine.potentials import Parameters, Potential
 from aiida_difftre.engine.progress import Reporter
 from aiida_difftre.engine.stop import Stop
+from aiida_difftre.engine.targets import Target
 
 LEAST_GAIN = 0.01
 """Of a Gauss-Newton step, relative to the loss; the update ends before a smaller one."""
@@ -44,7 +45,7 @@ class Outcome:
         optimizer_state: after it.
         history: one entry per evaluated set of parameters.
         reason: why the update ended.
-        after: predictions with errors at the end, by state point.
+        after: predictions with errors at the end, by state point with a target in the loss.
     """
 
     parameters: Parameters
@@ -71,12 +72,12 @@ def minimise(
 
     A step that would lose more than ``max_step_loss`` of the effective samples, or raise the loss, is halved
     (backtracking) at most ``max_halvings`` times. On a fixed trajectory the loss is deterministic, so that it falls
-    monotonically.
+    monotonically. State points without a target in the loss bound no step: their trajectories need not stay valid.
 
     Args:
         potential: the potential.
         parameters: those that sampled the references.
-        data: state points.
+        data: state points, at least one of them with a target in the loss.
         settings: of the update.
         seed: of the bootstrap.
         progress: takes reports.
@@ -89,6 +90,7 @@ def minimise(
         EngineError: NOT_FINITE for a gradient that is not; TOO_FEW_EFFECTIVE_SAMPLES when not even the first step can
             be made small enough; WALLTIME or INTERRUPTED where the job has to stop before the first step.
     """
+    data = [point for point in data if point.is_in_loss]
     optimizer = optimizers.of_update(settings.optimizer)
     is_fresh = optimizer_state is None
     state = optimizer.init(parameters) if is_fresh else optimizer_state
@@ -253,23 +255,24 @@ def run(job: UpdateJob, folder: Path, progress: Reporter) -> dict[str, Any]:
         optimizer = optimizers.of_update(settings.optimizer)
         state = optimizers.read_state(folder / job.optimizer_state, jax.eval_shape(optimizer.init, parameters))
     began = time.monotonic()
+    looked_at = [(point, targets) for point in job.state_points if (targets := without_tests(point.targets))]
     with Stop(job.machine.walltime_s) as stop:
-        trajectories = [files.read_trajectory(folder / point.trajectory) for point in job.state_points]
+        trajectories = [files.read_trajectory(folder / point.trajectory) for point, _ in looked_at]
         data = [
             prepare(
                 point.label,
                 potential,
                 parameters,
                 trajectory,
-                point.targets,
+                targets,
                 temperature=point.temperature,
                 pressure=point.pressure,
                 settings=settings,
                 machine=job.machine,
                 seed=job.seed,
-                among=len(job.state_points),
+                among=len(looked_at),
             )
-            for point, trajectory in zip(job.state_points, trajectories, strict=True)
+            for (point, targets), trajectory in zip(looked_at, trajectories, strict=True)
         ]
         prepared = time.monotonic()
         outcome = minimise(
@@ -292,29 +295,38 @@ def run(job: UpdateJob, folder: Path, progress: Reporter) -> dict[str, Any]:
     }
 
 
+def without_tests(targets: Sequence[Target]) -> list[Target]:
+    """The targets that an update may look at: a test target shares neither its errors nor its memory."""
+    return [target for target in targets if target.role != "test"]
+
+
 def summary(data: Sequence[Data], outcome: Outcome) -> dict[str, Any]:
-    """What results record of an update."""
-    points = {}
+    """What results record of an update; what follows it, of the state points with a target in the loss alone."""
+    points: dict[str, dict[str, Any]] = {}
     for point in data:
-        sizes = outcome.history[-1]["state_points"][point.label]
         points[point.label] = {
             "snapshots": len(point.reference.energies),
             "statistical_inefficiency": point.inefficiency,
+            "before": [prediction.model_dump() for prediction in point.before],
+            "chi2_before": _chi2(point, point.before),
+        }
+    moved = [point for point in data if point.is_in_loss]
+    for point in moved:
+        sizes, after = outcome.history[-1]["state_points"][point.label], outcome.after[point.label]
+        points[point.label] |= {
             "n_eff_entropy": sizes["n_eff_entropy"],
             "n_eff_kish": sizes["n_eff_kish"],
-            "before": [prediction.model_dump() for prediction in point.before],
-            "after": [prediction.model_dump() for prediction in outcome.after[point.label]],
-            "chi2_before": _chi2(point, point.before),
-            "chi2_after": _chi2(point, outcome.after[point.label]),
+            "after": [prediction.model_dump() for prediction in after],
+            "chi2_after": _chi2(point, after),
         }
-    before = {point.label: _values(point.before) for point in data}
-    after = {label: _values(predictions) for label, predictions in outcome.after.items()}
+    values_before = {point.label: _values(point.before) for point in data}
+    values_after = {label: _values(predictions) for label, predictions in outcome.after.items()}
     return {
         "steps": len(outcome.history) - 1,
         "reason": outcome.reason,
-        "chi2_before": reduced_chi2(data, before, "training"),
-        "chi2_after": reduced_chi2(data, after, "training"),
-        "chi2_before_held_out": reduced_chi2(data, before, "held_out"),
+        "chi2_before": reduced_chi2(data, values_before, "training"),
+        "chi2_after": reduced_chi2(moved, values_after, "training"),
+        "chi2_before_selection": reduced_chi2(data, values_before, "selection"),
         "history": outcome.history,
         "state_points": points,
         "snapshot_cache": {
@@ -330,7 +342,7 @@ def _mib(sizes: Iterable[int]) -> float:
 
 def _chi2(point: Data, predictions: Sequence[Prediction]) -> dict[str, float | None]:
     values = _values(predictions)
-    return {role: losses.reduced_chi2(values, point.terms, role) for role in ("training", "held_out")}
+    return {role: losses.reduced_chi2(values, point.terms, role) for role in ("training", "selection")}
 
 
 def _values(predictions: Sequence[Prediction]) -> list[NDArray[np.float64]]:

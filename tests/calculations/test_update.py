@@ -74,7 +74,7 @@ def test_weight_without_a_dataset(prepare: Any, inputs: dict[str, Any]) -> None:
 
 
 def test_nothing_to_refine_towards(prepare: Any, inputs: dict[str, Any]) -> None:
-    inputs["state_points"]["t85"]["targets"] = {"pressure": TargetData(target_content(role="held_out"))}
+    inputs["state_points"]["t85"]["targets"] = {"pressure": TargetData(target_content(role="test"))}
     with pytest.raises(ValueError, match="no training target with a positive weight"):
         prepare("update", inputs)
 

@@ -38,7 +38,7 @@ def step(loss: float, fraction: float, pressure: float) -> dict[str, Any]:
 
 def snapshot(**changes: Any) -> Snapshot:
     steps = [step(100.0, 1.0, -14.0), step(50.0, 0.8, -7.0)]
-    chi2 = {"training": 2.0, "held_out": None, "decisive": 2.0}
+    chi2 = {"training": 2.0, "selection": None, "test": None, "criterion": "training"}
     content: dict[str, Any] = {
         "pk": 7, "title": "diamond", "state": "waiting", "message": "", "labels": (13, 1, 50),
         "pretraining": {"force": (82.0, "meV/Å")},
@@ -163,7 +163,10 @@ def test_report_puts_everything_side_by_side() -> None:
     item = points["ambient"]["stress"]["after"]
     points["ambient"]["stress"]["after"] = {**item, "fitted": {"s02": 0.84, "e0_shift": 6.6}}
     content = {
-        "chi2": {"after": {"training": 2.0, "held_out": 3.0}},
+        "chi2": {
+            "before": {"training": 9.0, "held_out": 8.0},
+            "after": {"training": 2.0, "selection": 3.0, "test": 4.0},
+        },
         "state_points": points,
         "dataset": {"after": {"force_rmse": 82.0}},
         "static": {},
@@ -174,7 +177,8 @@ def test_report_puts_everything_side_by_side() -> None:
     assert [cell.strip() for cell in table[1].split("|")] == ["P / GPa", "0", "-15.1", "-14.0 ± 3.0", "-14.0 ± 3.0"]
     notes = "\n".join(report.notes(made))
     for expected in (
-        "held-out 3",
+        "chi² before: training 9, held out 8",
+        "chi² after: training 2, selection 3, test 4",
         "fitted with stress of ambient, after: s02 0.84, e0_shift 6.6",
         "force 82 meV/Å",
         "static DFT as labelled: P -15.1 GPa, C11 1023.0 GPa",

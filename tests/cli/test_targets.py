@@ -37,7 +37,7 @@ def test_table_to_yaml(table: Path, tmp_path: Path) -> None:
     output = tmp_path / "targets" / "rdf.yaml"
     arguments = (
         table, *CURVE, "--columns", "r=1,g=2,error=3", "--grid", "0.5:9.5:9", "--option", "pair=[O,O]",
-        "--role", "held_out", "-l", "oxygen", "-o", output,
+        "--role", "test", "-l", "oxygen", "-o", output,
     )  # fmt: skip
     result = typed(*arguments)
     assert result.exit_code == 0, result.output
@@ -46,7 +46,7 @@ def test_table_to_yaml(table: Path, tmp_path: Path) -> None:
     target = TargetData.from_yaml(output).target
     assert target.options["pair"] == ["O", "O"]
     assert target.conditions.density == 998.0
-    assert target.role == "held_out"
+    assert target.role == "test"
     assert target.source is not None
     assert target.source.file == "gr.dat"
     again = typed(*arguments)

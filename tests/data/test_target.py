@@ -35,6 +35,11 @@ def test_from_yaml(tmp_path: Path) -> None:
         ({"values": [1.0, 2.0]}, "2 values where 1 are expected"),
         ({"conditions": {"temperature": 0}}, "conditions.temperature.*greater than 0"),
         ({"eror": 1}, "eror"),
+        (
+            {"role": "held_out"},
+            r"role held_out is now test \(never influences the run\) or selection \(chooses the best",
+        ),
+        ({"role": "validation"}, "role.*'training', 'selection' or 'test'.*'validation'"),
     ],
 )
 def test_refused(changes: dict, message: str) -> None:
@@ -61,3 +66,11 @@ def test_attributes_are_checked_again_when_stored() -> None:
     node.base.attributes.set("errors", [-1.0])
     with pytest.raises(ValidationError, match=r"errors\[0\]"):
         node.store()
+
+
+def test_a_stored_target_of_an_earlier_version_is_a_test_target() -> None:
+    node = TargetData(target_content())
+    node.base.attributes.set("role", "held_out")
+    loaded = orm.load_node(node.store().pk)
+    assert loaded.target == Target(**target_content(role="test"))
+    assert loaded.base.attributes.get("role") == "held_out", "what is stored does not change"

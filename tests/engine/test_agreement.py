@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from aiida_difftre.engine.agreement import Compared, Points, decisive_points, is_better, reduced_chi2
+from aiida_difftre.engine.agreement import Compared, Points, criterion, decisive_points, is_better, reduced_chi2
 
 GOOD = Points(np.array([3.0, -2.0]), np.array([1.0, 1.0]), np.array([0.5, 0.5]))
 
@@ -34,24 +34,28 @@ def one(deviation: float, size: int = 1) -> Points:
 
 
 TRAINING, UNWEIGHTED = Compared("training", 0.5, one(10.0)), Compared("training", 0.0, one(1e6))
-HELD_OUT = [Compared("held_out", 0.0, one(5.0, 3)), Compared("held_out", 1.0, one(15.0))]
+SELECTION = [Compared("selection", 0.0, one(5.0, 3)), Compared("selection", 1.0, one(15.0))]
+WRONG = Compared("test", 1.0, one(1e9))
 
 
-def test_held_out_targets_decide_whatever_their_weight() -> None:
-    found = decisive_points([TRAINING, HELD_OUT[0], UNWEIGHTED, HELD_OUT[1]])
+def test_selection_targets_decide_whatever_their_weight() -> None:
+    everything = [TRAINING, SELECTION[0], WRONG, UNWEIGHTED, SELECTION[1]]
+    assert criterion(everything) == "selection"
+    found = decisive_points(everything)
     np.testing.assert_array_equal(found.deviations, [5.0, 5.0, 5.0, 15.0])
     np.testing.assert_array_equal(found.experiment_errors, [3.0] * 4)
     np.testing.assert_array_equal(found.simulation_errors, [4.0] * 4)
 
 
-def test_weighted_training_targets_decide_without_held_out_ones() -> None:
-    np.testing.assert_array_equal(decisive_points([UNWEIGHTED, TRAINING]).deviations, [10.0])
+def test_weighted_training_targets_decide_without_selection_targets() -> None:
+    assert criterion([UNWEIGHTED, WRONG, TRAINING]) == "training"
+    np.testing.assert_array_equal(decisive_points([UNWEIGHTED, WRONG, TRAINING]).deviations, [10.0])
     with pytest.raises(ValueError, match="no target decides"):
-        decisive_points([UNWEIGHTED])
+        decisive_points([UNWEIGHTED, WRONG])
 
 
 def test_chi2_counts_points_and_not_targets() -> None:
-    everything = [TRAINING, UNWEIGHTED, *HELD_OUT]
-    assert reduced_chi2(everything, "held_out") == pytest.approx((3 * 1 + 9) / 4)
+    everything = [TRAINING, UNWEIGHTED, *SELECTION, WRONG]
+    assert reduced_chi2(everything, "selection") == pytest.approx((3 * 1 + 9) / 4)
     assert reduced_chi2(everything, "training") == pytest.approx(4.0)
     assert reduced_chi2([UNWEIGHTED], "training") is None

@@ -12,7 +12,7 @@ from tests.fixtures.engine import target
 
 TERMS = [
     TargetTerm(target("stiffness", [100.0, 50.0, 40.0], error=3.0, weight=2.0), np.array([4.0, 0.0, 0.0])),
-    TargetTerm(target("pressure", [1.0], error=0.5, role="held_out"), np.array([0.0])),
+    TargetTerm(target("pressure", [1.0], error=0.5, role="selection"), np.array([0.0])),
     TargetTerm(target("potential_energy", [-1.0], error=0.1, weight=0.0), np.array([0.0])),
 ]
 PREDICTIONS = [np.array([110.0, 53.0, 40.0]), np.array([2.0]), np.array([-0.9])]
@@ -26,9 +26,9 @@ def test_loss() -> None:
 
 
 def test_reduced_chi2() -> None:
-    assert losses.reduced_chi2(PREDICTIONS, TERMS, "held_out") == pytest.approx(4.0)
+    assert losses.reduced_chi2(PREDICTIONS, TERMS, "selection") == pytest.approx(4.0)
     assert losses.reduced_chi2(PREDICTIONS, TERMS, "training") == pytest.approx(5 / 3)
-    assert losses.reduced_chi2(PREDICTIONS[:1], TERMS[:1], "held_out") is None
+    assert losses.reduced_chi2(PREDICTIONS[:1], TERMS[:1], "selection") is None
 
 
 @pytest.mark.parametrize("kind", ["chi2", "mse"])

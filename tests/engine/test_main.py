@@ -169,7 +169,7 @@ def test_pretrain_and_refine(folder: Path) -> None:
     )  # fmt: skip
     assert trained["errors"]["validation"]["force_rmse"] < 20
     point = {"label": "cold", "temperature": 60.0, "targets": [PRESSURE]}
-    elsewhere = {"label": "warm", "temperature": 80.0, "targets": [{**PRESSURE, "role": "held_out"}]}
+    elsewhere = {"label": "warm", "temperature": 80.0, "targets": [{**PRESSURE, "role": "test"}]}
     refined = run(
         folder, "refine", potential=POTENTIAL_OUT, state_points=[elsewhere, point], sampling=SAMPLING, max_iterations=1,
         validation=SAMPLING,
@@ -186,13 +186,67 @@ def test_pretrain_and_refine(folder: Path) -> None:
 
 REFINEMENT: dict[str, Any] = {
     "state_points": [
-        {"label": "warm", "temperature": 80.0, "targets": [{**PRESSURE, "role": "held_out"}]},
+        {"label": "warm", "temperature": 80.0, "targets": [{**PRESSURE, "role": "test"}]},
         {"label": "cold", "temperature": 60.0, "targets": [PRESSURE]},
     ],
     "sampling": SAMPLING,
     "max_iterations": 1,
     "update": {"max_steps": 1, "gate": 0.5, "bootstrap": 20, "optimizer": {"learning_rate": 1e-4}},
 }
+
+
+def wrong(observable: str, values: list[float], **options: Any) -> dict[str, Any]:
+    """A target of what no argon has, with an error bar that forgives nothing."""
+    return {
+        **target(observable, values, error=1e-3, **options).model_dump(),
+        "role": "test",
+        "label": f"no_{observable}",
+    }
+
+
+def test_a_wrong_test_target_changes_no_bit(folder: Path) -> None:
+    """Of the same observable, of one that costs the snapshots more, and of a curve; at its own state point as well."""
+    curve = wrong("structure_factor", [9.0] * 4, grid=[2.0, 3.0, 4.0, 5.0])
+    every = [wrong("pressure", [1e3]), wrong("stress", [1e3] * 6), curve]
+    found = []
+    for tests in ([], every):
+        points = [{"label": "cold", "temperature": 60.0, "targets": [PRESSURE, *tests]}]
+        points += [{"label": "warm", "temperature": 80.0, "targets": tests}] if tests else []
+        results = run(folder, "refine", **{**REFINEMENT, "state_points": points, "max_iterations": 2})
+        results.pop("timings"), results.pop("engine")
+        found.append((results, (folder / POTENTIAL_OUT).read_bytes()))
+    assert found[0] == found[1]
+    assert len(found[0][0]["iterations"]) == 3
+
+    # And a single update.
+    run(folder, "sample", **sample_job(observables=[]))
+    moved = []
+    for tests in ([], every):
+        point = {"label": "cold", "temperature": 60.0, "targets": [*tests, PRESSURE]}
+        results = run(folder, "update", state_points=[point], update=REFINEMENT["update"])
+        moved.append((results["history"], (folder / POTENTIAL_OUT).read_bytes()))
+    assert moved[0] == moved[1]
+
+
+def test_a_selection_target_chooses_and_moves_nothing(folder: Path) -> None:
+    """At a state point of its own, which is sampled for it and bounds no step."""
+    run(folder, "sample", **sample_job(observables=[]))
+    (folder / TRAJECTORY).rename(folder / "warm.npz")
+    run(folder, "sample", **sample_job(observables=[], seed=5))
+    cold = {"label": "cold", "temperature": 60.0, "targets": [PRESSURE]}
+    chooser = {**PRESSURE, "role": "selection", "values": [1e3]}
+    other = {"label": "other", "temperature": 60.0, "trajectory": "warm.npz", "targets": [chooser]}
+    alone = run(folder, "update", state_points=[cold], update=REFINEMENT["update"])
+    bytes_alone = (folder / POTENTIAL_OUT).read_bytes()
+    together = run(folder, "update", state_points=[other, cold], update=REFINEMENT["update"])
+    assert (folder / POTENTIAL_OUT).read_bytes() == bytes_alone
+    assert together["history"] == alone["history"]
+    assert together["chi2_before_selection"] > 1e6 > together["chi2_before"]
+    assert "after" not in together["state_points"]["other"]
+    assert (
+        together["state_points"]["other"]["before"][0]["values"]
+        != together["state_points"]["cold"]["before"][0]["values"]
+    )
 
 
 def fail_with_results(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -41,7 +41,7 @@ def targets_of_every_kind(symmetry: str) -> list[Target]:
         target("stiffness", np.linspace(50, 100, values), error=20.0, options=options),
         target("rdf", [0.1, 1.5, 0.7, 0.9], error=0.05, grid=CENTRES),
         target("potential_energy", [0.3], error=0.02),
-        target("pressure", [40.0], role="held_out"),
+        target("pressure", [40.0], role="selection"),
     ]
 
 

@@ -38,16 +38,19 @@ def test_a_curve_is_compared_with_its_grid() -> None:
     assert compared["labels"] == []
 
 
-def test_judgement_prefers_held_out_targets() -> None:
-    targets = {"a": make("training", "a", 0.0), "b": make("held_out", "b", 0.0), "c": make("training", "c", 0.0)}
-    compared = compare_all(targets, [predicted("a", 10.0), predicted("b", 5.0), predicted("other", 1.0)])
-    assert set(compared) == {"a", "b"}
+def test_judgement_goes_by_selection_targets() -> None:
+    roles = {"a": "training", "b": "selection", "c": "training", "d": "test"}
+    targets = {label: make(role, label, 0.0) for label, role in roles.items()}
+    predictions = [predicted("a", 10.0), predicted("b", 5.0), predicted("d", 50.0), predicted("other", 1.0)]
+    compared = compare_all(targets, predictions)
+    assert set(compared) == {"a", "b", "d"}
     assert judgement(compared.values()) == {
         "training": pytest.approx(4.0),
-        "held_out": pytest.approx(1.0),
-        "decisive": pytest.approx(1.0),
+        "selection": pytest.approx(1.0),
+        "test": pytest.approx(100.0),
+        "criterion": "selection",
     }
-    assert judgement([compared["a"]])["decisive"] == pytest.approx(4.0)
+    assert judgement([compared["a"], compared["d"]])["criterion"] == "training"
     assert [column.tolist() for column in decisive_points(compared.values())] == [[5.0], [3.0], [4.0]]
     assert [column.tolist() for column in decisive_points([compared["a"]])] == [[10.0], [3.0], [4.0]]
 

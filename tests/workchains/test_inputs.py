@@ -111,7 +111,7 @@ def test_wrong_targets_are_named(tmp_path: Path) -> None:
     assert "was measured at 2.0 GPa" in refused(tmp_path, changed)
     changed = content()
     for target in changed["state_points"]["ambient"]["targets"].values():
-        target["role"] = "held_out"
+        target["role"] = "test"
     assert "no training target" in refused(tmp_path, changed)
     changed = content()
     changed["state_points"] = {"at__room": changed["state_points"]["ambient"]}

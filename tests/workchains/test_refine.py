@@ -229,13 +229,20 @@ def test_wrong_settings_are_refused(
         assert fragment in str(caught.value)
 
 
-def test_state_points_without_training_targets_are_not_sampled(argon_state_points: Any) -> None:
+def test_state_points_without_training_or_selection_targets_are_not_sampled(argon_state_points: Any) -> None:
+    trained = argon_state_points()["solid"]
+    test = argon_state_points(role="test")["solid"]["targets"]["pressure"]
     every = {
-        "trained": argon_state_points()["solid"],
-        "held_out": argon_state_points(role="held_out")["solid"],
+        "trained": {**trained, "targets": {**trained["targets"], "test": test}},
+        "selection": argon_state_points(role="selection")["solid"],
+        "test": argon_state_points(role="test")["solid"],
         "weightless": argon_state_points(weight=0.0)["solid"],
     }
-    assert set(points.with_training_target(every)) == {"trained"}
+    found = points.in_refinement(every)
+    assert {label: set(point["targets"]) for label, point in found.items()} == {
+        "trained": {"pressure"}, "selection": {"pressure"},
+    }  # fmt: skip
+    assert found["trained"]["structure"] is trained["structure"]
 
 
 def test_wrong_state_points_are_refused(code: Any, argon_potential: Any, argon_state_points: Any) -> None:
@@ -253,8 +260,9 @@ def test_wrong_state_points_are_refused(code: Any, argon_potential: Any, argon_s
     from ase.build import bulk
 
     assert "knows Ar only" in refused(structure=orm.StructureData(ase=bulk("Ne", "fcc", a=4.5)))
-    held_out = TargetData(target_content(role="held_out"))
-    assert "nothing to refine towards" in refused(targets={"pressure": held_out})
+    for role in ("selection", "test"):
+        alone = TargetData(target_content(role=role))
+        assert "nothing to refine towards" in refused(targets={"pressure": alone})
     assert "no targets" in refused(targets={})
     grid = {"grid": [0.1 * number + 0.05 for number in range(60)], "values": [1.0] * 60, "errors": [0.1] * 60}
     curve = TargetData(target_content(observable="rdf", unit="1", **grid))
