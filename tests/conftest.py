@@ -44,6 +44,7 @@ pytest_plugins = [
     "tests.fixtures.calculations",
     "tests.fixtures.nodes",
     "tests.fixtures.chains",
+    "tests.fixtures.daemon",
     "tests.fixtures.quantum_espresso",
     "tests.fixtures.feff",
     "tests.fixtures.plugins",

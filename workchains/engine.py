@@ -37,6 +37,8 @@ UNSTABLE = {
     ExitStatus.VOLUME_OUT_OF_BOUNDS,
 }
 LOST_FILES = {ExitStatus.INVALID_INPUT, ExitStatus.CORRUPT_FILE}
+LOST_OUTPUTS = {303, 304, 312}
+"""No results and no reason, a file that is missing, or one that is damaged: what a machine does to a job."""
 
 MEMORY = (("machine", "batch_size"), ("machine", "snapshot_cache_mib"), ("sampling", "walkers"))
 """The parameters that decide how much memory a job takes, and which handlers lower."""
@@ -145,6 +147,20 @@ class EngineBaseWorkChain(BaseRestartWorkChain):
         if node.exit_status in (ExitStatus.INTERRUPTED, SCHEDULER_NODE_FAILURE):
             return self.cured(node, "running again")
         return None
+
+    @process_handler(priority=450)
+    def handle_lost_outputs(self, node: orm.CalcJobNode) -> ProcessHandlerReport | None:
+        """Killed, or files damaged before they were retrieved: once more the same, from the checkpoint if it left one.
+
+        A kill without any evidence of memory is no reason to change how much a job does at once: that would change what
+        the run finds.
+        """
+        if node.exit_status not in LOST_OUTPUTS or self.ctx.get("repeated", False):
+            return None
+        self.ctx.repeated = True
+        if self.has_checkpoints and "remote_folder" in node.outputs:
+            self.ctx.inputs.parent_folder = node.outputs.remote_folder
+        return self.cured(node, "running the same job once more")
 
     @process_handler(priority=400)
     def handle_out_of_memory(self, node: orm.CalcJobNode) -> ProcessHandlerReport | None:

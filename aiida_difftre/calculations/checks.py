@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 from aiida import orm
 from aiida.engine import Process
-from pydantic import create_model
+from pydantic import Field, create_model
 
 from aiida_difftre.data.potential import PotentialData
 from aiida_difftre.data.trajectory import TrajectoryEnsembleData
@@ -22,10 +22,12 @@ Check = Callable[[Any, Any], str | None]
 
 def parameters_model(job: type[Job], files: Iterable[str]) -> type[Job]:
     """The part of a job that the user states: all its fields but its kind and those that input nodes fill."""
+    given = Annotated[dict[str, str], Field(max_length=0, description="filled for files that are linked")]
     left_out = {*files, "kind", *Job.model_fields}
     fields: dict[str, Any] = {
         name: (field.annotation, field) for name, field in job.model_fields.items() if name not in left_out
     }
+    fields["digests"] = (given, {})
     return create_model(f"{job.__name__}Parameters", __base__=Job, **fields)
 
 

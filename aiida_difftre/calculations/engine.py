@@ -117,9 +117,11 @@ class EngineCalculation(CalcJob):
 
     def prepare_for_submission(self, folder: Folder) -> datastructures.CalcInfo:
         """Write the job file, and say which files go to the machine and which come back."""
-        write_json(Path(folder.get_abs_path(JOB)), self.make_job(self.inputs).model_dump(mode="json"))
+        job = self.make_job(self.inputs)
         submission = Submission(folder, self.inputs.metadata.get("computer") or self.inputs.code.computer)
         self.add_files(submission)
+        job.digests = submission.digests
+        write_json(Path(folder.get_abs_path(JOB)), job.model_dump(mode="json"))
         code = datastructures.CodeInfo()
         code.code_uuid = self.inputs.code.uuid
         code.cmdline_params = [self.KIND, JOB]
@@ -150,6 +152,8 @@ class Submission:
         self._remote_copies: list[tuple[str, str, str]] = []
         self._links: list[tuple[str, str, str]] = []
         self._excluded: list[str] = []
+        self.digests: dict[str, str] = {}
+        """SHA-256 of the files that are linked, by name: what lies on the machine may have changed since."""
 
     def info(self) -> datastructures.CalcInfo:
         """What was added, as the engine of AiiDA wants it."""
@@ -175,6 +179,8 @@ class Submission:
         """Link to the trajectory where it lies on the same computer; else write it from the node's arrays."""
         if remote is not None and not remote.is_cleaned and self._is_here(remote):
             self._links.append((self._computer.uuid, str(PurePosixPath(remote.get_remote_path(), TRAJECTORY)), name))
+            if node.digest is not None:
+                self.digests[name] = node.digest
             return
         node.to_file(Path(self._folder.get_abs_path(name)))
         self._excluded.append(name)

@@ -12,7 +12,15 @@ from ase import Atoms
 from numpy.typing import NDArray
 
 from aiida_difftre.engine.errors import EngineError
-from aiida_difftre.engine.files import MASSES, SCALES, TRAJECTORY_ARRAYS, Trajectory, read_trajectory, write_trajectory
+from aiida_difftre.engine.files import (
+    MASSES,
+    SCALES,
+    TRAJECTORY_ARRAYS,
+    Trajectory,
+    digest,
+    read_trajectory,
+    write_trajectory,
+)
 from aiida_difftre.engine.observable_specs import Ensemble
 
 FS_PER_PS = 1000.0
@@ -23,7 +31,7 @@ class TrajectoryEnsembleData(orm.ArrayData):
 
     Attributes to query: ``species`` (sorted, distinct), ``temperature`` (K), ``pressure`` (GPa; None at constant
     volume), ``ensemble`` (NVT or NPT), ``number_of_walkers``,
-    ``number_of_snapshots``, ``number_of_atoms``.
+    ``number_of_snapshots``, ``number_of_atoms``, ``digest`` (SHA-256 of the file that it was read from).
     """
 
     @classmethod
@@ -56,9 +64,11 @@ class TrajectoryEnsembleData(orm.ArrayData):
             ValueError: naming the file and what is wrong with it.
         """
         try:
-            return cls.from_trajectory(read_trajectory(Path(path)), **kwargs)
+            node = cls.from_trajectory(read_trajectory(Path(path)), **kwargs)
         except EngineError as error:
             raise ValueError(error.message) from None
+        node.base.attributes.set("digest", digest(Path(path)))
+        return node
 
     def get_trajectory(self) -> Trajectory:
         """The trajectory in memory."""
@@ -71,6 +81,11 @@ class TrajectoryEnsembleData(orm.ArrayData):
     def to_file(self, path: str | Path) -> None:
         """Write the ``.npz`` file that the engine reads."""
         write_trajectory(Path(path), self.get_trajectory())
+
+    @property
+    def digest(self) -> str | None:
+        """SHA-256 of the file that it was read from; None for one that was made otherwise."""
+        return self.base.attributes.get("digest", None)
 
     @property
     def temperature(self) -> float:

@@ -255,6 +255,26 @@ def _spec(path: Path, metadata: dict[str, str]) -> PotentialSpec:
         raise UnreadableFileError(f"{path.name} describes no potential: {error}") from None
 
 
+def check_digests(folder: Path, digests: Mapping[str, str]) -> None:
+    """Refuse files that are not those that a job was made for.
+
+    Args:
+        folder: of the job.
+        digests: SHA-256 by the name of the file.
+
+    Raises:
+        UnreadableFileError: for a file that is missing, or has another content.
+    """
+    for name, expected in digests.items():
+        with reading(folder / name, "file of the job"):
+            found = digest(folder / name)
+        if found != expected:
+            raise UnreadableFileError(
+                f"{name} has changed since the job was made: its SHA-256 is {found}, and not {expected}; give the file "
+                "that it was made for, or remove its digest from the job file where the change is meant"
+            )
+
+
 def digest(path: Path) -> str:
     """SHA-256 of a file."""
     with path.open("rb") as stream:

@@ -76,6 +76,7 @@ def _plain_file_name(name: str) -> str:
 
 
 FileName = Annotated[str, AfterValidator(_plain_file_name)]
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
 
 
 class Job(Strict):
@@ -85,11 +86,13 @@ class Job(Strict):
         schema_version: of the file contract.
         seed: of the pseudo-random numbers.
         machine: how to run.
+        digests: SHA-256 of files beside the job file, by name; a job whose file has another one is refused.
     """
 
     schema_version: Literal[1] = 1
     seed: Seed = 0
     machine: Machine = Field(default_factory=Machine)
+    digests: dict[FileName, Sha256] = Field(default_factory=dict)
 
 
 def _of_gradients(optimizer: OptimizerSpec) -> OptimizerSpec:

@@ -115,6 +115,7 @@ def cli(arguments: list[str] | None = None) -> int:
         for name in (ERROR, RESULTS):
             (folder / name).unlink(missing_ok=True)
         job = read_job(options.job, options.kind)
+        files.check_digests(folder, job.digests)
         try:
             run_job(job, options.kind, folder)
         except EngineError:

@@ -15,6 +15,7 @@ from aiida.parsers import Parser
 
 from aiida_difftre.engine.errors import ExitStatus
 from aiida_difftre.engine.jobs import ERROR, PROGRESS, RESULTS, Prediction, validate
+from aiida_difftre.engine.memory_events import MEMORY_EVENTS, killed_for_memory
 
 OUT_OF_MEMORY = re.compile(
     r"out[ -]of[ -]memory|oom[-_]kill|resource_exhausted|memoryerror|exceeded (job |step )?memory limit|term_memlimit"
@@ -27,10 +28,8 @@ WALLTIME = re.compile(
 )
 """What schedulers (SLURM, PBS, LSF) and the engine's libraries write."""
 
-KILLED = re.compile(r"^(.*\bline \d+: *\d+ +Killed\b.*|(srun: error: .*: )?Killed\s*)$", re.MULTILINE)
-"""What a shell says of a program that got SIGKILL; so does a scheduler that cancels a job, but then it says so."""
-
-CANCELLED = "CANCELLED"
+DISK_FULL = re.compile(r"no space left on device|disk quota exceeded|(status|difftre \w+): DISK_FULL", re.IGNORECASE)
+"""What the engine and the shell write where not even the reason finds room on the disk."""
 
 
 class OutputError(Exception):
@@ -127,11 +126,13 @@ class EngineParser(Parser):
         last = next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "nothing on standard error")
         if OUT_OF_MEMORY.search(text):
             return self.exit_codes.ERROR_OUT_OF_MEMORY.format(message=last)
+        if killed_for_memory(self._read_text(MEMORY_EVENTS)):
+            message = f"{last} (the kernel counted a program of this job that it killed for memory)"
+            return self.exit_codes.ERROR_OUT_OF_MEMORY.format(message=message)
         if WALLTIME.search(text):
             return self.exit_codes.ERROR_WALLTIME.format(message=last)
-        if KILLED.search(text) and CANCELLED not in text:
-            message = f"{last} (the kernel kills what takes too much memory)"
-            return self.exit_codes.ERROR_OUT_OF_MEMORY.format(message=message)
+        if DISK_FULL.search(text):
+            return self.exit_codes.ERROR_DISK_FULL.format(message=last)
         return self.exit_codes.ERROR_NO_RESULTS.format(message=last)
 
     def _read_text(self, name: str | None) -> str:

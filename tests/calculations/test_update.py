@@ -11,8 +11,9 @@ from aiida_difftre.data.dataset import DatasetData
 from aiida_difftre.data.potential import PotentialData
 from aiida_difftre.data.target import TargetData
 from aiida_difftre.data.trajectory import TrajectoryEnsembleData
+from aiida_difftre.engine import files
 from aiida_difftre.engine.jobs import UpdateJob, read_job
-from tests.fixtures.nodes import potential_file, target_content
+from tests.fixtures.nodes import make_trajectory, potential_file, target_content
 
 
 @pytest.fixture
@@ -44,6 +45,25 @@ def test_trajectories_are_linked(prepare: Any, inputs: dict[str, Any], aiida_loc
     name = "trajectory_t85.npz"
     assert info.remote_symlink_list == [(aiida_localhost.uuid, "/scratch/job/trajectory.npz", name)]
     assert not (folder / name).exists()
+    assert read_job(folder / "job.json", "update").digests == {}, "of a trajectory that came from no file"
+
+
+def test_what_is_linked_must_be_what_was_parsed(
+    prepare: Any, inputs: dict[str, Any], aiida_localhost: orm.Computer, tmp_path: Path
+) -> None:
+    files.write_trajectory(tmp_path / "trajectory.npz", make_trajectory())
+    trajectory = TrajectoryEnsembleData.from_file(tmp_path / "trajectory.npz")
+    inputs["state_points"]["t85"] |= {"trajectory": trajectory}
+    _, folder = prepare("update", inputs)
+    assert read_job(folder / "job.json", "update").digests == {}, "a copy needs none"
+    inputs["state_points"]["t85"]["remote"] = orm.RemoteData(computer=aiida_localhost, remote_path="/scratch").store()
+    _, folder = prepare("update", inputs)
+    assert read_job(folder / "job.json", "update").digests == {"trajectory_t85.npz": trajectory.digest}
+
+
+def test_digests_are_not_the_users_to_give(prepare: Any, inputs: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="digests"):
+        prepare("update", {**inputs, "parameters": {"digests": {"trajectory_t85.npz": "0" * 64}}})
 
 
 def test_optional_files(prepare: Any, inputs: dict[str, Any], dataset: DatasetData) -> None:

@@ -29,6 +29,8 @@ def test_round_trip(tmp_path: Path) -> None:
     for name in files.TRAJECTORY_ARRAYS:
         np.testing.assert_array_equal(getattr(after, name), getattr(before, name))
         assert getattr(after, name).dtype == getattr(before, name).dtype
+    assert node.digest == files.digest(tmp_path / "trajectory.npz") == files.digest(tmp_path / "copy.npz")
+    assert TrajectoryEnsembleData.from_trajectory(before).digest is None
 
 
 def test_ase(trajectory: TrajectoryEnsembleData) -> None:

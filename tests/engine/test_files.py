@@ -248,3 +248,25 @@ def test_what_counts_as_a_full_disk(number: int) -> None:
     assert failure.message.startswith("trajectory.npz cannot be written")
     assert files.disk_full(OSError(errno.EACCES, "Permission denied")) is None
     assert files.disk_full(ValueError("No space left on device")) is None
+
+
+@pytest.mark.parametrize("damage", ["shifted energies", "repeated snapshots", "empty", "gone", "none"])
+def test_files_that_are_not_those_of_the_job(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "trajectory.npz"
+    before = make_trajectory()
+    files.write_trajectory(path, before)
+    digests = {path.name: files.digest(path)}
+    if damage == "none":
+        files.check_digests(tmp_path, digests)
+        return
+    if damage == "shifted energies":
+        files.write_trajectory(path, replace(before, energies=before.energies + 0.1))
+    elif damage == "repeated snapshots":
+        files.write_trajectory(path, replace(before, positions=before.positions[[0, 0, 2, 3, 4, 5]]))
+    elif damage == "empty":
+        path.write_bytes(b"")
+    else:
+        path.unlink()
+    with pytest.raises(UnreadableFileError, match=r"trajectory\.npz") as found:
+        files.check_digests(tmp_path, digests)
+    assert found.value.status is ExitStatus.CORRUPT_FILE

@@ -477,3 +477,9 @@ def test_version_and_unknown_kind(capsys: pytest.CaptureFixture[str]) -> None:
         main.cli(["train"])
     assert caught.value.code == 2
     assert "pretrain" in capsys.readouterr().err
+
+
+def test_a_file_that_changed_since_the_job_was_made(folder: Path) -> None:
+    error = fail(folder, "sample", temperature=85.0, sampling=SAMPLING, digests={POTENTIAL_IN: "0" * 64})
+    assert error["exit_status"] == ExitStatus.CORRUPT_FILE
+    assert re.search(r"potential\.safetensors has changed since the job was made", error["message"])

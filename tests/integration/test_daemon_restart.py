@@ -2,69 +2,22 @@
 
 from __future__ import annotations
 
-import os
-import sys
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiida import orm
-from aiida.common.datastructures import CalcJobState
 from aiida.engine import submit
-from aiida.engine.daemon.client import DaemonClient, get_daemon_client
+from aiida.engine.daemon.client import DaemonClient
 
 from aiida_difftre.engine.jobs import RESULTS
 from aiida_difftre.workchains.from_input import read_builder
 from aiida_difftre.workchains.refine import RefineWorkChain
 from tests.fixtures.chains import explain
+from tests.fixtures.daemon import running_job, stop, wait_until
 
 pytestmark = [pytest.mark.daemon, pytest.mark.slow]
-
-PATIENCE_S = 600.0
-STOP_S = 90
-"""A worker may be in the middle of an import on a busy machine."""
-
-
-@pytest.fixture
-def daemon(aiida_profile: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[DaemonClient]:
-    """The daemon of the test profile, running; stopped in any case."""
-    # The daemon looks for `verdi` on the PATH.
-    monkeypatch.setenv("PATH", os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
-    client = get_daemon_client(aiida_profile.name)
-    client.start_daemon()
-    try:
-        yield client
-    finally:
-        if client.is_daemon_running:
-            stop(client)
-
-
-def stop(client: DaemonClient) -> None:
-    """Stop the daemon, and wait until its process has gone: it answers a moment before, on a busy machine many."""
-    client.stop_daemon(wait=True, timeout=STOP_S)
-    deadline = time.monotonic() + STOP_S
-    while client.is_daemon_running and time.monotonic() < deadline:
-        time.sleep(0.2)
-
-
-def wait_until(condition: Callable[[], Any], what: str, run: orm.ProcessNode) -> Any:
-    end = time.monotonic() + PATIENCE_S
-    while time.monotonic() < end:
-        if found := condition():
-            return found
-        time.sleep(0.2)
-    raise TimeoutError(f"{what}: not within {PATIENCE_S:g} s\n{explain(run)}")
-
-
-def running_job(run: orm.ProcessNode, kind: str) -> orm.CalcJobNode | None:
-    """A job of the run that is with the scheduler."""
-    for job in run.called_descendants:
-        if job.process_label == kind and job.get_state() is CalcJobState.WITHSCHEDULER:
-            return job
-    return None
 
 
 def shape(run: orm.ProcessNode) -> Counter[tuple[str, ...]]:

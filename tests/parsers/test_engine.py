@@ -45,19 +45,22 @@ def test_unknown_status(finished_job: Make, tmp_path: Path) -> None:
         ("", 303),
         ("Traceback\nImportError: no module named jax", 303),
         ("XlaRuntimeError: RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes", 352),
-        ("line 7: 1234 Killed   difftre sample job.json", 352),
+        ("line 7: 1234 Killed   difftre sample job.json", 303),
         ("slurmstepd: error: *** JOB 3 CANCELLED AT 2026-01-01 DUE TO TIME LIMIT ***", 340),
         ("slurmstepd: error: Detected 1 oom-kill event(s) in StepId=3.batch", 352),
         ("slurmstepd: error: Exceeded job memory limit at some point.", 352),
         ("MemoryError: Unable to allocate 3.6 GiB", 352),
         ("=>> PBS: job killed: mem 2097160kb exceeded limit 2097152kb", 352),
-        ("Killed", 352),
-        ("_aiidasubmit.sh: line 9:  1234 Killed                  difftre sample job.json > out", 352),
-        ("srun: error: node7: task 0: Killed", 352),
+        ("Killed", 303),
+        ("_aiidasubmit.sh: line 9:  1234 Killed                  difftre sample job.json > out", 303),
+        ("srun: error: node7: task 0: Killed", 303),
         ("slurmstepd: error: *** JOB 3 ON node7 CANCELLED AT 2026-01-01T10:00:00 ***", 303),
         ("slurmstepd: error: *** JOB 3 ON node7 CANCELLED AT 2026-01-01T10:00:00 ***\nKilled", 303),
         ("TERM_OWNER: job killed by owner.", 303),
         ("Connection to node7 was killed", 303),
+        ("difftre sample: DISK_FULL: trajectory.npz cannot be written: no space left on device", 353),
+        ("bash: line 9: echo: write error: No space left on device", 353),
+        ("OSError: [Errno 122] Disk quota exceeded", 353),
         ("=>> PBS: job killed: walltime 3610 exceeded limit 3600", 340),
     ],
 )
@@ -67,6 +70,18 @@ def test_nothing_but_standard_error(finished_job: Make, tmp_path: Path, stderr: 
     assert result.exit_status == status
     if stderr:
         assert stderr.splitlines()[-1] in result.exit_message
+
+
+@pytest.mark.parametrize(
+    ("events", "status"), [("oom_kill 2\noom_kill 3\n", 352), ("oom_kill 2\noom_kill 2\n", 303), ("", 303)]
+)
+def test_a_kill_is_one_for_memory_where_the_kernel_counted_it(
+    finished_job: Make, tmp_path: Path, events: str, status: int
+) -> None:
+    node = finished_job("sample", {"_scheduler-stderr.txt": "line 7: 12 Killed", "memory_events.txt": events})
+    _, result = parse(node, "sample", tmp_path)
+    assert result.exit_status == status
+    assert "line 7: 12 Killed" in result.exit_message
 
 
 def test_the_schedulers_own_code_is_kept(finished_job: Make, tmp_path: Path) -> None:

@@ -195,9 +195,7 @@ def test_unstable_before_the_first_snapshot_starts_anew(chain: Any, finished_job
         ExitStatus.SELF_CHECK_FAILED,
         ExitStatus.NOT_FINITE,
         ExitStatus.TOO_FEW_EFFECTIVE_SAMPLES,
-        303,
-        304,
-        312,
+        ExitStatus.DISK_FULL,
     ],
 )
 def test_what_nothing_cures_ends_the_chain_with_the_same_status(chain: Any, finished_job: Any, status: int) -> None:
@@ -207,8 +205,23 @@ def test_what_nothing_cures_ends_the_chain_with_the_same_status(chain: Any, fini
 
 def test_the_user_may_ask_for_a_pause_instead(chain: Any, finished_job: Any) -> None:
     process = chain("update", on_unhandled_failure=orm.Str("restart_once"))
-    assert fail(process, job(finished_job, "update"), 303) is None
-    assert fail(process, job(finished_job, "update"), 303).status == 402
+    assert fail(process, job(finished_job, "update"), ExitStatus.NO_ACCELERATOR) is None
+    assert fail(process, job(finished_job, "update"), ExitStatus.NO_ACCELERATOR).status == 402
+
+
+@pytest.mark.parametrize("status", [303, 304, 312])
+@pytest.mark.parametrize("kind", ["sample", "update"])
+def test_a_job_without_whole_results_is_repeated_once_as_it_was(
+    chain: Any, finished_job: Any, kind: str, status: int
+) -> None:
+    process, node = chain(kind), job(finished_job, kind)
+    before = parameters(process)
+    assert fail(process, node, status).status == 0
+    assert parameters(process) == before
+    if kind == "sample":
+        assert process.ctx.inputs.parent_folder.uuid == node.outputs.remote_folder.uuid
+    result = fail(process, job(finished_job, kind), status)
+    assert (result.status, result.message) == (status, "why")
 
 
 @pytest.mark.parametrize("status", [ExitStatus.INVALID_INPUT, ExitStatus.CORRUPT_FILE])
