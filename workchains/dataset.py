@@ -13,7 +13,7 @@ from aiida.plugins import WorkflowFactory
 
 from aiida_difftre.data import elasticity
 from aiida_difftre.data.dataset import DatasetData
-from aiida_difftre.data.structures import DIMER, GIVEN, Generation, supercell_mesh
+from aiida_difftre.data.structures import DIMER, GIVEN, Generation, check_generation, supercell_mesh
 from aiida_difftre.engine.jobs import validate
 from aiida_difftre.workchains.labels import (
     collect_labels,
@@ -54,6 +54,10 @@ def _check_inputs(inputs: Mapping[str, Any], namespace: Any) -> str | None:
         if "generation" not in inputs:
             return "structure is given without generation; say what to generate, or give it under structures"
         structures["structure"] = inputs["structure"]
+        try:
+            check_generation(inputs["structure"].get_ase(), validate(Generation, inputs["generation"].get_dict()))
+        except ValueError as error:
+            return f"generation: {error}"
         if inputs["generation"].get_dict().get("elastic"):
             try:
                 elasticity.check_cubic(inputs["structure"].get_ase())

@@ -18,6 +18,7 @@ from aiida_difftre.workchains.inputs import (
     Dft,
     JobMachine,
     RunInput,
+    check_fixed_volumes,
     labelled_cell,
     labelled_files,
     read_input,
@@ -130,7 +131,12 @@ def _part(run: RunInput, folder: Path, chain: type[WorkChain]) -> ProcessBuilder
 
 
 def state_points(run: RunInput, folder: Path) -> dict[str, dict[str, Any]]:
-    """The state points as nodes."""
+    """The state points as nodes.
+
+    Raises:
+        ValueError: for a cell that does not fit the conditions of its targets.
+    """
+    check_fixed_volumes(run, folder)
     return {
         label: {
             "structure": orm.StructureData(ase=simulation_cell(run, label, folder)),

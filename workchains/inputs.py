@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from aiida_difftre.calculations.checks import check_labels
-from aiida_difftre.data.structures import Generation, Repeat
+from aiida_difftre.data.structures import Generation
 from aiida_difftre.engine.architectures import NewPotential
+from aiida_difftre.engine.bounds import Density, Limits, Pressure, Repeat, Temperature
 from aiida_difftre.engine.documents import read_yaml
 from aiida_difftre.engine.jobs import (
     Machine,
@@ -21,7 +22,8 @@ from aiida_difftre.engine.jobs import (
 )
 from aiida_difftre.engine.strict import Seed, Strict
 from aiida_difftre.engine.targets import Target
-from aiida_difftre.workchains.systems import System, read_structure, with_density, with_masses
+from aiida_difftre.workchains import consistency
+from aiida_difftre.workchains.systems import System, read_structure, repeated, with_density, with_masses
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -40,6 +42,10 @@ def check_label(label: str) -> str:
         raise ValueError(problem)
     return label
 
+
+KPoints = Annotated[int, Limits(least=1, most=200, reason="a calculation takes as long as it has k-points")]
+
+Offset = Annotated[float, Limits(least=-1, most=1, reason="it is in units of the step of the mesh")]
 
 Label = Annotated[str, AfterValidator(check_label)]
 
@@ -71,12 +77,17 @@ class Dft(Strict):
     functional: str = "LDA"
     pseudo_family: str | None = None
     pw_parameters: dict[str, dict[str, Any]] = Field(default_factory=dict)
-    kpoints: Repeat | None = None
-    kpoints_offset: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    kpoints_distance: float | None = Field(default=None, gt=0)
+    kpoints: tuple[KPoints, KPoints, KPoints] | None = None
+    kpoints_offset: tuple[Offset, Offset, Offset] = (0.0, 0.0, 0.0)
+    kpoints_distance: (
+        Annotated[
+            float, Limits(least=0.005, most=10, unit="1/Å", reason="a denser mesh never ends, a wider one is Γ alone")
+        ]
+        | None
+    ) = None
     generation: dict[str, Any] = Field(default_factory=dict)
-    max_concurrent: int | None = Field(default=None, ge=1)
-    min_fraction: float | None = Field(default=None, gt=0, le=1)
+    max_concurrent: Annotated[int, Limits(least=1, most=10_000, reason="no queue takes more jobs")] | None = None
+    min_fraction: Annotated[float, Limits(above=0, most=1, reason="it is a fraction of the labels")] | None = None
 
     @field_validator("dataset", mode="before")
     @classmethod
@@ -125,9 +136,9 @@ class StatePoint(Strict):
         targets: what was measured, inline or as the name of a YAML file; by label.
     """
 
-    temperature: float = Field(gt=0)
-    pressure: float | None = None
-    density: float | None = Field(default=None, gt=0)
+    temperature: Temperature
+    pressure: Pressure | None = None
+    density: Density | None = None
     repeat: Repeat = (1, 1, 1)
     structure: Path | None = None
     targets: dict[Label, Target | Path] = Field(min_length=1)
@@ -196,7 +207,15 @@ class Feff(Strict):
         radius: up to which neighbours scatter, Å.
     """
 
-    radius: float = Field(default=8.0, gt=0)
+    radius: Annotated[
+        float,
+        Limits(
+            above=0,
+            most=20,
+            unit="Å",
+            reason="paths beyond decay within their mean free path, and FEFF takes a limited number of atoms",
+        ),
+    ] = 8.0
 
 
 class RunInput(Strict):
@@ -290,7 +309,30 @@ def read_input(path: Path) -> RunInput:
     return run
 
 
+def check_fixed_volumes(run: RunInput, folder: Path) -> None:
+    """Refuse targets that the cells of their state points do not fit, where no barostat moves these.
+
+    Raises:
+        ValueError: naming the state point, the target, and what to state.
+    """
+    for label, point in run.state_points.items():
+        if point.pressure is not None and run.sampling.get("barostat") is not None:
+            continue
+        targets = {name: target for name, target in point.targets.items() if isinstance(target, Target)}
+        states_volume = point.density is not None or point.structure is not None
+        try:
+            consistency.check_pressures(targets, states_volume=states_volume)
+            consistency.check_cell(targets, simulation_cell(run, label, folder))
+        except ValueError as error:
+            raise ValueError(f"state point {label!r}: {error}") from None
+
+
 def _check_conditions(label: str, point: StatePoint) -> None:
+    targets = {name: target for name, target in point.targets.items() if isinstance(target, Target)}
+    try:
+        consistency.check_targets(targets)
+    except ValueError as error:
+        raise ValueError(f"state point {label!r}: {error}") from None
     for name, target in point.targets.items():
         if not isinstance(target, Target):
             continue
@@ -322,7 +364,7 @@ def system_cell(run: RunInput, folder: Path) -> Atoms:
 def labelled_cell(run: RunInput, folder: Path) -> Atoms:
     """The seed cell of the labels."""
     dft = run.dft or Dft()
-    return (dft.system or run.system).atoms(folder).repeat(dft.repeat)
+    return repeated((dft.system or run.system).atoms(folder), dft.repeat)
 
 
 def labelled_files(run: RunInput, folder: Path) -> list[Atoms]:
@@ -348,7 +390,7 @@ def simulation_cell(run: RunInput, label: str, folder: Path) -> Atoms:
     if point.structure is not None:
         atoms = with_masses(read_structure(folder / point.structure), run.system.masses)
     else:
-        atoms = system_cell(run, folder).repeat(point.repeat)
+        atoms = repeated(system_cell(run, folder), point.repeat)
     return with_density(atoms, point.density) if point.density is not None else atoms
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 from aiida import orm
 from pydantic import Field
 
+from aiida_difftre.engine.bounds import Chi2, DurationOrZero, Iterations, Limits
 from aiida_difftre.engine.jobs import validate
 from aiida_difftre.engine.strict import Seed, Strict
 
@@ -23,8 +24,8 @@ class Growth(Strict):
         thresholds: of the reduced chi², each used once.
     """
 
-    factor: float = Field(default=2.0, gt=1)
-    thresholds: list[float] = Field(default_factory=list)
+    factor: Annotated[float, Limits(above=1, most=100, reason="trajectories that grow faster are never sampled")] = 2.0
+    thresholds: list[Chi2] = Field(default_factory=list)
 
 
 class RefineSettings(Strict):
@@ -42,12 +43,14 @@ class RefineSettings(Strict):
         seed: from which that of each job follows.
     """
 
-    max_iterations: int = Field(default=8, ge=1)
-    patience: int = Field(default=4, ge=1)
-    min_improvement: float = Field(default=0.02, ge=0, lt=1)
-    chi2_stop: float = Field(default=1.0, ge=0)
-    max_roll_backs: int = Field(default=2, ge=0)
-    continued_equilibration_fs: float | None = Field(default=None, ge=0)
+    max_iterations: Iterations = 8
+    patience: Iterations = 4
+    min_improvement: Annotated[float, Limits(least=0, below=1, reason="it is a fraction of chi²")] = 0.02
+    chi2_stop: Chi2 = 1.0
+    max_roll_backs: Annotated[
+        int, Limits(least=0, most=60, reason="a learning rate halved more often moves nothing")
+    ] = 2
+    continued_equilibration_fs: DurationOrZero | None = None
     growth: Growth = Field(default_factory=Growth)
     seed: Seed = 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,12 +10,17 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field, model_validator
 
 from aiida_difftre.data.packing import packed
+from aiida_difftre.engine.bounds import MOST_ATOMS, Density, Length, Limits, Mass, Spacing
 from aiida_difftre.engine.documents import check_regular
 from aiida_difftre.engine.strict import Seed, Strict
 from aiida_difftre.engine.units import AMU_PER_A3_IN_KG_PER_M3
 
 if TYPE_CHECKING:
     from ase import Atoms
+
+
+MOST_PACKED = 20_000
+"""Atoms of a random cell: packing takes seconds up to there."""
 
 
 class Bulk(Strict):
@@ -31,9 +37,15 @@ class Bulk(Strict):
 
     element: str
     structure: str
-    lattice_constant: float | None = Field(default=None, gt=0)
-    density: float | None = Field(default=None, gt=0)
-    c_over_a: float | None = Field(default=None, gt=0)
+    lattice_constant: (
+        Annotated[
+            float,
+            Limits(least=1, most=100, unit="Å", reason="crystals that ase builds by name have constants of 2 to 10 Å"),
+        ]
+        | None
+    ) = None
+    density: Density | None = None
+    c_over_a: Annotated[float, Limits(least=0.1, most=20, reason="hexagonal metals have 1.5 to 1.9")] | None = None
     cubic: bool = True
 
     @model_validator(mode="after")
@@ -78,14 +90,21 @@ class Random(Strict):
         seed: of the random numbers.
     """
 
-    composition: dict[str, Annotated[int, Field(ge=1)]] = Field(min_length=1)
-    density: float | None = Field(default=None, gt=0)
-    box: float | None = Field(default=None, gt=0)
-    min_distance: float | None = Field(default=None, gt=0)
+    composition: dict[
+        str,
+        Annotated[
+            int, Limits(least=1, most=MOST_PACKED, reason="more atoms take longer to pack than a crystal takes to melt")
+        ],
+    ] = Field(min_length=1)
+    density: Density | None = None
+    box: Length | None = None
+    min_distance: Spacing | None = None
     seed: Seed = 0
 
     @model_validator(mode="after")
     def _one_size(self) -> Random:
+        if (number := sum(self.composition.values())) > MOST_PACKED:
+            raise ValueError(f"composition has {number} atoms; at most {MOST_PACKED} are packed: repeat a smaller cell")
         if (self.density is None) == (self.box is None):
             raise ValueError("give either density (kg/m³) or box (Å)")
         return self
@@ -127,7 +146,7 @@ class System(Strict):
     file: Path | None = None
     bulk: Bulk | None = None
     random: Random | None = None
-    masses: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
+    masses: dict[str, Mass] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _one(self) -> System:
@@ -169,6 +188,20 @@ def with_masses(atoms: Atoms, masses: Mapping[str, float]) -> Atoms:
     return copy
 
 
+def repeated(atoms: Atoms, repeat: tuple[int, int, int]) -> Atoms:
+    """A cell repeated along its vectors.
+
+    Raises:
+        ValueError: for more atoms than can be simulated.
+    """
+    if (number := len(atoms) * math.prod(repeat)) > MOST_ATOMS:
+        raise ValueError(
+            f"repeat {list(repeat)} of a cell of {len(atoms)} atoms makes {number} atoms; at most {MOST_ATOMS} are "
+            "simulated: repeat less"
+        )
+    return atoms.repeat(repeat)
+
+
 def with_density(atoms: Atoms, density: float) -> Atoms:
     """A copy, scaled isotropically to a density in kg/m³."""
     scaled = atoms.copy()
@@ -194,6 +227,8 @@ def read_structure(path: Path) -> Atoms:
         atoms = read(path)
     except Exception as error:  # ase raises what its many readers raise
         raise ValueError(f"{path} is no structure that ase reads: {error}") from None
+    if len(atoms) > MOST_ATOMS:
+        raise ValueError(f"the structure in {path} has {len(atoms)} atoms; at most {MOST_ATOMS} are simulated")
     if not atoms.cell.rank == 3:
         raise ValueError(f"the structure in {path} has no three-dimensional cell")
     return atoms

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import combinations_with_replacement
 from typing import Annotated
@@ -11,6 +12,7 @@ from ase import Atoms
 from numpy.typing import ArrayLike, NDArray
 from pydantic import Field, model_validator
 
+from aiida_difftre.engine.bounds import Limits, Repeat
 from aiida_difftre.engine.strict import Seed, Strict
 
 EQUILIBRIUM = "equilibrium"
@@ -23,8 +25,6 @@ GIVEN = "given"
 MAXIMUM_STRAIN = 0.2
 MINIMUM_DISTANCE_RATIO = 0.6
 
-Repeat = tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]]
-
 
 class Rattle(Strict):
     """Copies of the seed cell with Gaussian displacements.
@@ -35,8 +35,10 @@ class Rattle(Strict):
         repeat: of the seed cell, before the displacement.
     """
 
-    standard_deviation: float = Field(gt=0, le=1.0)
-    count: int = Field(ge=1)
+    standard_deviation: Annotated[
+        float, Limits(above=0, most=1, unit="Å", reason="atoms are displaced by less than their distance")
+    ]
+    count: Annotated[int, Limits(least=1, most=10_000, reason="each is a calculation from first principles")]
     repeat: Repeat = (1, 1, 1)
 
 
@@ -51,9 +53,11 @@ class Strain(Strict):
         repeat: of the seed cell, before the strain.
     """
 
-    maximum: float = Field(gt=0, le=MAXIMUM_STRAIN)
-    standard_deviation: float = Field(default=0.0, ge=0, le=1.0)
-    count: int = Field(ge=1)
+    maximum: Annotated[float, Limits(above=0, most=MAXIMUM_STRAIN, reason="a larger strain breaks the crystal")]
+    standard_deviation: Annotated[
+        float, Limits(least=0, most=1, unit="Å", reason="atoms are displaced by less than their distance")
+    ] = 0.0
+    count: Annotated[int, Limits(least=1, most=10_000, reason="each is a calculation from first principles")]
     isotropic: bool = False
     repeat: Repeat = (1, 1, 1)
 
@@ -69,10 +73,12 @@ class Volumes(Strict):
         repeat: of the seed cell, before the scaling.
     """
 
-    minimum: float = Field(ge=0.5)
-    maximum: float = Field(le=2.0)
-    count: int = Field(ge=2)
-    standard_deviation: float = Field(default=0.0, ge=0, le=1.0)
+    minimum: Annotated[float, Limits(least=0.5, most=2, reason="it is over the volume of the seed cell")]
+    maximum: Annotated[float, Limits(least=0.5, most=2, reason="it is over the volume of the seed cell")]
+    count: Annotated[int, Limits(least=2, most=10_000, reason="each is a calculation from first principles")]
+    standard_deviation: Annotated[
+        float, Limits(least=0, most=1, unit="Å", reason="atoms are displaced by less than their distance")
+    ] = 0.0
     repeat: Repeat = (1, 1, 1)
 
     @model_validator(mode="after")
@@ -90,8 +96,15 @@ class Dimers(Strict):
         box: edge of the cubic cell, Å; each atom has to be nearer to its partner than to the image of that one.
     """
 
-    distances: list[Annotated[float, Field(gt=0.3)]] = Field(min_length=1)
-    box: float = Field(gt=0)
+    distances: list[
+        Annotated[
+            float,
+            Limits(
+                above=0.3, most=50, unit="Å", reason="closer nuclei fuse pseudopotentials, farther atoms feel nothing"
+            ),
+        ]
+    ] = Field(min_length=1)
+    box: Annotated[float, Limits(above=0, most=100, unit="Å", reason="plane waves fill the whole box")]
 
     @model_validator(mode="after")
     def _apart(self) -> Dimers:
@@ -123,13 +136,19 @@ class Generation(Strict):
 
     seed: Seed = 0
     equilibrium: bool = True
-    isotropic: list[float] = Field(default_factory=list)
+    isotropic: list[
+        Annotated[
+            float, Limits(least=-MAXIMUM_STRAIN, most=MAXIMUM_STRAIN, reason="a larger strain breaks the crystal")
+        ]
+    ] = Field(default_factory=list)
     rattles: list[Rattle] = Field(default_factory=list)
     strains: list[Strain] = Field(default_factory=list)
     volumes: list[Volumes] = Field(default_factory=list)
     dimers: Dimers | None = None
     elastic: bool = False
-    elastic_strain: float = Field(default=0.005, gt=0, le=0.02)
+    elastic_strain: Annotated[float, Limits(above=0, most=0.02, reason="the stiffness is that of small strains")] = (
+        0.005
+    )
 
     @model_validator(mode="after")
     def _sensible(self) -> Generation:
@@ -145,6 +164,32 @@ class Generation(Strict):
                 "nothing is to be generated: give equilibrium, isotropic, rattles, strains, volumes or dimers"
             )
         return self
+
+
+MOST_LABELLED_ATOMS = 512
+"""Of a cell to label: a calculation from first principles of more takes days."""
+
+MOST_LABELS = 20_000
+
+
+def check_generation(atoms: Atoms, generation: Generation) -> None:
+    """Refuse cells that are too large, or too many, to label; nothing is made.
+
+    Raises:
+        ValueError: naming the repeat or the count.
+    """
+    copies = [*generation.rattles, *generation.strains, *generation.volumes]
+    repeats = [(1, 1, 1), *(part.repeat for part in copies)]
+    largest = max(repeats, key=math.prod)
+    if (number := len(atoms) * math.prod(largest)) > MOST_LABELLED_ATOMS:
+        raise ValueError(
+            f"repeat {list(largest)} of the seed cell of {len(atoms)} atoms makes {number} atoms; at most "
+            f"{MOST_LABELLED_ATOMS} are labelled: repeat less"
+        )
+    pairs = len(list(combinations_with_replacement(sorted(set(atoms.get_chemical_symbols())), 2)))
+    dimers = 0 if generation.dimers is None else pairs * len(generation.dimers.distances)
+    if (labels := sum(part.count for part in copies) + len(generation.isotropic) + dimers) > MOST_LABELS:
+        raise ValueError(f"{labels} cells would be generated; at most {MOST_LABELS} are labelled: lower the counts")
 
 
 def rattled(atoms: Atoms, standard_deviation: float, rng: np.random.Generator) -> Atoms:
@@ -229,8 +274,10 @@ def generate(atoms: Atoms, generation: Generation) -> dict[str, Atoms]:
         the cells by name, ``kind_number``; the kind is also in ``info['kind']``.
 
     Raises:
-        ValueError: when displacements bring two atoms unphysically close together.
+        ValueError: for cells that are too large or too many, and when displacements bring two atoms unphysically
+            close together.
     """
+    check_generation(atoms, generation)
     cells = _copies(atoms, generation)
     shortest = minimum_distance(atoms)
     for number, (kind, cell) in enumerate(cells):

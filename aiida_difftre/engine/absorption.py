@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import Field, ValidationError, model_validator
 from scipy.interpolate import CubicSpline
 
+from aiida_difftre.engine.bounds import GridValue, Length, Measurement
 from aiida_difftre.engine.filters import Filter, fourier_filter, independent_points
 from aiida_difftre.engine.observable_specs import ObservableRequest, ObservableSpec, check_present
 from aiida_difftre.engine.strict import Strict
@@ -41,9 +42,9 @@ class Shell(Strict):
     """
 
     scatterer: str
-    distance: float = Field(gt=0)
-    amplitude: list[float]
-    phase: list[float]
+    distance: Length
+    amplitude: list[Measurement]
+    phase: list[Measurement]
 
 
 class PathTable(Strict):
@@ -67,10 +68,10 @@ class PathTable(Strict):
     source: str
     absorber: str
     edge: Literal["K", "L1", "L2", "L3"]
-    cutoff: float = Field(gt=0)
-    k: list[float] = Field(min_length=4)
-    momentum: list[float]
-    mean_free_path: list[float]
+    cutoff: Length
+    k: list[GridValue] = Field(min_length=4)
+    momentum: list[Measurement]
+    mean_free_path: list[Measurement]
     shells: list[Shell] = Field(min_length=1)
 
     @model_validator(mode="after")

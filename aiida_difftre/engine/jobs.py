@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from aiida_difftre.engine.architectures import NewPotential
+from aiida_difftre.engine.bounds import Energy, Iterations, Limits, Pressure, Temperature
 from aiida_difftre.engine.documents import read_json
 from aiida_difftre.engine.errors import EngineError, ExitStatus, one_line, shown
 from aiida_difftre.engine.observable_specs import ObservableRequest, check_requests
@@ -126,15 +127,21 @@ class PretrainJob(Job):
     potential: NewPotential | None = None
     initial_potential: FileName | None = None
     dataset: FileName = DATASET
-    atomic_energies: dict[str, float] | None = None
+    atomic_energies: dict[str, Energy] | None = None
     weights: DatasetWeights = Field(default_factory=DatasetWeights)
-    validation_fraction: float = Field(default=0.1, ge=0, lt=1)
+    validation_fraction: Annotated[float, Limits(least=0, below=1, reason="it is a fraction of the configurations")] = (
+        0.1
+    )
     optimizer: Annotated[OptimizerSpec, AfterValidator(_of_gradients)] = Field(default_factory=OptimizerSpec)
-    steps: int = Field(default=4000, ge=0)
-    rattle: float = Field(default=0.1, ge=0)
-    batch_configurations: int = Field(default=10, ge=1)
-    evaluate_every: int = Field(default=100, ge=1)
-    patience: int = Field(default=20, ge=1)
+    steps: Annotated[int, Limits(least=0, most=10_000_000, reason="no pretraining takes more steps")] = 4000
+    rattle: Annotated[
+        float, Limits(least=0, most=1, unit="Å", reason="atoms are displaced by less than their distance")
+    ] = 0.1
+    batch_configurations: Annotated[
+        int, Limits(least=1, most=100_000, reason="no dataset holds more configurations")
+    ] = 10
+    evaluate_every: Annotated[int, Limits(least=1, most=10_000_000, reason="no pretraining takes more steps")] = 100
+    patience: Iterations = 20
 
     @model_validator(mode="after")
     def _one_start(self) -> PretrainJob:
@@ -166,8 +173,8 @@ class SampleJob(Job):
     potential: FileName = POTENTIAL_IN
     structure: FileName = STRUCTURE
     start_trajectory: FileName | None = None
-    temperature: float = Field(gt=0)
-    pressure: float | None = None
+    temperature: Temperature
+    pressure: Pressure | None = None
     sampling: SamplingSettings = Field(default_factory=SamplingSettings)
     observables: list[ObservableRequest] = Field(default_factory=list)
 
@@ -189,8 +196,8 @@ class StatePointTrajectory(Strict):
     """
 
     label: str = Field(min_length=1)
-    temperature: float = Field(gt=0)
-    pressure: float | None = None
+    temperature: Temperature
+    pressure: Pressure | None = None
     trajectory: FileName = TRAJECTORY
     targets: list[Target] = Field(min_length=1)
 
@@ -220,7 +227,7 @@ class UpdateJob(Job):
     optimizer_state: FileName | None = None
     state_points: list[StatePointTrajectory] = Field(min_length=1)
     dataset: FileName | None = None
-    learning_rate_scale: float = Field(default=1.0, gt=0, le=1)
+    learning_rate_scale: Annotated[float, Limits(above=0, most=1, reason="it lowers the learning rate")] = 1.0
     update: UpdateSettings = Field(default_factory=UpdateSettings)
 
     @model_validator(mode="after")
@@ -237,8 +244,8 @@ class RefineStatePoint(Strict):
     """
 
     label: str = Field(min_length=1)
-    temperature: float = Field(gt=0)
-    pressure: float | None = None
+    temperature: Temperature
+    pressure: Pressure | None = None
     structure: FileName = STRUCTURE
     targets: list[Target] = Field(min_length=1)
 
@@ -277,8 +284,8 @@ class PredictJob(Job):
     structures: FileName | None = None
     static_stiffness: bool = False
     trajectory: FileName | None = None
-    temperature: float | None = Field(default=None, gt=0)
-    pressure: float | None = None
+    temperature: Temperature | None = None
+    pressure: Pressure | None = None
     observables: list[ObservableRequest] = Field(default_factory=list)
 
     @model_validator(mode="after")
@@ -318,8 +325,8 @@ class RefineJob(Job):
     sampling: SamplingSettings = Field(default_factory=SamplingSettings)
     update: UpdateSettings = Field(default_factory=UpdateSettings)
     dataset: FileName | None = None
-    max_iterations: int = Field(default=10, ge=1)
-    patience: int = Field(default=4, ge=1)
+    max_iterations: Iterations = 10
+    patience: Iterations = 4
     validation: SamplingSettings | None = None
 
     @model_validator(mode="after")

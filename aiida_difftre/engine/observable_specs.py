@@ -17,6 +17,7 @@ from typing import Any, Literal
 from numpy.typing import ArrayLike
 from pydantic import Field, model_validator
 
+from aiida_difftre.engine.bounds import GridValue, Measurement
 from aiida_difftre.engine.filters import Filter
 from aiida_difftre.engine.strict import Strict
 
@@ -124,8 +125,8 @@ class Measured(Strict):
         errors: their standard errors.
     """
 
-    values: list[float]
-    errors: list[float]
+    values: list[Measurement]
+    errors: list[Measurement]
 
 
 class ObservableRequest(Strict):
@@ -141,7 +142,7 @@ class ObservableRequest(Strict):
 
     observable: str
     options: dict[str, Any] = Field(default_factory=dict)
-    grid: list[float] | None = None
+    grid: list[GridValue] | None = None
     label: str | None = None
     measured: Measured | None = None
 

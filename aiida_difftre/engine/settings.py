@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from ase.data import atomic_numbers
 from pydantic import Field, field_validator, model_validator
 
 from aiida_difftre.engine import optimizer_options
+from aiida_difftre.engine.bounds import Chi2, Duration, DurationOrZero, Iterations, Limits, Spacing, Weight
 from aiida_difftre.engine.observable_specs import Ensemble
 from aiida_difftre.engine.optimizer_options import GAUSS_NEWTON
 from aiida_difftre.engine.strict import Strict
@@ -27,19 +28,17 @@ class TermSpec(Strict):
     """
 
     architecture: str
-    cutoff: float = Field(gt=0)
+    cutoff: Annotated[
+        float,
+        Limits(
+            above=0,
+            most=LONGEST_CUTOFF,
+            unit="Å",
+            reason="potentials of this package are short-ranged, 3 to 8 Å; longer lists do not fit into memory",
+        ),
+    ]
     hyperparameters: dict[str, Any] = Field(default_factory=dict)
     trainable: bool = True
-
-    @field_validator("cutoff")
-    @classmethod
-    def _listable(cls, cutoff: float) -> float:
-        if cutoff > LONGEST_CUTOFF:
-            raise ValueError(
-                f"the neighbour list allows a cutoff of at most {LONGEST_CUTOFF:g} Å, not {cutoff:g} Å; potentials of "
-                "this package are short-ranged, some 3 to 8 Å are usual"
-            )
-        return cutoff
 
 
 class PotentialSpec(Strict):
@@ -86,10 +85,14 @@ class Machine(Strict):
 
     platform: Literal["auto", "cpu", "gpu"] = "auto"
     precision: Literal["float32", "float64"] = "float32"
-    threads: int = Field(default=0, ge=0)
-    batch_size: int = Field(default=0, ge=0)
-    walltime_s: float | None = Field(default=None, gt=0)
-    snapshot_cache_mib: float = Field(default=512.0, ge=0)
+    threads: Annotated[int, Limits(least=0, most=4096, reason="no node has more cores")] = 0
+    batch_size: Annotated[int, Limits(least=0, most=1_000_000, reason="no trajectory has more snapshots")] = 0
+    walltime_s: (
+        Annotated[float, Limits(above=0, most=1e8, unit="s", reason="no queue lets a job run for three years")] | None
+    ) = None
+    snapshot_cache_mib: Annotated[
+        float, Limits(least=0, most=1e7, unit="MiB", reason="no node has 10 TiB of memory")
+    ] = 512.0
     compilation_cache: str | None = None
 
 
@@ -108,10 +111,15 @@ class OptimizerSpec(Strict):
 
     name: str = "adam"
     options: dict[str, Any] = Field(default_factory=dict)
-    learning_rate: float = Field(default=5e-3, gt=0)
-    final_learning_rate_fraction: float = Field(default=0.01, gt=0, le=1)
-    decay_steps: int = Field(default=0, ge=0)
-    clip_norm: float | None = Field(default=None, gt=0)
+    learning_rate: Annotated[
+        float,
+        Limits(above=0, most=100, reason="it is in units of the parameters, of which most lie between 0.001 and 10"),
+    ] = 5e-3
+    final_learning_rate_fraction: Annotated[float, Limits(above=0, most=1, reason="a learning rate falls")] = 0.01
+    decay_steps: Annotated[int, Limits(least=0, most=10_000_000, reason="no optimization takes more steps")] = 0
+    clip_norm: (
+        Annotated[float, Limits(above=0, most=1e12, reason="a larger norm clips nothing; leave it out")] | None
+    ) = None
 
     @model_validator(mode="after")
     def _known(self) -> OptimizerSpec:
@@ -122,24 +130,35 @@ class OptimizerSpec(Strict):
 class DatasetWeights(Strict):
     """Weights of energy (per atom, eV), force (eV/Å) and stress (eV/Å³) mean squared errors in a matching loss."""
 
-    energy: float = Field(default=100.0, ge=0)
-    force: float = Field(default=1.0, ge=0)
-    stress: float = Field(default=1e4, ge=0)
+    energy: Weight = 100.0
+    force: Weight = 1.0
+    stress: Weight = 1e4
 
 
 class LangevinSpec(Strict):
     """Langevin thermostat (BAOAB); friction in 1/ps."""
 
     name: Literal["langevin"] = "langevin"
-    friction_per_ps: float = Field(default=10.0, gt=0)
+    friction_per_ps: Annotated[
+        float,
+        Limits(above=0, most=1e4, unit="1/ps", reason="velocities would be forgotten within a tenth of a femtosecond"),
+    ] = 10.0
 
 
 class NoseHooverSpec(Strict):
     """Nose-Hoover chain; relaxation time in fs."""
 
     name: Literal["nose_hoover"] = "nose_hoover"
-    time_constant_fs: float = Field(default=50.0, gt=0)
-    chain_length: int = Field(default=5, ge=1)
+    time_constant_fs: Annotated[
+        float,
+        Limits(
+            least=0.1,
+            most=1e6,
+            unit="fs",
+            reason="a chain resonates with bonds below some femtoseconds and does not act above a nanosecond",
+        ),
+    ] = 50.0
+    chain_length: Annotated[int, Limits(least=1, most=100, reason="chains of three to ten are enough")] = 5
 
 
 class BarostatSpec(Strict):
@@ -151,8 +170,13 @@ class BarostatSpec(Strict):
             stops the run.
     """
 
-    relaxation_time_fs: float = Field(default=500.0, gt=0)
-    max_volume_ratio: float = Field(default=1.5, gt=1, le=100)
+    relaxation_time_fs: Annotated[
+        float,
+        Limits(least=1, most=1e7, unit="fs", reason="a cell is slower than its atoms and faster than a run"),
+    ] = 500.0
+    max_volume_ratio: Annotated[
+        float, Limits(above=1, most=100, reason="a solid or liquid that expands further has gone")
+    ] = 1.5
 
 
 WALKERS = 8
@@ -161,6 +185,13 @@ WALKERS = 8
 ATOMS_THAT_FILL_A_GPU = 65_536
 """Of all walkers together. By reasoning, not measured: a GPU of 132 multiprocessors keeps some 270 000 threads, each of
 which takes an atom or a neighbour; with fewer, a step costs what the launch of its kernels costs."""
+
+
+MOST_STEPS = 2**31 - 1
+"""Of a walker: they are counted in integers of 32 bits."""
+
+MOST_SNAPSHOTS = 1_000_000
+"""Of a trajectory: 20 GB of positions of 1728 atoms, more than an update can look at."""
 
 
 class SamplingSettings(Strict):
@@ -184,15 +215,22 @@ class SamplingSettings(Strict):
 
     thermostat: LangevinSpec | NoseHooverSpec = Field(default_factory=LangevinSpec, discriminator="name")
     barostat: BarostatSpec | None = None
-    walkers: int | None = Field(default=None, ge=1)
-    timestep_fs: float = Field(default=1.0, gt=0, le=10)
-    equilibration_fs: float = Field(default=500.0, ge=0)
-    production_fs: float = Field(default=1000.0, gt=0)
-    stride_fs: float = Field(default=20.0, gt=0)
-    skin: float | None = Field(default=None, gt=0)
-    min_distance: float = Field(default=0.7, gt=0)
-    max_temperature_ratio: float = Field(default=3.0, gt=1)
-    checkpoint_interval_s: float = Field(default=60.0, gt=0)
+    walkers: (
+        Annotated[int, Limits(least=1, most=ATOMS_THAT_FILL_A_GPU, reason="as many as fill a GPU with one atom each")]
+        | None
+    ) = None
+    timestep_fs: Annotated[
+        float, Limits(least=0.001, most=10, unit="fs", reason="bonds vibrate within 10 to 100 fs")
+    ] = 1.0
+    equilibration_fs: DurationOrZero = 500.0
+    production_fs: Duration = 1000.0
+    stride_fs: Duration = 20.0
+    skin: Spacing | None = None
+    min_distance: Spacing = 0.7
+    max_temperature_ratio: Annotated[float, Limits(above=1, most=1000, reason="a guard that never acts is none")] = 3.0
+    checkpoint_interval_s: Annotated[
+        float, Limits(above=0, most=1e6, unit="s", reason="a checkpoint that is never written is none")
+    ] = 60.0
 
     @model_validator(mode="after")
     def _times(self) -> SamplingSettings:
@@ -200,6 +238,18 @@ class SamplingSettings(Strict):
             raise ValueError(f"stride_fs = {self.stride_fs} is shorter than timestep_fs = {self.timestep_fs}")
         if self.production_fs < self.stride_fs:
             raise ValueError(f"production_fs = {self.production_fs} is shorter than stride_fs = {self.stride_fs}")
+        steps = (self.equilibration_fs + self.production_fs) / self.timestep_fs
+        if steps > MOST_STEPS:
+            raise ValueError(
+                f"equilibration_fs and production_fs are {steps:.3g} steps of {self.timestep_fs:g} fs; a job takes at "
+                f"most {MOST_STEPS:.3g}: sample more walkers, or for a shorter time"
+            )
+        snapshots = (self.walkers or WALKERS) * self.production_fs / self.stride_fs
+        if snapshots > MOST_SNAPSHOTS:
+            raise ValueError(
+                f"walkers, production_fs and stride_fs make {snapshots:.3g} snapshots; a trajectory holds at most "
+                f"{MOST_SNAPSHOTS:.3g}: give a longer stride_fs"
+            )
         return self
 
     def on_device(self, atoms: int, *, gpu: bool, running: int | None = None) -> tuple[int, SamplingSettings]:
@@ -241,9 +291,9 @@ class LossSettings(Strict):
     """
 
     kind: Literal["chi2", "mse"] = "chi2"
-    dataset_weight: float = Field(default=0.0, ge=0)
+    dataset_weight: Weight = 0.0
     dataset_weights: DatasetWeights = Field(default_factory=DatasetWeights)
-    anchor_weight: float = Field(default=0.0, ge=0)
+    anchor_weight: Weight = 0.0
 
 
 UPDATE_OPTIMIZER: dict[str, Any] = {"learning_rate": 2e-3, "clip_norm": 1.0}
@@ -274,13 +324,15 @@ class UpdateSettings(Strict):
 
     loss: LossSettings = Field(default_factory=LossSettings)
     optimizer: OptimizerSpec = Field(default_factory=lambda: OptimizerSpec(**UPDATE_OPTIMIZER))
-    gate: float = Field(default=0.9, gt=0, lt=1)
-    max_step_loss: float = Field(default=0.3, gt=0, lt=1)
-    max_halvings: int = Field(default=12, ge=0)
-    max_steps: int = Field(default=20, ge=1)
-    chi2_stop: float = Field(default=0.0, ge=0)
-    chi2_converged: float = Field(default=0.0, ge=0)
-    bootstrap: int = Field(default=200, ge=10)
+    gate: Annotated[float, Limits(above=0, below=1, reason="it is a fraction of the effective samples")] = 0.9
+    max_step_loss: Annotated[float, Limits(above=0, below=1, reason="it is a fraction of the effective samples")] = 0.3
+    max_halvings: Annotated[int, Limits(least=0, most=60, reason="a step halved more often moves nothing")] = 12
+    max_steps: Iterations = 20
+    chi2_stop: Chi2 = 0.0
+    chi2_converged: Chi2 = 0.0
+    bootstrap: Annotated[
+        int, Limits(least=10, most=100_000, reason="fewer give no error, and a thousand are enough")
+    ] = 200
 
     @field_validator("optimizer", mode="before")
     @classmethod

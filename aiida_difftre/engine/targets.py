@@ -9,9 +9,13 @@ import numpy as np
 from pydantic import Field, field_validator, model_validator
 
 from aiida_difftre.engine.agreement import Role
+from aiida_difftre.engine.bounds import Density, GridValue, Measurement, Pressure, Temperature, Weight
 from aiida_difftre.engine.filters import NOTHING_LOST
 from aiida_difftre.engine.observable_specs import Measured, ObservableRequest, observable
 from aiida_difftre.engine.strict import Strict
+
+SMALLEST_ERROR = 1e-12
+"""In any unit; its square is still a number in float32."""
 
 
 class Conditions(Strict):
@@ -23,9 +27,9 @@ class Conditions(Strict):
         density: kg/m³; None where it is not stated.
     """
 
-    temperature: float = Field(gt=0)
-    pressure: float | None = None
-    density: float | None = Field(default=None, gt=0)
+    temperature: Temperature
+    pressure: Pressure | None = None
+    density: Density | None = None
 
 
 class Source(Strict):
@@ -65,16 +69,16 @@ class Target(Strict):
 
     observable: str
     options: dict[str, Any] = Field(default_factory=dict)
-    grid: list[float] | None = None
-    values: list[float]
-    errors: list[float]
+    grid: list[GridValue] | None = None
+    values: list[Measurement]
+    errors: list[Measurement]
     unit: str
     error_source: Literal["measured", "assumed"] = "measured"
     conditions: Conditions
     citation: str = Field(min_length=1)
     doi: str | None = None
     role: Role = "training"
-    weight: float = Field(default=1.0, ge=0)
+    weight: Weight = 1.0
     label: str | None = None
     source: Source | None = None
 
@@ -118,6 +122,11 @@ class Target(Strict):
                 "outside of what it passes; make the target with `aiida-difftre target import`, which filters"
             )
         for index, error in enumerate(self.errors):
+            if 0 < error < SMALLEST_ERROR:
+                raise ValueError(
+                    f"errors[{index}] of target {self.name!r} is {error!r}; nothing is measured so well: give at least "
+                    f"{SMALLEST_ERROR:g}"
+                )
             if error <= 0:
                 raise ValueError(
                     f"errors[{index}] of target {self.name!r} is {error!r}; a standard error must be positive "

@@ -28,12 +28,15 @@ def test_from_yaml(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"errors": [1e300]}, r"errors.0: must be .*at most 1e\+15: a larger one is a slip of the exponent"),
+        ({"errors": [1e-300]}, r"errors\[0\] of target 'pressure' is 1e-300; .* at least 1e-12"),
+        ({"values": ["1"]}, r"values.0: must be a number .got '1'"),
         ({"errors": [-0.1]}, r"errors\[0\] of target 'pressure' is -0.1; a standard error must be positive"),
         ({"observable": "presure"}, "unknown observable 'presure'; registered observables: .*pressure"),
         ({"values": [float("nan")]}, r"values\[0\] is nan"),
         ({"unit": "bar"}, "is in 'bar'; observable 'pressure' comes in 'GPa'"),
         ({"values": [1.0, 2.0]}, "2 values where 1 are expected"),
-        ({"conditions": {"temperature": 0}}, "conditions.temperature.*greater than 0"),
+        ({"conditions": {"temperature": 0}}, "conditions.temperature: must be above 0"),
         ({"eror": 1}, "eror"),
         (
             {"role": "held_out"},

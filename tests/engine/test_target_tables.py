@@ -179,7 +179,7 @@ def test_rows_refused(tmp_path: Path, reading: dict[str, Any], message: str) -> 
 
 
 def test_problems_of_the_target_itself_name_the_file(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"table\.csv: conditions\.temperature.*greater than 0"):
+    with pytest.raises(ValueError, match=r"table\.csv: conditions\.temperature.*above 0"):
         make(tmp_path, TABLE, {**FIELDS, "conditions": {"temperature": 0.0}}, error="1")
     with pytest.raises(ValueError, match="unknown observable 'rfd'"):
         make(tmp_path, TABLE, {**FIELDS, "observable": "rfd"}, error="1")

@@ -248,7 +248,7 @@ def test_too_many_iterations(chain: Any, finished_job: Any) -> None:
 
 
 def test_inputs_are_refused_before_anything_runs(chain: Any, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"temperature: .*greater than 0.*got 0"):
+    with pytest.raises(ValueError, match=r"temperature: .*above 0.*got 0"):
         chain("sample", {"parameters": {"temperature": 0}})
     krypton = PotentialData.from_file(potential_file(tmp_path / "kr.safetensors", ("Kr",)))
     with pytest.raises(ValueError, match="the structure contains Ar, but the potential knows Kr only"):

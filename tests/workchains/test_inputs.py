@@ -78,7 +78,7 @@ def target_of(changed: dict[str, Any]) -> dict[str, Any]:
         (("machines",), {"dft": {"engine": {}}}, ["machines.dft.engine"]),
         (("no_such_section",), {}, ["no_such_section"]),
         (("seed",), -1, ["seed", "-1"]),
-        (("seed",), 2**62, ["seed", f"less than {2**62}"]),
+        (("seed",), 2**62, ["seed", f"below {2**62}"]),
     ],
 )
 def test_wrong_values_are_named(tmp_path: Path, path: tuple[Any, ...], value: Any, fragments: list[str]) -> None:
