@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from aiida_difftre.engine.target_tables import Reading
+    from aiida_difftre.engine.readings import Reading
     from aiida_difftre.engine.targets import Target
 
 YAML_SUFFIXES = (".yaml", ".yml", ".json")
@@ -37,8 +37,14 @@ _OPTIONS = (
         "--interpolation", type=click.Choice(["monotone", "cubic"]), default="monotone", help="Between the points."
     ),
     click.option("--convert", is_flag=True, help="The table holds S(q) where g(r) is wanted, or g(r) where S(q) is."),
-    click.option("--number-density", help="Atoms per Å³, for --convert."),
-    click.option("--window", type=click.Choice(["lorch", "none"]), default="lorch", help="Of --convert."),
+    click.option(
+        "--quantity",
+        help="What the values are where they are not the observable: G, g-1, R (4πr²ρg) or T (4πrρg) for g(r); F, S-1, "
+        "Q(S-1) or DCS for S(q).",
+    ),
+    click.option("--number-density", help="Atoms per Å³, or with a unit, for --quantity and --convert."),
+    click.option("--composition", help="Formula of the sample, such as D2O, for scattering lengths and densities."),
+    click.option("--window", type=click.Choice(["lorch", "none"]), help="Of --convert; lorch by default."),
     click.option("--temperature", help="Of the measurement: 85, 85K or 22degC."),
     click.option("--pressure", help="Of the measurement, in GPa or with a unit: 1bar."),
     click.option("--density", help="Of the measurement, in kg/m³ or with a unit: 0.997g/cm3."),
@@ -79,7 +85,9 @@ def read(file: Path, label: str, options: dict[str, Any]) -> Target:
     missing = [name for name in ("observable", "temperature", "citation") if not options[name]]
     if missing:
         raise ValueError(f"{file.name} is a table: give --{', --'.join(missing)} (a target as YAML ends in .yaml)")
-    conditions = {name: _quantity(name, options) for name in ("temperature", "pressure", "density") if options[name]}
+    conditions = {name: _quantity(name, options) for name in ("temperature", "pressure") if options[name]}
+    if options["density"]:
+        conditions["density"] = _density(options)
     fields = {name: options[name] for name in ("observable", "error_source", "citation", "doi", "role", "weight")}
     chosen = {name: _value(text) for name, text in _pairs("--option", options["options"]).items()}
     return target_from_table(
@@ -90,7 +98,7 @@ def read(file: Path, label: str, options: dict[str, Any]) -> Target:
 def _read_yaml(file: Path, label: str, options: dict[str, Any]) -> Target:
     from aiida_difftre.data.target import read_target
 
-    defaults = {"interpolation": "monotone", "window": "lorch"}
+    defaults = {"interpolation": "monotone"}
     given = [name for name, value in options.items() if value and value != defaults.get(name)]
     if given:
         spelled = {"options": "option", "rows": "row", "between": "range"}
@@ -100,8 +108,14 @@ def _read_yaml(file: Path, label: str, options: dict[str, Any]) -> Target:
     return found.model_copy(update={"label": label}) if label and found.label is None else found
 
 
+_AS_THEY_ARE = (
+    "error", "point_error", "correlated", "interpolation", "convert", "quantity", "composition", "window",
+)  # fmt: skip
+"""Options that are fields of a reading."""
+
+
 def _reading(options: dict[str, Any]) -> Reading:
-    from aiida_difftre.engine.target_tables import Reading
+    from aiida_difftre.engine.readings import Reading
 
     density = _quantity("number_density", options) if options["number_density"] else None
     return Reading(
@@ -111,9 +125,7 @@ def _reading(options: dict[str, Any]) -> Reading:
         number_density=density,
         grid=_grid(options["grid"]) if options["grid"] else None,
         between=_range(options["between"]) if options["between"] else None,
-        **{
-            name: options[name] for name in ("error", "point_error", "correlated", "interpolation", "convert", "window")
-        },
+        **{name: options[name] for name in _AS_THEY_ARE},
     )
 
 
@@ -150,6 +162,16 @@ def _quantity(name: str, options: dict[str, Any]) -> float:
         return quantity(options[name], UNITS[name])
     except ValueError as error:
         raise ValueError(f"--{name.replace('_', '-')}: {error}") from None
+
+
+def _density(options: dict[str, Any]) -> float:
+    """The density in kg/m³; atoms per volume become one by the composition."""
+    from aiida_difftre.engine.conversions import is_number_density, quantity
+    from aiida_difftre.engine.isotopes import Composition
+
+    if not (options["composition"] and is_number_density(options["density"])):
+        return _quantity("density", options)
+    return Composition.parse(options["composition"]).density(quantity(options["density"], "1/A3"))
 
 
 def _grid(text: str) -> tuple[float, float, int]:

@@ -17,6 +17,7 @@ from pydantic import Field, ValidationError, model_validator
 from scipy.interpolate import CubicSpline
 
 from aiida_difftre.engine.bounds import GridValue, Length, Measurement
+from aiida_difftre.engine.curve_checks import check_fine_structure
 from aiida_difftre.engine.filters import Filter, fourier_filter, independent_points
 from aiida_difftre.engine.observable_specs import ObservableRequest, ObservableSpec, check_present
 from aiida_difftre.engine.strict import Strict
@@ -289,6 +290,8 @@ EXAFS = ObservableSpec(
     check=_check_options,
     check_grid=_check_window,
     check_system=_check_system,
+    check_values=check_fine_structure,
+    check_tail=check_fine_structure,
     unit_of=lambda options: K_WEIGHTS[options["k_weight"]],
     grid_powers={unit: power for power, unit in K_WEIGHTS.items()},
     filter_of=window_filter,

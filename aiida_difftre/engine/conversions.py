@@ -28,8 +28,15 @@ KINDS: Final[dict[str, dict[str, float]]] = {
         "1/rad": 1.0, "1/radian": 1.0, "1/deg": 180 / math.pi, "1/degree": 180 / math.pi,
     },
     "inverse area": {"1/angstrom2": 1.0, "1/A2": 1.0, "1/nm2": 0.01},
-    "number density": {"1/angstrom3": 1.0, "1/A3": 1.0, "1/nm3": 1e-3},
-    "density": {"kg/m3": 1.0, "g/cm3": 1e3, "g/l": 1.0},
+    "number density": {
+        "1/angstrom3": 1.0, "1/A3": 1.0, "atoms/A3": 1.0, "atoms/angstrom3": 1.0, "1/nm3": 1e-3, "atoms/nm3": 1e-3,
+        "1/cm3": 1e-24, "atoms/cm3": 1e-24,
+    },
+    "cross-section": {
+        "barn": 1.0, "barn/sr": 1.0, "barn/sr/atom": 1.0, "barn/atom/sr": 1.0, "barn/atom": 1.0, "b": 1.0, "b/sr": 1.0,
+        "b/sr/atom": 1.0, "mbarn": 1e-3, "fm2": 0.01,
+    },
+    "density": {"kg/m3": 1.0, "g/cm3": 1e3, "g/cc": 1e3, "g/ml": 1e3, "g/l": 1.0},
     "pressure": {
         "GPa": 1.0, "MPa": 1e-3, "kPa": 1e-6, "Pa": 1e-9, "kbar": 0.1, "bar": 1e-4, "atm": 1.01325e-4,
         "dyn/cm2": 1e-10, "eV/A3": units.EV_PER_A3_IN_GPA, "eV/angstrom3": units.EV_PER_A3_IN_GPA,
@@ -49,14 +56,30 @@ KINDS: Final[dict[str, dict[str, float]]] = {
 }  # fmt: skip
 """By kind: what one of each unit is, in the first unit of its kind."""
 
+REMEDIES: Final[dict[tuple[str, str], str]] = {
+    ("number", "cross-section"): "a cross-section is converted with --quantity F or DCS and --composition",
+    ("number", "inverse area"): "G(r) and T(r) are converted with --quantity G or T and --number-density",
+    ("number", "inverse length"): "Q(S - 1) and 4πr²ρg are converted with --quantity 'Q(S-1)' or R",
+    ("density", "number density"): "atoms per volume become kg/m³ where --composition says which, such as D2O",
+    ("number density", "density"): "give --density and --composition, or atoms per Å³",
+    ("inverse length", "energy"): "χ(k) over the energy is no target; save it over k (Athena, Larch)",
+    ("length", "inverse length"): "a table over q where r is wanted is read with --convert",
+    ("inverse length", "length"): "a table over r where q is wanted is read with --convert",
+}
+"""What to do where a unit is of another kind: by the kind that is wanted and the one that is given."""
+
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
 def _spelling(unit: str) -> str:
     """One spelling for the many of a unit: ``Å⁻¹``, ``1/Å``, ``A^-1`` and ``inv. A`` are ``1/A``."""
     text = unit.strip().replace("Å", "A").replace("Å", "A").replace("°", "deg").replace("µ", "u")
-    for raised, plain in (("⁻", "-"), ("¹", "1"), ("²", "2"), ("³", "3"), ("·", "*"), ("^", ""), (" ", "")):
+    for raised, plain in (("⁻", "-"), ("¹", "1"), ("²", "2"), ("³", "3"), ("·", "*"), ("**", ""), ("^", "")):
         text = text.replace(raised, plain)
+    text = re.sub(r"[{}$\\]", "", text).replace("Angstrom", "angstrom").replace("angstroms", "angstrom")
+    # A product with an inverse, such as g cm-3, is a quotient.
+    text = re.sub(r"(?<=[A-Za-z0-9])[ *]+([A-Za-z]+)-([123])", lambda m: f"/{m[1]}{'' if m[2] == '1' else m[2]}", text)
+    text = re.sub(r"^atoms?/", "atoms/", text.replace(" ", ""))
     inverse = re.fullmatch(r"([A-Za-z]+)-([123])", text)
     if inverse is not None:
         power = "" if inverse[2] == "1" else inverse[2]
@@ -85,8 +108,17 @@ def factor(given: str, wanted: str) -> float:
     known = KINDS[kind] if kind is not None else {}
     if _spelling(given) not in known:
         choices = ", ".join([wanted, *(name for name in known if name != wanted)])
-        raise ValueError(f"unit {given!r} does not convert to {wanted!r}; known units: {choices}")
+        remedy = REMEDIES.get((kind or "", _kind(given) or ""))
+        raise ValueError(
+            f"unit {given!r} does not convert to {wanted!r}; known units: {choices}" + (f"; {remedy}" if remedy else "")
+        )
     return known[_spelling(given)] / known[_spelling(wanted)]
+
+
+def is_number_density(text: str) -> bool:
+    """Whether a quantity has a unit of atoms per volume."""
+    found = _NUMBER.match(text.strip())
+    return found is not None and _kind(text.strip()[found.end() :]) == "number density"
 
 
 def quantity(text: str, wanted: str) -> float:

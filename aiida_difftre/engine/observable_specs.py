@@ -14,7 +14,8 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Literal
 
-from numpy.typing import ArrayLike
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 from pydantic import Field, model_validator
 
 from aiida_difftre.engine.bounds import GridValue, Measurement
@@ -25,6 +26,7 @@ ENTRY_POINT_GROUP = "difftre.observables"
 
 Ensemble = Literal["NVT", "NPT"]
 Averages = Literal["intervals", "shells"]
+Curve = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,10 @@ class ObservableSpec:
         check_grid: the same, of the grid for complete options.
         check_system: whether a system can give what is asked: (request, species of the atoms, cell in Å); raises
             likewise.
+        check_values: whether measured values are the observable's, in its normalisation and units: (complete options,
+            grid, values, errors); raises ValueError naming the value and the conversion that fits.
+        check_tail: the part of it that a table as a whole can be held to, wherever the values wanted of it lie:
+            (complete options, grid, values); raises likewise.
         unit_of: unit of the values for given options, where it depends on them; ``unit`` is that of the defaults.
         bins_of: the same of ``bins``.
         grid_powers: units in which tables hold the values times a power of the grid, and the power.
@@ -66,6 +72,8 @@ class ObservableSpec:
     check: Callable[[dict[str, Any]], None] | None = None
     check_grid: Callable[[dict[str, Any], list[float]], None] | None = None
     check_system: Callable[[ObservableRequest, tuple[str, ...], ArrayLike], None] | None = None
+    check_values: Callable[[dict[str, Any], Curve, Curve, Curve], None] | None = None
+    check_tail: Callable[[dict[str, Any], Curve, Curve], None] | None = None
     unit_of: Callable[[dict[str, Any]], str] | None = None
     bins_of: Callable[[dict[str, Any]], Averages | None] | None = None
     grid_powers: dict[str, int] = field(default_factory=dict)

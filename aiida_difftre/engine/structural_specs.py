@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from aiida_difftre.engine import bins, lattice, scattering
+from aiida_difftre.engine import bins, curve_checks, lattice, scattering
 from aiida_difftre.engine.observable_specs import ObservableRequest, ObservableSpec, check_present
 from aiida_difftre.engine.settings import LONGEST_CUTOFF
 
@@ -99,6 +99,8 @@ RDF = ObservableSpec(
     check=_check_rdf,
     check_grid=_rdf_grid,
     check_system=_rdf_system,
+    check_values=curve_checks.check_rdf,
+    check_tail=curve_checks.check_rdf_tail,
 )  # fmt: skip
 
 
@@ -139,6 +141,7 @@ ADF = ObservableSpec(
     check=_check_adf,
     check_grid=_adf_grid,
     check_system=_adf_system,
+    check_values=curve_checks.check_adf,
 )  # fmt: skip
 
 
@@ -218,6 +221,8 @@ STRUCTURE_FACTOR = ObservableSpec(
     check=_check_structure_factor,
     check_grid=_structure_factor_grid,
     check_system=_structure_factor_system,
+    check_values=curve_checks.check_structure_factor,
+    check_tail=curve_checks.check_structure_factor_tail,
 )  # fmt: skip
 
 
@@ -252,4 +257,5 @@ DENSITY_PROFILE = ObservableSpec(
     check=_check_density_profile,
     check_grid=_density_profile_grid,
     check_system=_density_profile_system,
+    check_values=curve_checks.check_density_profile,
 )  # fmt: skip

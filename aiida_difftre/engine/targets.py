@@ -115,6 +115,11 @@ class Target(Strict):
         for what, numbers in (("values", self.values), ("errors", self.errors)):
             if len(numbers) != expected:
                 raise ValueError(f"target {self.name!r} has {len(numbers)} {what} where {expected} are expected")
+        if spec.check_values is not None and self.grid is not None:
+            try:
+                spec.check_values(self.options, np.array(self.grid), np.array(self.values), np.array(self.errors))
+            except ValueError as problem:
+                raise ValueError(f"target {self.name!r} is no {self.observable}: {problem}") from None
         filtering = None if spec.filter_of is None or self.grid is None else spec.filter_of(self.options, self.grid)
         if filtering is not None and (lost := filtering.lost(np.array(self.values))) > NOTHING_LOST:
             raise ValueError(

@@ -124,7 +124,7 @@ def test_label_that_is_no_name(prepare: Any, inputs: dict[str, Any]) -> None:
 
 def test_target_that_the_trajectory_cannot_give(prepare: Any, inputs: dict[str, Any]) -> None:
     grid = [0.5, 1.5, 2.5, 3.5]
-    content = target_content(observable="rdf", unit="1", grid=grid, values=[1.0] * 4, errors=[0.1] * 4)
+    content = target_content(observable="rdf", unit="1", grid=grid, values=[0.0, 1.0, 1.0, 1.0], errors=[0.1] * 4)
     inputs["state_points"]["t85"]["targets"] = {"rdf": TargetData(content)}
     with pytest.raises(ValueError, match=r"the trajectory of state point 't85' cannot give 'rdf': .* beyond half"):
         prepare("update", inputs)

@@ -15,7 +15,7 @@ from aiida_difftre.cli import cli
 from aiida_difftre.data.target import TargetData
 from tests.fixtures.nodes import target_content
 
-TABLE = "# measured\nr g e\n" + "".join(f"{0.1 * n:.1f} {n % 3} 0.5\n" for n in range(1, 100))
+TABLE = "# measured\nr g e\n" + "".join(f"{0.1 * n:.1f} {n % 3 if n > 9 else 0} 0.5\n" for n in range(1, 100))
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_table_and_yaml_to_nodes(table: Path, tmp_path: Path) -> None:
     assert result.exit_code == 0, result.output
     node = orm.load_node(int(result.output.split()[-1]))
     assert node.target.error_source == "assumed"
-    assert node.target.errors[1] == pytest.approx((0.1**2 + 0.1**2) ** 0.5, rel=1e-3)
+    assert node.target.errors[10] == pytest.approx((0.1**2 + 0.1**2) ** 0.5, rel=1e-3)
     path = tmp_path / "target.yaml"
     path.write_text(yaml.safe_dump(target_content()))
     result = typed(path, "-l", "p0", profile=profile.name)

@@ -109,9 +109,10 @@ def test_values_that_have_not_been_filtered() -> None:
 
 
 def test_only_observables_that_fit_take_a_measurement() -> None:
-    request = validate(Target, target_fields(np.ones(len(GRID)), GRID)).request()
+    values = np.sin(5 * GRID)
+    request = validate(Target, target_fields(values, GRID)).request()
     assert request.measured is not None
-    assert request.measured.values == [1.0] * len(GRID)
+    assert request.measured.values == values.tolist()
     assert validate(ObservableRequest, request.model_dump(mode="json")) == request
     with pytest.raises(ValueError, match="'pressure' fits nothing to a measurement"):
         validate(ObservableRequest, {"observable": "pressure", "measured": {"values": [1.0], "errors": [1.0]}})

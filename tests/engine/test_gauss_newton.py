@@ -243,7 +243,7 @@ def test_an_update_ends_where_steps_gain_nothing() -> None:
     """The targets cannot all be met: the mean of two is, in a few steps, and no more are made."""
     first = data(settings_of())
     wanted = first.before[0].values
-    apart = [target("rdf", np.add(wanted, shift), error=0.05, grid=CENTRES, label=str(shift)) for shift in (-0.5, 0.5)]
+    apart = [target("rdf", np.add(wanted, shift), error=0.02, grid=CENTRES, label=str(shift)) for shift in (-0.2, 0.2)]
     point = objective.prepare(
         "liquid", POTENTIAL, start(), rattled(
             POTENTIAL, start(), argon(2), snapshots=200, amplitude=0.25, temperature=85.0, walkers=4, seed=1

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from aiida_difftre.engine.filters import fourier_filter
+from aiida_difftre.engine.readings import Reading
 from aiida_difftre.engine.scattering import rdf_from_structure_factor
-from aiida_difftre.engine.target_tables import Reading, target_from_table
+from aiida_difftre.engine.target_tables import target_from_table
 from aiida_difftre.engine.targets import Target
 
 FIELDS: dict[str, Any] = {"observable": "rdf", "conditions": {"temperature": 85.0}, "citation": "nobody"}
@@ -56,9 +57,9 @@ def test_points_of_the_table_where_no_grid_is_given(tmp_path: Path) -> None:
 
 
 def test_percent_errors(tmp_path: Path) -> None:
-    text = curve(r=R, g=2 + 0 * R, percent=5 + 0 * R)
+    text = curve(r=1 + R, g=1 + 0 * R, percent=5 + 0 * R)
     target = make(tmp_path, text, columns={"error": "percent"}, units={"error": "%"})
-    np.testing.assert_allclose(target.errors, 0.1)
+    np.testing.assert_allclose(target.errors, 0.05)
 
 
 def test_assumed_errors_of_points_propagate_and_those_of_the_target_do_not(tmp_path: Path) -> None:
@@ -98,7 +99,7 @@ def test_conversion_of_a_structure_factor(tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
     q = np.arange(0.05, 12, 0.05)
     sigma = 0.01 + 0.01 * np.exp(-q)
-    s = 1 + 1.5 * np.exp(-((q - 2) ** 2) / 0.1) - np.exp(-q)
+    s = 1 + 0.3 * np.exp(-((q - 2) ** 2) / 0.1) - 0.3 * np.exp(-q)
     reading: dict[str, Any] = {"convert": True, "number_density": 0.02, "grid": (2.0, 10.0, 80), "window": "none"}
     target = make(tmp_path, curve(q=q, S=s, e=sigma), columns={"error": "e"}, **reading)
     grid = np.array(target.grid)
@@ -140,7 +141,11 @@ def test_bins_of_a_structure_factor_are_those_of_its_method(tmp_path: Path) -> N
         (TABLE, {}, "no errors; name their column, or assume an error such as 0.02 or 2%"),
         (TABLE, {"error": "-1"}, "assumed error '-1' is negative"),
         (TABLE, {"error": "small"}, "'small' is no quantity"),
-        (TABLE, {"error": "0"}, "value .* at index 0 has no error; assume an absolute one too"),
+        (
+            TABLE,
+            {"error": "0"},
+            r"value .* at index 0 \(0.005\) has no error, nor have 199 others; assume an absolute one too",
+        ),
         ("1,0,0\n2,1,-1\n3,1,1\n4,1,1\n", {"columns": {"error": "3"}}, "table.csv, line 2: error -1 is negative"),
         (
             TABLE,

@@ -22,17 +22,17 @@ def test_chi2_counts_both_errors() -> None:
 
 def test_a_curve_is_compared_with_its_grid() -> None:
     target = Target(
-        observable="rdf", grid=[0.5, 1.5], values=[1.0, 1.0], errors=[0.1, 0.1], unit="1", citation="nobody",
+        observable="rdf", grid=[1.5, 2.5], values=[1.0, 1.0], errors=[0.1, 0.1], unit="1", citation="nobody",
         conditions=Conditions(temperature=300.0),
     )  # fmt: skip
     prediction = Prediction(
-        label="rdf", observable="rdf", unit="1", labels=["0.5", "1.5"], values=[1.3, 0.6], errors=[0.1, 0.1]
+        label="rdf", observable="rdf", unit="1", labels=["1.5", "2.5"], values=[1.3, 0.6], errors=[0.1, 0.1]
     )
     compared = compare(target, prediction)
     assert "fitted" not in compared
     fitted = prediction.model_copy(update={"fitted": {"s02": 0.9}})
     assert compare(target, fitted) == {**compared, "fitted": {"s02": 0.9}}
-    assert compared["grid"] == [0.5, 1.5]
+    assert compared["grid"] == [1.5, 2.5]
     assert compared["rms"] == pytest.approx((0.25 / 2) ** 0.5)
     assert compared["chi2"] == pytest.approx(0.25 / 2 / 0.02)
     assert compared["labels"] == []

@@ -264,7 +264,11 @@ def test_wrong_state_points_are_refused(code: Any, argon_potential: Any, argon_s
         alone = TargetData(target_content(role=role))
         assert "nothing to refine towards" in refused(targets={"pressure": alone})
     assert "no targets" in refused(targets={})
-    grid = {"grid": [0.1 * number + 0.05 for number in range(60)], "values": [1.0] * 60, "errors": [0.1] * 60}
+    grid = {
+        "grid": [0.1 * number + 0.05 for number in range(60)],
+        "values": [0.0] * 10 + [1.0] * 50,
+        "errors": [0.1] * 60,
+    }
     curve = TargetData(target_content(observable="rdf", unit="1", **grid))
     assert "cannot give" in (message := refused(targets={"rdf": curve}))
     assert "5.95" in message

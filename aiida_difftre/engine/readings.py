@@ -1,0 +1,123 @@
+"""How a table is to be read, and the values that come of it, with their units and errors. Free of JAX."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aiida_difftre.engine.conversions import factor, quantity
+from aiida_difftre.engine.resampling import Interpolation
+from aiida_difftre.engine.scattering import Window
+from aiida_difftre.engine.tables import Table
+
+GRID, VALUE, ERROR = "grid", "value", "error"
+ALIASES = {
+    GRID: ("grid", "x", "r", "q", "k", "theta", "angle"),
+    VALUE: ("value", "y", "g", "s", "chi", "p", "f"),
+    ERROR: ("error", "e", "sigma"),
+}
+"""What a person may call the columns of a curve; capitals do not matter."""
+
+PERCENT = "%"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a table is to be read.
+
+    Args:
+        columns: name or number of a column, by what it holds: ``grid``, ``value`` and ``error`` (or ``r``, ``g``,
+            ``q``, ``S``, ``k``, ``chi``) of a curve; the labels of an observable without a grid, and ``LABEL_error``.
+        rows: wanted cell by column, where not all rows are.
+        units: of the columns, by the same names; those of the observable otherwise. ``%`` for a relative error.
+        point_error: assumed error of each point of the table, where no column gives it, such as ``0.02``, ``2%`` or
+            ``2%+0.005``; averages, transforms and filters propagate it like a column's.
+        error: assumed error of the target's values, in the same form; added in quadrature to what the table gives.
+        correlated: whether neighbouring points share their errors, as after a Fourier transform.
+        grid: start and stop of the bins, and their number; None for the points of the table.
+        between: first and last point of the table to take, in the observable's grid unit; None for all.
+        interpolation: between the points.
+        convert: whether the table holds S(q) where g(r) is wanted, or g(r) where S(q) is.
+        quantity: normalisation in which the table holds the curve, see :mod:`~aiida_difftre.engine.normalizations`;
+            None for the observable itself.
+        number_density: atoms per Å³, for conversions; else that of the conditions and the composition.
+        composition: formula of the sample, for scattering lengths and densities.
+        window: of ``convert``; None for Lorch's.
+    """
+
+    columns: Mapping[str, str] = field(default_factory=dict)
+    rows: Mapping[str, str] = field(default_factory=dict)
+    units: Mapping[str, str] = field(default_factory=dict)
+    point_error: str | None = None
+    error: str | None = None
+    correlated: bool = False
+    grid: tuple[float, float, int] | None = None
+    between: tuple[float, float] | None = None
+    interpolation: Interpolation = "monotone"
+    convert: bool = False
+    quantity: str | None = None
+    number_density: float | None = None
+    composition: str | None = None
+    window: Window | None = None
+
+
+@dataclass(frozen=True)
+class Values:
+    """What was read so far.
+
+    Args:
+        grid: of a curve; None for the components of a row.
+        values: of each point or component.
+        errors: their standard errors; None where the table has none.
+        processing: what was done, in words.
+    """
+
+    grid: NDArray[np.float64] | None
+    values: NDArray[np.float64]
+    errors: NDArray[np.float64] | None
+    processing: list[str]
+
+
+def role_of(name: str) -> str:
+    """``grid``, ``value`` or ``error`` behind what a person calls a column of a curve."""
+    for role, names in ALIASES.items():
+        if name.lower() in names:
+            return role
+    raise ValueError(f"column {name!r} of a curve is unknown; choose grid, value and error (or r, g, q, S, k, chi)")
+
+
+def check_units(units: Mapping[str, str], columns: Iterable[str]) -> None:
+    """Refuse the unit of a column that is not there."""
+    for name in units:
+        if name not in columns:
+            raise ValueError(f"a unit is given for {name!r}, which is no column; columns: {', '.join(columns)}")
+
+
+def error_factor(unit: str, wanted: str, values: Any) -> Any:
+    """What one unit of an error is in the unit of the values, of which it may be a percentage."""
+    return np.abs(values) / 100 if unit == PERCENT and wanted != PERCENT else factor(unit, wanted)
+
+
+def checked_errors(errors: NDArray[np.float64], table: Table) -> NDArray[np.float64]:
+    """The errors of a table, none of them negative."""
+    for index in np.flatnonzero(errors < 0):
+        raise ValueError(f"{table.name}, line {table.lines[index]}: error {errors[index]:g} is negative")
+    return errors
+
+
+def assumed_errors(values: NDArray[np.float64], text: str, unit: str) -> NDArray[np.float64]:
+    """Errors such as ``2%+0.005``: the parts are added in quadrature."""
+    variance = np.zeros_like(values)
+    # A sign within an exponent does not separate parts.
+    for part in re.split(r"(?<![eE])\+", text):
+        relative = part.strip().endswith(PERCENT)
+        size = quantity(part.strip().rstrip(PERCENT), "1" if relative else unit)
+        if size < 0:
+            raise ValueError(f"assumed error {text!r} is negative; give a standard error")
+        variance += (size * np.abs(values) / 100 if relative else size) ** 2
+    return np.sqrt(variance)
