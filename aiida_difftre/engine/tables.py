@@ -186,7 +186,7 @@ def read_table(path: str | Path) -> Table:
     data = cells[first:]
     width = max(len(found) for _, found in data)
     headings = [line for _, line in lines[:first]] + _last_comment(everything, data[0][0])
-    names = next((cells for line in headings if (cells := _names(line, separator, width))), ())
+    names = next((words for line in headings if (words := _names(line, separator, width))), ())
     return Table(
         name=source.name,
         digest=hashlib.sha256(content).hexdigest(),
