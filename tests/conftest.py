@@ -18,10 +18,10 @@ from jaxtyping import install_import_hook
 
 from tests import typecheck
 
-# Modules of the engine whose annotations, shapes included, are checked at each call; before anything imports them.
+# Parts of the engine whose annotations, shapes included, are checked at each call; before anything imports them.
 CHECKED = (
-    "absorption", "barostat", "bins", "calculator", "cells", "conversions", "feff", "filters", "lattice",
-    "lists", "mbar", "observables", "potentials", "space", "statistics",
+    "calculators", "geometry", "observables", "potentials", "reweighting.mbar", "reweighting.statistics",
+    "sampling.barostat", "snapshots.compact_lists", "tables.units",
 )  # fmt: skip
 install_import_hook(
     [f"aiida_difftre.engine.{name}" for name in CHECKED], f"{typecheck.__name__}.{typecheck.checked.__name__}"

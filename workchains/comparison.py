@@ -8,10 +8,10 @@ from typing import Any, get_args
 
 import numpy as np
 
-from aiida_difftre.engine import agreement
-from aiida_difftre.engine.agreement import Compared, Points
-from aiida_difftre.engine.jobs import Prediction
-from aiida_difftre.engine.targets import Target
+from aiida_difftre.engine.contract import agreement
+from aiida_difftre.engine.contract.agreement import Compared, Points
+from aiida_difftre.engine.contract.jobs import Prediction
+from aiida_difftre.engine.contract.targets import Target
 
 Comparison = dict[str, Any]
 """One target and its prediction: labels, unit, role, experiment, experiment_errors, values, errors, chi2, rms, the grid
@@ -72,7 +72,7 @@ def _compared(comparisons: Iterable[Comparison]) -> list[Compared]:
 
 
 def decisive_points(comparisons: Iterable[Comparison]) -> Points:
-    """The points that decide which of two potentials is better; see :mod:`aiida_difftre.engine.agreement`."""
+    """The points that decide which of two potentials is better; see :mod:`aiida_difftre.engine.contract.agreement`."""
     return agreement.decisive_points(_compared(comparisons))
 
 

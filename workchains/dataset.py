@@ -14,7 +14,7 @@ from aiida.plugins import WorkflowFactory
 from aiida_difftre.data import elasticity
 from aiida_difftre.data.dataset import DatasetData
 from aiida_difftre.data.structures import DIMER, GIVEN, Generation, check_generation, supercell_mesh
-from aiida_difftre.engine.jobs import validate
+from aiida_difftre.engine.contract.jobs import validate
 from aiida_difftre.workchains.labels import (
     collect_labels,
     generate_structures,

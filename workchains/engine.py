@@ -18,8 +18,8 @@ from aiida.engine import (
 from aiida.engine.processes.workchains.workchain import WorkChainSpec
 
 from aiida_difftre.calculations.engine import EngineCalculation
+from aiida_difftre.engine.contract.jobs import Machine
 from aiida_difftre.engine.errors import ExitStatus
-from aiida_difftre.engine.jobs import Machine
 from aiida_difftre.workchains.protocols import deep_merge, load_protocol
 
 FIRST_ENGINE_STATUS = 303

@@ -10,18 +10,12 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from aiida_difftre.calculations.checks import check_labels
 from aiida_difftre.data.structures import Generation
-from aiida_difftre.engine.architectures import NewPotential
-from aiida_difftre.engine.bounds import Density, Limits, Pressure, Repeat, Temperature
-from aiida_difftre.engine.documents import read_yaml
-from aiida_difftre.engine.jobs import (
-    Machine,
-    PretrainJob,
-    SamplingSettings,
-    UpdateSettings,
-    validate,
-)
-from aiida_difftre.engine.strict import Seed, Strict
-from aiida_difftre.engine.targets import Target
+from aiida_difftre.engine.contract.architectures import NewPotential
+from aiida_difftre.engine.contract.base import Seed, Strict
+from aiida_difftre.engine.contract.bounds import Density, Limits, Pressure, Repeat, Temperature
+from aiida_difftre.engine.contract.documents import read_yaml
+from aiida_difftre.engine.contract.jobs import Machine, PretrainJob, SamplingSettings, UpdateSettings, validate
+from aiida_difftre.engine.contract.targets import Target
 from aiida_difftre.workchains import consistency
 from aiida_difftre.workchains.systems import System, read_structure, repeated, with_density, with_masses
 

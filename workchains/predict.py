@@ -41,7 +41,7 @@ class PredictBaseWorkChain(EngineBaseWorkChain):
             potential: to predict with.
             structures: configurations, labelled or not.
             trajectory: on which observables are averaged.
-            observables: as fields of ``aiida_difftre.engine.observable_specs.ObservableRequest``.
+            observables: as fields of ``aiida_difftre.engine.contract.observables.ObservableRequest``.
             protocol: quick (the default), cpu or paper.
             overrides: merged into the preset, in the nesting of the chain's inputs.
             options: of the job, such as resources or max_wallclock_seconds.

@@ -11,7 +11,7 @@ from aiida.engine import ProcessBuilder
 from aiida_difftre.calculations.pretrain import PretrainCalculation
 from aiida_difftre.data.dataset import DatasetData
 from aiida_difftre.data.potential import PotentialData
-from aiida_difftre.engine.jobs import PretrainJob
+from aiida_difftre.engine.contract.jobs import PretrainJob
 from aiida_difftre.workchains.engine import EngineBaseWorkChain
 
 
@@ -61,7 +61,7 @@ class PretrainBaseWorkChain(EngineBaseWorkChain):
 
 
 if __name__ == "__main__":
-    from aiida_difftre.engine.documents import parse_yaml
+    from aiida_difftre.engine.contract.documents import parse_yaml
     from aiida_difftre.workchains.main import launch
 
     launch("difftre.pretrain.base", nodes=("dataset",), values={"spec": parse_yaml})

@@ -7,8 +7,8 @@ from typing import Any
 
 from aiida import orm
 
-from aiida_difftre.engine.jobs import Prediction, validate
-from aiida_difftre.engine.targets import Target
+from aiida_difftre.engine.contract.jobs import Prediction, validate
+from aiida_difftre.engine.contract.targets import Target
 from aiida_difftre.workchains.comparison import Comparison, compare_all, judgement
 
 SHOWN_ERRORS = {

@@ -13,9 +13,9 @@ from aiida.engine.processes.workchains.workchain import WorkChainSpec
 
 from aiida_difftre.data.dataset import DatasetData
 from aiida_difftre.data.potential import PotentialData
-from aiida_difftre.engine.agreement import Points, is_better
+from aiida_difftre.engine.contract.agreement import Points, is_better
+from aiida_difftre.engine.contract.jobs import Prediction, validate
 from aiida_difftre.engine.errors import ExitStatus
-from aiida_difftre.engine.jobs import Prediction, validate
 from aiida_difftre.workchains import absorption, records
 from aiida_difftre.workchains import state_points as points
 from aiida_difftre.workchains.comparison import decisive_points, derived_seed

@@ -7,9 +7,9 @@ from typing import Annotated, Any
 from aiida import orm
 from pydantic import Field
 
-from aiida_difftre.engine.bounds import Chi2, DurationOrZero, Iterations, Limits
-from aiida_difftre.engine.jobs import validate
-from aiida_difftre.engine.strict import Seed, Strict
+from aiida_difftre.engine.contract.base import Seed, Strict
+from aiida_difftre.engine.contract.bounds import Chi2, DurationOrZero, Iterations, Limits
+from aiida_difftre.engine.contract.jobs import validate
 
 
 class Growth(Strict):

@@ -11,8 +11,8 @@ from aiida.engine import ProcessBuilder, ProcessHandlerReport, process_handler
 from aiida_difftre.calculations.sample import SampleCalculation
 from aiida_difftre.data.potential import PotentialData
 from aiida_difftre.data.trajectory import TrajectoryEnsembleData
-from aiida_difftre.engine.jobs import SamplingSettings, validate
-from aiida_difftre.engine.settings import WALKERS
+from aiida_difftre.engine.contract.jobs import SamplingSettings, validate
+from aiida_difftre.engine.contract.settings import WALKERS
 from aiida_difftre.workchains.engine import UNSTABLE, EngineBaseWorkChain
 
 
@@ -75,7 +75,7 @@ class SampleBaseWorkChain(EngineBaseWorkChain):
             structure: cell and atoms.
             temperature: K.
             pressure: GPa; held where ``sampling.barostat`` is set.
-            observables: to predict, as fields of ``aiida_difftre.engine.observable_specs.ObservableRequest``.
+            observables: to predict, as fields of ``aiida_difftre.engine.contract.observables.ObservableRequest``.
             start_trajectory: to continue from.
             protocol: quick (the default), cpu or paper.
             overrides: merged into the preset, in the nesting of the chain's inputs.

@@ -11,10 +11,10 @@ from aiida.engine import ProcessBuilder, ProcessSpec, WorkChain
 from aiida_difftre.calculations.checks import check_labels, check_observables, check_species
 from aiida_difftre.data.potential import PotentialData
 from aiida_difftre.data.target import TargetData
-from aiida_difftre.engine.jobs import SampleJob, SamplingSettings, validate
-from aiida_difftre.engine.observable_specs import check_requests
-from aiida_difftre.engine.settings import WALKERS
-from aiida_difftre.engine.targets import Target
+from aiida_difftre.engine.contract.jobs import SampleJob, SamplingSettings, validate
+from aiida_difftre.engine.contract.observables import check_requests
+from aiida_difftre.engine.contract.settings import WALKERS
+from aiida_difftre.engine.contract.targets import Target
 from aiida_difftre.workchains.engine import UNSTABLE, EngineBaseWorkChain
 from aiida_difftre.workchains.protocols import deep_merge, load_protocol
 from aiida_difftre.workchains.sample import SampleBaseWorkChain

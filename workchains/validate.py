@@ -12,8 +12,8 @@ from aiida.engine.processes.workchains.workchain import WorkChainSpec
 
 from aiida_difftre.data.dataset import DatasetData
 from aiida_difftre.data.potential import PotentialData
-from aiida_difftre.engine.jobs import validate
-from aiida_difftre.engine.strict import Seed, Strict
+from aiida_difftre.engine.contract.base import Seed, Strict
+from aiida_difftre.engine.contract.jobs import validate
 from aiida_difftre.workchains import absorption, records
 from aiida_difftre.workchains import state_points as points
 from aiida_difftre.workchains.comparison import derived_seed

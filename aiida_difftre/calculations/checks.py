@@ -12,8 +12,8 @@ from pydantic import Field, create_model
 
 from aiida_difftre.data.potential import PotentialData
 from aiida_difftre.data.trajectory import TrajectoryEnsembleData
-from aiida_difftre.engine.jobs import Job, validate
-from aiida_difftre.engine.observable_specs import ObservableRequest
+from aiida_difftre.engine.contract.jobs import Job, validate
+from aiida_difftre.engine.contract.observables import ObservableRequest
 
 LABEL = re.compile(r"[A-Za-z](_?[A-Za-z0-9])*")
 

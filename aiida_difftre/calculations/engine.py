@@ -17,10 +17,10 @@ from ase import Atoms
 from aiida_difftre.calculations import ports
 from aiida_difftre.calculations.checks import check_computer
 from aiida_difftre.data.trajectory import TrajectoryEnsembleData
+from aiida_difftre.engine.contract.files import write_json
+from aiida_difftre.engine.contract.jobs import CHECKPOINT, ERROR, JOB, PROGRESS, RESULTS, TRAJECTORY, Job, validate
+from aiida_difftre.engine.contract.memory_events import MEMORY_EVENTS, RECORD
 from aiida_difftre.engine.errors import ExitStatus
-from aiida_difftre.engine.files import write_json
-from aiida_difftre.engine.jobs import CHECKPOINT, ERROR, JOB, PROGRESS, RESULTS, TRAJECTORY, Job, validate
-from aiida_difftre.engine.memory_events import MEMORY_EVENTS, RECORD
 
 WALLTIME_FRACTION = 0.95
 """The engine stops itself after this part of the scheduler's walltime."""

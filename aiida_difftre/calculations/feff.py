@@ -15,8 +15,8 @@ from aiida.engine.processes.calcjobs.calcjob import validate_calc_job
 from aiida_difftre.calculations import ports
 from aiida_difftre.calculations.checks import check_computer, check_periodic
 from aiida_difftre.data.target import TargetData
-from aiida_difftre.engine import feff
-from aiida_difftre.engine.absorption import EDGES
+from aiida_difftre.engine.observables import feff
+from aiida_difftre.engine.observables.specs.absorption import EDGES
 
 INPUT, OUTPUT = "feff.inp", "feff.out"
 DEFAULT_RADIUS = 8.0

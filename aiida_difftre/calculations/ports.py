@@ -9,7 +9,7 @@ from aiida.engine import CalcJobProcessSpec
 
 from aiida_difftre.calculations.checks import parameters_check
 from aiida_difftre.data.potential import PotentialData
-from aiida_difftre.engine.jobs import Job
+from aiida_difftre.engine.contract.jobs import Job
 
 
 def options(spec: CalcJobProcessSpec, *, parser: str, walltime_s: int) -> None:

@@ -13,8 +13,8 @@ from aiida_difftre.calculations.checks import check_observables, check_species, 
 from aiida_difftre.calculations.engine import EngineCalculation, Submission
 from aiida_difftre.data.dataset import DatasetData
 from aiida_difftre.data.trajectory import TrajectoryEnsembleData
-from aiida_difftre.engine.jobs import DATASET, POTENTIAL_IN, PREDICTIONS, TRAJECTORY, PredictJob, validate
-from aiida_difftre.engine.observable_specs import ObservableRequest, check_requests
+from aiida_difftre.engine.contract.jobs import DATASET, POTENTIAL_IN, PREDICTIONS, TRAJECTORY, PredictJob, validate
+from aiida_difftre.engine.contract.observables import ObservableRequest, check_requests
 
 PredictParameters = parameters_model(PredictJob, ("potential", "structures", "trajectory"))
 

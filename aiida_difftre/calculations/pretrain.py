@@ -12,7 +12,7 @@ from aiida_difftre.calculations.checks import check_species, parameters_model
 from aiida_difftre.calculations.engine import EngineCalculation, Submission
 from aiida_difftre.data.dataset import DatasetData
 from aiida_difftre.data.potential import PotentialData
-from aiida_difftre.engine.jobs import DATASET, POTENTIAL_IN, POTENTIAL_OUT, PretrainJob
+from aiida_difftre.engine.contract.jobs import DATASET, POTENTIAL_IN, POTENTIAL_OUT, PretrainJob
 
 PretrainParameters = parameters_model(PretrainJob, ("initial_potential", "dataset"))
 

@@ -18,8 +18,8 @@ from aiida_difftre.calculations.checks import (
 )
 from aiida_difftre.calculations.engine import EngineCalculation, Submission
 from aiida_difftre.data.trajectory import TrajectoryEnsembleData
-from aiida_difftre.engine.jobs import POTENTIAL_IN, STRUCTURE, TRAJECTORY, SampleJob, validate
-from aiida_difftre.engine.observable_specs import ObservableRequest
+from aiida_difftre.engine.contract.jobs import POTENTIAL_IN, STRUCTURE, TRAJECTORY, SampleJob, validate
+from aiida_difftre.engine.contract.observables import ObservableRequest
 
 START_TRAJECTORY = "start.npz"
 

@@ -15,7 +15,14 @@ from aiida_difftre.data.dataset import DatasetData
 from aiida_difftre.data.potential import PotentialData
 from aiida_difftre.data.target import TargetData
 from aiida_difftre.data.trajectory import TrajectoryEnsembleData
-from aiida_difftre.engine.jobs import DATASET, OPTIMIZER_IN, OPTIMIZER_OUT, POTENTIAL_IN, POTENTIAL_OUT, UpdateJob
+from aiida_difftre.engine.contract.jobs import (
+    DATASET,
+    OPTIMIZER_IN,
+    OPTIMIZER_OUT,
+    POTENTIAL_IN,
+    POTENTIAL_OUT,
+    UpdateJob,
+)
 
 UpdateParameters = parameters_model(UpdateJob, ("potential", "optimizer_state", "state_points", "dataset"))
 

@@ -17,9 +17,9 @@ import click
 
 from aiida_difftre import __version__, sqlite
 from aiida_difftre.cli.targets import table_options
-from aiida_difftre.engine.documents import check_regular
+from aiida_difftre.engine.contract.base import SEEDS
+from aiida_difftre.engine.contract.documents import check_regular
 from aiida_difftre.engine.errors import one_line, shown
-from aiida_difftre.engine.strict import SEEDS
 
 if TYPE_CHECKING:
     from aiida.orm import Node

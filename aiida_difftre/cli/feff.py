@@ -12,7 +12,7 @@ from pathlib import Path
 from ase.build import bulk
 
 from aiida_difftre.cli.quantum_espresso import home, install_environment
-from aiida_difftre.engine import feff
+from aiida_difftre.engine.observables import feff
 
 PACKAGES = ("xraylarch==2026.3.1",)
 NAMES = ("feff6l", "feff6")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from aiida_difftre.cli.live import DEVIATION, quantities, reweighted
 from aiida_difftre.cli.snapshots import Iteration, Snapshot
-from aiida_difftre.engine.observable_specs import observable
+from aiida_difftre.engine.contract.observables import observable
 from aiida_difftre.workchains import records
 
 if TYPE_CHECKING:

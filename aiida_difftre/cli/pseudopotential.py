@@ -16,8 +16,8 @@ from aiida_pseudo.groups.family import CutoffsPseudoPotentialFamily, PseudoPoten
 from pydantic import Field
 
 from aiida_difftre.cli.quantum_espresso import run_program
-from aiida_difftre.engine.documents import read_yaml
-from aiida_difftre.engine.strict import Strict
+from aiida_difftre.engine.contract.base import Strict
+from aiida_difftre.engine.contract.documents import read_yaml
 from aiida_difftre.workchains.pseudo_families import family_label
 
 STRINGENCY = "standard"

@@ -11,7 +11,7 @@ from typing import Any
 from aiida import orm
 from aiida.common.links import LinkType
 
-from aiida_difftre.engine.jobs import PROGRESS
+from aiida_difftre.engine.contract.jobs import PROGRESS
 from aiida_difftre.engine.units import AMU_PER_A3_IN_KG_PER_M3
 from aiida_difftre.workchains import records
 from aiida_difftre.workchains import state_points as points

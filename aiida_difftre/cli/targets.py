@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from aiida_difftre.engine.contract.targets import Target
     from aiida_difftre.engine.readings import Reading
-    from aiida_difftre.engine.targets import Target
 
 YAML_SUFFIXES = (".yaml", ".yml", ".json")
 
@@ -80,7 +80,7 @@ def read(file: Path, label: str, options: dict[str, Any]) -> Target:
     """
     if file.suffix.lower() in YAML_SUFFIXES:
         return _read_yaml(file, label, options)
-    from aiida_difftre.engine.target_tables import target_from_table
+    from aiida_difftre.engine.tables.target import target_from_table
 
     missing = [name for name in ("observable", "temperature", "citation") if not options[name]]
     if missing:
@@ -144,7 +144,7 @@ def _pairs(option: str, parts: Iterable[str]) -> dict[str, str]:
 
 
 def _value(text: str) -> Any:
-    from aiida_difftre.engine.documents import parse_yaml
+    from aiida_difftre.engine.contract.documents import parse_yaml
     from aiida_difftre.engine.errors import shown
 
     try:
@@ -156,7 +156,7 @@ def _value(text: str) -> Any:
 
 
 def _quantity(name: str, options: dict[str, Any]) -> float:
-    from aiida_difftre.engine.conversions import quantity
+    from aiida_difftre.engine.tables.units import quantity
 
     try:
         return quantity(options[name], UNITS[name])
@@ -166,8 +166,8 @@ def _quantity(name: str, options: dict[str, Any]) -> float:
 
 def _density(options: dict[str, Any]) -> float:
     """The density in kg/m³; atoms per volume become one by the composition."""
-    from aiida_difftre.engine.conversions import is_number_density, quantity
     from aiida_difftre.engine.isotopes import Composition
+    from aiida_difftre.engine.tables.units import is_number_density, quantity
 
     if not (options["composition"] and is_number_density(options["density"])):
         return _quantity("density", options)
@@ -213,7 +213,7 @@ def write_target(target: Target, path: Path, force: bool) -> Path:
     """
     import yaml
 
-    from aiida_difftre.engine.observable_specs import observable
+    from aiida_difftre.engine.contract.observables import observable
 
     if path.exists() and not force:
         raise ValueError(f"{path} exists; give another name, or --force")

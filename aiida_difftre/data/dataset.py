@@ -15,7 +15,7 @@ from aiida.common import exceptions
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
-from aiida_difftre.engine.jobs import DATASET
+from aiida_difftre.engine.contract.jobs import DATASET
 
 KINDS = ("equilibrium", "rattled", "strained", "scaled", "dimer", "given")
 LABELS = ("energy", "forces", "stress")

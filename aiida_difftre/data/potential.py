@@ -13,13 +13,13 @@ from aiida import orm
 from aiida.common import exceptions
 from numpy.typing import NDArray
 
+from aiida_difftre.engine.contract.files import ordered, read_potential
+from aiida_difftre.engine.contract.jobs import POTENTIAL_IN, PotentialSpec, validate
 from aiida_difftre.engine.errors import EngineError
-from aiida_difftre.engine.files import ordered, read_potential
-from aiida_difftre.engine.jobs import POTENTIAL_IN, PotentialSpec, validate
 
 
 class PotentialData(orm.SinglefileData):
-    """Parameters and description of a potential; see ``aiida_difftre.engine.files`` for the format.
+    """Parameters and description of a potential; see ``aiida_difftre.engine.contract.files`` for the format.
 
     Attributes to query: ``architecture`` (the terms joined by ``+``), ``architectures``, ``species``, ``cutoff`` (Å),
     ``number_of_parameters``, ``digest`` (SHA-256 of the file, the same for the same content) and ``spec``

@@ -12,8 +12,8 @@ from ase import Atoms
 from numpy.typing import ArrayLike, NDArray
 from pydantic import Field, model_validator
 
-from aiida_difftre.engine.bounds import Limits, Repeat
-from aiida_difftre.engine.strict import Seed, Strict
+from aiida_difftre.engine.contract.base import Seed, Strict
+from aiida_difftre.engine.contract.bounds import Limits, Repeat
 
 EQUILIBRIUM = "equilibrium"
 RATTLED = "rattled"

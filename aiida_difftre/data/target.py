@@ -8,9 +8,9 @@ from typing import Any
 from aiida import orm
 from aiida.common import exceptions
 
-from aiida_difftre.engine.documents import read_yaml
-from aiida_difftre.engine.jobs import validate
-from aiida_difftre.engine.targets import Target
+from aiida_difftre.engine.contract.documents import read_yaml
+from aiida_difftre.engine.contract.jobs import validate
+from aiida_difftre.engine.contract.targets import Target
 
 
 def read_target(path: str | Path) -> Target:
@@ -33,7 +33,7 @@ ROLES_BEFORE = {"held_out": "test"}
 
 
 class TargetData(orm.Data):
-    """A measured observable; its attributes are the fields of ``aiida_difftre.engine.targets.Target``.
+    """A measured observable; its attributes are the fields of ``aiida_difftre.engine.contract.targets.Target``.
 
     A node of an earlier version with the role ``held_out`` is read as one with the role ``test``.
 

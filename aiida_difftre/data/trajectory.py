@@ -11,8 +11,7 @@ from aiida.common import exceptions
 from ase import Atoms
 from numpy.typing import NDArray
 
-from aiida_difftre.engine.errors import EngineError
-from aiida_difftre.engine.files import (
+from aiida_difftre.engine.contract.files import (
     MASSES,
     SCALES,
     TRAJECTORY_ARRAYS,
@@ -21,13 +20,14 @@ from aiida_difftre.engine.files import (
     read_trajectory,
     write_trajectory,
 )
-from aiida_difftre.engine.observable_specs import Ensemble
+from aiida_difftre.engine.contract.observables import Ensemble
+from aiida_difftre.engine.errors import EngineError
 
 FS_PER_PS = 1000.0
 
 
 class TrajectoryEnsembleData(orm.ArrayData):
-    """The arrays of ``aiida_difftre.engine.files.Trajectory`` under the same names, positions in float32.
+    """The arrays of ``aiida_difftre.engine.contract.files.Trajectory`` under the same names, positions in float32.
 
     Attributes to query: ``species`` (sorted, distinct), ``temperature`` (K), ``pressure`` (GPa; None at constant
     volume), ``ensemble`` (NVT or NPT), ``number_of_walkers``,

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aiida_difftre.engine.conversions import converts, factor
+from aiida_difftre.engine.contract.observables import ObservableSpec, observable
 from aiida_difftre.engine.isotopes import Composition
 from aiida_difftre.engine.normalizations import Normalization, quantity
-from aiida_difftre.engine.observable_specs import ObservableSpec, observable
+from aiida_difftre.engine.observables.scattering import rdf_matrix, structure_factor_matrix
 from aiida_difftre.engine.readings import (
     ERROR,
     GRID,
@@ -24,9 +24,9 @@ from aiida_difftre.engine.readings import (
     error_factor,
     role_of,
 )
-from aiida_difftre.engine.resampling import MINIMUM_POINTS, check_curve, equal_bins, resample
-from aiida_difftre.engine.scattering import rdf_matrix, structure_factor_matrix
-from aiida_difftre.engine.tables import Table
+from aiida_difftre.engine.tables.resampling import MINIMUM_POINTS, check_curve, equal_bins, resample
+from aiida_difftre.engine.tables.table import Table
+from aiida_difftre.engine.tables.units import converts, factor
 
 HELD = {"rdf": "structure_factor", "structure_factor": "rdf"}
 """What a table that is transformed holds, by the observable that is wanted."""

@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from aiida_difftre.engine import files
+from aiida_difftre.engine.contract import files
+from aiida_difftre.engine.contract.jobs import OptimizerSpec
+from aiida_difftre.engine.contract.optimizer_options import GAUSS_NEWTON
 from aiida_difftre.engine.errors import EngineError, ExitStatus
-from aiida_difftre.engine.jobs import OptimizerSpec
-from aiida_difftre.engine.optimizer_options import GAUSS_NEWTON
 
 
 def cosine(spec: OptimizerSpec, steps: int) -> optax.Schedule:

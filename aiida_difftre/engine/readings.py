@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aiida_difftre.engine.conversions import factor, quantity
-from aiida_difftre.engine.resampling import Interpolation
-from aiida_difftre.engine.scattering import Window
-from aiida_difftre.engine.tables import Table
+from aiida_difftre.engine.observables.scattering import Window
+from aiida_difftre.engine.tables.resampling import Interpolation
+from aiida_difftre.engine.tables.table import Table
+from aiida_difftre.engine.tables.units import factor, quantity
 
 GRID, VALUE, ERROR = "grid", "value", "error"
 ALIASES = {

@@ -13,9 +13,9 @@ from aiida import orm
 from aiida.engine import ExitCode
 from aiida.parsers import Parser
 
+from aiida_difftre.engine.contract.jobs import ERROR, PROGRESS, RESULTS, Prediction, validate
+from aiida_difftre.engine.contract.memory_events import MEMORY_EVENTS, killed_for_memory
 from aiida_difftre.engine.errors import ExitStatus
-from aiida_difftre.engine.jobs import ERROR, PROGRESS, RESULTS, Prediction, validate
-from aiida_difftre.engine.memory_events import MEMORY_EVENTS, killed_for_memory
 
 OUT_OF_MEMORY = re.compile(
     r"out[ -]of[ -]memory|oom[-_]kill|resource_exhausted|memoryerror|exceeded (job |step )?memory limit|term_memlimit"

@@ -10,7 +10,7 @@ from aiida.engine import ExitCode
 from aiida.parsers import Parser
 
 from aiida_difftre.calculations.feff import OUTPUT, cluster_of
-from aiida_difftre.engine import feff
+from aiida_difftre.engine.observables import feff
 
 
 class FeffParser(Parser):

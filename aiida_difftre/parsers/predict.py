@@ -8,9 +8,9 @@ from typing import Any
 from aiida import orm
 from numpy.typing import NDArray
 
+from aiida_difftre.engine.contract.files import read_npz
+from aiida_difftre.engine.contract.jobs import PREDICTIONS, RESULTS
 from aiida_difftre.engine.errors import EngineError
-from aiida_difftre.engine.files import read_npz
-from aiida_difftre.engine.jobs import PREDICTIONS, RESULTS
 from aiida_difftre.parsers.engine import EngineParser, OutputError
 
 

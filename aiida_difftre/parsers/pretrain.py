@@ -7,7 +7,7 @@ from typing import Any
 from aiida import orm
 
 from aiida_difftre.data.potential import PotentialData
-from aiida_difftre.engine.jobs import POTENTIAL_OUT
+from aiida_difftre.engine.contract.jobs import POTENTIAL_OUT
 from aiida_difftre.parsers.engine import EngineParser
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from aiida import orm
 
 from aiida_difftre.data.trajectory import TrajectoryEnsembleData
-from aiida_difftre.engine.jobs import TRAJECTORY
+from aiida_difftre.engine.contract.jobs import TRAJECTORY
 from aiida_difftre.parsers.engine import EngineParser
 
 

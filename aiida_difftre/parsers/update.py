@@ -8,9 +8,9 @@ from typing import Any
 from aiida import orm
 
 from aiida_difftre.data.potential import PotentialData
+from aiida_difftre.engine.contract.files import read_arrays
+from aiida_difftre.engine.contract.jobs import OPTIMIZER_OUT, POTENTIAL_OUT
 from aiida_difftre.engine.errors import EngineError
-from aiida_difftre.engine.files import read_arrays
-from aiida_difftre.engine.jobs import OPTIMIZER_OUT, POTENTIAL_OUT
 from aiida_difftre.parsers.engine import EngineParser
 
 

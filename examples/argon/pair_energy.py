@@ -46,7 +46,7 @@ def rahman(r: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def learned(path: Path) -> Energy:
     """The energy of two atoms by a potential file."""
-    from aiida_difftre.engine.calculator import DiffTReCalculator
+    from aiida_difftre.engine.calculators.difftre import DiffTReCalculator
 
     calculator = DiffTReCalculator(path)
 

@@ -73,7 +73,8 @@ def learned(path: Path) -> Energy:
     jax.config.update("jax_enable_x64", True)
     import jax.numpy as jnp
 
-    from aiida_difftre.engine import potentials, units
+    from aiida_difftre.engine import units
+    from aiida_difftre.engine.potentials import potential as potentials
 
     potential, parameters = potentials.load(path)
 

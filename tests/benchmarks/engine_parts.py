@@ -29,7 +29,7 @@ PARTS = (
     ("imports", ("<frozen importlib",)),
     ("JAX start", ("jax/_src/xla_bridge.py",)),
     ("trace", ("jax/_src/interpreters/partial_eval.py", "jax/_src/pjit.py", "jax/_src/interpreters/ad.py")),
-    ("write", ("engine/files.py",)),
+    ("write", ("contract/files.py",)),
 )
 """Parts by file: the first one of which a frame of the stack tells; the rest is Python and computation."""
 
@@ -77,7 +77,7 @@ class Clock:
 def main() -> int:
     """Run the job, and write the parts beside it."""
     with Clock(PARTS) as clock:
-        from aiida_difftre.engine.main import cli
+        from aiida_difftre.engine.cli import cli
 
         status = cli(sys.argv[1:])
     Path("parts.json").write_text(

@@ -19,8 +19,9 @@ from typing import Any
 import measure
 import through_dynamics
 
-from aiida_difftre.engine import device, units
-from aiida_difftre.engine.jobs import LangevinSpec, Machine, PotentialSpec, SamplingSettings, TermSpec
+from aiida_difftre.engine import units
+from aiida_difftre.engine.contract.jobs import LangevinSpec, Machine, PotentialSpec, SamplingSettings, TermSpec
+from aiida_difftre.engine.runtime import device
 
 EPSILON, SIGMA, MASS, CUTOFF, DENSITY, BINS, SNAPSHOTS = 0.0125, 3.4, 39.948, 2.4, 0.844, 60, 100
 TIME = SIGMA * math.sqrt(MASS / EPSILON) * units.TIME_UNIT_IN_FS
@@ -34,9 +35,10 @@ def problem(cells: int) -> tuple[Any, ...]:
     import numpy as np
     from ase.build import bulk
 
-    from aiida_difftre.engine import potentials, sampling
     from aiida_difftre.engine.observables import histogram
-    from aiida_difftre.engine.potentials import Environment
+    from aiida_difftre.engine.potentials import potential as potentials
+    from aiida_difftre.engine.potentials.potential import Environment
+    from aiida_difftre.engine.sampling import dynamics as sampling
 
     atoms = bulk("Ar", "fcc", a=SIGMA * (4 / DENSITY) ** (1 / 3), cubic=True).repeat(cells)
     number, cell = len(atoms), np.array(atoms.cell)

@@ -25,9 +25,10 @@ import measure
 import numpy as np
 import through_dynamics
 
-from aiida_difftre.engine import device, units
-from aiida_difftre.engine.jobs import Machine, PotentialSpec
-from aiida_difftre.engine.settings import SamplingSettings
+from aiida_difftre.engine import units
+from aiida_difftre.engine.contract.jobs import Machine, PotentialSpec
+from aiida_difftre.engine.contract.settings import SamplingSettings
+from aiida_difftre.engine.runtime import device
 
 TEMPERATURE, LENGTH = 300.0, 5.0
 KT = units.BOLTZMANN * TEMPERATURE
@@ -44,8 +45,10 @@ def problem(friction_per_ps: float) -> tuple[Any, ...]:
     import jax
     import jax.numpy as jnp
 
-    from aiida_difftre.engine import observables, potentials, sampling
-    from aiida_difftre.engine.observable_specs import ObservableRequest
+    from aiida_difftre.engine.contract.observables import ObservableRequest
+    from aiida_difftre.engine.observables import protocol as observables
+    from aiida_difftre.engine.potentials import potential as potentials
+    from aiida_difftre.engine.sampling import dynamics as sampling
 
     terms = [
         {"architecture": "external_spline", "cutoff": 0.1},
@@ -78,7 +81,7 @@ def energies(potential: Any, parameters: Any, x: Any) -> Any:
     """Energies at fractional coordinates, eV."""
     import jax.numpy as jnp
 
-    from aiida_difftre.engine.potentials import Environment
+    from aiida_difftre.engine.potentials.potential import Environment
 
     count = len(x)
     nobody = jnp.zeros((count, 1), bool)
@@ -94,8 +97,8 @@ def gradients(friction_per_ps: float, lengths: list[int], walkers: int, seed: in
     import jax
     import jax.numpy as jnp
 
-    from aiida_difftre.engine import sampling
-    from aiida_difftre.engine.potentials import Environment, masses
+    from aiida_difftre.engine.potentials.potential import Environment, masses
+    from aiida_difftre.engine.sampling import dynamics as sampling
 
     potential, parameters, system, features, target = problem(friction_per_ps)
     cell, mass, kinds = jnp.asarray(system.cell), jnp.asarray(masses(["He"])), jnp.zeros(1, int)

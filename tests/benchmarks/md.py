@@ -22,8 +22,8 @@ from typing import Any
 
 import measure
 
-from aiida_difftre.engine import device
-from aiida_difftre.engine.jobs import LangevinSpec, Machine, PotentialSpec, SamplingSettings, TermSpec
+from aiida_difftre.engine.contract.jobs import LangevinSpec, Machine, PotentialSpec, SamplingSettings, TermSpec
+from aiida_difftre.engine.runtime import device
 
 SYSTEMS = ("lj-864", "lj-4000", "lj-32000", "sw-512", "network-64", "network-216", "network-1000")
 TARGETS = {
@@ -121,7 +121,10 @@ def system_of(kind: str, number: int, steps: int, walkers: int = 1) -> tuple[Any
     import numpy as np
     from ase.build import bulk
 
-    from aiida_difftre.engine import potentials, sample, sampling, units
+    from aiida_difftre.engine import units
+    from aiida_difftre.engine.jobs import sample
+    from aiida_difftre.engine.potentials import potential as potentials
+    from aiida_difftre.engine.sampling import dynamics as sampling
 
     timestep, temperature = 1.0, 300.0
     friction = 1.0
@@ -164,7 +167,8 @@ def prepared(kind: str, number: int, steps: int, walkers: int = 1) -> tuple[Call
     """What advances walkers of this package, their state after equilibration, and the steps of one call."""
     import numpy as np
 
-    from aiida_difftre.engine import sample, sampling
+    from aiida_difftre.engine.jobs import sample
+    from aiida_difftre.engine.sampling import dynamics as sampling
 
     system, begin, parameters = system_of(kind, number, steps, walkers)
     lists = sample.start_lists(system, begin)

@@ -98,7 +98,7 @@ def versions(machine: Any = None) -> dict[str, Any]:
         lines = subprocess.run([program, "-h"], capture_output=True, text=True).stdout.splitlines()
         found["lammps"] = next((line.strip() for line in lines if "Simulator" in line), None)
     if machine is not None:
-        from aiida_difftre.engine import device
+        from aiida_difftre.engine.runtime import device
 
         found.update(device.description(machine))
     return found

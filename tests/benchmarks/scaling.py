@@ -21,8 +21,8 @@ from typing import Any
 import md
 import measure
 
-from aiida_difftre.engine import device
-from aiida_difftre.engine.jobs import Machine
+from aiida_difftre.engine.contract.jobs import Machine
+from aiida_difftre.engine.runtime import device
 
 ATOMS = (864, 2048, 4000, 8788, 16384, 32000)
 WALKERS = (1, 2, 4, 8)

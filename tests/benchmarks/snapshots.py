@@ -16,8 +16,8 @@ from typing import Any
 
 import measure
 
-from aiida_difftre.engine import device
-from aiida_difftre.engine.jobs import Machine, PotentialSpec, TermSpec
+from aiida_difftre.engine.contract.jobs import Machine, PotentialSpec, TermSpec
+from aiida_difftre.engine.runtime import device
 
 EPSILON, SIGMA, LATTICE = 0.0125, 3.4, 3.4
 WIDTHS = (16, 64, 256)
@@ -29,8 +29,8 @@ def one(snapshots: int, atoms: int, hidden: int, runs: int) -> dict[str, Any]:
     import numpy as np
     from ase.build import bulk
 
-    from aiida_difftre.engine import potentials
-    from aiida_difftre.engine.quantities import Snapshots
+    from aiida_difftre.engine.potentials import potential as potentials
+    from aiida_difftre.engine.snapshots.snapshots import Snapshots
 
     term = TermSpec(
         architecture="lennard_jones", cutoff=2.5 * SIGMA, hyperparameters={"epsilon": EPSILON, "sigma": SIGMA}

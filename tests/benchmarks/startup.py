@@ -21,19 +21,21 @@ IMPORTS = {
     "python": "pass",
     "numpy": "import numpy",
     "jax": "import jax",
-    "engine": "import aiida_difftre.engine.sample, aiida_difftre.engine.update",
+    "engine": "import aiida_difftre.engine.jobs.sample, aiida_difftre.engine.jobs.update",
     "aiida_side": "import aiida_difftre.calculations.sample, aiida_difftre.workchains.refine",
 }
 JOB = """
 import sys
-from aiida_difftre.engine import device
-from aiida_difftre.engine.jobs import Machine, PotentialSpec, SamplingSettings, TermSpec, UpdateSettings
+from aiida_difftre.engine.runtime import device
+from aiida_difftre.engine.contract.jobs import Machine, PotentialSpec, SamplingSettings, TermSpec, UpdateSettings
 device.configure(Machine(threads=1, platform="cpu", compilation_cache=sys.argv[1]))
 import jax, numpy as np
 from ase.build import bulk
-from aiida_difftre.engine import objective, potentials, sample
-from aiida_difftre.engine.progress import Silent
-from aiida_difftre.engine.targets import Conditions, Target
+from aiida_difftre.engine.refinement import objective
+from aiida_difftre.engine.potentials import potential as potentials
+from aiida_difftre.engine.jobs import sample
+from aiida_difftre.engine.runtime.progress import Silent
+from aiida_difftre.engine.contract.targets import Conditions, Target
 machine = Machine(threads=1)
 atoms = bulk("C", "diamond", 3.567, cubic=True)
 prior = TermSpec(architecture="stillinger_weber", cutoff=2.52, hyperparameters={"preset": "diamond"})

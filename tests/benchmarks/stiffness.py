@@ -13,9 +13,9 @@ from typing import Any
 import md
 import measure
 
-from aiida_difftre.engine import device
-from aiida_difftre.engine.jobs import Machine
-from aiida_difftre.engine.observable_specs import ObservableRequest
+from aiida_difftre.engine.contract.jobs import Machine
+from aiida_difftre.engine.contract.observables import ObservableRequest
+from aiida_difftre.engine.runtime import device
 
 
 def measured(walkers: int, atoms: int, machine: Machine, runs: int) -> dict[str, Any]:
@@ -23,8 +23,9 @@ def measured(walkers: int, atoms: int, machine: Machine, runs: int) -> dict[str,
     import jax
     import numpy as np
 
-    from aiida_difftre.engine import reweighting, sample
-    from aiida_difftre.engine.progress import Silent
+    from aiida_difftre.engine.jobs import sample
+    from aiida_difftre.engine.reweighting import reference as reweighting
+    from aiida_difftre.engine.runtime.progress import Silent
 
     system, start, parameters = md.system_of("network", atoms, 200, walkers)
     trajectory = sample.simulate(

@@ -69,8 +69,8 @@ def builder(folder: Path, engine: Any, *, iterations: int, state_points: int, wa
 
     from aiida_difftre.data.potential import PotentialData
     from aiida_difftre.data.target import TargetData
-    from aiida_difftre.engine import files
-    from aiida_difftre.engine.jobs import PotentialSpec, TermSpec
+    from aiida_difftre.engine.contract import files
+    from aiida_difftre.engine.contract.jobs import PotentialSpec, TermSpec
     from aiida_difftre.workchains.refine import RefineWorkChain
 
     term = TermSpec(architecture="lennard_jones", cutoff=6.0, hyperparameters={"epsilon": EPSILON, "sigma": SIGMA})

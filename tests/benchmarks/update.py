@@ -28,9 +28,17 @@ from typing import Any
 
 import measure
 
-from aiida_difftre.engine import device, units
-from aiida_difftre.engine.jobs import LangevinSpec, Machine, PotentialSpec, SamplingSettings, TermSpec, UpdateSettings
-from aiida_difftre.engine.targets import Conditions, Target
+from aiida_difftre.engine import units
+from aiida_difftre.engine.contract.jobs import (
+    LangevinSpec,
+    Machine,
+    PotentialSpec,
+    SamplingSettings,
+    TermSpec,
+    UpdateSettings,
+)
+from aiida_difftre.engine.contract.targets import Conditions, Target
+from aiida_difftre.engine.runtime import device
 
 CHEMTRAIN = "chemtrain==0.2.0"
 MODELS = ("lennard_jones", "network")
@@ -84,8 +92,11 @@ def ours(work: dict[str, Any], runs: int) -> dict[str, Any]:
     import numpy as np
     import optax
 
-    from aiida_difftre.engine import objective, potentials, sample, sampling
-    from aiida_difftre.engine.progress import Silent
+    from aiida_difftre.engine.jobs import sample
+    from aiida_difftre.engine.potentials import potential as potentials
+    from aiida_difftre.engine.refinement import objective
+    from aiida_difftre.engine.runtime.progress import Silent
+    from aiida_difftre.engine.sampling import dynamics as sampling
 
     pair = TermSpec(
         architecture="lennard_jones",

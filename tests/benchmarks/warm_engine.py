@@ -48,7 +48,7 @@ def program(folder: Path) -> Iterator[Path]:
 
 def serve(address: str) -> None:
     """Run one job after the other."""
-    from aiida_difftre.engine.main import cli
+    from aiida_difftre.engine.cli import cli
 
     done = 0
     with socket.socket(socket.AF_UNIX) as listener:

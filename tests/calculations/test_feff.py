@@ -14,7 +14,7 @@ from ase.build import bulk
 from aiida_difftre.calculations.feff import attach_paths
 from aiida_difftre.cli.lineage import paths_of
 from aiida_difftre.data.target import TargetData
-from aiida_difftre.engine.absorption import PathTable
+from aiida_difftre.engine.observables.specs.absorption import PathTable
 from tests.fixtures.exafs import table, target_fields
 
 GRID = np.arange(3.0, 12.0, 0.1)

@@ -9,7 +9,7 @@ from aiida import orm
 
 from aiida_difftre.data.dataset import DatasetData
 from aiida_difftre.data.potential import PotentialData
-from aiida_difftre.engine.jobs import PretrainJob, read_job
+from aiida_difftre.engine.contract.jobs import PretrainJob, read_job
 from tests.fixtures.nodes import argon, potential_file
 
 SPEC = {"species": ["Ar"], "terms": [{"architecture": "moment_network", "cutoff": 4.0}]}

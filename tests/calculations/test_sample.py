@@ -12,8 +12,8 @@ from aiida.plugins import CalculationFactory
 from aiida_difftre.calculations.sample import SampleCalculation
 from aiida_difftre.data.potential import PotentialData
 from aiida_difftre.data.trajectory import TrajectoryEnsembleData
-from aiida_difftre.engine.files import read_trajectory
-from aiida_difftre.engine.jobs import SampleJob, read_job
+from aiida_difftre.engine.contract.files import read_trajectory
+from aiida_difftre.engine.contract.jobs import SampleJob, read_job
 from tests.fixtures.nodes import argon, make_trajectory, potential_file
 
 PARAMETERS = {

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from aiida_difftre.data.target import TargetData
-from aiida_difftre.engine.targets import Target
+from aiida_difftre.engine.contract.targets import Target
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 TARGETS = sorted(EXAMPLES.glob("*/targets/*.yaml"))

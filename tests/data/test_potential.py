@@ -8,8 +8,8 @@ import pytest
 from aiida import orm
 
 from aiida_difftre.data.potential import PotentialData
-from aiida_difftre.engine import files
-from aiida_difftre.engine.jobs import PotentialSpec
+from aiida_difftre.engine.contract import files
+from aiida_difftre.engine.contract.jobs import PotentialSpec
 from tests.fixtures.nodes import potential_file
 
 

@@ -8,7 +8,7 @@ from aiida import orm
 from aiida.common.exceptions import ValidationError
 
 from aiida_difftre.data.target import TargetData
-from aiida_difftre.engine.targets import Target
+from aiida_difftre.engine.contract.targets import Target
 from tests.fixtures.nodes import target_content
 
 

@@ -11,7 +11,7 @@ from aiida import orm
 from aiida.common.exceptions import ValidationError
 
 from aiida_difftre.data.trajectory import TrajectoryEnsembleData
-from aiida_difftre.engine import files
+from aiida_difftre.engine.contract import files
 from tests.fixtures.nodes import make_trajectory
 
 

@@ -11,8 +11,8 @@ import pytest
 import yaml
 
 from aiida_difftre.cli import cli
-from aiida_difftre.engine.jobs import RefineJob, validate
-from aiida_difftre.engine.observable_specs import ObservableSpec
+from aiida_difftre.engine.contract.jobs import RefineJob, validate
+from aiida_difftre.engine.contract.observables import ObservableSpec
 from aiida_difftre.workchains.inputs import RunInput
 
 ROOT = Path(__file__).parents[2]
@@ -73,8 +73,8 @@ def test_reference_is_complete(reference: Any, tmp_path: Path) -> None:
 def test_only_what_has_one_value_is_fixed(reference: Any) -> None:
     from difftre_reference.models import descriptions
 
-    from aiida_difftre.engine.settings import LangevinSpec, PotentialSpec
-    from aiida_difftre.engine.targets import Target
+    from aiida_difftre.engine.contract.settings import LangevinSpec, PotentialSpec
+    from aiida_difftre.engine.contract.targets import Target
 
     assert descriptions(LangevinSpec)["name"] == "Fixed."
     assert descriptions(PotentialSpec) == {

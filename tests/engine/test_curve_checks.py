@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from aiida_difftre.engine.jobs import validate
+from aiida_difftre.engine.contract.jobs import validate
+from aiida_difftre.engine.contract.targets import Target
 from aiida_difftre.engine.readings import Reading
-from aiida_difftre.engine.target_tables import target_from_table
-from aiida_difftre.engine.targets import Target
+from aiida_difftre.engine.tables.target import target_from_table
 
 DENSITY = 0.02125
 R = np.arange(0.05, 15, 0.05)

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import optax
 import pytest
 
+from aiida_difftre.engine.contract.jobs import OptimizerSpec, PretrainJob, validate
+from aiida_difftre.engine.contract.optimizer_options import OPTAX
 from aiida_difftre.engine.errors import EngineError, ExitStatus
-from aiida_difftre.engine.jobs import OptimizerSpec, PretrainJob, validate
-from aiida_difftre.engine.optimizer_options import OPTAX
 from aiida_difftre.engine.optimizers import cosine, exponential, make
 
 

@@ -11,7 +11,7 @@ from aiida import orm
 from aiida.engine import submit
 from aiida.engine.daemon.client import DaemonClient
 
-from aiida_difftre.engine.jobs import RESULTS
+from aiida_difftre.engine.contract.jobs import RESULTS
 from aiida_difftre.workchains.from_input import read_builder
 from aiida_difftre.workchains.refine import RefineWorkChain
 from tests.fixtures.chains import explain

@@ -16,8 +16,8 @@ import yaml
 from aiida import orm
 from aiida.engine import run_get_node
 
+from aiida_difftre.engine.contract.jobs import ERROR, JOB, POTENTIAL_IN, RESULTS, STRUCTURE
 from aiida_difftre.engine.errors import ExitStatus
-from aiida_difftre.engine.jobs import ERROR, JOB, POTENTIAL_IN, RESULTS, STRUCTURE
 from aiida_difftre.workchains.refine import RefineWorkChain
 from aiida_difftre.workchains.sample import SampleBaseWorkChain
 from tests.fixtures.nodes import argon, labelled_frames, potential_file, target_content

@@ -8,7 +8,7 @@ import pytest
 from aiida import orm
 from aiida.plugins import ParserFactory
 
-from aiida_difftre.engine import files
+from aiida_difftre.engine.contract import files
 from aiida_difftre.engine.errors import ExitStatus
 from tests.fixtures.nodes import make_trajectory
 

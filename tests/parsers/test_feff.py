@@ -9,7 +9,7 @@ from aiida import orm
 from aiida.plugins import ParserFactory
 from ase.build import bulk
 
-from tests.engine.test_feff import path_text
+from tests.engine.observables.test_feff import path_text
 
 DONE = " Feff 6L.02\n Feff done.  Have a nice day.\n"
 FATAL = " Feff 6L.02\n Fatal Error: Too many atoms in ATOMS list. Maximum is   500\n"

@@ -14,7 +14,7 @@ from ase.build import bulk
 from aiida_difftre.cli import lineage
 from aiida_difftre.data.potential import PotentialData
 from aiida_difftre.data.target import TargetData
-from aiida_difftre.engine import potentials
+from aiida_difftre.engine.potentials import potential as potentials
 from aiida_difftre.workchains.refine import RefineWorkChain
 from aiida_difftre.workchains.train import TrainWorkChain
 from tests.fixtures.chains import SHORT_SAMPLING, explain

@@ -13,7 +13,7 @@ from aiida.orm.utils.serialize import serialize
 from aiida_difftre.cli.lineage import generations
 from aiida_difftre.data.potential import PotentialData
 from aiida_difftre.data.target import TargetData
-from aiida_difftre.engine.jobs import Prediction
+from aiida_difftre.engine.contract.jobs import Prediction
 from aiida_difftre.workchains import state_points as points
 from aiida_difftre.workchains.refine import RefineWorkChain
 from tests.fixtures.chains import SHORT_SAMPLING, explain

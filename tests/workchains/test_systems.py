@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from ase.build import bulk
 
-from aiida_difftre.engine.jobs import validate
+from aiida_difftre.engine.contract.jobs import validate
 from aiida_difftre.engine.units import AMU_PER_A3_IN_KG_PER_M3
 from aiida_difftre.workchains.systems import System
 

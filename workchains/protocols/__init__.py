@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from importlib.resources import files
 from typing import Any
 
-from aiida_difftre.engine.documents import parse_yaml
+from aiida_difftre.engine.contract.documents import parse_yaml
 
 
 def load_protocol(

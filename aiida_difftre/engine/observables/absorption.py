@@ -14,10 +14,17 @@ from jaxtyping import Array, Float
 from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
 
-from aiida_difftre.engine import lattice
-from aiida_difftre.engine.absorption import SQUARED_K_PER_EV, limits, path_table, wave_numbers, window_filter
-from aiida_difftre.engine.observable_specs import ObservableRequest
-from aiida_difftre.engine.observables import StatePoint, histogram
+from aiida_difftre.engine.contract.observables import ObservableRequest
+from aiida_difftre.engine.geometry import lattice
+from aiida_difftre.engine.observables import histogram
+from aiida_difftre.engine.observables.protocol import StatePoint
+from aiida_difftre.engine.observables.specs.absorption import (
+    SQUARED_K_PER_EV,
+    limits,
+    path_table,
+    wave_numbers,
+    window_filter,
+)
 
 Floats = NDArray[np.float64]
 

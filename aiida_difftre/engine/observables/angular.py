@@ -13,9 +13,11 @@ import numpy as np
 from jaxtyping import Array, Float
 from numpy.typing import NDArray
 
-from aiida_difftre.engine import bins, lattice, space
-from aiida_difftre.engine.observable_specs import ObservableRequest
-from aiida_difftre.engine.observables import StatePoint, histogram
+from aiida_difftre.engine.contract.observables import ObservableRequest
+from aiida_difftre.engine.geometry import lattice
+from aiida_difftre.engine.geometry import neighbor_list as space
+from aiida_difftre.engine.observables import bins, histogram
+from aiida_difftre.engine.observables.protocol import StatePoint
 
 ANGLES_AT_ONCE = 100_000
 """Angles of one snapshot that are in memory at once."""
@@ -39,7 +41,7 @@ class AngularDistribution:
         centres: atoms in the middle.
         ends: for each atom, whether it may be the first and whether it may be the other neighbour, (2, atoms).
         capacity: neighbours of an atom that can be held.
-        shifts: lattice shifts of neighbours, from :func:`aiida_difftre.engine.lattice.images`.
+        shifts: lattice shifts of neighbours, from :func:`aiida_difftre.engine.geometry.lattice.images`.
         width: of the bins, degrees.
         histogram: first edge, width (degrees) and number of the bins of the histogram.
         smearing: (bins, edges of the histogram), share of each edge in each bin; None where its bins are the bins.

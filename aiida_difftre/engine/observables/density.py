@@ -12,9 +12,9 @@ from jax.scipy.special import ndtr
 from jaxtyping import Array, Float
 from numpy.typing import NDArray
 
-from aiida_difftre.engine import bins
-from aiida_difftre.engine.observable_specs import ObservableRequest
-from aiida_difftre.engine.observables import StatePoint, histogram
+from aiida_difftre.engine.contract.observables import ObservableRequest
+from aiida_difftre.engine.observables import bins, histogram
+from aiida_difftre.engine.observables.protocol import StatePoint
 
 
 @dataclass(frozen=True)

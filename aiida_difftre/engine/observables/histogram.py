@@ -50,7 +50,7 @@ def distances(
         cell: rows are the lattice vectors, Å.
         pairs: atoms of the first and of the second kind; pairs are ordered.
         shifts: lattice shifts besides the one to the nearest image, from
-            :func:`aiida_difftre.engine.lattice.images`.
+            :func:`aiida_difftre.engine.geometry.lattice.images`.
         bins: first edge (Å), width (Å) and number.
         shared: see :func:`deposit`.
 

@@ -24,10 +24,10 @@ import numpy as np
 from jaxtyping import Array, Float
 from numpy.typing import NDArray
 
-from aiida_difftre.engine.observable_specs import ObservableRequest
-from aiida_difftre.engine.observables import StatePoint
-from aiida_difftre.engine.quantities import Directions
-from aiida_difftre.engine.space import voigt_matrix
+from aiida_difftre.engine.contract.observables import ObservableRequest
+from aiida_difftre.engine.geometry.neighbor_list import voigt_matrix
+from aiida_difftre.engine.observables.protocol import StatePoint
+from aiida_difftre.engine.snapshots.snapshots import Directions
 
 VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
 

@@ -12,9 +12,10 @@ import numpy as np
 from jaxtyping import Array, Float
 from numpy.typing import NDArray
 
-from aiida_difftre.engine import bins, lattice
-from aiida_difftre.engine.observable_specs import ObservableRequest
-from aiida_difftre.engine.observables import StatePoint, histogram
+from aiida_difftre.engine.contract.observables import ObservableRequest
+from aiida_difftre.engine.geometry import lattice
+from aiida_difftre.engine.observables import bins, histogram
+from aiida_difftre.engine.observables.protocol import StatePoint
 
 
 @dataclass(frozen=True)

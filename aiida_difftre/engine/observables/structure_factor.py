@@ -14,9 +14,10 @@ import numpy as np
 from jaxtyping import Array, Float
 from numpy.typing import NDArray
 
-from aiida_difftre.engine import bins, lattice, scattering
-from aiida_difftre.engine.observable_specs import ObservableRequest
-from aiida_difftre.engine.observables import StatePoint
+from aiida_difftre.engine.contract.observables import ObservableRequest
+from aiida_difftre.engine.geometry import lattice
+from aiida_difftre.engine.observables import bins, scattering
+from aiida_difftre.engine.observables.protocol import StatePoint
 from aiida_difftre.engine.observables.structural import RadialDistribution
 
 WAVES_AT_ONCE = 200_000

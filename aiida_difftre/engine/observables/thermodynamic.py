@@ -21,8 +21,8 @@ from jaxtyping import Array, Float
 from numpy.typing import NDArray
 
 from aiida_difftre.engine import units
-from aiida_difftre.engine.observable_specs import ObservableRequest
-from aiida_difftre.engine.observables import StatePoint
+from aiida_difftre.engine.contract.observables import ObservableRequest
+from aiida_difftre.engine.observables.protocol import StatePoint
 
 
 def covariance(a: Float[Array, " S"], b: Float[Array, " S"], weights: Float[Array, " S"]) -> Float[Array, ""]:

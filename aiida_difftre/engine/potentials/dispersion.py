@@ -17,8 +17,8 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from aiida_difftre.engine.potentials import Parameters
 from aiida_difftre.engine.potentials.pairs import PairDistances, SwitchedPairs, of_pair
+from aiida_difftre.engine.potentials.potential import Parameters
 
 
 @dataclass(frozen=True)

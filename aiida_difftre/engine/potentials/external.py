@@ -15,8 +15,8 @@ from typing import Any, NamedTuple, Self
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from aiida_difftre.engine.potentials import Environment, Parameters, known_hyperparameters
 from aiida_difftre.engine.potentials.pairs import number
+from aiida_difftre.engine.potentials.potential import Environment, Parameters, known_hyperparameters
 
 
 def coordinate(environment: Environment, axis: int) -> Float[Array, " atoms"]:

@@ -25,9 +25,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from aiida_difftre.engine import network_options
-from aiida_difftre.engine.potentials import Environment, Parameters, add_up, known_hyperparameters
+from aiida_difftre.engine.contract import network_options
 from aiida_difftre.engine.potentials.pairs import masked_distances
+from aiida_difftre.engine.potentials.potential import Environment, Parameters, add_up, known_hyperparameters
 
 ACTIVATIONS = dict(zip(network_options.ACTIVATIONS, (jax.nn.silu, jnp.tanh, jax.nn.softplus), strict=True))
 

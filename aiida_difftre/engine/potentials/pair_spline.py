@@ -20,8 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from aiida_difftre.engine.potentials import Parameters, known_hyperparameters
 from aiida_difftre.engine.potentials.pairs import PairDistances, PairTerm, number, pair_labels
+from aiida_difftre.engine.potentials.potential import Parameters, known_hyperparameters
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from aiida_difftre.engine.potentials import Environment, Parameters, known_hyperparameters
+from aiida_difftre.engine.potentials.potential import Environment, Parameters, known_hyperparameters
 
 
 class PairDistances(NamedTuple):

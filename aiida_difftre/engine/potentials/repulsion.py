@@ -12,8 +12,8 @@ from typing import Any, Self
 
 from jaxtyping import Array, Float
 
-from aiida_difftre.engine.potentials import Parameters
 from aiida_difftre.engine.potentials.pairs import PairDistances, SwitchedPairs, of_pair
+from aiida_difftre.engine.potentials.potential import Parameters
 
 
 @dataclass(frozen=True)

@@ -25,8 +25,8 @@ from typing import Any, NamedTuple, Self
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from aiida_difftre.engine.potentials import Environment, Parameters
 from aiida_difftre.engine.potentials.pairs import masked_distances, number, positive
+from aiida_difftre.engine.potentials.potential import Environment, Parameters
 
 PRESETS = {
     "silicon": {"epsilon": 2.1683, "sigma": 2.0951},

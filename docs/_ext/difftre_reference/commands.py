@@ -56,7 +56,7 @@ def section(path: str, command: click.Command) -> Iterator[str]:
 
 def engine_help() -> str:
     """What ``difftre --help`` prints."""
-    from aiida_difftre.engine.main import cli as engine
+    from aiida_difftre.engine.cli import cli as engine
 
     text = io.StringIO()
     with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):

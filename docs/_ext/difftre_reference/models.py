@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import BaseModel
 
 from aiida_difftre.data.structures import Generation
-from aiida_difftre.engine.jobs import JOBS, Prediction
+from aiida_difftre.engine.contract.jobs import JOBS, Prediction
 from aiida_difftre.workchains.inputs import RunInput
 from aiida_difftre.workchains.refine_settings import RefineSettings
 from aiida_difftre.workchains.validate import ValidateSettings

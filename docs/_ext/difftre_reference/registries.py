@@ -8,8 +8,8 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from aiida_difftre.engine.architectures import registry
-from aiida_difftre.engine.observable_specs import ObservableSpec, observable, registered
+from aiida_difftre.engine.contract.architectures import registry
+from aiida_difftre.engine.contract.observables import ObservableSpec, observable, registered
 from difftre_reference.text import arguments, body, table
 
 

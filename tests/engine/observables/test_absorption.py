@@ -12,15 +12,16 @@ from ase import Atoms
 from ase.build import bulk
 from scipy.optimize import minimize
 
-from aiida_difftre.engine import objective, observables
-from aiida_difftre.engine.absorption import wave_numbers
+from aiida_difftre.engine.contract.jobs import UpdateSettings, validate
+from aiida_difftre.engine.contract.observables import ObservableRequest
+from aiida_difftre.engine.contract.targets import Target
 from aiida_difftre.engine.errors import EngineError
-from aiida_difftre.engine.filters import fourier_filter
-from aiida_difftre.engine.jobs import UpdateSettings, validate
-from aiida_difftre.engine.observable_specs import ObservableRequest
-from aiida_difftre.engine.observables import StatePoint
+from aiida_difftre.engine.observables import protocol as observables
 from aiida_difftre.engine.observables.absorption import Exafs
-from aiida_difftre.engine.targets import Target
+from aiida_difftre.engine.observables.filters import fourier_filter
+from aiida_difftre.engine.observables.protocol import StatePoint
+from aiida_difftre.engine.observables.specs.absorption import wave_numbers
+from aiida_difftre.engine.refinement import objective
 from tests.fixtures.engine import DOUBLE, build, rattled
 from tests.fixtures.exafs import direct_sum, table, target_fields
 

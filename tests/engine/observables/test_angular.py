@@ -13,11 +13,11 @@ from ase import Atoms
 from ase.build import bulk
 from ase.neighborlist import neighbor_list
 
-from aiida_difftre.engine import reweighting
+from aiida_difftre.engine.contract.observables import ObservableRequest
 from aiida_difftre.engine.errors import EngineError
-from aiida_difftre.engine.observable_specs import ObservableRequest
-from aiida_difftre.engine.observables import StatePoint
 from aiida_difftre.engine.observables.angular import AngularDistribution
+from aiida_difftre.engine.observables.protocol import StatePoint
+from aiida_difftre.engine.reweighting import reference as reweighting
 from tests.fixtures.engine import alloy, lennard_jones, trajectory
 
 POINT = StatePoint(300.0, 1.0, 1)

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from aiida_difftre.engine import observables
-from aiida_difftre.engine.observable_specs import ObservableRequest
+from aiida_difftre.engine.contract.observables import ObservableRequest
+from aiida_difftre.engine.observables import protocol as observables
 
 SPECIES = ("Ar", "He") * 40
 CELL = np.diag([5.0, 6.0, 7.0])

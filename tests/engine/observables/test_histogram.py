@@ -13,10 +13,11 @@ import pytest
 from ase.build import bulk
 from jax.extend.core import jaxprs_in_params
 
-from aiida_difftre.engine import lattice, reweighting
-from aiida_difftre.engine.observable_specs import ObservableRequest
+from aiida_difftre.engine.contract.observables import ObservableRequest
+from aiida_difftre.engine.geometry import lattice
 from aiida_difftre.engine.observables import histogram
 from aiida_difftre.engine.observables.structural import RadialDistribution
+from aiida_difftre.engine.reweighting import reference as reweighting
 
 BYTES_OF_A_PAIR = 3 * 8
 

@@ -11,15 +11,19 @@ import pytest
 from ase import Atoms
 from ase.build import bulk
 
-from aiida_difftre.engine import observables, reweighting, sample, units
-from aiida_difftre.engine.calculator import DiffTReCalculator
+from aiida_difftre.engine import units
+from aiida_difftre.engine.calculators.difftre import DiffTReCalculator
+from aiida_difftre.engine.contract.files import Trajectory
+from aiida_difftre.engine.contract.jobs import Prediction, SamplingSettings
+from aiida_difftre.engine.contract.observables import ObservableRequest
 from aiida_difftre.engine.errors import EngineError
-from aiida_difftre.engine.files import Trajectory
-from aiida_difftre.engine.jobs import Prediction, SamplingSettings
-from aiida_difftre.engine.observable_specs import ObservableRequest
-from aiida_difftre.engine.observables import StatePoint, mechanical
-from aiida_difftre.engine.predict import static_stiffness
-from aiida_difftre.engine.progress import Silent
+from aiida_difftre.engine.jobs import sample
+from aiida_difftre.engine.jobs.predict import static_stiffness
+from aiida_difftre.engine.observables import mechanical
+from aiida_difftre.engine.observables import protocol as observables
+from aiida_difftre.engine.observables.protocol import StatePoint
+from aiida_difftre.engine.reweighting import reference as reweighting
+from aiida_difftre.engine.runtime.progress import Silent
 from tests.fixtures.engine import DOUBLE, argon, lennard_jones, silicon, start, stillinger_weber, trajectory
 
 LITERATURE = np.array([151.4, 76.4, 56.4])

@@ -16,8 +16,8 @@ from ase.build import bulk
 from ase.geometry.rdf import get_rdf
 from scipy.special import ndtr
 
-from aiida_difftre.engine.observable_specs import ObservableRequest
-from aiida_difftre.engine.observables import StatePoint
+from aiida_difftre.engine.contract.observables import ObservableRequest
+from aiida_difftre.engine.observables.protocol import StatePoint
 from aiida_difftre.engine.observables.structural import RadialDistribution
 
 

@@ -12,15 +12,18 @@ import pytest
 from ase import Atoms
 from ase.build import bulk
 
-from aiida_difftre.engine import lattice, observables, sample, scattering
+from aiida_difftre.engine.contract.files import Trajectory
+from aiida_difftre.engine.contract.jobs import SamplingSettings
+from aiida_difftre.engine.contract.observables import ObservableRequest
 from aiida_difftre.engine.errors import EngineError
-from aiida_difftre.engine.files import Trajectory
-from aiida_difftre.engine.jobs import SamplingSettings
-from aiida_difftre.engine.observable_specs import ObservableRequest
-from aiida_difftre.engine.observables import StatePoint
+from aiida_difftre.engine.geometry import lattice
+from aiida_difftre.engine.jobs import sample
+from aiida_difftre.engine.observables import protocol as observables
+from aiida_difftre.engine.observables import scattering
+from aiida_difftre.engine.observables.protocol import StatePoint
 from aiida_difftre.engine.observables.structure_factor import Direct, StructureFactor, Transform, wave_vectors
-from aiida_difftre.engine.progress import Silent
-from aiida_difftre.engine.reweighting import static_features
+from aiida_difftre.engine.reweighting.reference import static_features
+from aiida_difftre.engine.runtime.progress import Silent
 from tests.fixtures.engine import DOUBLE, argon, lennard_jones, start
 
 POINT = StatePoint(100.0, 1.0, 1)

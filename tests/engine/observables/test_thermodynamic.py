@@ -12,15 +12,28 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from aiida_difftre.engine import files, objective, potentials, predict, reweighting, sample, units
+from aiida_difftre.engine import units
+from aiida_difftre.engine.contract import files
+from aiida_difftre.engine.contract.files import Trajectory
+from aiida_difftre.engine.contract.jobs import (
+    POTENTIAL_IN,
+    TRAJECTORY,
+    PredictJob,
+    SampleJob,
+    SamplingSettings,
+    UpdateSettings,
+)
+from aiida_difftre.engine.contract.observables import ObservableRequest
+from aiida_difftre.engine.contract.targets import Target
 from aiida_difftre.engine.errors import EngineError, ExitStatus
-from aiida_difftre.engine.files import Trajectory
-from aiida_difftre.engine.jobs import POTENTIAL_IN, TRAJECTORY, PredictJob, SampleJob, SamplingSettings, UpdateSettings
-from aiida_difftre.engine.observable_specs import ObservableRequest
-from aiida_difftre.engine.observables import StatePoint, thermodynamic
-from aiida_difftre.engine.potentials import Parameters
-from aiida_difftre.engine.progress import Silent
-from aiida_difftre.engine.targets import Target
+from aiida_difftre.engine.jobs import predict, sample
+from aiida_difftre.engine.observables import thermodynamic
+from aiida_difftre.engine.observables.protocol import StatePoint
+from aiida_difftre.engine.potentials import potential as potentials
+from aiida_difftre.engine.potentials.potential import Parameters
+from aiida_difftre.engine.refinement import objective
+from aiida_difftre.engine.reweighting import reference as reweighting
+from aiida_difftre.engine.runtime.progress import Silent
 from tests.fixtures.engine import DOUBLE, argon, lennard_jones, rattled, silicon, start, stillinger_weber
 
 GAS_CONSTANT = 8.31446261815324
@@ -83,7 +96,7 @@ def breathing(walkers: int = 4, snapshots: int = 64) -> Trajectory:
     base = rattled(potential, parameters, atoms, snapshots=snapshots, amplitude=0.12, temperature=TEMPERATURE)
     scales = 1 + 0.01 * np.random.default_rng(3).normal(size=snapshots)
     fields = {name: getattr(base, name) for name in ("positions", "cell", "species", "times", "temperatures")}
-    from aiida_difftre.engine import quantities
+    from aiida_difftre.engine.snapshots import snapshots as quantities
 
     energies = quantities.energies(potential, parameters, base.positions, base.cell, base.species, scales=scales)
     return Trajectory(

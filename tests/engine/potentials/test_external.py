@@ -9,11 +9,14 @@ import pytest
 from ase import Atoms
 from scipy.interpolate import CubicSpline
 
-from aiida_difftre.engine import dataset, matching, potentials, quantities
-from aiida_difftre.engine.calculator import DiffTReCalculator
+from aiida_difftre.engine.calculators.difftre import DiffTReCalculator
+from aiida_difftre.engine.contract.jobs import PotentialSpec, TermSpec
 from aiida_difftre.engine.errors import EngineError
-from aiida_difftre.engine.jobs import PotentialSpec, TermSpec
-from aiida_difftre.engine.potentials import Environment, Parameters, Potential
+from aiida_difftre.engine.matching import configurations as dataset
+from aiida_difftre.engine.matching import matching
+from aiida_difftre.engine.potentials import potential as potentials
+from aiida_difftre.engine.potentials.potential import Environment, Parameters, Potential
+from aiida_difftre.engine.snapshots import snapshots as quantities
 from tests.fixtures.engine import build
 
 COEFFICIENTS = [0.3, -0.1, 2.0, 0.0, -1.0]

@@ -13,9 +13,12 @@ from jax.test_util import check_grads
 from numpy.polynomial import Chebyshev
 from scipy.spatial.transform import Rotation
 
-from aiida_difftre.engine import lattice, potentials, space
 from aiida_difftre.engine.errors import EngineError, ExitStatus
-from aiida_difftre.engine.potentials import Environment, Parameters, Potential, moment_network
+from aiida_difftre.engine.geometry import lattice
+from aiida_difftre.engine.geometry import neighbor_list as space
+from aiida_difftre.engine.potentials import moment_network
+from aiida_difftre.engine.potentials import potential as potentials
+from aiida_difftre.engine.potentials.potential import Environment, Parameters, Potential
 from tests.fixtures.engine import alloy, build, network
 
 SPECIES = {1: ("C",), 2: ("C", "O")}

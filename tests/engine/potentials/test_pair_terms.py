@@ -15,12 +15,13 @@ from ase.build import bulk
 from ase.calculators.lj import LennardJones as AseLennardJones
 from jaxtyping import Array, Float
 
-from aiida_difftre.engine import lattice, space
-from aiida_difftre.engine.jobs import PotentialSpec, TermSpec
-from aiida_difftre.engine.potentials import Environment, Parameters, Potential, build, forces, virial
+from aiida_difftre.engine.contract.jobs import PotentialSpec, TermSpec
+from aiida_difftre.engine.geometry import lattice
+from aiida_difftre.engine.geometry import neighbor_list as space
 from aiida_difftre.engine.potentials.lennard_jones import LennardJones
 from aiida_difftre.engine.potentials.pair_spline import PairSpline
 from aiida_difftre.engine.potentials.pairs import PairDistances, SwitchedPairs, of_pair, positive_per_pair, switch
+from aiida_difftre.engine.potentials.potential import Environment, Parameters, Potential, build, forces, virial
 from aiida_difftre.engine.potentials.repulsion import Repulsion
 from aiida_difftre.engine.potentials.stillinger_weber import REDUCED, StillingerWeber
 

@@ -1,0 +1,143 @@
+"""An ase calculator over any potential."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ase import Atoms
+from ase.calculators.calculator import Calculator, all_changes
+from ase.neighborlist import neighbor_list
+from jaxtyping import Array
+from numpy.typing import NDArray
+
+from aiida_difftre.engine.contract.jobs import PotentialSpec
+from aiida_difftre.engine.geometry.neighbor_list import species_index
+from aiida_difftre.engine.matching import matching
+from aiida_difftre.engine.potentials.potential import Environment, Parameters, Potential, build, forces, load, virial
+
+
+class DiffTReCalculator(Calculator):
+    """Energies (eV), forces (eV/Å) and stress (eV/Å³, positive in tension) of a potential.
+
+    Any cell and any periodicity. The neighbour list reaches a skin beyond the cutoff and is kept until an atom has
+    moved half of it or the cell changes; it grows when it overflows.
+
+    Args:
+        potential: a potential file, or a spec (or what :func:`~aiida_difftre.engine.potentials.potential.build` made of one).
+        parameters: of the potential, where it is not a file.
+        precision: of the arithmetic; atomic reference energies are always added in float64.
+        skin: Å.
+    """
+
+    implemented_properties = ["energy", "free_energy", "energies", "forces", "stress"]
+
+    def __init__(
+        self,
+        potential: Path | str | PotentialSpec | Potential,
+        parameters: Parameters | None = None,
+        *,
+        precision: Literal["float32", "float64"] = "float64",
+        skin: float = 0.4,
+    ) -> None:
+        super().__init__()
+        with jax.enable_x64(True):
+            if isinstance(potential, Path | str):
+                self.potential, parameters = load(Path(potential))
+            elif isinstance(potential, PotentialSpec):
+                self.potential = build(potential)
+            else:
+                self.potential = potential
+            if parameters is None:
+                raise ValueError("a potential that is not a file needs its parameters")
+            self._dtype = jnp.dtype(precision)
+            self._references = np.asarray(parameters["atomic_energies"], np.float64)
+            self._parameters = matching.without_references(parameters, self._dtype)
+        self._skin = skin
+        self._capacity = 0
+        self._listed: Atoms | None = None
+        self._list: tuple[NDArray[Any], ...] = ()
+        self._compiled = jax.jit(self._evaluate)
+
+    def calculate(
+        self,
+        atoms: Atoms | None = None,
+        properties: Sequence[str] = ("energy",),
+        system_changes: Sequence[str] = all_changes,
+    ) -> None:
+        """Compute everything at once.
+
+        Raises:
+            EngineError: naming the elements that the potential does not know.
+        """
+        super().calculate(atoms, properties, system_changes)
+        current = self.atoms
+        kinds = species_index(current.get_chemical_symbols(), self.potential.spec.species)
+        if not self._list_holds(current):
+            self._build_list(current)
+        with jax.enable_x64(True):
+            neighbors, mask, offsets = self._list
+            vectors = current.positions[neighbors] + offsets - current.positions[:, None]
+            environment = Environment(
+                jnp.asarray(np.where(mask[..., None], vectors, 0.0), self._dtype),
+                jnp.asarray(mask),
+                jnp.asarray(kinds),
+                jnp.asarray(kinds[neighbors]),
+                self._fractional(current),
+            )
+            cell = jnp.asarray(current.cell.array, self._dtype)
+            found = self._compiled(self._parameters, environment, jnp.asarray(neighbors), cell)
+            energies, force, tensor = (np.asarray(part, np.float64) for part in found)
+        energies = energies + self._references[kinds]
+        energy = float(energies.sum())
+        self.results: dict[str, Any] = {"energy": energy, "free_energy": energy, "energies": energies, "forces": force}
+        if current.cell.rank == 3 and current.pbc.all():
+            self.results["stress"] = tensor[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]] / current.get_volume()
+
+    def _fractional(self, atoms: Atoms) -> Array | None:
+        if atoms.cell.rank < 3:
+            return None
+        return jnp.asarray(atoms.get_scaled_positions(wrap=False), self._dtype)
+
+    def _evaluate(
+        self, parameters: Parameters, environment: Environment, neighbors: Array, cell: Array
+    ) -> tuple[Array, ...]:
+        def total(displacements: Array) -> tuple[Array, Array]:
+            energies = self.potential.energies(parameters, environment._replace(displacements=displacements))
+            return jnp.sum(energies), energies
+
+        gradient, energies = jax.grad(total, has_aux=True)(environment.displacements)
+        gradient = jnp.where(environment.mask[..., None], gradient, 0.0)
+        force = forces(gradient, neighbors)
+        if self.potential.has_external:
+            force = force + self.potential.external_forces(parameters, environment, cell)
+        return energies, force, virial(gradient, environment.displacements)
+
+    def _list_holds(self, atoms: Atoms) -> bool:
+        listed = self._listed
+        if listed is None or len(listed) != len(atoms) or not np.array_equal(listed.pbc, atoms.pbc):
+            return False
+        if not np.array_equal(listed.cell.array, atoms.cell.array):
+            return False
+        moved = np.sum((listed.positions - atoms.positions) ** 2, axis=1)
+        return bool(np.max(moved, initial=0.0) < (0.5 * self._skin) ** 2)
+
+    def _build_list(self, atoms: Atoms) -> None:
+        index, neighbor, shift = neighbor_list("ijS", atoms, self.potential.cutoff + self._skin)
+        order = np.argsort(index, kind="stable")
+        index, neighbor, shift = index[order], neighbor[order], shift[order]
+        counts = np.bincount(index, minlength=len(atoms))
+        needed = int(counts.max(initial=1))
+        if needed > self._capacity:
+            self._capacity = 8 * -(-int(1.15 * needed) // 8)
+        shape = (len(atoms), self._capacity)
+        neighbors = np.tile(np.arange(len(atoms), dtype=np.int32)[:, None], (1, self._capacity))
+        mask, offsets = np.zeros(shape, bool), np.zeros((*shape, 3))
+        slot = np.arange(len(index)) - np.repeat(np.cumsum(counts) - counts, counts)
+        neighbors[index, slot], mask[index, slot] = neighbor, True
+        offsets[index, slot] = shift @ atoms.cell.array
+        self._list, self._listed = (neighbors, mask, offsets), atoms.copy()

@@ -1,0 +1,150 @@
+"""The console script ``difftre``: ``difftre KIND job.json`` runs a job in the folder of its job file."""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import importlib
+import math
+import sys
+import time
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from aiida_difftre import __version__
+from aiida_difftre.engine.contract import files
+from aiida_difftre.engine.contract.jobs import ERROR, JOBS, PROGRESS, RESULTS, SCHEMA_VERSION, Job, read_job
+from aiida_difftre.engine.errors import EngineError, ExitStatus
+from aiida_difftre.engine.runtime import device
+from aiida_difftre.engine.runtime.progress import Progress
+
+GARBAGE_THRESHOLD = 50_000
+"""Objects between looks at the youngest generation; Python's own is 700."""
+
+
+def run_job(job: Job, kind: str, folder: Path) -> dict[str, Any]:
+    """Run a job and write its ``results.json`` last; raises EngineError, after writing results that it carries."""
+    began, cpu = time.monotonic(), time.process_time()
+    device.configure(job.machine)
+    started = time.monotonic()
+    failure: EngineError | None = None
+    try:
+        # A kind's module is imported only when it runs: the imports decide what a small job costs.
+        results = importlib.import_module(f"aiida_difftre.engine.jobs.{kind}").run(
+            job, folder, Progress(folder / PROGRESS)
+        )
+    except EngineError as error:
+        if error.results is None:
+            raise
+        failure, results = error, finite(error.results)
+    timings = {
+        **results.pop("timings", {}),
+        "start_s": started - began,
+        "total_s": time.monotonic() - began,
+        "cpu_s": time.process_time() - cpu,
+    }
+    record = {
+        "schema_version": SCHEMA_VERSION,
+        "kind": kind,
+        "engine": device.description(job.machine),
+        "timings": timings,
+        **results,
+    }
+    try:
+        files.write_json(folder / RESULTS, record)
+    except ValueError:
+        bad = ", ".join(not_finite(results))
+        raise EngineError(
+            ExitStatus.NOT_FINITE,
+            f"these results are not finite: {bad}; a single snapshot, for one, has no fluctuations",
+        ) from None
+    if failure is not None:
+        raise failure
+    return record
+
+
+def not_finite(content: Any, where: str = "") -> Iterator[str]:
+    """Where in a result the numbers are that JSON cannot hold."""
+    if isinstance(content, dict | list | tuple):
+        items = content.items() if isinstance(content, dict) else enumerate(content)
+        for key, value in items:
+            yield from not_finite(value, f"{where}.{key}" if where else str(key))
+    elif isinstance(content, float) and not math.isfinite(content):
+        yield where
+
+
+def finite(content: Any) -> Any:
+    """Diagnostics as JSON can hold them: numbers that are not finite, which are often the very trouble, as strings."""
+    if isinstance(content, dict):
+        return {key: finite(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [finite(value) for value in content]
+    return str(content) if isinstance(content, float) and not math.isfinite(content) else content
+
+
+def translate(error: Exception) -> EngineError:
+    """Name a failure that comes from below."""
+    full = files.disk_full(error)
+    if full is not None:
+        return full
+    text = str(error)
+    if "RESOURCE_EXHAUSTED" in text or isinstance(error, MemoryError):
+        return EngineError(
+            ExitStatus.OUT_OF_MEMORY, f"out of memory: {text[:300]}; lower machine.batch_size or sampling.walkers"
+        )
+    raise error
+
+
+def cli(arguments: list[str] | None = None) -> int:
+    """Entry point; returns 0, or 1 after writing ``error.json``."""
+    parser = argparse.ArgumentParser(
+        prog="difftre",
+        description="Train, sample and refine interatomic potentials (DiffTRe). A job is a JSON file; its results are "
+        "written beside it, results.json last.",
+    )
+    parser.add_argument("--version", action="version", version=f"difftre {__version__}")
+    parser.add_argument("kind", choices=sorted(JOBS), help="what the job does")
+    parser.add_argument("job", type=Path, nargs="?", default=Path("job.json"), help="job file (default: job.json)")
+    options = parser.parse_args(arguments)
+    # Imports and traces make many objects that live on: to look through them again and again is a tenth of a short job.
+    gc.set_threshold(GARBAGE_THRESHOLD)
+    folder = options.job.resolve().parent
+    if not folder.is_dir():
+        parser.error(f"there is no folder {str(folder)!r} to read {options.job.name} from")
+    try:
+        # Of an earlier run: results beside an error would say that this one finished.
+        for name in (ERROR, RESULTS):
+            (folder / name).unlink(missing_ok=True)
+        job = read_job(options.job, options.kind)
+        files.check_digests(folder, job.digests)
+        try:
+            run_job(job, options.kind, folder)
+        except EngineError:
+            raise
+        except Exception as error:
+            raise translate(error) from error
+    except EngineError as error:
+        record = {
+            "schema_version": SCHEMA_VERSION,
+            "kind": options.kind,
+            "exit_status": int(error.status),
+            "status": error.status.name,
+            "message": error.message,
+            "diagnostics": finite(error.diagnostics),
+        }
+        print(f"difftre {options.kind}: {error.status.name}: {error.message}", file=sys.stderr)
+        try:
+            files.write_json(folder / ERROR, record)
+        except OSError as trouble:
+            print(f"difftre {options.kind}: {ERROR} cannot be written: {trouble.strerror}", file=sys.stderr)
+        return 1
+    except Exception:
+        traceback.print_exc()
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(cli())

@@ -1,0 +1,33 @@
+"""The base of everything that is read from a file: what nobody knows is refused."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Self
+
+from pydantic import BaseModel, ConfigDict, model_validator
+
+from aiida_difftre.engine.contract.bounds import Limits
+
+SEEDS = 2**62
+"""Seeds lie below: those of the parts of a job follow by addition, and JAX takes integers of 64 bits."""
+
+Seed = Annotated[int, Limits(least=0, below=SEEDS, reason="JAX takes integers of 64 bits")]
+"""Of pseudo-random numbers."""
+
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""What a terminal would obey, but for tabs and ends of lines; marks that turn the order of letters; halves of pairs."""
+
+
+class Strict(BaseModel):
+    """A model that refuses unknown keys, numbers that are not finite, and control characters in text."""
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False, validate_default=True)
+
+    @model_validator(mode="after")
+    def _printable(self) -> Self:
+        for name, value in self:
+            if isinstance(value, str) and (found := _CONTROL.search(value)) is not None:
+                raise ValueError(f"{name} holds the control character {found.group()!r}; remove it")
+        return self

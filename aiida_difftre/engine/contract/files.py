@@ -1,0 +1,436 @@
+"""Files of the contract: potentials, trajectories, checkpoints, results. Never pickle. Free of JAX."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import math
+import os
+import stat
+import zipfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from ase.data import atomic_numbers
+from numpy.typing import NDArray
+from safetensors import safe_open
+from safetensors.numpy import save
+
+from aiida_difftre.engine.contract.documents import parse_json
+from aiida_difftre.engine.contract.jobs import PotentialSpec, validate
+from aiida_difftre.engine.contract.observables import Ensemble
+from aiida_difftre.engine.errors import EngineError, ExitStatus, UnreadableFileError
+
+FORMAT_VERSION = "1"
+POTENTIAL_FORMAT = "difftre-potential"
+SMALLEST_VOLUME = 1e-3
+"""Å³, of a cell."""
+LARGEST_RATIO = 1100
+"""Of an array to what it takes in an archive: more than this the compression of zip files cannot do."""
+LONGEST_REASON = 300
+"""Characters of what a library says of a damaged file."""
+Arrays = dict[str, NDArray[Any]]
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[BinaryIO]:
+    """A temporary file beside ``path``, then renamed: readers see the old content or the new, never a part.
+
+    The content is on the disk before the name is, so that a node that goes down leaves no empty file either. The
+    temporary file is always a new one: what lies under its name, be it a link to elsewhere, is removed. It is removed
+    too where the writing fails.
+
+    Raises:
+        OSError: with the name of the file, where it cannot be written.
+    """
+    temporary = path.with_name(path.name + ".part")
+    try:
+        temporary.unlink(missing_ok=True)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        with open(os.open(temporary, flags, 0o666), "wb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.errno is not None:
+            raise OSError(error.errno, os.strerror(error.errno), str(path)) from None
+        raise
+
+
+def append(path: Path, line: str) -> None:
+    """Append a line to a file that grows while a job runs.
+
+    Raises:
+        EngineError: with status INVALID_INPUT, where something else than a file of its own has this name.
+        OSError: where it cannot be written.
+    """
+    try:
+        # Without waiting: a pipe that nobody reads would hold the job for ever.
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        descriptor = os.open(path, flags, 0o666)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENXIO, errno.EISDIR):
+            raise _no_file_of_its_own(path) from None
+        raise
+    with open(descriptor, "w", encoding="utf-8") as stream:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise _no_file_of_its_own(path)
+        stream.write(line + "\n")
+
+
+def _no_file_of_its_own(path: Path) -> EngineError:
+    return EngineError(
+        ExitStatus.INVALID_INPUT, f"{path.name} is a link, a pipe or a folder, where the job writes a file; remove it"
+    )
+
+
+def disk_full(error: BaseException) -> EngineError | None:
+    """The failure that an error of writing stands for, where the disk, the quota or a limit of files is exhausted."""
+    if not isinstance(error, OSError) or error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return None
+    name = "a file" if error.filename is None else Path(str(error.filename)).name
+    return EngineError(
+        ExitStatus.DISK_FULL,
+        f"{name} cannot be written: {os.strerror(error.errno).lower()}; make room on the disk of the job's folder, or "
+        "raise the quota",
+    )
+
+
+def write_atomically(path: Path, *parts: bytes | memoryview | str) -> None:
+    """Write a whole file, as :func:`opened` does."""
+    with opened(path) as stream:
+        for part in parts:
+            stream.write(part.encode() if isinstance(part, str) else part)
+
+
+def write_npz(path: Path, arrays: Mapping[str, Any]) -> None:
+    """Write named arrays as ``.npz``, atomically and without pickles; the same bytes for the same arrays."""
+    with opened(path) as stream:
+        np.savez(stream, allow_pickle=False, **arrays)
+
+
+def read_npz(path: Path) -> Arrays:
+    """Read the arrays of a ``.npz`` file.
+
+    Raises:
+        UnreadableFileError: for anything that is not such a file, or not a whole one.
+    """
+    with _npz(path, "archive of arrays") as archive:
+        return {name: archive[name] for name in archive.files}
+
+
+@contextlib.contextmanager
+def _npz(path: Path, what: str) -> Iterator[np.lib.npyio.NpzFile]:
+    with reading(path, what), path.open("rb") as stream:
+        if not zipfile.is_zipfile(stream):
+            raise ValueError("it is no .npz archive of NumPy, or not a whole one")
+        stream.seek(0)
+        with np.load(stream, allow_pickle=False) as archive:
+            _check_sizes(archive)
+            yield archive
+
+
+def _check_sizes(archive: np.lib.npyio.NpzFile) -> None:
+    """Refuse an archive that promises more than it holds, before memory is taken for it.
+
+    Raises:
+        ValueError: naming the array.
+    """
+    read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    for member in archive.zip.infolist():
+        name = member.filename[:40]
+        if member.file_size > LARGEST_RATIO * max(member.compress_size, 1):
+            raise ValueError(f"{name} takes {member.compress_size} bytes, and would be {member.file_size} when read")
+        with archive.zip.open(member) as stream:
+            version = np.lib.format.read_magic(stream)
+            if version not in read:
+                raise ValueError(f"{name} is an array of the unknown version {version}")
+            shape, _, dtype = read[version](stream)
+            promised = stream.tell() + math.prod(shape) * dtype.itemsize
+        if promised != member.file_size:
+            raise ValueError(f"{name} of shape {shape} needs {promised} bytes, but has {member.file_size}")
+
+
+@contextlib.contextmanager
+def reading(path: Path, what: str) -> Iterator[None]:
+    """Context that reads a file which others wrote or damaged: every way of being unreadable has one name.
+
+    Args:
+        path: of the file, which is refused where it is not there, or is no regular file.
+        what: it should be, for messages.
+
+    Raises:
+        UnreadableFileError: naming the file and what is wrong with it.
+        MemoryError: where the machine has too little memory, which is no fault of the file.
+    """
+    try:
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode):
+            raise UnreadableFileError(f"{path.name} is no regular file, where a {what} should be")
+        yield
+    except (EngineError, MemoryError):
+        raise
+    except FileNotFoundError:
+        raise UnreadableFileError(f"there is no {what} {path.name}") from None
+    except Exception as error:  # NumPy, zipfile, zlib and JSON raise whatever they meet in a damaged file
+        reason = " ".join(str(error).split())[:LONGEST_REASON] or type(error).__name__
+        raise UnreadableFileError(f"{path.name} is not a readable {what}: {reason}") from None
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON atomically; numbers that are not finite are refused, since JSON has none."""
+    write_atomically(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+
+def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str] | None = None) -> None:
+    """Write named arrays as one ``.safetensors`` file, atomically; the same bytes for the same content."""
+    contiguous = {name: np.asarray(array, order="C") for name, array in arrays.items()}
+    content = save(contiguous, metadata={"format_version": FORMAT_VERSION, **(metadata or {})})
+    write_atomically(path, *_ordered(content))
+
+
+def ordered(content: bytes) -> bytes:
+    """A ``.safetensors`` file whose header is in order: the same bytes for the same arrays and metadata.
+
+    The library writes metadata in an order that varies between processes, and so did this package before.
+
+    Raises:
+        ValueError: for what has no such header.
+    """
+    return b"".join(_ordered(content))
+
+
+def _ordered(content: bytes) -> tuple[bytes, memoryview]:
+    size = int.from_bytes(content[:8], "little")
+    header = json.dumps(json.loads(content[8 : 8 + size]), sort_keys=True, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header, memoryview(content)[8 + size :]
+
+
+def read_arrays(path: Path) -> tuple[Arrays, dict[str, str]]:
+    """Read a ``.safetensors`` file: arrays and metadata.
+
+    Raises:
+        UnreadableFileError: for anything that is not such a file, or not a whole one.
+    """
+    with reading(path, "safetensors file"), safe_open(path, framework="numpy") as stream:
+        return {name: stream.get_tensor(name) for name in stream.keys()}, dict(stream.metadata() or {})  # noqa: SIM118 (not a dict)
+
+
+def write_potential(path: Path, spec: PotentialSpec, parameters: Mapping[str, NDArray[Any]]) -> None:
+    """Write a potential: parameters by their path in the parameter tree, the spec as metadata."""
+    described = json.dumps(spec.model_dump(mode="json"), sort_keys=True, ensure_ascii=False, allow_nan=False)
+    metadata = {"format": POTENTIAL_FORMAT, "potential": described, "units": "angstrom, eV, amu"}
+    write_arrays(path, parameters, metadata)
+
+
+def read_potential(path: Path) -> tuple[PotentialSpec, Arrays]:
+    """Read a potential: its spec, and its parameters by path.
+
+    Raises:
+        UnreadableFileError: for anything that is not a potential or holds numbers that are not finite.
+    """
+    arrays, metadata = read_arrays(path)
+    spec = _spec(path, metadata)
+    for name, array in arrays.items():
+        if array.dtype.kind not in "fiu" or not np.isfinite(array).all():
+            raise UnreadableFileError(f"parameter {name!r} in {path.name} is not finite")
+    return spec, arrays
+
+
+def _spec(path: Path, metadata: dict[str, str]) -> PotentialSpec:
+    if metadata.get("format") != POTENTIAL_FORMAT:
+        raise UnreadableFileError(f"{path.name} is no potential: its format is {metadata.get('format')!r}")
+    try:
+        return validate(PotentialSpec, parse_json(metadata["potential"]))
+    except (KeyError, ValueError) as error:
+        raise UnreadableFileError(f"{path.name} describes no potential: {error}") from None
+
+
+def check_digests(folder: Path, digests: Mapping[str, str]) -> None:
+    """Refuse files that are not those that a job was made for.
+
+    Args:
+        folder: of the job.
+        digests: SHA-256 by the name of the file.
+
+    Raises:
+        UnreadableFileError: for a file that is missing, or has another content.
+    """
+    for name, expected in digests.items():
+        with reading(folder / name, "file of the job"):
+            found = digest(folder / name)
+        if found != expected:
+            raise UnreadableFileError(
+                f"{name} has changed since the job was made: its SHA-256 is {found}, and not {expected}; give the file "
+                "that it was made for, or remove its digest from the job file where the change is meant"
+            )
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """Snapshots of several walkers at one state point.
+
+    Args:
+        positions: (snapshots, atoms, 3), fractional, unwrapped, float32.
+        cell: (3, 3), rows are the lattice vectors, Å, float64.
+        species: chemical symbols, one per atom.
+        energies: (snapshots,), potential energy with the sampling potential, of the positions as stored, eV, float64.
+        walkers: (snapshots,), index of the walker.
+        times: (snapshots,), fs since the end of equilibration.
+        temperatures: (snapshots,), instantaneous, K.
+        last_positions: (walkers, atoms, 3), fractional, float64.
+        last_velocities: (walkers, atoms, 3), Å/fs.
+        temperature: of the thermostat, K.
+        scales: (snapshots,); the cell of a snapshot is its scale times ``cell``. All ones at constant volume.
+        last_scales: (walkers,), of the cells of ``last_positions``.
+        pressure: of the barostat, GPa; None at constant volume.
+        masses: (atoms,), amu; None for the standard atomic weights.
+    """
+
+    positions: NDArray[np.float32]
+    cell: NDArray[np.float64]
+    species: tuple[str, ...]
+    energies: NDArray[np.float64]
+    walkers: NDArray[np.int32]
+    times: NDArray[np.float64]
+    temperatures: NDArray[np.float64]
+    last_positions: NDArray[np.float64]
+    last_velocities: NDArray[np.float64]
+    temperature: float
+    scales: NDArray[np.float64]
+    last_scales: NDArray[np.float64]
+    pressure: float | None = None
+    masses: NDArray[np.float64] | None = None
+
+    @classmethod
+    def from_arrays(
+        cls, arrays: Mapping[str, Any], *, species: tuple[str, ...], temperature: float, pressure: float | None
+    ) -> Trajectory:
+        """A trajectory of named arrays; scales that are not among them are ones, as in files before NPT.
+
+        Raises:
+            KeyError: for an array that is missing.
+        """
+        given = {name: arrays[name] for name in TRAJECTORY_ARRAYS if name not in SCALES}
+        ones = {"scales": np.ones(len(given["energies"])), "last_scales": np.ones(len(given["last_positions"]))}
+        given |= {name: arrays[name] if name in arrays else ones[name] for name in SCALES}
+        masses = arrays.get(MASSES)
+        return cls(species=species, temperature=temperature, pressure=pressure, masses=masses, **given)
+
+    @property
+    def ensemble(self) -> Ensemble:
+        """NPT where there is a pressure."""
+        return "NVT" if self.pressure is None else "NPT"
+
+    @property
+    def volumes(self) -> NDArray[np.float64]:
+        """(snapshots,), Å³."""
+        return float(abs(np.linalg.det(self.cell))) * self.scales**3
+
+
+SCALES = ("scales", "last_scales")
+"""Arrays that a trajectory may lack."""
+
+MASSES = "masses"
+"""The array that is only there where the masses are not the standard atomic weights."""
+
+TRAJECTORY_ARRAYS = (
+    "positions",
+    "cell",
+    "energies",
+    "walkers",
+    "times",
+    "temperatures",
+    "last_positions",
+    "last_velocities",
+    *SCALES,
+)
+
+
+def write_trajectory(path: Path, trajectory: Trajectory) -> None:
+    """Write a trajectory as ``.npz``, atomically: the arrays of :class:`Trajectory`, species as fixed-width unicode."""
+    arrays = {name: getattr(trajectory, name) for name in TRAJECTORY_ARRAYS}
+    if trajectory.masses is not None:
+        arrays[MASSES] = trajectory.masses
+    numbers = {
+        "species": np.array(trajectory.species, dtype=np.str_),
+        "temperature": np.float64(trajectory.temperature),
+        "pressure": np.float64(np.nan if trajectory.pressure is None else trajectory.pressure),
+    }
+    write_npz(path, numbers | arrays)
+
+
+def read_trajectory(path: Path) -> Trajectory:
+    """Read a trajectory.
+
+    Raises:
+        UnreadableFileError: for anything that is not a trajectory.
+    """
+    with _npz(path, "trajectory") as archive:
+        pressure = float(archive["pressure"]) if "pressure" in archive else np.nan
+        trajectory = Trajectory.from_arrays(
+            archive,
+            species=tuple(str(symbol) for symbol in archive["species"]),
+            temperature=float(archive["temperature"]),
+            pressure=None if np.isnan(pressure) else pressure,
+        )
+        _check_trajectory(trajectory)
+    return trajectory
+
+
+def _check_trajectory(trajectory: Trajectory) -> None:
+    """Refuse arrays that do not belong together, or numbers that are not finite.
+
+    Raises:
+        ValueError: naming the array.
+    """
+    snapshots, atoms, walkers = len(trajectory.energies), len(trajectory.species), len(trajectory.last_positions)
+    shapes: dict[str, tuple[int, ...]] = {
+        "positions": (snapshots, atoms, 3), "cell": (3, 3), "energies": (snapshots,), "walkers": (snapshots,),
+        "times": (snapshots,), "temperatures": (snapshots,), "scales": (snapshots,),
+        "last_positions": (walkers, atoms, 3), "last_velocities": (walkers, atoms, 3), "last_scales": (walkers,),
+        **({} if trajectory.masses is None else {MASSES: (atoms,)}),
+    }  # fmt: skip
+    for name, shape in shapes.items():
+        array = getattr(trajectory, name)
+        if array.shape != shape:
+            raise ValueError(f"{name} has the shape {array.shape} where {shape} is expected")
+        if array.dtype.kind not in "fiu" or not np.isfinite(array).all():
+            raise ValueError(f"{name} holds what is no finite number")
+    if not (snapshots and atoms and walkers):
+        raise ValueError(f"it has {snapshots} snapshots of {atoms} atoms in {walkers} walkers")
+    unknown = sorted({symbol for symbol in trajectory.species if atomic_numbers.get(symbol, 0) < 1})
+    if unknown:
+        raise ValueError(f"{unknown[0][:20]!r} is no chemical symbol")
+    if trajectory.walkers.dtype.kind not in "iu" or not (
+        0 <= trajectory.walkers.min() <= trajectory.walkers.max() < walkers
+    ):
+        raise ValueError(f"walkers holds numbers other than 0 to {walkers - 1}, of its {walkers} walkers")
+    if trajectory.masses is not None and trajectory.masses.min() <= 0:
+        raise ValueError(f"masses holds {trajectory.masses.min():g} amu")
+    volume = abs(np.linalg.det(trajectory.cell))
+    if (
+        not np.isfinite(volume)
+        or volume < SMALLEST_VOLUME
+        or min(trajectory.scales.min(), trajectory.last_scales.min()) <= 0
+    ):
+        raise ValueError(f"its cell has a volume of {volume:g} Å³, and scales from {trajectory.scales.min():g}")
+    if not 0 < trajectory.temperature < np.inf:
+        raise ValueError(f"its temperature is {trajectory.temperature:g} K")
+    if trajectory.pressure is not None and not np.isfinite(trajectory.pressure):
+        raise ValueError(f"its pressure is {trajectory.pressure:g} GPa")

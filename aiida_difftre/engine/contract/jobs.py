@@ -1,0 +1,413 @@
+"""The file contract: one JSON file describes a job, checked by these models; unknown keys are errors. Free of JAX.
+
+A job runs in a folder of its own: ``difftre KIND job.json`` reads ``job.json`` and the binary files that it names
+(plain file names beside it), and writes the files named below. ``results.json`` is written last and atomically: a job
+without it did not finish. A failure that the engine can explain writes ``error.json`` instead; a refinement that fails
+after its first iteration writes both. ``progress.jsonl`` grows while it runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path, PurePath
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import AfterValidator, Field, ValidationError, model_validator
+
+from aiida_difftre.engine.contract.architectures import NewPotential
+from aiida_difftre.engine.contract.base import Seed, Strict
+from aiida_difftre.engine.contract.bounds import Energy, Iterations, Limits, Pressure, Temperature
+from aiida_difftre.engine.contract.documents import read_json
+from aiida_difftre.engine.contract.observables import ObservableRequest, check_requests
+from aiida_difftre.engine.contract.optimizer_options import OPTAX
+from aiida_difftre.engine.contract.settings import (
+    LONGEST_CUTOFF,
+    BarostatSpec,
+    DatasetWeights,
+    LangevinSpec,
+    LossSettings,
+    Machine,
+    NoseHooverSpec,
+    OptimizerSpec,
+    PotentialSpec,
+    SamplingSettings,
+    TermSpec,
+    UpdateSettings,
+)
+from aiida_difftre.engine.contract.targets import Target
+from aiida_difftre.engine.errors import EngineError, ExitStatus, one_line, shown
+
+# The settings of which jobs are made are part of the contract: one import serves both.
+__all__ = [
+    "LONGEST_CUTOFF",
+    "BarostatSpec",
+    "DatasetWeights",
+    "LangevinSpec",
+    "LossSettings",
+    "Machine",
+    "NoseHooverSpec",
+    "OptimizerSpec",
+    "PotentialSpec",
+    "SamplingSettings",
+    "TermSpec",
+    "UpdateSettings",
+]
+
+SCHEMA_VERSION = 1
+
+JOB = "job.json"
+RESULTS = "results.json"
+ERROR = "error.json"
+PROGRESS = "progress.jsonl"
+CHECKPOINT = "checkpoint.safetensors"
+TRAJECTORY = "trajectory.npz"
+PREDICTIONS = "predictions.npz"
+POTENTIAL_IN = "potential.safetensors"
+POTENTIAL_OUT = "potential_out.safetensors"
+OPTIMIZER_IN = "optimizer.safetensors"
+OPTIMIZER_OUT = "optimizer_out.safetensors"
+DATASET = "dataset.extxyz"
+STRUCTURE = "structure.extxyz"
+
+
+def _plain_file_name(name: str) -> str:
+    if PurePath(name).name != name or name in {"", ".", ".."} or "\\" in name or not name.isprintable():
+        raise ValueError(f"{name!r} is not a plain file name; files lie beside the job file")
+    return name
+
+
+FileName = Annotated[str, AfterValidator(_plain_file_name)]
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+
+
+class Job(Strict):
+    """What every job has.
+
+    Args:
+        schema_version: of the file contract.
+        seed: of the pseudo-random numbers.
+        machine: how to run.
+        digests: SHA-256 of files beside the job file, by name; a job whose file has another one is refused.
+    """
+
+    schema_version: Literal[1] = 1
+    seed: Seed = 0
+    machine: Machine = Field(default_factory=Machine)
+    digests: dict[FileName, Sha256] = Field(default_factory=dict)
+
+
+def _of_gradients(optimizer: OptimizerSpec) -> OptimizerSpec:
+    if optimizer.name not in OPTAX:
+        raise ValueError(f"optimizer {optimizer.name!r} is for updates alone; for pretraining: {', '.join(OPTAX)}")
+    return optimizer
+
+
+class PretrainJob(Job):
+    """Match energies, forces and stresses of a dataset; or, with no steps, make a potential that has seen none.
+
+    Args:
+        potential: the potential to make; or
+        initial_potential: file of a potential to continue from.
+        dataset: extended XYZ with energy, forces and (optional) stress; with no steps, structures without labels.
+        atomic_energies: reference energy of each species in eV; None fits them to the dataset.
+        weights: of the loss.
+        validation_fraction: fraction of configurations held out.
+        optimizer: optax optimizer.
+        steps: optimizer steps; 0 for the initial parameters, with random weights where the architecture has them.
+        rattle: standard deviation of the displacements of copies of structures without labels, Å; the inputs of a
+            network are standardised on them.
+        batch_configurations: configurations per step.
+        evaluate_every: steps between validations.
+        patience: validations without improvement before stopping; the best parameters are kept.
+
+    Writes: ``potential_out.safetensors``, ``results.json`` (errors in meV/atom, meV/Å, GPa on both parts; history).
+    """
+
+    kind: Literal["pretrain"] = "pretrain"
+    potential: NewPotential | None = None
+    initial_potential: FileName | None = None
+    dataset: FileName = DATASET
+    atomic_energies: dict[str, Energy] | None = None
+    weights: DatasetWeights = Field(default_factory=DatasetWeights)
+    validation_fraction: Annotated[float, Limits(least=0, below=1, reason="it is a fraction of the configurations")] = (
+        0.1
+    )
+    optimizer: Annotated[OptimizerSpec, AfterValidator(_of_gradients)] = Field(default_factory=OptimizerSpec)
+    steps: Annotated[int, Limits(least=0, most=10_000_000, reason="no pretraining takes more steps")] = 4000
+    rattle: Annotated[
+        float, Limits(least=0, most=1, unit="Å", reason="atoms are displaced by less than their distance")
+    ] = 0.1
+    batch_configurations: Annotated[
+        int, Limits(least=1, most=100_000, reason="no dataset holds more configurations")
+    ] = 10
+    evaluate_every: Annotated[int, Limits(least=1, most=10_000_000, reason="no pretraining takes more steps")] = 100
+    patience: Iterations = 20
+
+    @model_validator(mode="after")
+    def _one_start(self) -> PretrainJob:
+        if (self.potential is None) == (self.initial_potential is None):
+            raise ValueError("give either potential (to make one) or initial_potential (to continue from one)")
+        if self.steps == 0 and self.potential is None:
+            raise ValueError("steps is 0, which would leave initial_potential as it is; use that potential itself")
+        return self
+
+
+class SampleJob(Job):
+    """Sample a trajectory at one state point: NPT where there are a pressure and ``sampling.barostat``, else NVT.
+
+    Args:
+        potential: file.
+        structure: extended XYZ, one frame: the start of every walker where no trajectory is given, and the cell.
+        start_trajectory: continue from the last positions and velocities (NPT: and cells) of the walkers of this
+            trajectory.
+        temperature: K.
+        pressure: GPa; held by ``sampling.barostat`` if there is one.
+        sampling: molecular dynamics.
+        observables: predicted on the trajectory, with errors.
+
+    Writes: ``trajectory.npz``, ``results.json`` (predictions, mean temperature, statistical inefficiency, ...),
+    ``checkpoint.safetensors`` while it runs; a run with a checkpoint beside its job file continues from it.
+    """
+
+    kind: Literal["sample"] = "sample"
+    potential: FileName = POTENTIAL_IN
+    structure: FileName = STRUCTURE
+    start_trajectory: FileName | None = None
+    temperature: Temperature
+    pressure: Pressure | None = None
+    sampling: SamplingSettings = Field(default_factory=SamplingSettings)
+    observables: list[ObservableRequest] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _ensemble(self) -> SampleJob:
+        check_requests(self.observables, self.sampling.ensemble(self.pressure))
+        return self
+
+
+class StatePointTrajectory(Strict):
+    """A reference trajectory and the targets that it serves.
+
+    Args:
+        label: of the state point.
+        temperature: K.
+        pressure: GPa, of an NPT trajectory; None for NVT.
+        trajectory: file, sampled with the potential that the update starts from.
+        targets: measured at this state point; those of the role ``test`` are not looked at.
+    """
+
+    label: str = Field(min_length=1)
+    temperature: Temperature
+    pressure: Pressure | None = None
+    trajectory: FileName = TRAJECTORY
+    targets: list[Target] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _ensemble(self) -> StatePointTrajectory:
+        check_requests([target.request() for target in self.targets], "NVT" if self.pressure is None else "NPT")
+        return self
+
+
+class UpdateJob(Job):
+    """Move the parameters on reference trajectories until the gate closes.
+
+    Args:
+        potential: file; the potential with which the trajectories were sampled.
+        optimizer_state: file of an earlier update, or None.
+        state_points: trajectories and targets.
+        dataset: extended XYZ for the matching term, or None.
+        learning_rate_scale: factor on the learning rate (halved by the work chain after a roll-back).
+        update: settings.
+
+    Writes: ``potential_out.safetensors``, ``optimizer_out.safetensors``, ``results.json`` (history of steps; per state
+    point the effective sample sizes, the predictions before and after, with errors).
+    """
+
+    kind: Literal["update"] = "update"
+    potential: FileName = POTENTIAL_IN
+    optimizer_state: FileName | None = None
+    state_points: list[StatePointTrajectory] = Field(min_length=1)
+    dataset: FileName | None = None
+    learning_rate_scale: Annotated[float, Limits(above=0, most=1, reason="it lowers the learning rate")] = 1.0
+    update: UpdateSettings = Field(default_factory=UpdateSettings)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> UpdateJob:
+        _check_refinement(self.update, self.state_points, self.dataset)
+        return self
+
+
+class RefineStatePoint(Strict):
+    """A state point of the loop in one process: its structure, temperature (K), pressure (GPa) and targets.
+
+    It is sampled in each iteration where it has a training target with a weight or a selection target, and is else
+    validated alone.
+    """
+
+    label: str = Field(min_length=1)
+    temperature: Temperature
+    pressure: Pressure | None = None
+    structure: FileName = STRUCTURE
+    targets: list[Target] = Field(min_length=1)
+
+
+def _check_refinement(
+    update: UpdateSettings, points: Sequence[StatePointTrajectory | RefineStatePoint], dataset: str | None
+) -> None:
+    if update.loss.dataset_weight > 0 and dataset is None:
+        raise ValueError(f"loss.dataset_weight is {update.loss.dataset_weight}, but there is no dataset")
+    labels = [point.label for point in points]
+    if len(set(labels)) != len(labels):
+        raise ValueError(f"state points {labels} repeat a label")
+    if not any(target.is_in_loss for point in points for target in point.targets):
+        raise ValueError("no training target with a positive weight: nothing to refine towards")
+
+
+class PredictJob(Job):
+    """Predict with a given potential, for structures or for a trajectory.
+
+    Args:
+        potential: file.
+        structures: extended XYZ; energies, forces and stress of each frame, and errors where the frames carry labels.
+        static_stiffness: also the static relaxed stiffness and stress (T = 0, finite strains with internal relaxation)
+            of the first frame, as it is.
+        trajectory: file, sampled with this potential; observables as averages over it.
+        temperature: K, for which to predict; another than that of the trajectory is reached by reweighting. None for
+            the trajectory's own.
+        pressure: GPa, likewise, for an NPT trajectory.
+        observables: to predict on the trajectory.
+
+    Writes: ``predictions.npz`` (energies, forces, stresses), ``results.json``.
+    """
+
+    kind: Literal["predict"] = "predict"
+    potential: FileName = POTENTIAL_IN
+    structures: FileName | None = None
+    static_stiffness: bool = False
+    trajectory: FileName | None = None
+    temperature: Temperature | None = None
+    pressure: Pressure | None = None
+    observables: list[ObservableRequest] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _something(self) -> PredictJob:
+        if self.structures is None and self.trajectory is None:
+            raise ValueError("give structures or a trajectory to predict for")
+        if self.static_stiffness and self.structures is None:
+            raise ValueError("static_stiffness needs structures")
+        for what in ("observables", "temperature", "pressure"):
+            if self.trajectory is None and getattr(self, what) not in (None, []):
+                raise ValueError(f"{what}: observables are averages over a trajectory, and none is given; give one")
+        return self
+
+
+class RefineJob(Job):
+    """The whole loop in one process: sample, update, until it converges; then a long independent run.
+
+    Args:
+        potential: file.
+        state_points: structures, temperatures, targets; those without a training target are only validated.
+        sampling: of the reference trajectories.
+        update: settings of each update.
+        dataset: for the matching term.
+        max_iterations: resamplings.
+        patience: iterations without a better chi² (measured on the freshly sampled trajectory) before stopping.
+        validation: sampling of the final run; None for none.
+
+    Writes: ``potential_out.safetensors`` (the best by chi² on fresh trajectories), ``results.json`` (iterations, the
+    best one and its chi², predictions of the validation by state point). A failure after the first iteration ends the
+    job with ``error.json`` and leaves both: ``reason`` is then ``failed``, or the validation of a state point an
+    ``error``.
+    """
+
+    kind: Literal["refine"] = "refine"
+    potential: FileName = POTENTIAL_IN
+    state_points: list[RefineStatePoint] = Field(min_length=1)
+    sampling: SamplingSettings = Field(default_factory=SamplingSettings)
+    update: UpdateSettings = Field(default_factory=UpdateSettings)
+    dataset: FileName | None = None
+    max_iterations: Iterations = 10
+    patience: Iterations = 4
+    validation: SamplingSettings | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> RefineJob:
+        _check_refinement(self.update, self.state_points, self.dataset)
+        for point in self.state_points:
+            for settings in (self.sampling, self.validation):
+                if settings is not None:
+                    check_requests([t.request() for t in point.targets], settings.ensemble(point.pressure))
+        return self
+
+
+class Prediction(Strict):
+    """A predicted observable in ``results.json``: values and standard errors in ``unit``, on labels or a grid.
+
+    ``options`` are without tables; ``fitted`` holds the parameters of the measurement that were fitted.
+    """
+
+    label: str
+    observable: str
+    options: dict[str, Any] = Field(default_factory=dict)
+    unit: str
+    labels: list[str]
+    grid: list[float] | None = None
+    values: list[float]
+    errors: list[float]
+    fitted: dict[str, float] = Field(default_factory=dict)
+
+
+JOBS: dict[str, type[Job]] = {
+    "pretrain": PretrainJob,
+    "sample": SampleJob,
+    "update": UpdateJob,
+    "predict": PredictJob,
+    "refine": RefineJob,
+}
+
+ModelT = TypeVar("ModelT", bound=Strict)
+
+
+MOST_PROBLEMS = 5
+"""Of an input that are named at once."""
+
+
+def explain(error: ValidationError) -> str:
+    """What is wrong, one phrase for each problem of a pydantic error: where, what, and the offending value."""
+    problems = error.errors(include_url=False)
+    phrases = []
+    for problem in problems[:MOST_PROBLEMS]:
+        where = ".".join(str(part) for part in problem["loc"]) or "input"
+        message = problem["msg"].removeprefix("Value error, ")
+        value = "" if isinstance(problem["input"], dict | list) else f" (got {shown(problem['input'])})"
+        phrases.append(f"{one_line(where)}: {message}{value}")
+    if (more := len(problems) - MOST_PROBLEMS) > 0:
+        phrases.append(f"and {more} more")
+    return one_line("; ".join(phrases))
+
+
+def validate(model: type[ModelT], content: Any) -> ModelT:
+    """Validate ``content`` against ``model``.
+
+    Raises:
+        ValueError: whose message names each offending value; free of pydantic's own wording where possible.
+    """
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        raise ValueError(explain(error)) from None
+
+
+def read_job(path: Path, kind: str) -> Job:
+    """Read and check a job file.
+
+    Raises:
+        EngineError: with status INVALID_INPUT, naming each offending value.
+    """
+    try:
+        content = read_json(path)
+    except ValueError as error:
+        raise EngineError(ExitStatus.INVALID_INPUT, str(error)) from None
+    try:
+        return validate(JOBS[kind], content)
+    except ValueError as error:
+        raise EngineError(ExitStatus.INVALID_INPUT, f"{path.name}: {error}") from None

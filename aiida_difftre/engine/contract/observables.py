@@ -1,0 +1,248 @@
+"""The registry of observables, and how one is requested. Free of JAX.
+
+An observable is registered by an :class:`ObservableSpec` (name, unit, shape, options) under the entry-point group
+``difftre.observables``; the spec names the JAX implementation by its import path, so that a request or a target can be
+checked where JAX is not installed or must not be imported.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from pydantic import Field, model_validator
+
+from aiida_difftre.engine.contract.base import Strict
+from aiida_difftre.engine.contract.bounds import GridValue, Measurement
+from aiida_difftre.engine.observables.filters import Filter
+
+ENTRY_POINT_GROUP = "difftre.observables"
+
+Ensemble = Literal["NVT", "NPT"]
+Averages = Literal["intervals", "shells"]
+Curve = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class ObservableSpec:
+    """What an observable is called, in which unit it comes and which shape its values have.
+
+    Args:
+        name: registry name.
+        unit: unit of the values, as a target must state it.
+        implementation: ``module:attribute`` of the JAX implementation.
+        description: one line.
+        grid_unit: unit of the grid; None where the values carry labels instead.
+        bins: over what values on a grid are averages: equal ``intervals`` with the grid at their centres, or spherical
+            ``shells`` of equal thickness; None where they are values at points.
+        options: default options; an option that is not listed here is refused.
+        labels: the labels of the values for given options; None where there is a grid.
+        check: further checks of options; raises ValueError naming the value and the remedy.
+        check_grid: the same, of the grid for complete options.
+        check_system: whether a system can give what is asked: (request, species of the atoms, cell in Å); raises
+            likewise.
+        check_values: whether measured values are the observable's, in its normalisation and units: (complete options,
+            grid, values, errors); raises ValueError naming the value and the conversion that fits.
+        check_tail: the part of it that a table as a whole can be held to, wherever the values wanted of it lie:
+            (complete options, grid, values); raises likewise.
+        unit_of: unit of the values for given options, where it depends on them; ``unit`` is that of the defaults.
+        bins_of: the same of ``bins``.
+        grid_powers: units in which tables hold the values times a power of the grid, and the power.
+        filter_of: the linear filter through which values at points have gone, for complete options and a grid; None
+            where there is none. ``target import`` applies it to tables.
+        tables: options that are long tables, which predictions do not repeat.
+        is_fitted: whether the observable fits parameters of the measurement; a request then carries what was measured.
+        ensembles: those whose trajectories can give the observable, for given options; None for all.
+    """
+
+    name: str
+    unit: str
+    implementation: str
+    description: str
+    grid_unit: str | None = None
+    bins: Averages | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    labels: Callable[[dict[str, Any]], tuple[str, ...]] | None = None
+    check: Callable[[dict[str, Any]], None] | None = None
+    check_grid: Callable[[dict[str, Any], list[float]], None] | None = None
+    check_system: Callable[[ObservableRequest, tuple[str, ...], ArrayLike], None] | None = None
+    check_values: Callable[[dict[str, Any], Curve, Curve, Curve], None] | None = None
+    check_tail: Callable[[dict[str, Any], Curve, Curve], None] | None = None
+    unit_of: Callable[[dict[str, Any]], str] | None = None
+    bins_of: Callable[[dict[str, Any]], Averages | None] | None = None
+    grid_powers: dict[str, int] = field(default_factory=dict)
+    filter_of: Callable[[dict[str, Any], list[float]], Filter | None] | None = None
+    tables: tuple[str, ...] = ()
+    is_fitted: bool = False
+    ensembles: Callable[[dict[str, Any]], tuple[Ensemble, ...]] | None = None
+
+    def complete_options(self, options: dict[str, Any]) -> dict[str, Any]:
+        """Fill in the defaults and refuse what the observable does not know.
+
+        Raises:
+            ValueError: for an unknown option or a value out of range.
+        """
+        for key in options:
+            if key not in self.options:
+                known = ", ".join(sorted(self.options)) or "none"
+                raise ValueError(f"observable {self.name!r} has no option {key!r}; known options: {known}")
+        completed = {**self.options, **options}
+        if self.check is not None:
+            self.check(completed)
+        return completed
+
+    def unit_for(self, options: dict[str, Any]) -> str:
+        """Unit of the values for complete options."""
+        return self.unit if self.unit_of is None else self.unit_of(options)
+
+    def bins_for(self, options: dict[str, Any]) -> Averages | None:
+        """Over what values on a grid are averages, for complete options."""
+        return self.bins if self.bins_of is None else self.bins_of(options)
+
+
+@cache
+def registered() -> dict[str, EntryPoint]:
+    """Where all observables are, by name; other packages add theirs through the entry-point group."""
+    return {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
+
+
+@cache
+def observable(name: str) -> ObservableSpec:
+    """The spec of the observable called ``name``; only its module is imported.
+
+    Raises:
+        ValueError: for a name that nobody registered.
+    """
+    if name not in registered():
+        raise ValueError(f"unknown observable {name!r}; registered observables: {', '.join(sorted(registered()))}")
+    spec: ObservableSpec = registered()[name].load()
+    return spec
+
+
+class Measured(Strict):
+    """What was measured, for observables that fit parameters of the measurement.
+
+    Args:
+        values: at each value of the grid, in the observable's unit.
+        errors: their standard errors.
+    """
+
+    values: list[Measurement]
+    errors: list[Measurement]
+
+
+class ObservableRequest(Strict):
+    """An observable to predict.
+
+    Args:
+        observable: registry name.
+        options: options of the observable.
+        grid: values of the independent variable, in the observable's grid unit; required where there is one.
+        label: name of the prediction in results; the observable's name by default.
+        measured: what the parameters of the measurement are fitted to, for observables that have some.
+    """
+
+    observable: str
+    options: dict[str, Any] = Field(default_factory=dict)
+    grid: list[GridValue] | None = None
+    label: str | None = None
+    measured: Measured | None = None
+
+    @model_validator(mode="after")
+    def _known(self) -> ObservableRequest:
+        spec = observable(self.observable)
+        self.options.update(spec.complete_options(self.options))
+        if spec.grid_unit is None and self.grid is not None:
+            raise ValueError(f"observable {self.observable!r} has no grid, but one of {len(self.grid)} values is given")
+        if spec.grid_unit is not None:
+            check_grid(self.grid, self.observable)
+        if spec.check_grid is not None and self.grid is not None:
+            spec.check_grid(self.options, self.grid)
+        if self.measured is not None and not spec.is_fitted:
+            raise ValueError(f"observable {self.observable!r} fits nothing to a measurement; leave out 'measured'")
+        return self
+
+    def check_system(self, species: Sequence[str], cell: ArrayLike) -> None:
+        """Refuse a system that cannot give the observable.
+
+        Args:
+            species: chemical symbol of each atom.
+            cell: rows are the lattice vectors, Å.
+
+        Raises:
+            ValueError: naming the value and the remedy.
+        """
+        check = observable(self.observable).check_system
+        if check is not None:
+            check(self, tuple(species), cell)
+
+    @property
+    def name(self) -> str:
+        """The label, or the observable's name."""
+        return self.label or self.observable
+
+
+def check_requests(requests: Iterable[ObservableRequest], ensemble: Ensemble) -> None:
+    """Refuse labels that repeat, and observables that an ensemble cannot give, such as the density at constant volume.
+
+    Raises:
+        ValueError: naming the observable, the ensemble and the remedy.
+    """
+    labels: set[str] = set()
+    for request in requests:
+        if request.name in labels:
+            raise ValueError(f"observable label {request.name!r} is used twice; give each a label of its own")
+        labels.add(request.name)
+        spec = observable(request.observable)
+        fitting = None if spec.ensembles is None else spec.ensembles(request.options)
+        if fitting is not None and ensemble not in fitting:
+            kind = "".join(f" with {key} = {value!r}" for key, value in request.options.items() if key == "kind")
+            remedy = {
+                "NPT": "give the state point a pressure and sampling a barostat",
+                "NVT": "leave out the pressure of the state point or the barostat of sampling",
+            }[fitting[0]]
+            raise ValueError(
+                f"observable {request.name!r}{kind} needs an {fitting[0]} trajectory, not {ensemble}; {remedy}"
+                + (", or choose another kind" if kind else "")
+            )
+
+
+def check_grid(grid: list[float] | None, name: str) -> None:
+    """Refuse a grid that is missing, not finite, not positive or not strictly increasing.
+
+    Raises:
+        ValueError: naming the first offending value.
+    """
+    if not grid or len(grid) < 2:
+        raise ValueError(f"observable {name!r} needs a grid of at least two values, got {grid!r}")
+    for index, value in enumerate(grid):
+        if not math.isfinite(value) or value < 0:
+            raise ValueError(f"grid value {value!r} at index {index} of {name!r} must be finite and not negative")
+        if index and value <= grid[index - 1]:
+            raise ValueError(
+                f"grid of {name!r} must increase strictly: value {value!r} at index {index} follows {grid[index - 1]!r}"
+            )
+
+
+def check_present(symbols: Iterable[str], option: str, name: str, species: Sequence[str]) -> None:
+    """Refuse an option that names a species which the structure lacks.
+
+    Args:
+        symbols: that the option names.
+        option: its name.
+        name: of the observable.
+        species: of the atoms.
+
+    Raises:
+        ValueError: naming the symbol and the species that there are.
+    """
+    for symbol in symbols:
+        if symbol not in species:
+            present = ", ".join(sorted(set(species)))
+            raise ValueError(f"option {option!r} of {name!r} names {symbol!r}; the structure has {present}")

@@ -1,0 +1,169 @@
+"""Experimental targets: what was measured, with errors, conditions and source. Free of JAX."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import Field, field_validator, model_validator
+
+from aiida_difftre.engine.contract.agreement import Role
+from aiida_difftre.engine.contract.base import Strict
+from aiida_difftre.engine.contract.bounds import Density, GridValue, Measurement, Pressure, Temperature, Weight
+from aiida_difftre.engine.contract.observables import Measured, ObservableRequest, observable
+from aiida_difftre.engine.observables.filters import NOTHING_LOST
+
+SMALLEST_ERROR = 1e-12
+"""In any unit; its square is still a number in float32."""
+
+
+class Conditions(Strict):
+    """Conditions of a measurement.
+
+    Args:
+        temperature: K.
+        pressure: GPa; None where it is not stated.
+        density: kg/m³; None where it is not stated.
+    """
+
+    temperature: Temperature
+    pressure: Pressure | None = None
+    density: Density | None = None
+
+
+class Source(Strict):
+    """The table from which a target was made.
+
+    Args:
+        file: its name.
+        sha256: digest of its bytes.
+        processing: what was done to it, in words.
+    """
+
+    file: str
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    processing: str = ""
+
+
+class Target(Strict):
+    """A measured observable with its errors, conditions and source.
+
+    Args:
+        observable: registry name.
+        options: options of the observable.
+        grid: as in :class:`ObservableRequest`.
+        values: measured values, in ``unit``, in the order of the observable's labels or of the grid.
+        errors: standard errors of the values, in ``unit``, positive.
+        unit: must be the observable's own.
+        error_source: whether the errors were measured or are an assumption of the user.
+        conditions: of the measurement.
+        citation: the publication.
+        doi: its digital object identifier.
+        role: ``training`` targets enter the loss; ``selection`` targets do not, and choose the best iteration and when
+            to stop; ``test`` targets have no part in a refinement and are predicted in its validation alone.
+        weight: the factor gamma in the loss.
+        label: name in results; the observable's name by default.
+        source: the table from which it was made, where there is one.
+    """
+
+    observable: str
+    options: dict[str, Any] = Field(default_factory=dict)
+    grid: list[GridValue] | None = None
+    values: list[Measurement]
+    errors: list[Measurement]
+    unit: str
+    error_source: Literal["measured", "assumed"] = "measured"
+    conditions: Conditions
+    citation: str = Field(min_length=1)
+    doi: str | None = None
+    role: Role = "training"
+    weight: Weight = 1.0
+    label: str | None = None
+    source: Source | None = None
+
+    @field_validator("role", mode="before")
+    @classmethod
+    def _renamed(cls, role: Any) -> Any:
+        if role == "held_out":
+            raise ValueError(
+                "role held_out is now test (never influences the run) or selection (chooses the best iteration); "
+                "name one of them"
+            )
+        return role
+
+    @field_validator("values", "errors", mode="before")
+    @classmethod
+    def _finite(cls, numbers: Any, info: Any) -> Any:
+        if isinstance(numbers, list | tuple):
+            for index, number in enumerate(numbers):
+                if isinstance(number, int | float) and not math.isfinite(number):
+                    raise ValueError(f"{info.field_name}[{index}] is {number!r}; remove the point or give a number")
+        return numbers
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Target:
+        request = self.request()
+        spec = observable(self.observable)
+        self.options.update(request.options)
+        unit = spec.unit_for(self.options)
+        if self.unit != unit:
+            raise ValueError(
+                f"target {self.name!r} is in {self.unit!r}; observable {self.observable!r} comes in {unit!r}"
+            )
+        expected = len(self.grid) if self.grid is not None else len(self.component_labels())
+        for what, numbers in (("values", self.values), ("errors", self.errors)):
+            if len(numbers) != expected:
+                raise ValueError(f"target {self.name!r} has {len(numbers)} {what} where {expected} are expected")
+        if spec.check_values is not None and self.grid is not None:
+            try:
+                spec.check_values(self.options, np.array(self.grid), np.array(self.values), np.array(self.errors))
+            except ValueError as problem:
+                raise ValueError(f"target {self.name!r} is no {self.observable}: {problem}") from None
+        filtering = None if spec.filter_of is None or self.grid is None else spec.filter_of(self.options, self.grid)
+        if filtering is not None and (lost := filtering.lost(np.array(self.values))) > NOTHING_LOST:
+            raise ValueError(
+                f"the values of target {self.name!r} have not gone through its filter: {100 * lost:.0f} % of them lie "
+                "outside of what it passes; make the target with `aiida-difftre target import`, which filters"
+            )
+        for index, error in enumerate(self.errors):
+            if 0 < error < SMALLEST_ERROR:
+                raise ValueError(
+                    f"errors[{index}] of target {self.name!r} is {error!r}; nothing is measured so well: give at least "
+                    f"{SMALLEST_ERROR:g}"
+                )
+            if error <= 0:
+                raise ValueError(
+                    f"errors[{index}] of target {self.name!r} is {error!r}; a standard error must be positive "
+                    "(state an assumed one, with error_source: assumed, where the experiment gives none)"
+                )
+        return self
+
+    @property
+    def is_in_loss(self) -> bool:
+        """Whether a refinement works towards it."""
+        return self.role == "training" and self.weight > 0
+
+    @property
+    def is_decisive(self) -> bool:
+        """Whether a refinement looks at it at all: to work towards it, or to choose the best iteration."""
+        return self.is_in_loss or self.role == "selection"
+
+    @property
+    def name(self) -> str:
+        """The label, or the observable's name."""
+        return self.label or self.observable
+
+    def request(self) -> ObservableRequest:
+        """The observable that predicts this target."""
+        measured = Measured(values=self.values, errors=self.errors) if observable(self.observable).is_fitted else None
+        return ObservableRequest(
+            observable=self.observable, options=dict(self.options), grid=self.grid, label=self.label, measured=measured
+        )
+
+    def component_labels(self) -> list[str]:
+        """A label for each value: the observable's own, or the grid value with its unit."""
+        spec = observable(self.observable)
+        if spec.labels is not None:
+            return list(spec.labels(self.options))
+        return [f"{value:g} {spec.grid_unit}" for value in self.grid or []]

@@ -1,0 +1,1 @@
+"""Cells, images and neighbours."""

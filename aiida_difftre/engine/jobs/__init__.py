@@ -1,0 +1,1 @@
+"""Jobs: one module for each kind, with a function ``run``."""

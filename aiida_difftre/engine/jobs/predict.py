@@ -1,0 +1,204 @@
+"""Prediction with a given potential: for structures, for a strained crystal at rest, or on a trajectory."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ase import Atoms
+from ase.optimize import BFGS
+from numpy.typing import NDArray
+
+from aiida_difftre.engine.calculators.difftre import DiffTReCalculator
+from aiida_difftre.engine.contract import files
+from aiida_difftre.engine.contract.jobs import PREDICTIONS, PredictJob
+from aiida_difftre.engine.errors import EngineError, ExitStatus
+from aiida_difftre.engine.matching import configurations as dataset
+from aiida_difftre.engine.matching import matching
+from aiida_difftre.engine.potentials.potential import Parameters, Potential, load
+from aiida_difftre.engine.reweighting import reference as reweighting
+from aiida_difftre.engine.runtime import device
+from aiida_difftre.engine.runtime.progress import Reporter
+from aiida_difftre.engine.units import AMU_PER_A3_IN_KG_PER_M3, EV_PER_A3_IN_GPA
+
+STRAIN = 2e-3
+"""Strain of the central differences: their error is of its square, the stresses are exact to ten digits."""
+
+FORCE_TOLERANCE = 1e-4
+"""eV/Å, below which internal coordinates count as relaxed."""
+
+RELAXATION_STEPS = 500
+
+REPLICATES = 200
+"""Of the bootstrap."""
+
+
+def run(job: PredictJob, folder: Path, progress: Reporter) -> dict[str, Any]:
+    """Predict what the job asks for; arrays go to ``predictions.npz``.
+
+    Args:
+        job: what to do.
+        folder: where the files of the job lie.
+        progress: takes the phases.
+
+    Returns:
+        ``errors`` (meV/atom, meV/Å, GPa) where structures carry labels, ``static`` (GPa); of a trajectory
+        ``predictions`` and ``reweighting`` (effective sample sizes at the state point of the job).
+
+    Raises:
+        EngineError: for invalid input.
+    """
+    started = time.monotonic()
+    potential, parameters = load(folder / job.potential)
+    results: dict[str, Any] = {}
+    if job.structures is not None:
+        frames = dataset.read(folder / job.structures)
+        results |= _structures(job, potential, parameters, frames, folder, progress)
+        if job.static_stiffness:
+            results["static"] = static_stiffness(frames[0], DiffTReCalculator(potential, parameters), progress)
+    structures_s = time.monotonic() - started
+    if job.trajectory is not None:
+        trajectory = files.read_trajectory(folder / job.trajectory)
+        results |= _trajectory(job, potential, parameters, trajectory)
+    total = time.monotonic() - started
+    return {**results, "timings": {"structures_s": structures_s, "trajectory_s": total - structures_s}}
+
+
+def _trajectory(
+    job: PredictJob, potential: Potential, parameters: Parameters, trajectory: files.Trajectory
+) -> dict[str, Any]:
+    """Observables at the state point of the job, and how many snapshots still stand for it."""
+    temperature = job.temperature or trajectory.temperature
+    ref = reweighting.reference(
+        potential,
+        parameters,
+        trajectory,
+        job.observables,
+        temperature=temperature,
+        pressure=job.pressure,
+        elsewhere=True,
+        machine=job.machine,
+    )
+    size = reweighting.effective_size(np.asarray(ref.weights(jnp.asarray(ref.energies))))
+    predictions = reweighting.predictions(ref, parameters, replicates=REPLICATES, seed=job.seed)[0]
+    sampled = {"temperature": trajectory.temperature, "pressure": trajectory.pressure}
+    return {
+        "predictions": [prediction.model_dump() for prediction in predictions],
+        "reweighting": {
+            "sampled": sampled,
+            "predicted": {"temperature": temperature, "pressure": ref.point.pressure},
+            "snapshots": len(ref.energies),
+            "n_eff_entropy": size.entropy,
+            "n_eff_kish": size.kish,
+        },
+    }
+
+
+def _structures(
+    job: PredictJob, potential: Potential, parameters: Parameters, frames: list[Atoms], folder: Path, progress: Reporter
+) -> dict[str, Any]:
+    """Energies, forces and stresses of all frames, and errors where there are labels."""
+    first = dataset.pad(frames[:1], potential.spec.species, potential.cutoff).environment
+    device.self_check(potential, parameters, jax.tree.map(lambda leaf: leaf[0], first), "float64")
+    calculator = DiffTReCalculator(potential, parameters, precision=job.machine.precision)
+    largest = max(len(frame) for frame in frames)
+    energies, stresses = np.zeros(len(frames)), np.full((len(frames), 6), np.nan)
+    forces, real = np.zeros((len(frames), largest, 3)), np.zeros((len(frames), largest))
+    for number, frame in enumerate(frames):
+        calculator.calculate(frame)
+        energies[number] = calculator.results["energy"]
+        forces[number, : len(frame)] = calculator.results["forces"]
+        stresses[number] = calculator.results.get("stress", np.nan)
+        real[number, : len(frame)] = 1
+        progress.report("predict", number + 1, len(frames))
+    for name, array in (("energy", energies), ("force", forces)):
+        bad = ~np.isfinite(array.reshape(len(frames), -1)).all(axis=1)
+        if bad.any():
+            number = int(np.argmax(bad))
+            raise EngineError(
+                ExitStatus.NOT_FINITE, f"the {name} of structure {number} in {job.structures} is not finite"
+            )
+    arrays = {
+        "energies": energies,
+        "forces": forces[real > 0],
+        "stresses": stresses * EV_PER_A3_IN_GPA,
+        "atoms": real.sum(axis=1).astype(np.int64),
+    }
+    files.write_npz(folder / PREDICTIONS, arrays)
+    labels = dataset.labels_of(frames, largest)
+    predicted = matching.Predicted(energies, forces, stresses)  # type: ignore[arg-type]  # NumPy arrays do
+    return {"structures": len(frames), "errors": matching.errors(predicted, labels, real)}
+
+
+def static_stiffness(atoms: Atoms, calculator: DiffTReCalculator, progress: Reporter) -> dict[str, Any]:
+    r"""Stress and stiffness at rest (T = 0) of a crystal in its cell as it is.
+
+    Stress-strain coefficients :math:`C_{ij} = d\sigma_i/d\varepsilon_j` by central differences with symmetric strains;
+    internal coordinates relax in every cell. Under a stress these differ from second derivatives of the energy.
+
+    Args:
+        atoms: periodic in all directions.
+        calculator: in float64.
+        progress: takes the strains done.
+
+    Returns:
+        ``stress`` (six, GPa), ``stiffness`` (C11, C12, C44, cubic averages, GPa), ``tensor`` (6x6, GPa), ``density``
+        (kg/m³), ``energy`` (eV/atom) and ``strain``.
+
+    Raises:
+        EngineError: for a structure that is not periodic or does not relax.
+    """
+    if not atoms.pbc.all() or atoms.cell.rank < 3:
+        raise EngineError(
+            ExitStatus.INVALID_INPUT,
+            f"static_stiffness needs a structure that is periodic in all directions; its pbc is {atoms.pbc.tolist()}",
+        )
+    rest = _relaxed(atoms, np.zeros(6), calculator)
+    tensor = np.zeros((6, 6))
+    for component in range(6):
+        strain = STRAIN * np.eye(6)[component]
+        stretched, compressed = (_relaxed(rest, sign * strain, calculator).get_stress() for sign in (1, -1))
+        tensor[:, component] = EV_PER_A3_IN_GPA * (stretched - compressed) / (2 * STRAIN)
+        progress.report("static_stiffness", component + 1, 6)
+    rest.calc = calculator
+    stress = EV_PER_A3_IN_GPA * rest.get_stress()
+    return {
+        "stress": stress.tolist(),
+        "stiffness": cubic_averages(tensor),
+        "tensor": tensor.tolist(),
+        "density": float(rest.get_masses().sum() / rest.get_volume() * AMU_PER_A3_IN_KG_PER_M3),
+        "energy": rest.get_potential_energy() / len(rest),
+        "strain": STRAIN,
+    }
+
+
+def cubic_averages(tensor: NDArray[np.float64]) -> dict[str, float]:
+    """C11, C12 and C44 as means over the elements that a cubic crystal makes equal."""
+    normal = tensor[:3, :3]
+    diagonal = float(np.trace(normal)) / 3
+    return {
+        "C11": diagonal,
+        "C12": float((normal.sum() - 3 * diagonal) / 6),
+        "C44": float(np.trace(tensor[3:, 3:])) / 3,
+    }
+
+
+def _relaxed(atoms: Atoms, voigt: NDArray[np.float64], calculator: DiffTReCalculator) -> Atoms:
+    """A copy in a strained cell with relaxed internal coordinates."""
+    e1, e2, e3, e4, e5, e6 = voigt
+    strain = np.array([[e1, e6 / 2, e5 / 2], [e6 / 2, e2, e4 / 2], [e5 / 2, e4 / 2, e3]])
+    copy = Atoms(atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=True)
+    copy.set_cell(copy.cell.array @ (np.eye(3) + strain), scale_atoms=True)
+    copy.calc = calculator
+    if not BFGS(copy, logfile=None).run(fmax=FORCE_TOLERANCE, steps=RELAXATION_STEPS):
+        largest = float(np.abs(copy.get_forces()).max())
+        raise EngineError(
+            ExitStatus.INVALID_INPUT,
+            f"the internal coordinates do not relax: a force of {largest:.2g} eV/Å is left after {RELAXATION_STEPS} "
+            "steps; start from a structure nearer to equilibrium",
+        )
+    return copy

@@ -1,0 +1,1 @@
+"""Labelled configurations, and the fit of a potential to their energies, forces and stresses."""

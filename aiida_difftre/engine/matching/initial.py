@@ -1,0 +1,108 @@
+"""Initial parameters: of a potential to train, or of one that starts from scratch, without any labels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ase import Atoms
+from numpy.typing import NDArray
+
+from aiida_difftre.engine.contract.jobs import POTENTIAL_OUT, PretrainJob
+from aiida_difftre.engine.errors import EngineError, ExitStatus
+from aiida_difftre.engine.matching import configurations as dataset
+from aiida_difftre.engine.matching.configurations import Configurations
+from aiida_difftre.engine.potentials.potential import Parameters, Potential, build, load, save
+from aiida_difftre.engine.runtime import device
+
+ENVIRONMENTS = 256
+"""Atoms in rattled copies of structures without labels, at least; enough for means and deviations."""
+
+
+def start(job: PretrainJob, folder: Path) -> tuple[Potential, Parameters]:
+    """The potential of a job: new, with random weights where its architecture has them, or from a file.
+
+    Raises:
+        EngineError: for a spec or a file that is invalid.
+    """
+    if job.potential is not None:
+        potential = build(job.potential)
+        return potential, potential.init(jax.random.key(job.seed))
+    if job.initial_potential is None:
+        raise EngineError(ExitStatus.INVALID_INPUT, "give either potential or initial_potential")
+    return load(folder / job.initial_potential)
+
+
+def make(job: PretrainJob, folder: Path) -> dict[str, Any]:
+    """Write a potential with its initial parameters, standardised on rattled structures."""
+    potential, parameters = start(job, folder)
+    frames = rattled(dataset.read(folder / job.dataset), job.rattle, job.seed)
+    everything = dataset.pad(frames, potential.spec.species, potential.cutoff)
+    final = standardised(potential, parameters, everything)
+    device.self_check(potential, final, jax.tree.map(lambda leaf: leaf[0], everything.environment), "float64")
+    if job.atomic_energies is not None:
+        final = {**final, "atomic_energies": jnp.asarray(given_references(job.atomic_energies, potential, frames))}
+    save(folder / POTENTIAL_OUT, potential, final)
+    return {
+        "errors": {},
+        "configurations": {},
+        "history": [],
+        "steps": 0,
+        "best_step": 0,
+        "stopped_early": False,
+        "number_of_parameters": sum(
+            leaf.size
+            for leaf, free in zip(jax.tree.leaves(final), jax.tree.leaves(potential.trainable(final)), strict=True)
+            if free
+        ),
+        "atomic_energies": dict(zip(potential.spec.species, final["atomic_energies"].tolist(), strict=True)),
+    }
+
+
+def rattled(frames: list[Atoms], deviation: float, seed: int) -> list[Atoms]:
+    """Copies of structures with normal displacements, as many as make :data:`ENVIRONMENTS` atoms; at least one of each.
+
+    Args:
+        frames: structures.
+        deviation: standard deviation of the displacements along each axis, Å.
+        seed: of the displacements.
+    """
+    copies = -(-ENVIRONMENTS // sum(len(frame) for frame in frames))
+    rng = np.random.default_rng(seed)
+    made = []
+    for frame in (frame for frame in frames for _ in range(copies)):
+        copy = Atoms(frame.symbols, frame.positions, cell=frame.cell, pbc=frame.pbc)
+        copy.positions += rng.normal(scale=deviation, size=copy.positions.shape)
+        made.append(copy)
+    return made
+
+
+def standardised(potential: Potential, parameters: Parameters, part: Configurations) -> Parameters:
+    """Parameters whose terms have seen the environments of a part, where they want to."""
+    atoms = np.nonzero(part.real.reshape(-1))[0]
+    environment = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[atoms], part.environment)
+    terms = dict(parameters["terms"])
+    for name, term in zip(potential.names(), potential.terms, strict=True):
+        standardise = getattr(term, "standardise", None)
+        if standardise is not None:
+            terms[name] = standardise(terms[name], jax.jit(term.project)(environment))
+    return {**parameters, "terms": terms}
+
+
+def given_references(given: dict[str, float], potential: Potential, frames: list[Atoms]) -> NDArray[np.float64]:
+    """Atomic reference energies by species, eV; zero for a species that no configuration holds.
+
+    Raises:
+        EngineError: naming a species of the configurations without one.
+    """
+    for symbol in sorted({symbol for frame in frames for symbol in frame.get_chemical_symbols()}):
+        if symbol not in given:
+            raise EngineError(
+                ExitStatus.INVALID_INPUT,
+                f"atomic_energies gives no reference energy for {symbol}, which the dataset contains; add it, or "
+                "leave atomic_energies out to fit all of them",
+            )
+    return np.array([given.get(symbol, 0.0) for symbol in potential.spec.species])

@@ -1,0 +1,1 @@
+"""What observables are called, their units, options and shapes. Free of JAX."""

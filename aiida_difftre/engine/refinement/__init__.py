@@ -1,0 +1,1 @@
+"""The objective of a refinement, and steps that lower it."""

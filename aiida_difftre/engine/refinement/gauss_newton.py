@@ -1,0 +1,254 @@
+r"""Gauss-Newton steps whose length is measured in effective samples.
+
+The loss is a sum of squares of residuals r, besides further terms with gradient 2e. With J = ∂r/∂θ, and with d the way
+that was already made on these snapshots, the step minimises
+
+.. math::
+
+    \|r + J\delta\|^2 + 2 e^\mathsf{T}\delta + \nu\,(d + \delta)^\mathsf{T} M (d + \delta)
+    + \mu\,\delta^\mathsf{T} M \delta,
+    \qquad M = F + \epsilon\,\overline{\mathrm{diag} F},
+    \qquad F = \beta^2\,\mathrm{Cov}\left(\frac{\partial U}{\partial\theta}, \frac{\partial U}{\partial\theta}\right).
+
+F is what a step costs: the snapshots keep N_eff ≈ N exp(-δᵀFδ) of their samples. μ is the smallest for which
+δᵀMδ does not exceed the square of a radius, so that the step is the one that gets furthest for the samples it may
+cost: that of Gauss and Newton near the targets, the natural gradient far from them.
+
+ν keeps it from fitting noise. J is a covariance over snapshots, Cov(O, βδ·∂U/∂θ), whose standard error is that of the
+average O times the standard deviation sqrt(δᵀFδ) of what it is the covariance with. The loss on a fresh trajectory is
+therefore expected to exceed the one predicted by ν δᵀFδ, where ν is what the statistical errors of the predictions
+contribute to the loss.
+
+The bar is an average over each array of parameters: what the snapshots hardly tell, such as the energy of pairs that
+are too close to occur, hardly moves, and the step does not depend on the units of different arrays. For a pair
+potential and a radial distribution function, J and F hold the matrix of inverse Monte Carlo.
+
+An observable of positions alone depends on the parameters through the weights only, so that its rows of J are
+combinations of the derivatives of the energies that F is made of. Residuals of stress and stiffness take a
+vector-Jacobian product each.
+
+References:
+    K. Levenberg, Q. Appl. Math. 2, 164 (1944); D. W. Marquardt, J. Soc. Indust. Appl. Math. 11, 431 (1963);
+    S. Amari, Neural Comput. 10, 251 (1998); A. P. Lyubartsev and A. Laaksonen, Phys. Rev. E 52, 3730 (1995).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+
+from aiida_difftre.engine import units
+from aiida_difftre.engine.errors import EngineError, ExitStatus
+from aiida_difftre.engine.potentials.potential import Parameters
+from aiida_difftre.engine.refinement.objective import Data, Quantities
+
+LARGEST_BYTES = 2 << 30
+"""Of the derivatives of the energies of all snapshots by all parameters."""
+
+MOST_PRODUCTS = 64
+"""Points of targets that take a vector-Jacobian product each."""
+
+ROUNDING = 1e-12
+"""A derivative whose variance is below this part of its mean square is the same in all snapshots."""
+
+Vector = Float[np.ndarray, " parameters"]
+
+
+class Linear(NamedTuple):
+    """The residuals to first order in the free parameters.
+
+    Args:
+        residuals: r.
+        jacobian: J.
+        rows: X with F = Xᵀ X.
+    """
+
+    residuals: Float[np.ndarray, " residuals"]
+    jacobian: Float[np.ndarray, "residuals parameters"]
+    rows: Float[np.ndarray, "samples parameters"]
+
+
+def step(
+    data: Sequence[Data],
+    parameters: Parameters,
+    quantities: Mapping[str, Quantities],
+    free: Parameters,
+    *,
+    damping: float,
+    radius: float,
+    noise: float = 0.0,
+    start: Parameters | None = None,
+    extra: Parameters | None = None,
+) -> tuple[Parameters, float, bool]:
+    """The step, the norm of the gradient of the loss, and whether the radius bounds the step.
+
+    Parameters that are fixed do not move; none does where a derivative is not finite, and the norm then is not either.
+
+    Args:
+        data: state points.
+        parameters: where.
+        quantities: of each snapshot there, by state point (:class:`~aiida_difftre.engine.refinement.objective.Evaluation`).
+        free: booleans; which parameters may move.
+        damping: ε.
+        radius: largest length of the step, sqrt(δᵀ M δ): the standard deviation of the change of U/kT.
+        noise: ν.
+        start: parameters that sampled; None for those of ``parameters``.
+        extra: gradient of further terms of the loss.
+
+    Raises:
+        EngineError: with status INVALID_INPUT, where the derivatives do not fit into memory, or for too many points of
+            targets that take a vector-Jacobian product each.
+    """
+    leaves, structure = jax.tree.flatten(parameters)
+    movable = [bool(moves) for moves in jax.tree.leaves(free)]
+    sizes = [leaf.size if moves else 0 for leaf, moves in zip(leaves, movable, strict=True)]
+    _check_size(data, sum(sizes))
+    parts = [_linear(point, parameters, quantities[point.label], movable) for point in data]
+    found = Linear(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+    slope = np.zeros(sum(sizes)) if extra is None else _flat(extra, movable, 1)[0] / 2
+    arrays = np.repeat(np.arange(len(leaves)), sizes)
+    if not all(np.isfinite(array).all() for array in (*found, slope)):
+        return jax.tree.map(jnp.zeros_like, parameters), float("nan"), False
+    way = np.zeros(sum(sizes)) if start is None else _flat(jax.tree.map(jnp.subtract, parameters, start), movable, 1)[0]
+    moved, is_bounded = solve(found, slope, arrays, damping=damping, radius=radius, noise=noise, way=way)
+    ends = np.cumsum(sizes)
+    shaped = [
+        np.asarray(moved[end - size : end].reshape(leaf.shape), leaf.dtype)
+        if size
+        else np.zeros(leaf.shape, leaf.dtype)
+        for leaf, size, end in zip(leaves, sizes, ends, strict=True)
+    ]
+    gradient = 2 * (found.jacobian.T @ found.residuals + slope)
+    result: Parameters = jax.tree.unflatten(structure, shaped)
+    return result, float(np.linalg.norm(gradient)), is_bounded
+
+
+def solve(
+    linear: Linear,
+    extra: Vector,
+    arrays: Int[np.ndarray, " parameters"],
+    *,
+    damping: float,
+    radius: float,
+    noise: float = 0.0,
+    way: Vector | None = None,
+) -> tuple[Vector, bool]:
+    """The step in the free parameters, and whether the radius bounds it.
+
+    With λ = μ + ν, e including ν M d, and K = J M⁻¹ Jᵀ, of the size of the residuals, δ = -M⁻¹ [Jᵀ c + e/λ] where
+    c = (K + λ)⁻¹ (r - J M⁻¹ e / λ), and its length follows from c alone.
+
+    Args:
+        linear: r, J, X.
+        extra: e.
+        arrays: to which array each parameter belongs.
+        damping: ε.
+        radius: largest length of the step.
+        noise: ν.
+        way: d.
+    """
+    size = np.maximum(np.bincount(arrays), 1)
+    mean = np.bincount(arrays, np.sum(linear.rows**2, axis=0)) / size
+    scale = np.sqrt(mean[arrays])
+    active = scale > 0
+    result = np.zeros_like(extra)
+    if not active.any():
+        return result, False
+    j, x, e = (array[..., active] / scale[active] for array in (linear.jacobian, linear.rows, extra))
+    solved = _inverse(x, damping, np.column_stack([j.T, e]))
+    y, a = solved[:, :-1], solved[:, -1]
+    if way is not None:
+        pull = noise * way[active] * scale[active]
+        a = a + pull
+        e = e + x.T @ (x @ pull) + damping * pull
+    values, vectors = np.linalg.eigh((j @ y + y.T @ j.T) / 2)
+    values = np.maximum(values, 0)
+    r, h, ea = vectors.T @ linear.residuals, vectors.T @ (j @ a), float(e @ a)
+
+    def coefficients(weight: float) -> NDArray[np.float64]:
+        return np.asarray((r - h / weight) / (values + weight))
+
+    def excess(logarithm: float) -> float:
+        weight = float(np.exp(logarithm))
+        c = coefficients(weight)
+        return float(values @ c**2 + 2 * (c @ h) / weight + ea / weight**2) - radius**2
+
+    # Beyond the upper end any step is shorter than the radius; below the lower one rounding decides.
+    largest = float(values.max())
+    least = max(noise, 1e-10 * largest, 1e-300)
+    upper = np.log(max(least, largest, (np.sqrt(values @ r**2) + np.sqrt(max(ea, 0.0))) / radius) * 1e3)
+    lower = np.log(least)
+    is_bounded = excess(lower) > 0
+    weight = float(np.exp(_root(excess, lower, upper) if is_bounded else lower))
+    result[active] = -(y @ (vectors @ coefficients(weight)) + a / weight) / scale[active]
+    return result, is_bounded
+
+
+def _inverse(
+    x: Float[np.ndarray, "samples parameters"],
+    damping: float,
+    columns: Float[np.ndarray, "parameters columns"],
+) -> Float[np.ndarray, "parameters columns"]:
+    """M⁻¹ times columns, M = Xᵀ X + ε, through the smaller one of Xᵀ X and X Xᵀ."""
+    if x.shape[0] < x.shape[1]:
+        inner = np.linalg.solve(x @ x.T + damping * np.eye(len(x)), x @ columns)
+        return np.asarray((columns - x.T @ inner) / damping)
+    return np.asarray(np.linalg.solve(x.T @ x + damping * np.eye(x.shape[1]), columns))
+
+
+def _root(decreasing: Callable[[float], float], lower: float, upper: float) -> float:
+    """Where a function changes its sign, by bisection down to rounding.
+
+    SciPy's root finders, and its linear algebra, would take longer to import than most updates to compute.
+    """
+    while lower < (middle := (lower + upper) / 2) < upper:
+        lower, upper = (middle, upper) if decreasing(middle) > 0 else (lower, middle)
+    return middle
+
+
+def _linear(point: Data, parameters: Parameters, values: Quantities, movable: Sequence[bool]) -> Linear:
+    """One state point to first order."""
+    reference = point.reference
+    cotangents, residuals = point.jacobian({key: jnp.asarray(value) for key, value in values.items()})
+    weight = np.asarray(reference.weights(jnp.asarray(values["energy"])))
+    slopes = _flat(reference.snapshots.energy_slopes(parameters), movable, len(weight))
+    direct = {key: np.asarray(slope) for key, slope in cotangents.items() if key != "energy"}
+    jacobian = np.asarray(cotangents["energy"], np.float64) @ slopes
+    numbers = [n for n in range(len(residuals)) if any(slope[n].any() for slope in direct.values())]
+    if len(numbers) > MOST_PRODUCTS:
+        raise EngineError(
+            ExitStatus.INVALID_INPUT,
+            f"gauss_newton takes a gradient for each of the {len(numbers)} points of stress and stiffness targets of "
+            f"{point.label!r}, at most {MOST_PRODUCTS}; use another optimizer, such as adam",
+        )
+    still = np.zeros_like(values["energy"])
+    for number in numbers:
+        pulled = {"energy": still, **{key: slope[number] for key, slope in direct.items()}}
+        jacobian[number] += _flat(reference.snapshots.pullback(parameters, pulled), movable, 1)[0]
+    scale: float = units.BOLTZMANN * reference.point.temperature
+    rows = np.sqrt(weight)[:, None] * (slopes - weight @ slopes) / scale
+    # An offset of the energy costs nothing and moves nothing; rounding would call it cheap.
+    rows[:, np.sum(rows**2, axis=0) <= ROUNDING * (weight @ slopes**2) / scale**2] = 0.0
+    return Linear(np.asarray(residuals, np.float64), jacobian, rows)
+
+
+def _flat(tree: Parameters, movable: Sequence[bool], rows: int) -> NDArray[np.float64]:
+    """The free leaves of a tree beside each other, (rows, parameters)."""
+    leaves = [leaf for leaf, moves in zip(jax.tree.leaves(tree), movable, strict=True) if moves]
+    return np.concatenate([np.asarray(leaf, np.float64).reshape(rows, -1) for leaf in leaves], axis=1)
+
+
+def _check_size(data: Sequence[Data], size: int) -> None:
+    count = sum(len(point.reference.energies) for point in data)
+    if count * size * 8 > LARGEST_BYTES:
+        raise EngineError(
+            ExitStatus.INVALID_INPUT,
+            f"gauss_newton with {size} parameters on {count} snapshots takes more than {LARGEST_BYTES >> 30} GiB; use "
+            "another optimizer, such as adam, or take fewer snapshots",
+        )

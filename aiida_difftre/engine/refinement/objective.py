@@ -1,0 +1,250 @@
+"""The loss over reference trajectories as a function of the parameters, and its gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from numpy.typing import NDArray
+
+from aiida_difftre.engine.contract import files
+from aiida_difftre.engine.contract.agreement import Role
+from aiida_difftre.engine.contract.jobs import Machine, Prediction, UpdateSettings
+from aiida_difftre.engine.contract.targets import Target
+from aiida_difftre.engine.potentials.potential import Parameters, Potential
+from aiida_difftre.engine.refinement import losses
+from aiida_difftre.engine.refinement.losses import TargetTerm
+from aiida_difftre.engine.reweighting import reference as reweighting
+from aiida_difftre.engine.reweighting.reference import EffectiveSize, Reference
+
+Quantities = dict[str, NDArray[np.float64]]
+ExtraLoss = Callable[[Parameters], tuple[float, Parameters]]
+"""A further term of the loss, such as the DFT term: parameters -> (value, gradient)."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """One state point of an update: a reference, and the targets of its observables in the same order.
+
+    Args:
+        label: of the state point.
+        reference: trajectory.
+        terms: targets with simulation errors.
+        inefficiency: statistical inefficiency g of the reference.
+        before: predictions at the reference parameters.
+        gradient: quantities -> ((loss, (averages, weights)), dL/d quantities); compiled.
+        jacobian: quantities -> (residuals, d residuals/d quantities); compiled where it is used.
+    """
+
+    label: str
+    reference: Reference
+    terms: tuple[TargetTerm, ...]
+    inefficiency: float
+    before: tuple[Prediction, ...]
+    gradient: Callable[..., Any]
+    jacobian: Callable[..., Any]
+
+    @property
+    def is_in_loss(self) -> bool:
+        """Whether an update moves the parameters for its sake; else it only tells how good they were."""
+        return any(term.target.is_in_loss for term in self.terms)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The loss of all state points at one set of parameters.
+
+    Args:
+        loss: sum over state points.
+        predictions: by state point, in the order of its targets.
+        effective: effective sample sizes by state point.
+        cotangents: dL/d quantity for each quantity of each snapshot, by state point.
+        quantities: of each snapshot, by state point.
+    """
+
+    loss: float
+    predictions: dict[str, list[NDArray[np.float64]]]
+    effective: dict[str, EffectiveSize]
+    cotangents: dict[str, Quantities]
+    quantities: dict[str, Quantities]
+
+
+def prepare(
+    label: str,
+    potential: Potential,
+    parameters: Parameters,
+    trajectory: files.Trajectory,
+    targets: Sequence[Target],
+    *,
+    temperature: float,
+    settings: UpdateSettings,
+    machine: Machine,
+    seed: int,
+    pressure: float | None = None,
+    among: int = 1,
+) -> Data:
+    """A state point ready for an update: its observables at the reference parameters, with errors.
+
+    Args:
+        label: of the state point.
+        potential: the potential.
+        parameters: those that sampled.
+        trajectory: the snapshots.
+        targets: of its observables.
+        temperature: K.
+        settings: of the update.
+        machine: precision and batches.
+        seed: of the bootstrap.
+        pressure: GPa; None for that of the trajectory.
+        among: state points that share the memory for what is kept of their snapshots.
+
+    Raises:
+        EngineError: with status INVALID_INPUT, for a trajectory of another state point or potential.
+    """
+    requests = [target.request() for target in targets]
+    ref = reweighting.reference(
+        potential, parameters, trajectory, requests, temperature=temperature, machine=machine, pressure=pressure,
+        among=among,
+    )  # fmt: skip
+    before, values = reweighting.predictions(ref, parameters, replicates=settings.bootstrap, seed=seed)
+    terms = tuple(TargetTerm(t, np.asarray(p.errors)) for t, p in zip(targets, before, strict=True))
+
+    def loss(arrays: dict[str, Any]) -> tuple[Any, Any]:
+        weight = ref.weights(arrays["energy"])
+        averages = ref.averages(arrays, weight)
+        return losses.target_loss(averages, terms, settings.loss.kind), (averages, weight)
+
+    def residuals(arrays: dict[str, Any]) -> tuple[Any, Any]:
+        weight = ref.weights(arrays["energy"])
+        found = losses.residuals(ref.averages(arrays, weight), terms, settings.loss.kind)
+        return found, found
+
+    gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))
+    jacobian = jax.jit(jax.jacrev(residuals, has_aux=True))
+    return Data(label, ref, terms, reweighting.inefficiency(ref, values), tuple(before), gradient, jacobian)
+
+
+def evaluate(data: Sequence[Data], parameters: Parameters) -> Evaluation:
+    """Loss, predictions, weights and the cotangents of all quantities.
+
+    The softmax, the averages and the combinations are differentiated here for all snapshots at once; the chain rule
+    to the parameters is one vector-Jacobian product (:meth:`~aiida_difftre.engine.snapshots.snapshots.Snapshots.pullback`).
+    Written out, dL/dU_i = -w_i/kT Σ_j dL/dA_j (a_j(x_i) - A_j) and dL/da_j(x_i) = w_i dL/dA_j.
+    """
+    total, predictions, effective, cotangents, quantities = 0.0, {}, {}, {}, {}
+    for point in data:
+        values = quantities[point.label] = point.reference.snapshots.evaluate(parameters)
+        (loss, (averages, weight)), slopes = point.gradient({k: jnp.asarray(v) for k, v in values.items()})
+        total += float(loss)
+        predictions[point.label] = [np.asarray(average) for average in averages]
+        effective[point.label] = reweighting.effective_size(np.asarray(weight))
+        cotangents[point.label] = {key: np.asarray(slope) for key, slope in slopes.items()}
+    return Evaluation(total, predictions, effective, cotangents, quantities)
+
+
+def reduced_chi2(data: Sequence[Data], values: Mapping[str, Sequence[NDArray[np.float64]]], role: Role) -> float | None:
+    """chi² per point over the targets of all state points, as the work chains count it.
+
+    Args:
+        data: state points.
+        values: predictions by state point, in the order of its targets.
+        role: of the targets.
+    """
+    terms = [term for point in data for term in point.terms]
+    return losses.reduced_chi2([array for point in data for array in values[point.label]], terms, role)
+
+
+def gradient(data: Sequence[Data], parameters: Parameters, evaluation: Evaluation) -> Parameters:
+    """dL/dθ: one batched vector-Jacobian product per state point."""
+    parts = [p.reference.snapshots.pullback(parameters, evaluation.cotangents[p.label]) for p in data]
+    summed: Parameters = jax.tree.map(lambda *x: sum(x[1:], start=x[0]), *parts)
+    return summed
+
+
+def effective_fraction(data: Sequence[Data], parameters: Parameters) -> float:
+    """The smallest effective fraction of snapshots over the state points, from energies alone."""
+    fractions = []
+    for point in data:
+        ref = point.reference
+        energies = ref.snapshots.energies(parameters)
+        if not np.isfinite(energies).all():
+            return 0.0
+        weight = ref.weights(jnp.asarray(energies))
+        fractions.append(reweighting.effective_size(np.asarray(weight)).smallest / len(energies))
+    return min(fractions)
+
+
+def fix_offset(data: Sequence[Data], parameters: Parameters, before: Parameters) -> Parameters:
+    """Keep the mean energy of the reference where it was: U -> U + c is a direction that no observable holds.
+
+    The mean change of the energy per atom over the snapshots is taken off the atomic reference energies.
+    """
+    shifts = [
+        np.mean(p.reference.snapshots.energies(parameters) - p.reference.snapshots.energies(before))
+        / p.reference.point.atoms
+        for p in data
+    ]
+    kept = before["atomic_energies"] - float(np.mean(shifts))
+    return {**parameters, "atomic_energies": kept}
+
+
+class Point(NamedTuple):
+    """The whole loss at one set of parameters.
+
+    Args:
+        parameters: where.
+        evaluation: of the targets.
+        extra_loss: DFT and anchor terms.
+        extra_slope: their gradient; None where there are none.
+        loss: the sum.
+        fraction: the smallest effective fraction of snapshots over the state points.
+    """
+
+    parameters: Parameters
+    evaluation: Evaluation
+    extra_loss: float
+    extra_slope: Parameters | None
+    loss: float
+    fraction: float
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The loss of an update: targets, and the DFT and anchor terms.
+
+    Args:
+        data: state points.
+        settings: of the loss.
+        anchor: parameters at which the update starts.
+        extra: the DFT term.
+    """
+
+    data: Sequence[Data]
+    settings: UpdateSettings
+    anchor: Parameters
+    extra: ExtraLoss | None
+
+    def __call__(self, parameters: Parameters) -> Point:
+        """Evaluate the loss."""
+        evaluation = evaluate(self.data, parameters)
+        value, slope = self.extra(parameters) if self.extra is not None else (0.0, None)
+        weight = self.settings.loss.anchor_weight
+        if weight > 0:
+            # The offset is no distance: it follows from the other parameters.
+            held = {**self.anchor, "atomic_energies": parameters["atomic_energies"]}
+            difference = jax.tree.map(jnp.subtract, parameters, held)
+            value += weight * float(optax.tree.norm(difference)) ** 2
+            pull = jax.tree.map(lambda d: 2 * weight * d, difference)
+            slope = pull if slope is None else jax.tree.map(jnp.add, slope, pull)
+        fraction = min(evaluation.effective[p.label].smallest / len(p.reference.energies) for p in self.data)
+        return Point(parameters, evaluation, value, slope, evaluation.loss + value, fraction)
+
+    def gradient(self, point: Point) -> Parameters:
+        """Its gradient."""
+        slopes = gradient(self.data, point.parameters, point.evaluation)
+        return slopes if point.extra_slope is None else jax.tree.map(jnp.add, slopes, point.extra_slope)

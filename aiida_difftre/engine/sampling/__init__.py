@@ -1,0 +1,1 @@
+"""Molecular dynamics: trajectories of a potential."""

@@ -1,0 +1,125 @@
+"""Checkpoints of a sampling job: the walkers, and what was recorded of them so far."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import jax
+import numpy as np
+from numpy.typing import NDArray
+
+from aiida_difftre.engine.contract import files
+from aiida_difftre.engine.errors import EngineError, ExitStatus
+from aiida_difftre.engine.geometry import neighbor_list as space
+from aiida_difftre.engine.potentials.potential import Parameters
+from aiida_difftre.engine.sampling import dynamics as sampling
+from aiida_difftre.engine.sampling.starts import Start
+
+
+@dataclass
+class Recording:
+    """Snapshots so far, and how far the run is."""
+
+    positions: list[NDArray[np.float32]] = field(default_factory=list)
+    temperatures: list[NDArray[np.float64]] = field(default_factory=list)
+    scales: list[NDArray[np.float64]] = field(default_factory=list)
+    done: int = 0
+
+
+def identity_of(system: sampling.System, parameters: Parameters, start: Start, seed: int) -> str:
+    """What a checkpoint belongs to: potential, system, state point, dynamics and start, but not how long they last."""
+    settings = system.settings.model_dump(
+        include={"thermostat", "walkers", "timestep_fs", "equilibration_fs", "stride_fs"}
+    )
+    described = [system.potential.spec.model_dump(), system.symbols, system.cell.tolist(), system.temperature, settings]
+    described += [system.snapshots_per_call, system.mass.tolist(), seed]
+    if system.barostat is not None:
+        described += [system.pressure, system.barostat.model_dump()]
+    digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
+    for leaf in jax.tree.leaves((parameters, start.positions, start.velocities, start.scales)):
+        digest.update(np.asarray(leaf).tobytes())
+    return digest.hexdigest()
+
+
+def write(
+    path: Path,
+    identity: str,
+    system: sampling.System,
+    dynamics: sampling.Dynamics,
+    state: sampling.Walkers,
+    recording: Recording,
+) -> None:
+    """Write a checkpoint, atomically.
+
+    Args:
+        path: of the file.
+        identity: from :func:`identity_of`.
+        system: that is simulated.
+        dynamics: with the capacity of the lists.
+        state: of the walkers.
+        recording: until then.
+    """
+    arrays = {f"md/{number}": np.asarray(leaf) for number, leaf in enumerate(jax.tree.leaves(state.md))}
+    arrays["built"], arrays["built_scale"] = np.asarray(state.built), np.asarray(state.built_scale)
+    if recording.positions:
+        arrays["positions"] = np.concatenate(recording.positions)
+        arrays["temperatures"] = np.concatenate(recording.temperatures)
+        arrays["scales"] = np.concatenate(recording.scales)
+    metadata = {"done": str(recording.done), "capacity": json.dumps(dynamics.capacity), "identity": identity}
+    metadata["widened"] = repr(system.widened)
+    files.write_arrays(path, arrays, metadata)
+
+
+def restore(
+    path: Path, identity: str, system: sampling.System, dynamics: sampling.Dynamics, state: sampling.Walkers
+) -> tuple[sampling.System, sampling.Dynamics, sampling.Walkers, Recording]:
+    """Continue from a checkpoint.
+
+    Args:
+        path: of the file.
+        identity: what it must belong to.
+        system: that is simulated.
+        dynamics: for it.
+        state: the initial one; its leaves say what those of the checkpoint must look like.
+
+    Returns:
+        System and dynamics with the skin and the capacity that the run had come to, the walkers, and the recording.
+
+    Raises:
+        EngineError: with status CORRUPT_FILE, for a checkpoint of another run.
+    """
+    arrays, metadata = files.read_arrays(path)
+    leaves, structure = jax.tree.flatten(state.md)
+    stored = [arrays.get(f"md/{number}") for number in range(len(leaves))]
+    fits = all(
+        array is not None and (array.shape, array.dtype) == (leaf.shape, leaf.dtype)
+        for array, leaf in zip(stored, leaves, strict=True)
+    )
+    if not fits or metadata.get("identity") != identity:
+        raise EngineError(
+            ExitStatus.CORRUPT_FILE,
+            f"{path.name} is the checkpoint of another potential, system, start, seed, dynamics, precision or number "
+            "of devices; remove it to start anew",
+        )
+    put = [jax.device_put(array, leaf.sharding) for array, leaf in zip(stored, leaves, strict=True)]
+    try:
+        built = jax.device_put(arrays["built"], state.built.sharding)
+        built_scale = jax.device_put(arrays["built_scale"], state.built_scale.sharding)
+        recording = Recording(done=int(metadata["done"]))
+        if "positions" in arrays:
+            recording.positions, recording.temperatures = [arrays["positions"]], [arrays["temperatures"]]
+            recording.scales = [arrays["scales"]]
+        capacity = space.Capacity(*json.loads(metadata["capacity"]))
+        widened = float(metadata["widened"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise EngineError(
+            ExitStatus.CORRUPT_FILE, f"{path.name} lacks what a checkpoint has ({error}); remove it to start anew"
+        ) from None
+    state = state._replace(md=jax.tree.unflatten(structure, put), built=built, built_scale=built_scale)
+    if capacity != dynamics.capacity or widened != system.widened:
+        system = replace(system, widened=widened)
+        dynamics = sampling.dynamics(system, capacity)
+    return system, dynamics, dynamics.relist(state), recording

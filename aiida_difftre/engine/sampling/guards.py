@@ -1,0 +1,112 @@
+"""What a run must fulfil: before it starts, and whenever snapshots are recorded."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aiida_difftre.engine.contract.jobs import BarostatSpec
+from aiida_difftre.engine.errors import EngineError, ExitStatus
+from aiida_difftre.engine.geometry import neighbor_list as space
+from aiida_difftre.engine.potentials.potential import Parameters
+from aiida_difftre.engine.runtime import device
+from aiida_difftre.engine.sampling import dynamics as sampling
+from aiida_difftre.engine.sampling.starts import Start
+from aiida_difftre.engine.snapshots import snapshots as quantities
+
+
+def check_start(system: sampling.System, start: Start, parameters: Parameters, lists: space.NeighborList) -> None:
+    """Refuse a start whose atoms overlap, and a JAX that miscompiles, before the run.
+
+    Args:
+        system: that will be simulated.
+        start: of its walkers.
+        parameters: of its potential.
+        lists: of the start.
+
+    Raises:
+        EngineError: naming the distance, or the difference of energies.
+    """
+    if system.barostat is not None and system.potential.has_external:
+        raise EngineError(
+            ExitStatus.INVALID_INPUT,
+            f"the potential has an external field, which holds the cell: it cannot be sampled at {system.pressure:g} "
+            "GPa; leave out the pressure of the state point or sampling.barostat",
+        )
+    scale = 1.0 if start.scales is None else start.scales[0]
+    environment = quantities.environment(
+        system.potential, start.positions[0], scale * start.cell, start.symbols, system.precision, lists
+    )
+    squared = np.where(environment.mask, np.sum(np.asarray(environment.displacements) ** 2, -1), np.inf)
+    distance = float(np.sqrt(squared.min()))
+    if distance < system.settings.min_distance:
+        raise EngineError(
+            ExitStatus.ATOMS_TOO_CLOSE,
+            f"two atoms of the starting structure are {distance:.3f} Å apart; the limit (sampling.min_distance) is "
+            f"{system.settings.min_distance} Å",
+        )
+    device.self_check(system.potential, parameters, environment, system.precision)
+
+
+def failure(system: sampling.System, snapshot: sampling.Snapshot, walkers: int, done: int) -> EngineError | None:
+    """What is wrong with a run, or None.
+
+    Args:
+        system: that is simulated.
+        snapshot: recorded last.
+        walkers: that count; others fill up the devices.
+        done: snapshots of a walker before these.
+    """
+    finite = np.asarray(snapshot.finite)[:, :walkers]
+    time_fs = done * system.stride_fs
+    where = f"after {time_fs:g} fs with a time step of {system.settings.timestep_fs} fs"
+    if not finite.all():
+        walker = int(np.argwhere(~finite)[0, 1])
+        return EngineError(ExitStatus.NOT_FINITE, f"positions or forces of walker {walker} are not finite {where}")
+    distance = np.asarray(snapshot.min_distance)[:, :walkers]
+    if distance.min() < system.settings.min_distance:
+        return EngineError(
+            ExitStatus.ATOMS_TOO_CLOSE,
+            f"two atoms came as close as {distance.min():.3f} Å (limit {system.settings.min_distance} Å) {where}",
+            {"min_distance": float(distance.min())},
+        )
+    temperature = np.asarray(snapshot.temperature)[:, :walkers]
+    limit = system.temperature * hottest(system.settings.max_temperature_ratio, len(system.symbols))
+    if temperature.max() > limit:
+        return EngineError(
+            ExitStatus.TEMPERATURE_OUT_OF_BOUNDS,
+            f"the temperature of a walker reached {temperature.max():.0f} K (limit {limit:.0f} K) {where}",
+            {"temperature": float(temperature.max())},
+        )
+    ratios = np.asarray(snapshot.scale, np.float64)[:, :walkers] ** 3
+    if system.barostat is not None and not bounded(ratios, system.barostat):
+        farthest = float(ratios.flat[np.argmax(abs(np.log(ratios)))])
+        return EngineError(
+            ExitStatus.VOLUME_OUT_OF_BOUNDS,
+            f"the volume of a walker became {farthest:.3g} times that of the structure (limit "
+            f"sampling.barostat.max_volume_ratio = {system.barostat.max_volume_ratio:g}, or its inverse) {where}; the "
+            f"potential may hold no condensed phase at {system.pressure:g} GPa: start nearer to its equilibrium, "
+            "refine at constant volume first, or allow a larger ratio",
+            {"volume_ratio": farthest},
+        )
+    return None
+
+
+def hottest(ratio: float, atoms: int) -> float:
+    """The instantaneous over the target temperature that stops a run.
+
+    The relative standard deviation of the instantaneous temperature is sqrt(2/3N): six of them are allowed on top of
+    the ratio. Of a few atoms the distribution has a long tail: a chi² variable with k degrees of freedom exceeds
+    k + 2 sqrt(k x) + 2 x with a probability of at most exp(-x) (Laurent & Massart, Ann. Statist. 28, 1302 (2000)).
+
+    Args:
+        ratio: that no sane run exceeds on average.
+        atoms: number of atoms.
+    """
+    k, x = 3 * atoms, 30.0
+    return float(max(ratio + 6 * np.sqrt(2 / k), 1 + 2 * np.sqrt(x / k) + 2 * x / k))
+
+
+def bounded(ratios: NDArray[np.float64], barostat: BarostatSpec) -> bool:
+    """Whether all volumes over that of the starting structure are within bounds."""
+    return bool(np.max(abs(np.log(ratios))) <= np.log(barostat.max_volume_ratio))

@@ -1,0 +1,219 @@
+r"""Compiled functions of one potential over batches of snapshots: projections, energies, stresses, Born terms.
+
+With P(η) what a potential needs of a snapshot under a Lagrangian strain η (``Potential.project``),
+
+    stress_k = dE/dη_k / V = ∇E(P)·∂P/∂η_k / V,
+    Born term along d = d²E(P(s d))/ds² / V   at s = 0.
+
+Energies that enter weights are float64; the rest has the job's precision.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Float, Int
+
+from aiida_difftre.engine.contract.jobs import PotentialSpec
+from aiida_difftre.engine.geometry import neighbor_list as space
+from aiida_difftre.engine.potentials import potential as potentials
+from aiida_difftre.engine.potentials.potential import Environment, Parameters
+from aiida_difftre.engine.runtime import device
+from aiida_difftre.engine.snapshots.compact_lists import Compact, surroundings
+
+
+class Batch(NamedTuple):
+    """Snapshots that are evaluated together, their neighbour lists, and the scales of their cells."""
+
+    positions: Float[Array, "snapshots atoms 3"]
+    lists: Compact
+    scales: Float[Array, " snapshots"]
+
+
+class Shared(NamedTuple):
+    """What all snapshots have in common.
+
+    Args:
+        cell: rows are lattice vectors, Å.
+        images: lattice shifts that ``lists`` count.
+        species: of each atom.
+    """
+
+    cell: Float[Array, "3 3"]
+    images: Int[Array, "images 3"]
+    species: Int[Array, " atoms"]
+
+
+def _split(tree: Any) -> tuple[list[Array], Callable[[list[Array]], Any]]:
+    """Floating-point leaves of a tree, and how to put others in their place."""
+    leaves, structure = jax.tree.flatten(tree)
+    floating = [number for number, leaf in enumerate(leaves) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+
+    def merge(values: list[Array]) -> Any:
+        merged = list(leaves)
+        for number, value in zip(floating, values, strict=True):
+            merged[number] = value
+        return jax.tree.unflatten(structure, merged)
+
+    return [leaves[number] for number in floating], merge
+
+
+def _dot(a: list[Array], b: list[Array]) -> Array:
+    return sum((jnp.vdot(x, y) for x, y in zip(a, b, strict=True)), start=jnp.zeros((), a[0].dtype))
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """Compiled functions of one potential; each maps over a batch of snapshots spread over the devices.
+
+    Args:
+        project: (batch, shared) -> projection.
+        slopes: (batch, shared) -> projection and its six strain derivatives.
+        curves: (batch, shared, directions) -> projection, first and second derivatives along the directions.
+        energy: (parameters, projection) -> (snapshots,), float64, without atomic reference energies.
+        stress: (parameters, slopes) -> (snapshots, 6), dE/dη in eV.
+        born: (parameters, curves) -> (snapshots, directions), eV.
+        energy_slopes: (parameters, projection) -> derivatives of each energy, with a leading snapshot axis.
+        energy_vjp: (parameters, arguments, cotangent) -> gradients with a leading device axis; likewise
+            ``stress_vjp`` (of energy and stress at once) and ``born_vjp``.
+    """
+
+    project: Callable[..., Any]
+    slopes: Callable[..., Any]
+    curves: Callable[..., Any]
+    energy: Callable[..., Array]
+    stress: Callable[..., Array]
+    born: Callable[..., Array]
+    energy_slopes: Callable[..., Parameters]
+    energy_vjp: Callable[..., Parameters]
+    stress_vjp: Callable[..., Parameters]
+    born_vjp: Callable[..., Parameters]
+
+
+@functools.cache
+def kernels(spec_json: str, precision: str) -> Kernels:
+    """Compile (lazily) the functions of a potential; one set per process, potential and precision."""
+    potential = potentials.build(PotentialSpec.model_validate_json(spec_json))
+    dtype = jnp.dtype(precision)
+    mesh = device.mesh()
+
+    def strained(shared: Shared, x: Array, listed: Compact, scale: Array) -> tuple[Any, Any]:
+        fractional, species = x.astype(dtype), shared.species
+        near = surroundings(listed, fractional, (scale * shared.cell).astype(dtype), shared.images)
+
+        def projection(strain: Array) -> Any:
+            # Axis by axis, and not as a product of matrices: fused with what is projected.
+            f = space.deformation(strain)
+            a, b, c = near.components
+            x, y, z = (a * f[0, axis] + b * f[1, axis] + c * f[2, axis] for axis in range(3))
+            vectors = jnp.stack([x, y, z], -1)
+            return potential.project(
+                Environment(vectors, near.mask, species, species[near.index], fractional, components=(x, y, z))
+            )
+
+        reference = projection(jnp.zeros(6, dtype))
+        return reference, lambda strain: _split(projection(strain))[0]
+
+    def project(batch: Batch, shared: Shared) -> Any:
+        return jax.vmap(lambda *snapshot: strained(shared, *snapshot)[0])(*batch)
+
+    def slopes(batch: Batch, shared: Shared) -> tuple[Any, list[Array]]:
+        def one(*snapshot: Any) -> tuple[Any, list[Array]]:
+            reference, floating = strained(shared, *snapshot)
+            first = jax.vmap(lambda e: jax.jvp(floating, (jnp.zeros(6, dtype),), (e,))[1])(jnp.eye(6, dtype=dtype))
+            return reference, first
+
+        return jax.vmap(one)(*batch)
+
+    def curves(batch: Batch, shared: Shared, vectors: Array) -> tuple[Any, list[Array], list[Array]]:
+        def one(directions: Array, *snapshot: Any) -> tuple[Any, list[Array], list[Array]]:
+            reference, floating = strained(shared, *snapshot)
+
+            def along(d: Array) -> tuple[list[Array], list[Array]]:
+                def slope(s: Array) -> list[Array]:
+                    return jax.jvp(lambda t: floating(t * d), (s,), (jnp.ones((), dtype),))[1]
+
+                return jax.jvp(slope, (jnp.zeros((), dtype),), (jnp.ones((), dtype),))
+
+            return (reference, *jax.vmap(along)(directions.astype(dtype)))
+
+        return jax.vmap(one)(vectors, *batch)
+
+    def free(parameters: Parameters) -> Parameters:
+        # The reference energies are constant at fixed composition: they cancel in the weights and only cost digits.
+        return {**parameters, "atomic_energies": jnp.zeros_like(parameters["atomic_energies"])}
+
+    def total(parameters: Parameters, projection: Any) -> Array:
+        return jnp.sum(potential.energy(parameters, projection))
+
+    def one_energy(parameters: Parameters, projection: Any) -> Array:
+        floating, merge = _split(projection)
+        return total(parameters, merge([x.astype(jnp.float64) for x in floating]))
+
+    def one_stress(parameters: Parameters, projection: Any, first: list[Array]) -> tuple[Array, Array]:
+        floating, merge = _split(projection)
+        value, gradient = jax.value_and_grad(lambda p: total(parameters, merge(p)))(floating)
+        return value, jax.vmap(lambda direction: _dot(direction, gradient))(first)
+
+    def one_born(parameters: Parameters, projection: Any, first: list[Array], second: list[Array]) -> Array:
+        floating, merge = _split(projection)
+
+        def along(p1: list[Array], p2: list[Array]) -> Array:
+            def value(s: Array) -> Array:
+                return total(
+                    parameters, merge([a + s * (b + s * c / 2) for a, b, c in zip(floating, p1, p2, strict=True)])
+                )
+
+            one = jnp.ones((), dtype)
+            return jax.jvp(lambda s: jax.jvp(value, (s,), (one,))[1], (jnp.zeros((), dtype),), (one,))[1]
+
+        return jax.vmap(along)(first, second)
+
+    def energy(parameters: Parameters, projection: Any) -> Array:
+        return jax.vmap(lambda p: one_energy(free(parameters), p))(projection)
+
+    def stress(parameters: Parameters, projection: Any, first: list[Array]) -> tuple[Array, Array]:
+        return jax.vmap(lambda p, f: one_stress(free(parameters), p, f))(projection, first)
+
+    def born(parameters: Parameters, projection: Any, first: list[Array], second: list[Array]) -> Array:
+        return jax.vmap(lambda p, f, s: one_born(free(parameters), p, f, s))(projection, first, second)
+
+    def energy_of_precision(parameters: Parameters, projection: Any) -> Array:
+        return jax.vmap(lambda p: total(free(parameters), p))(projection)
+
+    def energy_slopes(parameters: Parameters, projection: Any) -> Parameters:
+        return jax.vmap(lambda p: jax.grad(lambda q: total(free(q), p))(parameters))(projection)
+
+    def transpose(function: Callable[..., Any]) -> Callable[..., Parameters]:
+        def vjp(parameters: Parameters, arguments: tuple[Any, ...], cotangent: Any) -> Parameters:
+            value, pull = jax.vjp(lambda p: function(p, *arguments), parameters)
+            cotangent = jax.tree.map(lambda c, v: c.astype(v.dtype), cotangent, value)
+            return jax.tree.map(lambda g: g[None], pull(cotangent)[0])
+
+        # Each device returns its share and the caller adds them: collectives between CPU devices of one process can
+        # dead-lock when the machine is busy.
+        specs = (P(), P("device"), P("device"))
+        return jax.jit(jax.shard_map(vjp, mesh=mesh, in_specs=specs, out_specs=P("device"), check_vma=False))
+
+    def spread(function: Callable[..., Any], *specs: Any) -> Callable[..., Any]:
+        return jax.jit(jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=P("device"), check_vma=False))
+
+    each = P("device")
+    return Kernels(
+        project=spread(project, each, P()),
+        slopes=spread(slopes, each, P()),
+        curves=spread(curves, each, P(), each),
+        energy=spread(energy, P(), each),
+        stress=spread(lambda p, projection, first: stress(p, projection, first)[1], P(), each, each),
+        born=spread(born, P(), each, each, each),
+        energy_slopes=spread(energy_slopes, P(), each),
+        energy_vjp=transpose(energy_of_precision),
+        stress_vjp=transpose(stress),
+        born_vjp=transpose(born),
+    )

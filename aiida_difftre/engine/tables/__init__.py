@@ -1,0 +1,1 @@
+"""Targets from tables of measured values. Free of JAX."""

@@ -1,0 +1,140 @@
+"""Targets from measured tables: a curve, or the row of an observable without a grid; errors, source. Free of JAX."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aiida_difftre.engine.contract.jobs import validate
+from aiida_difftre.engine.contract.observables import ObservableSpec, observable
+from aiida_difftre.engine.contract.targets import Target
+from aiida_difftre.engine.curve_tables import curve
+from aiida_difftre.engine.readings import (
+    ERROR,
+    VALUE,
+    Reading,
+    Values,
+    assumed_errors,
+    check_units,
+    checked_errors,
+    error_factor,
+)
+from aiida_difftre.engine.tables.table import Table, read_table
+from aiida_difftre.engine.tables.units import factor
+
+
+def target_from_table(path: str | Path, reading: Reading, **fields: Any) -> Target:
+    """Make a target from a table.
+
+    Args:
+        path: of the table.
+        reading: how to read it.
+        **fields: of the target, but for those that the table gives: ``observable``, ``conditions``, ``citation``, ...
+
+    Raises:
+        ValueError: naming the file and the offending line or value.
+    """
+    name = str(fields.get("observable"))
+    spec = observable(name)
+    options = spec.complete_options(dict(fields.get("options") or {}))
+    spec = replace(spec, unit=spec.unit_for(options), bins=spec.bins_for(options))
+    table = read_table(path).where(reading.rows)
+    conditions = fields.get("conditions") or {}
+    if spec.grid_unit is None:
+        found = _labelled(table, reading, spec, options)
+    else:
+        try:
+            found = curve(table, reading, spec, options, conditions.get("density"))
+        except ValueError as error:
+            raise ValueError(str(error) if str(error).startswith(table.name) else f"{table.name}: {error}") from None
+    errors = _total_error(found, reading, spec.unit, table.name)
+    processing = list(table.notes)
+    processing += [f"rows with {', '.join(f'{k} = {v}' for k, v in reading.rows.items())}"] if reading.rows else []
+    processing += found.processing
+    if reading.point_error is not None:
+        processing.append(f"error of each point {reading.point_error}")
+    if reading.error is not None:
+        processing.append(f"error {reading.error}" + (" added in quadrature" if found.errors is not None else ""))
+    assumed = reading.error is not None or reading.point_error is not None
+    measured: Literal["measured", "assumed"] = "assumed" if assumed else "measured"
+    content = {
+        "error_source": measured,
+        **{key: value for key, value in fields.items() if value is not None},
+        "options": options,
+        "unit": spec.unit,
+        "values": _rounded(found.values, 6),
+        "errors": _rounded(errors, 4),
+        "source": {"file": table.name, "sha256": table.digest, "processing": "; ".join(processing)},
+    }
+    if found.grid is not None:
+        content["grid"] = _rounded(found.grid, 9)
+    try:
+        return validate(Target, content)
+    except ValueError as error:
+        raise ValueError(f"{table.name}: {error}") from None
+
+
+def _rounded(numbers: NDArray[np.float64], digits: int) -> list[float]:
+    return [float(f"{number:.{digits}g}") for number in numbers]
+
+
+def _labelled(table: Table, reading: Reading, spec: ObservableSpec, options: dict[str, Any]) -> Values:
+    """The values of one row."""
+    labels = spec.labels(options) if spec.labels is not None else ()
+    asked = {
+        "grid": reading.grid or reading.between, "conversion": reading.convert, "window": reading.window,
+        "quantity": reading.quantity, "number density": reading.number_density, "correlated errors": reading.correlated,
+        "interpolation": reading.interpolation != "monotone",
+        "error of points: give it as --error": reading.point_error,
+    }  # fmt: skip
+    for what, value in asked.items():
+        if value:
+            raise ValueError(f"observable {spec.name!r} has values {', '.join(labels)}: it knows no {what}")
+    errors = {f"{label}_error": label for label in labels}
+    columns = {(f"{labels[0]}_error" if name == ERROR and len(labels) == 1 else name): column
+               for name, column in reading.columns.items()}  # fmt: skip
+    for name in columns:
+        if name not in labels and name not in errors:
+            raise ValueError(f"column {name!r} is none of {', '.join([*labels, *errors])} of {spec.name!r}")
+    if missing := [label for label in labels if label not in columns]:
+        raise ValueError(
+            f"no column is given for {', '.join(missing)} of {spec.name!r}; name it as {missing[0]}=COLUMN"
+        )
+    if len(table.rows) != 1:
+        raise ValueError(f"{table.name} has {len(table.rows)} rows; choose one by what stands in a column")
+    numbers = table.numbers(columns)
+    units = {name: reading.units.get(name, reading.units.get(VALUE, spec.unit)) for name in columns}
+    check_units(reading.units, [*columns, VALUE])
+    values = np.array([numbers[label][0] * factor(units[label], spec.unit) for label in labels])
+    given = [name for name in errors if name in columns]
+    if given and len(given) < len(labels):
+        raise ValueError(f"columns of errors are given for {', '.join(given)} alone; give all or none")
+    found = None
+    if given:
+        read = np.array([numbers[name][0] for name in errors])
+        scales = [error_factor(units[name], spec.unit, value) for name, value in zip(errors, values, strict=True)]
+        found = checked_errors(read * np.array(scales), table)
+    return Values(None, values, found, [])
+
+
+def _total_error(found: Values, reading: Reading, unit: str, name: str) -> NDArray[np.float64]:
+    """The errors of the table, with the assumed ones of the target in quadrature."""
+    if found.errors is None and reading.error is None:
+        raise ValueError(f"{name}: no errors; name their column, or assume an error such as 0.02 or 2%")
+    total = np.zeros_like(found.values) if found.errors is None else found.errors
+    if reading.error is not None:
+        total = np.hypot(total, assumed_errors(found.values, reading.error, unit))
+    if not (total > 0).all():
+        index = int(np.argmin(total > 0))
+        where = "" if found.grid is None else f" ({found.grid[index]:g})"
+        others = f", nor have {missing - 1} others" if (missing := int((total == 0).sum())) > 1 else ""
+        raise ValueError(
+            f"{name}: value {found.values[index]:g} at index {index}{where} has no error{others}; assume an absolute "
+            "one too, as in --error 0.005 (added in quadrature) or 2%+0.005, or leave these points out with --range or "
+            "--grid"
+        )
+    return total

@@ -1,0 +1,68 @@
+"""Which targets decide, and which of two potentials is better, with errors of the simulation that differ."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from aiida_difftre.engine.contract.agreement import (
+    Compared,
+    Points,
+    criterion,
+    decisive_points,
+    is_better,
+    reduced_chi2,
+)
+
+GOOD = Points(np.array([3.0, -2.0]), np.array([1.0, 1.0]), np.array([0.5, 0.5]))
+
+
+def test_a_large_error_is_no_agreement() -> None:
+    """A crystal about to melt: chi² of its own is lower, but only because its observables do not converge."""
+    unstable = Points(np.array([100.0, 80.0]), GOOD.experiment_errors, np.array([300.0, 200.0]))
+    own = [
+        float(np.mean(p.deviations**2 / (p.experiment_errors**2 + p.simulation_errors**2))) for p in (GOOD, unstable)
+    ]
+    assert own[1] < own[0]
+    assert not is_better(unstable, GOOD)
+    assert is_better(GOOD, unstable)
+
+
+def test_with_a_margin() -> None:
+    closer = GOOD._replace(deviations=0.95 * GOOD.deviations)
+    assert is_better(closer, GOOD)
+    assert is_better(closer, GOOD, 0.09)
+    assert not is_better(closer, GOOD, 0.1)
+    assert not is_better(GOOD, GOOD)
+
+
+def one(deviation: float, size: int = 1) -> Points:
+    return Points(np.full(size, deviation), np.full(size, 3.0), np.full(size, 4.0))
+
+
+TRAINING, UNWEIGHTED = Compared("training", 0.5, one(10.0)), Compared("training", 0.0, one(1e6))
+SELECTION = [Compared("selection", 0.0, one(5.0, 3)), Compared("selection", 1.0, one(15.0))]
+WRONG = Compared("test", 1.0, one(1e9))
+
+
+def test_selection_targets_decide_whatever_their_weight() -> None:
+    everything = [TRAINING, SELECTION[0], WRONG, UNWEIGHTED, SELECTION[1]]
+    assert criterion(everything) == "selection"
+    found = decisive_points(everything)
+    np.testing.assert_array_equal(found.deviations, [5.0, 5.0, 5.0, 15.0])
+    np.testing.assert_array_equal(found.experiment_errors, [3.0] * 4)
+    np.testing.assert_array_equal(found.simulation_errors, [4.0] * 4)
+
+
+def test_weighted_training_targets_decide_without_selection_targets() -> None:
+    assert criterion([UNWEIGHTED, WRONG, TRAINING]) == "training"
+    np.testing.assert_array_equal(decisive_points([UNWEIGHTED, WRONG, TRAINING]).deviations, [10.0])
+    with pytest.raises(ValueError, match="no target decides"):
+        decisive_points([UNWEIGHTED, WRONG])
+
+
+def test_chi2_counts_points_and_not_targets() -> None:
+    everything = [TRAINING, UNWEIGHTED, *SELECTION, WRONG]
+    assert reduced_chi2(everything, "selection") == pytest.approx((3 * 1 + 9) / 4)
+    assert reduced_chi2(everything, "training") == pytest.approx(4.0)
+    assert reduced_chi2([UNWEIGHTED], "training") is None

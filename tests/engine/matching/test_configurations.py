@@ -1,0 +1,75 @@
+"""Labelled configurations: padding, neighbours, labels, refused files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import ase.io
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk
+from ase.calculators.singlepoint import SinglePointCalculator
+
+from aiida_difftre.engine.errors import EngineError, ExitStatus
+from aiida_difftre.engine.matching import configurations as dataset
+
+
+def frames() -> list[Atoms]:
+    crystal = bulk("C", "diamond", a=3.6, cubic=True)
+    stress = np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.6])
+    crystal.calc = SinglePointCalculator(crystal, energy=-8.0, forces=np.ones((8, 3)), stress=stress)
+    dimer = Atoms("CO", positions=[[0, 0, 0], [0, 0, 1.1]])
+    dimer.calc = SinglePointCalculator(dimer, energy=-2.0)
+    return [crystal, dimer]
+
+
+def test_padding_and_labels(tmp_path: Path) -> None:
+    path = tmp_path / "dataset.extxyz"
+    ase.io.write(path, frames())
+    found = dataset.pad(dataset.read(path), ["C", "O"], 2.6)
+    environment, labels = found.environment, found.labels
+    assert environment.displacements.shape == (2, 8, 16, 3)
+    np.testing.assert_array_equal(found.sizes, [8, 2])
+    np.testing.assert_array_equal(np.sum(environment.mask, axis=(1, 2)), [8 * 16, 2])
+    vectors = np.asarray(environment.displacements)[1, :2][np.asarray(environment.mask)[1, :2]]
+    np.testing.assert_allclose(vectors, [[0, 0, 1.1], [0, 0, -1.1]])
+    assert environment.neighbor_species[1, 0, 0] == 1
+    np.testing.assert_allclose(found.volume, [3.6**3, 1.0])
+    np.testing.assert_array_equal(labels.has_forces, [1, 0])
+    np.testing.assert_array_equal(labels.has_stress, [1, 0])
+    np.testing.assert_allclose(labels.stress[0], [0.1, 0.2, 0.3, 0.4, 0.5, 0.6])
+    dataset.require_energies(dataset.read(path), path.name)
+
+
+def test_unknown_species() -> None:
+    with pytest.raises(EngineError, match="contains O, but the potential is for C only"):
+        dataset.pad(frames(), ["C"], 2.0)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "not readable"),
+        ("", "no configuration|not readable"),
+        ("2\nbroken\nC 0 0\n", "not readable"),
+        (
+            '1\nLattice="3 0 0 0 3 0 0 0 3" Properties=species:S:1:pos:R:3 energy=nan\nC 0 0 0\n',
+            "energy of configuration 0",
+        ),
+    ],
+)
+def test_refused_files(tmp_path: Path, content: str | None, message: str) -> None:
+    path = tmp_path / "dataset.extxyz"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(EngineError, match=message) as caught:
+        dataset.read(path)
+    assert caught.value.status == ExitStatus.INVALID_INPUT
+
+
+def test_missing_energy(tmp_path: Path) -> None:
+    path = tmp_path / "dataset.extxyz"
+    ase.io.write(path, [*frames(), Atoms("C")])
+    with pytest.raises(EngineError, match=r"configuration 2 .* has no energy"):
+        dataset.require_energies(dataset.read(path), path.name)

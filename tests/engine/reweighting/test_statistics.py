@@ -1,0 +1,114 @@
+"""Statistical inefficiency and block bootstrap against series of known variance."""
+
+from __future__ import annotations
+
+import os
+import warnings
+
+import numpy as np
+import pytest
+
+from aiida_difftre.engine.reweighting.statistics import block_bootstrap_counts, blocks, statistical_inefficiency
+
+RHO = 0.8
+INEFFICIENCY = (1 + RHO) / (1 - RHO)
+
+
+def autoregressive(rng: np.random.Generator, walkers: int, length: int) -> np.ndarray:
+    """AR(1) series of unit variance, started from its stationary distribution: (walkers, length)."""
+    series = np.empty((walkers, length))
+    series[:, 0] = rng.normal(size=walkers)
+    for step in range(1, length):
+        series[:, step] = RHO * series[:, step - 1] + np.sqrt(1 - RHO**2) * rng.normal(size=walkers)
+    return series
+
+
+def test_inefficiency_of_autoregressive_series() -> None:
+    series = autoregressive(np.random.default_rng(0), 8, 4000)
+    walkers = np.repeat(np.arange(8), 4000)
+    assert statistical_inefficiency(series.ravel(), walkers) == pytest.approx(INEFFICIENCY, rel=0.1)
+
+
+def test_inefficiency_agrees_with_pymbar() -> None:
+    os.environ["PYMBAR_DISABLE_JAX"] = "TRUE"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from pymbar import timeseries
+    series = autoregressive(np.random.default_rng(1), 5, 300)
+    walkers = np.repeat(np.arange(5), 300)
+    mine = statistical_inefficiency(series.ravel(), walkers)
+    assert mine == pytest.approx(timeseries.statistical_inefficiency_multiple(list(series)), rel=1e-9)
+    single = statistical_inefficiency(series[0], np.zeros(300, int))
+    assert single == pytest.approx(timeseries.statistical_inefficiency(series[0]), rel=1e-9)
+
+
+def test_inefficiency_of_several_columns_interleaved_walkers_and_constants() -> None:
+    series = autoregressive(np.random.default_rng(2), 3, 200)
+    walkers = np.repeat(np.arange(3), 200)
+    columns = np.stack([series.ravel(), np.full(600, 7.3), -2 * series.ravel() + 5], axis=1)
+    g = statistical_inefficiency(columns, walkers)
+    assert g.shape == (3,)
+    assert g[1] == 1
+    assert g[0] == pytest.approx(g[2])
+    interleaved = statistical_inefficiency(series.T.ravel(), np.tile(np.arange(3), 200))
+    assert interleaved == pytest.approx(g[0])
+
+
+@pytest.mark.parametrize("length", [1, 2, 3])
+def test_shortest_series(length: int) -> None:
+    assert statistical_inefficiency(np.arange(length, dtype=float), np.zeros(length, int)) >= 1
+
+
+def test_lengths_must_agree() -> None:
+    with pytest.raises(ValueError, match="3 values for 2"):
+        statistical_inefficiency(np.zeros(3), np.zeros(2, int))
+
+
+def test_blocks_partition_the_snapshots_within_walkers() -> None:
+    walkers = np.repeat([4, 2, 9], [100, 57, 3])
+    parts = blocks(walkers, 2.5)
+    assert np.array_equal(np.sort(np.concatenate(parts)), np.arange(160))
+    assert all(len(set(walkers[part])) == 1 for part in parts)
+    assert all(len(part) >= 7 for part in parts if walkers[part[0]] != 9)
+
+
+def test_few_blocks_are_shortened() -> None:
+    assert len(blocks(np.zeros(40, int), 30.0)) == 8
+    assert len(blocks(np.zeros(3, int), 30.0)) == 3
+
+
+def test_bootstrap_error_of_an_autoregressive_mean() -> None:
+    """The mean over many data sets of the bootstrap variance is the known variance of the mean, within its bias."""
+    rng = np.random.default_rng(3)
+    walkers = np.repeat(np.arange(8), 200)
+    known = INEFFICIENCY / walkers.size
+    variances = []
+    for seed in range(40):
+        values = autoregressive(rng, 8, 200).ravel()
+        counts = block_bootstrap_counts(walkers, INEFFICIENCY, 200, seed)
+        variances.append(np.var(counts @ values / counts.sum(axis=1)))
+    # Blocks of finite length lose part of the correlation: 1 - 2ρ/((1 - ρ²)L), here 16 %.
+    assert 0.7 * known < np.mean(variances) < 1.1 * known
+
+
+def test_bootstrap_of_independent_samples_with_weights() -> None:
+    rng = np.random.default_rng(4)
+    values, walkers = rng.normal(size=2000), np.zeros(2000, int)
+    weights = rng.uniform(size=2000)
+    weights /= weights.sum()
+    counts = block_bootstrap_counts(walkers, 1.0, 500, 0)
+    replicates = counts * weights
+    means = replicates @ values / replicates.sum(axis=1)
+    assert np.std(means) == pytest.approx(np.sqrt(np.sum(weights**2)), rel=0.15)
+
+
+def test_bootstrap_is_reproducible_and_copes_with_one_snapshot() -> None:
+    walkers = np.repeat([0, 1], 30)
+    assert np.array_equal(block_bootstrap_counts(walkers, 2.0, 10, 5), block_bootstrap_counts(walkers, 2.0, 10, 5))
+    assert np.array_equal(block_bootstrap_counts(np.zeros(1, int), 1.0, 3, 0), np.ones((3, 1)))
+
+
+@pytest.mark.parametrize("g", [0.5, float("nan"), float("inf")])
+def test_invalid_inefficiency(g: float) -> None:
+    with pytest.raises(ValueError, match="statistical inefficiency"):
+        block_bootstrap_counts(np.zeros(10, int), g, 5, 0)

@@ -1,0 +1,135 @@
+"""The machine: cache folder, description, self-check."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from aiida_difftre.engine.contract.jobs import Machine
+from aiida_difftre.engine.errors import EngineError, ExitStatus
+from aiida_difftre.engine.runtime import device
+from aiida_difftre.engine.snapshots import snapshots as quantities
+from tests.fixtures.engine import alloy, network
+
+
+def test_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("DIFFTRE_CACHE", raising=False)
+    assert device.cache_folder(Machine()) == Path.home() / ".cache" / "difftre"
+    monkeypatch.setenv("DIFFTRE_CACHE", str(tmp_path))
+    assert device.cache_folder(Machine()) == tmp_path
+    assert device.cache_folder(Machine(compilation_cache="/elsewhere")) == Path("/elsewhere")
+
+
+def test_description() -> None:
+    found = device.description(Machine(precision="float64"))
+    assert found["jax"] == jax.__version__
+    assert found["platform"] == jax.default_backend()
+    assert found["precision"] == "float64"
+    assert device.mesh().shape["device"] == found["devices"]
+
+
+def test_cores_where_the_system_does_not_tell_which(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert 1 <= device.usable_cores() <= (os.cpu_count() or 1)
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)  # macOS
+    assert device.usable_cores() == os.cpu_count()
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads have names on Linux")
+@pytest.mark.parametrize("threads", [1, 3])
+def test_operations_share_no_more_threads_than_asked_for(threads: int) -> None:
+    script = f"""
+from pathlib import Path
+from aiida_difftre.engine.runtime import device
+from aiida_difftre.engine.contract.jobs import Machine
+device.configure(Machine(threads={threads}, platform="cpu"))
+import jax
+jax.block_until_ready(jax.numpy.ones(3))
+print([(task / "comm").read_text() for task in Path("/proc/self/task").iterdir()])
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.count("XLAEigen") == threads
+
+
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+def test_self_check_passes(precision: str) -> None:
+    potential, parameters = network(("C", "O"))
+    atoms = alloy()
+    positions, cell = atoms.get_scaled_positions(), atoms.cell.array
+    environment = quantities.environment(potential, positions, cell, atoms.get_chemical_symbols(), precision)
+    assert device.self_check(potential, parameters, environment, precision) < device.SELF_CHECK_TOLERANCE[precision]
+
+
+@pytest.fixture
+def compilation_cache(tmp_path: Path) -> Iterator[Path]:
+    """An empty cache of compiled programs."""
+    before = jax.config.jax_compilation_cache_dir
+    jax.config.update("jax_compilation_cache_dir", str(tmp_path))
+    yield tmp_path
+    jax.config.update("jax_compilation_cache_dir", before)
+
+
+class Miscompiled:
+    """A potential whose compiled energies differ from the others by a factor."""
+
+    def __init__(self, factor: float) -> None:
+        self.factor = factor
+        self.uncompiled = 0
+
+    def energies(self, parameters: dict[str, jax.Array], environment: jax.Array) -> jax.Array:
+        if jax.config.jax_disable_jit:
+            self.uncompiled += 1
+            return environment + parameters["atomic_energies"]
+        return self.factor * environment + parameters["atomic_energies"]
+
+
+PARAMETERS = {"atomic_energies": jnp.zeros(3)}
+
+
+def test_a_program_is_checked_once(compilation_cache: Path) -> None:
+    right = Miscompiled(1.0)
+    for _ in range(3):
+        assert device.self_check(right, PARAMETERS, jnp.ones(3), "float64") == 0
+    assert right.uncompiled == 1
+    device.self_check(right, PARAMETERS, jnp.ones((2, 3)), "float64")
+    assert right.uncompiled == 2  # another program
+    (verdict, _) = compilation_cache.glob("self-check-*.json")
+    verdict.write_text("half a ")
+    device.self_check(right, PARAMETERS, jnp.ones(3), "float64")
+    device.self_check(right, PARAMETERS, jnp.ones((2, 3)), "float64")
+    assert right.uncompiled == 3
+
+
+def test_a_wrong_program_is_refused_each_time(compilation_cache: Path) -> None:
+    wrong = Miscompiled(1.001)
+    for count in (1, 2):
+        with pytest.raises(EngineError, match=r"differs from the uncompiled one by 1\.0e-03") as raised:
+            device.self_check(wrong, PARAMETERS, jnp.ones(3), "float64")
+        assert raised.value.status is ExitStatus.SELF_CHECK_FAILED
+        assert wrong.uncompiled == count
+    assert not list(compilation_cache.glob("self-check-*"))
+
+
+def test_energies_that_are_not_finite_are_refused_where_the_program_is_known(compilation_cache: Path) -> None:
+    right = Miscompiled(1.0)
+    device.self_check(right, PARAMETERS, jnp.ones(3), "float64")
+    with pytest.raises(EngineError, match="atom 1 of the first configuration is not finite"):
+        device.self_check(right, PARAMETERS, jnp.array([1.0, jnp.nan, 1.0]), "float64")
+
+
+def test_without_a_cache_each_start_checks() -> None:
+    before = jax.config.jax_compilation_cache_dir
+    jax.config.update("jax_compilation_cache_dir", None)
+    try:
+        right = Miscompiled(1.0)
+        for count in (1, 2):
+            device.self_check(right, PARAMETERS, jnp.ones(3), "float64")
+            assert right.uncompiled == count
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)
