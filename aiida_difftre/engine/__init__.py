@@ -1,4 +1,4 @@
 """The engine: pure JAX, free of AiiDA, useful alone through the console script ``difftre``.
 
-Modules that the AiiDA side may import (they are free of JAX): ``errors``, ``files``, ``jobs``, ``targets``, ``units``.
+The AiiDA side may import what is free of JAX: ``contract``, ``tables``, ``observables.specs``, ``errors``, ``units``.
 """

@@ -28,7 +28,8 @@ class DiffTReCalculator(Calculator):
     moved half of it or the cell changes; it grows when it overflows.
 
     Args:
-        potential: a potential file, or a spec (or what :func:`~aiida_difftre.engine.potentials.potential.build` made of one).
+        potential: a potential file, or a spec (or what
+            :func:`~aiida_difftre.engine.potentials.potential.build` made of one).
         parameters: of the potential, where it is not a file.
         precision: of the arithmetic; atomic reference energies are always added in float64.
         skin: Å.

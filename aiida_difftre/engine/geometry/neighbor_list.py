@@ -39,7 +39,8 @@ class NeighborList(NamedTuple):
         mask: True for real neighbours.
         needed: the largest number of neighbours of an atom; the list overflows when it exceeds the capacity.
         occupancy: the largest number of atoms in a bin; the search overflows when it exceeds the room of the
-            :class:`~aiida_difftre.engine.geometry.linked_cells.Grid`, and ``needed`` counts too few. Zero where there are no bins.
+            :class:`~aiida_difftre.engine.geometry.linked_cells.Grid`, and ``needed`` counts too few. Zero where there
+            are no bins.
     """
 
     index: Int[Array, "*batch atoms neighbors"]  # type: ignore[assignment]  # hides tuple.index, which nobody calls
@@ -120,8 +121,8 @@ def build(
         cell: rows are lattice vectors, Å.
         cutoff: Å.
         capacity: neighbours per atom that the list can hold.
-        search: from :func:`search`, :func:`images` or :func:`~aiida_difftre.engine.geometry.linked_cells.grid`, for this cell and at
-            least this cutoff.
+        search: from :func:`search`, :func:`images` or :func:`~aiida_difftre.engine.geometry.linked_cells.grid`, for
+            this cell and at least this cutoff.
 
     Returns:
         The list; complete unless ``needed > capacity`` or ``occupancy`` exceeds the room of the bins.

@@ -93,7 +93,8 @@ def step(
     Args:
         data: state points.
         parameters: where.
-        quantities: of each snapshot there, by state point (:class:`~aiida_difftre.engine.refinement.objective.Evaluation`).
+        quantities: of each snapshot there, by state point
+            (:class:`~aiida_difftre.engine.refinement.objective.Evaluation`).
         free: booleans; which parameters may move.
         damping: ε.
         radius: largest length of the step, sqrt(δᵀ M δ): the standard deviation of the change of U/kT.

@@ -133,7 +133,8 @@ def evaluate(data: Sequence[Data], parameters: Parameters) -> Evaluation:
     """Loss, predictions, weights and the cotangents of all quantities.
 
     The softmax, the averages and the combinations are differentiated here for all snapshots at once; the chain rule
-    to the parameters is one vector-Jacobian product (:meth:`~aiida_difftre.engine.snapshots.snapshots.Snapshots.pullback`).
+    to the parameters is one vector-Jacobian product
+    (:meth:`~aiida_difftre.engine.snapshots.snapshots.Snapshots.pullback`).
     Written out, dL/dU_i = -w_i/kT Σ_j dL/dA_j (a_j(x_i) - A_j) and dL/da_j(x_i) = w_i dL/dA_j.
     """
     total, predictions, effective, cotangents, quantities = 0.0, {}, {}, {}, {}

@@ -2,8 +2,8 @@
 
 The integrators are jax-md's (BAOAB Langevin: Leimkuhler & Matthews, J. Chem. Phys. 138, 174102 (2013); Nose-Hoover
 chains: Martyna, Klein & Tuckerman, J. Chem. Phys. 97, 2635 (1992)); at constant pressure that of
-:mod:`~aiida_difftre.engine.sampling.barostat`. Walkers are spread over devices and batched on each; the neighbour lists of a
-walker are rebuilt when one of its atoms has moved nearly half the skin, or its cell has shrunk by as much.
+:mod:`~aiida_difftre.engine.sampling.barostat`. Walkers are spread over devices and batched on each; the neighbour lists
+of a walker are rebuilt when one of its atoms has moved nearly half the skin, or its cell has shrunk by as much.
 
 A cell that changes its size is a scale s times the reference cell; lists are built in the latter with the cutoff r/s.
 """

@@ -22,7 +22,7 @@ from aiida_difftre.engine.geometry import neighbor_list as space
 from aiida_difftre.engine.runtime import device
 
 Images: TypeAlias = tuple[tuple[int, int, int], ...]
-"""Lattice shifts from the nearest image to others, as :func:`~aiida_difftre.engine.geometry.lattice.images` orders them."""
+"""Lattice shifts from the nearest image to others, see :func:`~aiida_difftre.engine.geometry.lattice.images`."""
 
 MARGIN = 1 + 1e-6
 """Lists reach beyond the cutoff by this factor, since distances are rounded; terms of a potential end by themselves."""

@@ -8,8 +8,8 @@ changes with strain is computed once per trajectory. With P(η) the projection u
 
 and neither touches a neighbour list again. Energies that enter weights are float64; the rest has the job's precision.
 Everything runs in batches of snapshots spread over the devices. What is kept of all snapshots has a budget of memory:
-projections where they fit, else neighbour lists (:mod:`~aiida_difftre.engine.snapshots.compact_lists`), else nothing; the rest is
-computed anew with each batch.
+projections where they fit, else neighbour lists (:mod:`~aiida_difftre.engine.snapshots.compact_lists`), else nothing;
+the rest is computed anew with each batch.
 """
 
 from __future__ import annotations
