@@ -6,7 +6,6 @@ import errno
 import io
 import json
 import os
-import resource
 import subprocess
 import sys
 import zipfile
@@ -223,17 +222,14 @@ def test_trajectories_of_nonsense_are_refused(tmp_path: Path, name: str, value: 
 def test_a_full_disk_leaves_no_part(tmp_path: Path) -> None:
     """With a real limit: of the size of a file, which the system treats as it does a quota."""
     script = (
-        "import sys\nfrom pathlib import Path\nfrom aiida_difftre.engine.contract import files\nimport numpy as np\n"
+        "import resource\nimport sys\nfrom pathlib import Path\nfrom aiida_difftre.engine.contract import files\n"
+        "import numpy as np\nresource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))\n"
         "try:\n    files.write_npz(Path(sys.argv[1]), {'a': np.ones(100_000)})\n"
         "except OSError as error:\n    print(files.disk_full(error).message)\n"
     )
     (tmp_path / "file").write_text("before")
     done = subprocess.run(
-        [sys.executable, "-c", script, str(tmp_path / "file")],
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000)),
-        capture_output=True,
-        text=True,
-        check=True,
+        [sys.executable, "-c", script, str(tmp_path / "file")], capture_output=True, text=True, check=True
     )
     assert done.stdout.startswith("file cannot be written: file too large; make room")
     assert [found.name for found in tmp_path.iterdir()] == ["file"]
