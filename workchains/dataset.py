@@ -15,6 +15,8 @@ from aiida_difftre.data import elasticity
 from aiida_difftre.data.dataset import DatasetData
 from aiida_difftre.data.structures import DIMER, GIVEN, Generation, check_generation, supercell_mesh
 from aiida_difftre.engine.contract.jobs import validate
+from aiida_difftre.workchains import exit_codes
+from aiida_difftre.workchains.builders import ProtocolMixin, load_code, refuse_unknown
 from aiida_difftre.workchains.labels import (
     collect_labels,
     generate_structures,
@@ -22,7 +24,6 @@ from aiida_difftre.workchains.labels import (
     missing_labels,
     static_reference,
 )
-from aiida_difftre.workchains.protocols import load_protocol
 from aiida_difftre.workchains.pseudo_families import find_family, recommended_cutoffs
 
 PwBaseWorkChain: Any = WorkflowFactory("quantumespresso.pw.base")
@@ -91,11 +92,29 @@ def _check_pw(pw: Mapping[str, Any], structures: Mapping[str, orm.StructureData]
     return None
 
 
-class DftDatasetWorkChain(WorkChain):
+KNOWN_OVERRIDES: dict[tuple[str, ...], tuple[str, ...]] = {
+    (): ("generation", "max_concurrent", "meta_parameters", "min_fraction", "pw"),
+    ("meta_parameters",): ("conv_thr_per_atom",),
+    ("pw",): ("clean_workdir", "kpoints_distance", "max_iterations", "pw"),
+    ("pw", "pw"): ("metadata", "parameters", "settings"),
+    ("pw", "pw", "metadata"): ("options",),
+}
+"""What the builder takes over from the presets, by the part of them; anything else would be dropped."""
+
+
+def _part_of(overrides: Mapping[str, Any] | None, part: tuple[str, ...]) -> Mapping[str, Any]:
+    for name in part:
+        overrides = (overrides or {}).get(name)
+    return overrides or {}
+
+
+class DftDatasetWorkChain(ProtocolMixin, WorkChain):
     """Labels by density-functional theory: energy, forces and stress of given or generated cells.
 
     Every cell goes through PwBaseWorkChain with its error handlers; what fails nevertheless is dropped and reported.
     """
+
+    CHAIN = "dataset"
 
     @classmethod
     def define(cls, spec: WorkChainSpec) -> None:
@@ -161,7 +180,7 @@ class DftDatasetWorkChain(WorkChain):
             "labelled; with generation.elastic.",
         )
         spec.exit_code(
-            410,
+            exit_codes.TOO_FEW_LABELS,
             "ERROR_TOO_FEW_LABELS",
             message="{failed} of {total} labels failed, more than min_fraction allows; the last one: {reason}",
         )
@@ -199,15 +218,19 @@ class DftDatasetWorkChain(WorkChain):
             kpoints_distance: largest distance of neighbouring k-points, 1/Å; None takes that of the protocol.
 
         Raises:
-            ValueError: for a missing pseudopotential or an unknown protocol.
+            ValueError: for a missing pseudopotential, and for unknown protocols, overrides and codes.
         """
-        inputs = load_protocol("dataset", protocol, overrides)
+        for part, known in KNOWN_OVERRIDES.items():
+            refuse_unknown(
+                _part_of(overrides, part), known, f"overrides of dataset{''.join('.' + name for name in part)}"
+            )
+        inputs = cls.get_protocol_inputs(protocol, overrides)
         given = {**(structures or {}), **({"structure": structure} if structure is not None else {})}
         if not given:
             raise ValueError("nothing to label: give structure or structures")
         kinds = {kind.name: kind.symbol for one in given.values() for kind in one.kinds}
         family = find_family(pseudo_family, set(kinds.values()), functional)
-        code = orm.load_code(pw_code) if isinstance(pw_code, str) else pw_code
+        code = load_code(pw_code)
 
         parameters = inputs["pw"]["pw"]["parameters"]
         system = parameters.setdefault("SYSTEM", {})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 from aiida import orm
 from aiida.common import AttributeDict
@@ -20,7 +20,8 @@ from aiida.engine.processes.workchains.workchain import WorkChainSpec
 from aiida_difftre.calculations.engine import EngineCalculation
 from aiida_difftre.engine.contract.jobs import Machine
 from aiida_difftre.engine.errors import ExitStatus
-from aiida_difftre.workchains.protocols import deep_merge, load_protocol
+from aiida_difftre.workchains.builders import ProtocolMixin, load_code, refuse_unknown
+from aiida_difftre.workchains.protocols import deep_merge
 
 FIRST_ENGINE_STATUS = 303
 """Exit statuses below this one are AiiDA's own."""
@@ -64,21 +65,18 @@ def lowered_for_memory(chain: orm.ProcessNode) -> dict[str, Any]:
     return lowered
 
 
-class EngineBaseWorkChain(BaseRestartWorkChain):
+class EngineBaseWorkChain(ProtocolMixin, BaseRestartWorkChain):
     """Run a job of the engine, and again with other inputs where that helps.
 
     A failure that no handler can cure ends the chain with the exit status and the message of the job.
     """
-
-    CHAIN: ClassVar[str]
-    """Name of the protocol file."""
 
     @classmethod
     def define(cls, spec: WorkChainSpec) -> None:  # type: ignore[override]
         """Inputs and outputs of the job, the loop, and the exit codes of the job."""
         super().define(spec)
         job = cls.job_class()
-        spec.expose_inputs(job, namespace="calc")
+        spec.expose_inputs(job, namespace="calc", namespace_options={"help": "Of each job."})
         spec.expose_outputs(job)
         spec.outline(cls.setup, while_(cls.should_run_process)(cls.run_process, cls.inspect_process), cls.results)
         for label, exit_code in job.exit_codes.items():
@@ -184,7 +182,7 @@ class EngineBaseWorkChain(BaseRestartWorkChain):
     def make_builder(
         cls,
         *,
-        code: orm.AbstractCode,
+        code: orm.AbstractCode | str,
         calc: Mapping[str, Any],
         parameters: Mapping[str, Any],
         protocol: str | None,
@@ -194,21 +192,31 @@ class EngineBaseWorkChain(BaseRestartWorkChain):
         """A builder with the inputs of a preset.
 
         Args:
-            code: the engine on a machine.
+            code: the engine on a machine, or its label.
             calc: input nodes of the job; None values are left out.
             parameters: merged into those of the preset.
             protocol: quick (the default), cpu or paper.
             overrides: merged into all of the above, in the nesting of the chain's inputs.
             options: of the job (``metadata.options``), merged into those of the preset.
+
+        Raises:
+            ValueError: for a code that there is not, and for inputs that the chain does not have.
         """
         given = {"calc": {"parameters": parameters, "metadata": {"options": options or {}}}}
-        inputs = deep_merge(load_protocol(cls.CHAIN, protocol, given), overrides or {})
+        inputs = deep_merge(cls.get_protocol_inputs(protocol, given), overrides or {})
         job = inputs.pop("calc")
         builder: Any = cls.get_builder()
-        builder.calc.code = code
+        builder.calc.code = load_code(code)
         builder.calc.parameters = orm.Dict(job.pop("parameters"))
-        for name, value in job.pop("metadata").pop("options").items():
+        metadata = job.pop("metadata")
+        ports: Any = cls.spec().inputs
+        refuse_unknown(inputs, ports, f"overrides of {cls.CHAIN}")
+        refuse_unknown(job, ports["calc"], f"overrides of {cls.CHAIN}.calc")
+        refuse_unknown(metadata, ports["calc"]["metadata"], f"overrides of {cls.CHAIN}.calc.metadata")
+        for name, value in metadata.pop("options").items():
             builder.calc.metadata.options[name] = value
+        for name, value in metadata.items():
+            builder.calc.metadata[name] = value
         for name, value in {**calc, **job}.items():
             if value is not None:
                 builder.calc[name] = value

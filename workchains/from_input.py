@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -235,12 +236,20 @@ def check(builder: ProcessBuilder, chain: type[WorkChain]) -> None:
 
 def launch(entry_point: str) -> None:
     """Run a chain with the input file on the command line: ``verdi run workchains/CHAIN.py FILE``."""
-    import sys
+    import argparse
 
-    if len(sys.argv) != 2:
-        sys.exit("give one input file (YAML); examples/ holds some")
+    chain: Any = WorkflowFactory(entry_point)
+    parser = argparse.ArgumentParser(
+        prog=f"verdi run -- workchains/{entry_point.split('.')[-1]}.py",
+        description=f"{chain.__doc__.strip().splitlines()[0]} Runs in this process; `aiida-difftre submit FILE` hands "
+        "the whole of an input to the daemon.",
+        epilog="`verdi run FILE --help` shows the help of verdi itself; the two dashes hand options to this program.",
+    )
+    parser.add_argument(
+        "file", type=Path, help="input file (YAML); examples/ holds some, docs/reference/input.md all keys"
+    )
     try:
-        builder = read_builder(Path(sys.argv[1]), WorkflowFactory(entry_point))  # type: ignore[arg-type] # a class
+        builder = read_builder(parser.parse_args().file, chain)
     except ValueError as error:
         sys.exit(str(error))
     _, node = run_get_node(builder)

@@ -25,7 +25,7 @@ class PredictBaseWorkChain(EngineBaseWorkChain):
     def get_builder_from_protocol(
         cls,
         *,
-        code: orm.AbstractCode,
+        code: orm.AbstractCode | str,
         potential: PotentialData | None = None,
         structures: DatasetData | None = None,
         trajectory: TrajectoryEnsembleData | None = None,
@@ -37,7 +37,7 @@ class PredictBaseWorkChain(EngineBaseWorkChain):
         """A builder with the inputs of a preset.
 
         Args:
-            code: the engine on a machine.
+            code: the engine on a machine, or its label.
             potential: to predict with.
             structures: configurations, labelled or not.
             trajectory: on which observables are averaged.

@@ -31,7 +31,7 @@ class PretrainBaseWorkChain(EngineBaseWorkChain):
     def get_builder_from_protocol(
         cls,
         *,
-        code: orm.AbstractCode,
+        code: orm.AbstractCode | str,
         dataset: DatasetData | None = None,
         spec: Mapping[str, Any] | None = None,
         potential: PotentialData | None = None,
@@ -42,7 +42,7 @@ class PretrainBaseWorkChain(EngineBaseWorkChain):
         """A builder with the inputs of a preset.
 
         Args:
-            code: the engine on a machine.
+            code: the engine on a machine, or its label.
             dataset: labelled configurations.
             spec: the potential to make: species and terms; or
             potential: one to continue from.

@@ -16,8 +16,9 @@ from aiida_difftre.data.potential import PotentialData
 from aiida_difftre.engine.contract.agreement import Points, is_better
 from aiida_difftre.engine.contract.jobs import Prediction, validate
 from aiida_difftre.engine.errors import ExitStatus
-from aiida_difftre.workchains import absorption, records
+from aiida_difftre.workchains import absorption, exit_codes, records
 from aiida_difftre.workchains import state_points as points
+from aiida_difftre.workchains.builders import ProtocolMixin
 from aiida_difftre.workchains.comparison import decisive_points, derived_seed
 from aiida_difftre.workchains.engine import lowered_for_memory
 from aiida_difftre.workchains.history import collect_history, decisions, iteration_name, update_label, updates_of
@@ -43,7 +44,7 @@ def _check_inputs(inputs: Mapping[str, Any], _: Any) -> str | None:
     )
 
 
-class RefineWorkChain(WorkChain):
+class RefineWorkChain(ProtocolMixin, WorkChain):
     """Refine a potential until its fresh trajectories agree with experiment.
 
     Each iteration samples a trajectory at every state point that has a training or selection target, continuing from
@@ -53,6 +54,8 @@ class RefineWorkChain(WorkChain):
     Test targets have no part in it. A potential that makes the dynamics unstable is rolled back and the learning rate
     halved. The last iteration only samples, so that every potential that is considered has been judged.
     """
+
+    CHAIN = "refine"
 
     @classmethod
     def define(cls, spec: WorkChainSpec) -> None:
@@ -68,7 +71,12 @@ class RefineWorkChain(WorkChain):
         )
         points.expose_sampling(spec)
         given = ("potential", "optimizer_state", "dataset", "state_points")
-        spec.expose_inputs(UpdateBaseWorkChain, namespace="update", exclude=[f"calc.{name}" for name in given])
+        spec.expose_inputs(
+            UpdateBaseWorkChain,
+            namespace="update",
+            exclude=[f"calc.{name}" for name in given],
+            namespace_options={"help": "Of the update of each iteration."},
+        )
         spec.input(
             "settings",
             valid_type=orm.Dict,
@@ -89,16 +97,20 @@ class RefineWorkChain(WorkChain):
         )
         spec.output("potential", valid_type=PotentialData, help="The best potential by chi² on fresh trajectories.")
         spec.output("history", valid_type=orm.Dict, help="Per iteration: predictions, chi², optimizer steps.")
-        spec.exit_code(501, "ERROR_SAMPLING_FAILED", message="Sampling at state point {label} failed: {reason}")
-        spec.exit_code(502, "ERROR_UPDATE_FAILED", message="The update failed: {reason}")
         spec.exit_code(
-            410,
+            exit_codes.SAMPLING_FAILED,
+            "ERROR_SAMPLING_FAILED",
+            message="Sampling at state point {label} failed: {reason}",
+        )
+        spec.exit_code(exit_codes.UPDATE_FAILED, "ERROR_UPDATE_FAILED", message="The update failed: {reason}")
+        spec.exit_code(
+            exit_codes.UNSTABLE,
             "ERROR_INITIAL_POTENTIAL_UNSTABLE",
             message="The dynamics of the given potential at state point {label} is unstable: {reason}. Pretrain it on "
             "more rattled structures, or use a smaller timestep_fs.",
         )
         spec.exit_code(
-            411,
+            exit_codes.TOO_MANY_ROLL_BACKS,
             "ERROR_TOO_MANY_ROLL_BACKS",
             message="The potential was rolled back {number} times and the next one still fails: {reason}. Use a "
             "smaller learning rate; the outputs hold the best potential until then.",
@@ -387,8 +399,8 @@ class RefineWorkChain(WorkChain):
         *,
         state_points: Mapping[str, Mapping[str, Any]],
         potential: PotentialData | None = None,
-        sample_code: orm.AbstractCode,
-        update_code: orm.AbstractCode | None = None,
+        sample_code: orm.AbstractCode | str,
+        update_code: orm.AbstractCode | str | None = None,
         dataset: DatasetData | None = None,
         protocol: str | None = None,
         overrides: Mapping[str, Any] | None = None,
@@ -399,16 +411,19 @@ class RefineWorkChain(WorkChain):
         Args:
             state_points: by label: structure, temperature, targets.
             potential: to refine.
-            sample_code: engine on the machine that samples.
+            sample_code: engine on the machine that samples, or its label.
             update_code: engine on the machine that updates; that of ``sample_code`` by default.
             dataset: for the matching term.
             protocol: ``quick`` (default), ``cpu`` or ``paper``.
             overrides: merged into the preset: ``settings``, ``sample``, ``update``.
             options: of the jobs (``metadata.options``), by ``sample`` and ``update``.
+
+        Raises:
+            ValueError: for unknown protocols, overrides, options and codes, naming the known ones.
         """
         return points.make_builder(
             cls,
-            "refine",
+            cls.CHAIN,
             UpdateBaseWorkChain,
             codes=(sample_code, update_code or sample_code),
             state_points=state_points,

@@ -56,7 +56,7 @@ class SampleBaseWorkChain(EngineBaseWorkChain):
     def get_builder_from_protocol(
         cls,
         *,
-        code: orm.AbstractCode,
+        code: orm.AbstractCode | str,
         potential: PotentialData | None = None,
         structure: orm.StructureData | None = None,
         temperature: float | None = None,
@@ -70,7 +70,7 @@ class SampleBaseWorkChain(EngineBaseWorkChain):
         """A builder with the inputs of a preset.
 
         Args:
-            code: the engine on a machine.
+            code: the engine on a machine, or its label.
             potential: to sample with.
             structure: cell and atoms.
             temperature: K.

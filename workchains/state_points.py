@@ -15,6 +15,7 @@ from aiida_difftre.engine.contract.jobs import SampleJob, SamplingSettings, vali
 from aiida_difftre.engine.contract.observables import check_requests
 from aiida_difftre.engine.contract.settings import WALKERS
 from aiida_difftre.engine.contract.targets import Target
+from aiida_difftre.workchains.builders import refuse_unknown
 from aiida_difftre.workchains.engine import UNSTABLE, EngineBaseWorkChain
 from aiida_difftre.workchains.protocols import deep_merge, load_protocol
 from aiida_difftre.workchains.sample import SampleBaseWorkChain
@@ -45,7 +46,12 @@ def define_state_points(spec: ProcessSpec) -> None:
 def expose_sampling(spec: ProcessSpec) -> None:
     """Expose the inputs of sampling, but for those that a state point and the chain give."""
     given = ("potential", "structure", "start_trajectory", "start_folder", "parent_folder")
-    spec.expose_inputs(SampleBaseWorkChain, namespace="sample", exclude=[f"calc.{name}" for name in given])
+    spec.expose_inputs(
+        SampleBaseWorkChain,
+        namespace="sample",
+        exclude=[f"calc.{name}" for name in given],
+        namespace_options={"help": "Of sampling, at every state point."},
+    )
     parameters = spec.inputs["sample"]["calc"]["parameters"]
     parameters.validator = check_sampling
     parameters.help = "Of each sampling job: `sampling` and `machine`; temperature, seed and observables are set."
@@ -195,7 +201,7 @@ def make_builder(
     name: str,
     second: type[EngineBaseWorkChain],
     *,
-    codes: tuple[orm.AbstractCode, orm.AbstractCode],
+    codes: tuple[orm.AbstractCode | str, orm.AbstractCode | str],
     state_points: Mapping[str, Mapping[str, Any]],
     nodes: Mapping[str, orm.Data | None],
     protocol: str | None,
@@ -208,13 +214,15 @@ def make_builder(
         chain: composite chain.
         name: of its protocol file.
         second: restart chain of the second kind of job.
-        codes: of sampling and of the second kind of job.
+        codes: of sampling and of the second kind of job, or their labels.
         state_points: by label: structure, temperature, targets.
         nodes: further inputs; None values are left out.
         protocol: the preset; None for the default one.
         overrides: merged into the preset.
         options: of the jobs, by the names of their protocols.
     """
+    refuse_unknown(overrides, {"settings", SampleBaseWorkChain.CHAIN, second.CHAIN}, f"overrides of {name}")
+    refuse_unknown(options, {SampleBaseWorkChain.CHAIN, second.CHAIN}, f"options of {name}")
     preset, options = load_protocol(name, protocol, overrides), options or {}
     builder: Any = chain.get_builder()
     builder.state_points = state_points

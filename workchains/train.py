@@ -13,15 +13,23 @@ from aiida.engine.processes.workchains.workchain import WorkChainSpec
 from aiida_difftre.calculations.feff import FeffCalculation, attach_paths
 from aiida_difftre.data.dataset import DatasetData
 from aiida_difftre.data.potential import PotentialData
-from aiida_difftre.workchains import absorption
+from aiida_difftre.workchains import absorption, exit_codes
 from aiida_difftre.workchains import state_points as points
+from aiida_difftre.workchains.builders import ProtocolMixin, load_code, refuse_unknown
 from aiida_difftre.workchains.dataset import DftDatasetWorkChain
+from aiida_difftre.workchains.predict import PredictBaseWorkChain
 from aiida_difftre.workchains.pretrain import PretrainBaseWorkChain
-from aiida_difftre.workchains.protocols import deep_merge, load_protocol
+from aiida_difftre.workchains.protocols import deep_merge
 from aiida_difftre.workchains.refine import RefineWorkChain
+from aiida_difftre.workchains.sample import SampleBaseWorkChain
+from aiida_difftre.workchains.update import UpdateBaseWorkChain
 from aiida_difftre.workchains.validate import ValidateWorkChain
 
 REFINE, VALIDATE = "refine", "validate"
+PARTS = ("dataset", "feff", "pretrain", REFINE, VALIDATE)
+"""What overrides may name."""
+JOBS = ("pw", "feff", "pretrain", "sample", "update", "predict")
+"""What codes and options may name."""
 
 
 def _check_inputs(inputs: Mapping[str, Any], _: Any) -> str | None:
@@ -89,12 +97,14 @@ def unlabelled_configurations(**structures: orm.StructureData) -> Any:
     return DatasetData.from_ase([structures[name].get_ase() for name in sorted(structures)])
 
 
-class TrainWorkChain(WorkChain):
+class TrainWorkChain(ProtocolMixin, WorkChain):
     """From structures and measurements to a potential that agrees with both, and a verdict on it.
 
     Labels (made here by DFT, or given) train a first potential (or one is given; or it gets its initial parameters and
     knows nothing but its prior terms); refinement corrects it with the measurements; long independent runs confirm it.
     """
+
+    CHAIN = "train"
 
     @classmethod
     def define(cls, spec: WorkChainSpec) -> None:
@@ -126,7 +136,12 @@ class TrainWorkChain(WorkChain):
                 "help": "Of the scattering paths, for exafs targets without a table of them.",
             },
         )
-        spec.expose_inputs(RefineWorkChain, namespace="refine", exclude=["potential", "state_points", "dataset"])
+        spec.expose_inputs(
+            RefineWorkChain,
+            namespace="refine",
+            exclude=["potential", "state_points", "dataset"],
+            namespace_options={"help": "Of the refinement."},
+        )
         spec.expose_inputs(
             ValidateWorkChain,
             namespace="validate",
@@ -150,11 +165,17 @@ class TrainWorkChain(WorkChain):
         spec.output("potential", valid_type=PotentialData, required=False, help="After refinement.")
         spec.output("history", valid_type=orm.Dict, required=False, help="Of the refinement.")
         spec.output("report", valid_type=orm.Dict, required=False, help="Of the validation.")
-        spec.exit_code(501, "ERROR_DATASET_FAILED", message="The labels failed: {reason}")
-        spec.exit_code(502, "ERROR_PRETRAINING_FAILED", message="Pretraining failed: {reason}")
-        spec.exit_code(503, "ERROR_REFINEMENT_FAILED", message="The refinement failed: {reason}")
-        spec.exit_code(504, "ERROR_VALIDATION_FAILED", message="The validation failed: {reason}")
-        spec.exit_code(505, "ERROR_FEFF_FAILED", message="The scattering paths failed: {reason}")
+        spec.exit_code(exit_codes.DATASET_FAILED, "ERROR_DATASET_FAILED", message="The labels failed: {reason}")
+        spec.exit_code(
+            exit_codes.PRETRAINING_FAILED, "ERROR_PRETRAINING_FAILED", message="Pretraining failed: {reason}"
+        )
+        spec.exit_code(
+            exit_codes.REFINEMENT_FAILED, "ERROR_REFINEMENT_FAILED", message="The refinement failed: {reason}"
+        )
+        spec.exit_code(
+            exit_codes.VALIDATION_FAILED, "ERROR_VALIDATION_FAILED", message="The validation failed: {reason}"
+        )
+        spec.exit_code(exit_codes.FEFF_FAILED, "ERROR_FEFF_FAILED", message="The scattering paths failed: {reason}")
 
     def has_to_scatter(self) -> bool:
         """Whether a target lacks its table of scattering paths."""
@@ -288,7 +309,7 @@ class TrainWorkChain(WorkChain):
     def get_builder_from_protocol(
         cls,
         *,
-        codes: Mapping[str, orm.AbstractCode],
+        codes: Mapping[str, orm.AbstractCode | str],
         state_points: Mapping[str, Mapping[str, Any]],
         spec: Mapping[str, Any] | None = None,
         labels: Mapping[str, Any] | None = None,
@@ -301,7 +322,8 @@ class TrainWorkChain(WorkChain):
         """A builder with the inputs of a preset.
 
         Args:
-            codes: by job: ``pw``, ``feff``, ``pretrain``, ``sample``, ``update``, ``predict``; needed ones only.
+            codes: by job: ``pw``, ``feff``, ``pretrain``, ``sample``, ``update``, ``predict``; needed ones only, or
+                their labels.
             state_points: by label: structure, temperature, targets.
             spec: the potential to make: species and terms.
             labels: arguments of DftDatasetWorkChain's own method: structure, structures, pseudo_family, functional,
@@ -316,8 +338,16 @@ class TrainWorkChain(WorkChain):
         Raises:
             ValueError: for inputs that do not go together.
         """
-        preset = load_protocol("train", protocol, overrides)
         options = options or {}
+        refuse_unknown(overrides, PARTS, "overrides of train")
+        refuse_unknown(codes, JOBS, "codes of train")
+        refuse_unknown(options, JOBS, "options of train")
+        needed = [SampleBaseWorkChain.CHAIN, UpdateBaseWorkChain.CHAIN, PredictBaseWorkChain.CHAIN]
+        needed += ["pw"] if labels else []
+        needed += [PretrainBaseWorkChain.CHAIN] if potential is None else []
+        if missing := [job for job in needed if job not in codes]:
+            raise ValueError(f"codes of train: {', '.join(missing)} missing; this run needs {', '.join(needed)}")
+        preset = cls.get_protocol_inputs(protocol, overrides)
         builder = cls.get_builder()
         builder.state_points = state_points
         if labels:
@@ -327,7 +357,11 @@ class TrainWorkChain(WorkChain):
             builder.dataset_inputs = dft._inputs(prune=True)
         if absorption.without_paths(state_points) and "feff" in codes:
             given = {name: orm.to_aiida_type(value) for name, value in preset.get("feff", {}).items()}
-            builder["feff"] = {"code": codes["feff"], "metadata": {"options": options.get("feff", {})}, **given}
+            builder["feff"] = {
+                "code": load_code(codes["feff"]),
+                "metadata": {"options": options.get("feff", {})},
+                **given,
+            }
         if potential is None:
             untrained = {} if labels or dataset is not None else {"calc": {"parameters": {"steps": 0}}}
             pretrain = PretrainBaseWorkChain.get_builder_from_protocol(
@@ -342,14 +376,20 @@ class TrainWorkChain(WorkChain):
             if node is not None:
                 builder[name] = node
         common: dict[str, Any] = {
-            "state_points": state_points, "sample_code": codes["sample"], "protocol": protocol, "options": options
+            "state_points": state_points, "sample_code": codes["sample"], "protocol": protocol
         }  # fmt: skip
         parts = {
             REFINE: RefineWorkChain.get_builder_from_protocol(
-                update_code=codes["update"], overrides=preset["refine"], **common
+                update_code=codes["update"],
+                overrides=preset["refine"],
+                options={job: options[job] for job in ("sample", "update") if job in options},
+                **common,
             ),
             VALIDATE: ValidateWorkChain.get_builder_from_protocol(
-                predict_code=codes["predict"], overrides=preset["validate"], **common
+                predict_code=codes["predict"],
+                overrides=preset["validate"],
+                options={job: options[job] for job in ("sample", "predict") if job in options},
+                **common,
             ),
         }
         for name, part in parts.items():

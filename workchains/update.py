@@ -33,7 +33,7 @@ class UpdateBaseWorkChain(EngineBaseWorkChain):
     def get_builder_from_protocol(
         cls,
         *,
-        code: orm.AbstractCode,
+        code: orm.AbstractCode | str,
         potential: PotentialData | None = None,
         state_points: Mapping[str, Mapping[str, Any]] | None = None,
         dataset: DatasetData | None = None,
@@ -45,7 +45,7 @@ class UpdateBaseWorkChain(EngineBaseWorkChain):
         """A builder with the inputs of a preset.
 
         Args:
-            code: the engine on a machine.
+            code: the engine on a machine, or its label.
             potential: that sampled the trajectories.
             state_points: LABEL -> trajectory, remote (optional), targets.
             dataset: for the matching term.

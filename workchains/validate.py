@@ -14,8 +14,9 @@ from aiida_difftre.data.dataset import DatasetData
 from aiida_difftre.data.potential import PotentialData
 from aiida_difftre.engine.contract.base import Seed, Strict
 from aiida_difftre.engine.contract.jobs import validate
-from aiida_difftre.workchains import absorption, records
+from aiida_difftre.workchains import absorption, exit_codes, records
 from aiida_difftre.workchains import state_points as points
+from aiida_difftre.workchains.builders import ProtocolMixin
 from aiida_difftre.workchains.comparison import derived_seed
 from aiida_difftre.workchains.predict import PredictBaseWorkChain
 from aiida_difftre.workchains.sample import SampleBaseWorkChain
@@ -93,13 +94,15 @@ def validation_report(**nodes: Any) -> orm.Dict:
     return orm.Dict(content)
 
 
-class ValidateWorkChain(WorkChain):
+class ValidateWorkChain(ProtocolMixin, WorkChain):
     """Confirm a refined potential by runs that share nothing with its training but the potential.
 
     Every run starts from the structure of its state point, equilibrates afresh with a seed of its own, and predicts
     every target, test targets included, with error bars. Where a dataset is given, both potentials are compared with
     its first-principles labels.
     """
+
+    CHAIN = "validate"
 
     @classmethod
     def define(cls, spec: WorkChainSpec) -> None:
@@ -134,12 +137,16 @@ class ValidateWorkChain(WorkChain):
         spec.output_namespace("predictions", dynamic=True, help="By potential and state point.")
         spec.output_namespace("trajectories", dynamic=True, help="By potential and state point.")
         spec.exit_code(
-            410,
+            exit_codes.UNSTABLE,
             "ERROR_UNSTABLE",
             message="The dynamics of the potential '{when}' at state point {label} is unstable: {reason}",
         )
-        spec.exit_code(501, "ERROR_SAMPLING_FAILED", message="Sampling '{when}' at {label} failed: {reason}")
-        spec.exit_code(502, "ERROR_PREDICTION_FAILED", message="The prediction {label} failed: {reason}")
+        spec.exit_code(
+            exit_codes.SAMPLING_FAILED, "ERROR_SAMPLING_FAILED", message="Sampling '{when}' at {label} failed: {reason}"
+        )
+        spec.exit_code(
+            exit_codes.PREDICTION_FAILED, "ERROR_PREDICTION_FAILED", message="The prediction {label} failed: {reason}"
+        )
 
     def _potentials(self) -> dict[str, Any]:
         return {when: self.inputs[when] for when in WHEN if when in self.inputs}
@@ -234,8 +241,8 @@ class ValidateWorkChain(WorkChain):
         cls,
         *,
         state_points: Mapping[str, Mapping[str, Any]],
-        sample_code: orm.AbstractCode,
-        predict_code: orm.AbstractCode | None = None,
+        sample_code: orm.AbstractCode | str,
+        predict_code: orm.AbstractCode | str | None = None,
         before: PotentialData | None = None,
         after: PotentialData | None = None,
         dataset: DatasetData | None = None,
@@ -247,7 +254,7 @@ class ValidateWorkChain(WorkChain):
 
         Args:
             state_points: by label: structure, temperature, targets.
-            sample_code: engine on the machine that samples.
+            sample_code: engine on the machine that samples, or its label.
             predict_code: engine for the comparison with DFT; that of ``sample_code`` by default.
             before: the potential before refinement.
             after: the potential to validate.
@@ -255,10 +262,13 @@ class ValidateWorkChain(WorkChain):
             protocol: ``quick`` (default), ``cpu`` or ``paper``.
             overrides: merged into the preset: ``settings``, ``sample``, ``predict``.
             options: of the jobs (``metadata.options``), by ``sample`` and ``predict``.
+
+        Raises:
+            ValueError: for unknown protocols, overrides, options and codes, naming the known ones.
         """
         return points.make_builder(
             cls,
-            "validate",
+            cls.CHAIN,
             PredictBaseWorkChain,
             codes=(sample_code, predict_code or sample_code),
             state_points=state_points,

@@ -59,13 +59,20 @@ class EngineCalculation(CalcJob):
         """Ports, options and exit codes of every job."""
         super().define(spec)
         spec.inputs.validator = cls.validate_inputs  # type: ignore[assignment]
-        ports.options(spec, parser=f"difftre.{cls.KIND}", walltime_s=DEFAULT_WALLTIME_S)
+        ports.options(
+            spec,
+            parser=f"difftre.{cls.KIND}",
+            walltime_s=DEFAULT_WALLTIME_S,
+            input_filename=JOB,
+            output_filename=RESULTS,
+        )
         spec.output(
             "output_parameters",
             valid_type=orm.Dict,
             help="What results.json says but for predictions: versions, device, timings (s), statistics, history; for "
             "a job that failed, why.",
         )
+        spec.default_output_node = "output_parameters"
         for status, message in EXIT_MESSAGES.items():
             # What the machine did to one run says nothing about the next one.
             invalidates_cache = status // 10 in (34, 35)

@@ -56,7 +56,13 @@ class FeffCalculation(CalcJob):
         """Ports, options and exit codes."""
         super().define(spec)
         spec.inputs.validator = cls.validate_inputs  # type: ignore[assignment]
-        ports.options(spec, parser="difftre.feff", walltime_s=DEFAULT_WALLTIME_S)
+        ports.options(
+            spec,
+            parser="difftre.feff",
+            walltime_s=DEFAULT_WALLTIME_S,
+            input_filename=INPUT,
+            output_filename=OUTPUT,
+        )
         spec.input("structure", valid_type=orm.StructureData, help="The ideal crystal (Å); its cell may be repeated.")
         ports.value(spec, "absorber", orm.Str, "Chemical symbol of the absorbing atom.")
         ports.value(spec, "edge", orm.Str, "K, L1, L2 or L3.", default=lambda: orm.Str("K"), validator=_check_edge)
@@ -75,6 +81,7 @@ class FeffCalculation(CalcJob):
             required=False,
         )
         spec.output("paths", valid_type=orm.Dict, help="The table: option `paths` of the observable exafs.")
+        spec.default_output_node = "paths"
         spec.exit_code(
             303, "ERROR_NOT_FINISHED", "FEFF did not finish; its output ends with: {message}", invalidates_cache=True
         )

@@ -12,13 +12,17 @@ from aiida_difftre.data.potential import PotentialData
 from aiida_difftre.engine.contract.jobs import Job
 
 
-def options(spec: CalcJobProcessSpec, *, parser: str, walltime_s: int) -> None:
+def options(
+    spec: CalcJobProcessSpec, *, parser: str, walltime_s: int, input_filename: str, output_filename: str
+) -> None:
     """A code, its parser, and defaults for one process without MPI.
 
     Args:
         spec: to extend.
         parser: entry point.
         walltime_s: default, s.
+        input_filename: what ``verdi calcjob inputcat`` shows.
+        output_filename: what ``verdi calcjob outputcat`` shows.
     """
     spec.inputs["code"].required = True
     ports = spec.inputs["metadata"]["options"]  # type: ignore[index]
@@ -27,6 +31,8 @@ def options(spec: CalcJobProcessSpec, *, parser: str, walltime_s: int) -> None:
     ports["resources"].required = False  # a default that is set later does not say so by itself
     ports["max_wallclock_seconds"].default = walltime_s
     ports["withmpi"].default = False
+    ports["input_filename"].default = input_filename
+    ports["output_filename"].default = output_filename
 
 
 def parameters(spec: CalcJobProcessSpec, model: type[Job], says: str, *, required: bool = True) -> None:

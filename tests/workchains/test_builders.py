@@ -1,10 +1,12 @@
 """Builders from protocols, and launching from the shell."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from aiida import orm
-from aiida.plugins import WorkflowFactory
+from aiida.engine.processes.ports import PortNamespace
+from aiida.plugins import CalculationFactory, WorkflowFactory
 
 from aiida_difftre.data.dataset import DatasetData
 from aiida_difftre.data.potential import PotentialData
@@ -110,3 +112,125 @@ def test_shell_names_what_is_missing(capsys: pytest.CaptureFixture[str]) -> None
     with pytest.raises(SystemExit):
         main.launch("difftre.sample.base", nodes=("potential",), arguments=["--code", "x"])
     assert "--potential" in capsys.readouterr().err
+
+
+CHAINS = ("dataset", "pretrain.base", "sample.base", "update.base", "predict.base", "refine", "validate", "train")
+JOBS = ("pretrain", "sample", "update", "predict", "feff")
+
+
+@pytest.mark.parametrize("name", CHAINS)
+def test_protocols_by_method(name: str) -> None:
+    chain: Any = WorkflowFactory(f"difftre.{name}")
+    available = chain.get_available_protocols()
+    assert next(iter(available)) == chain.get_default_protocol() == "quick"
+    assert all(entry["description"] for entry in available.values())
+    assert chain.get_protocol_filepath().is_file()
+    changed = chain.get_protocol_inputs("cpu", {"settings": {"seed": 17}})
+    assert changed["settings"]["seed"] == 17
+    with pytest.raises(ValueError, match=r"unknown protocol 'fast'.*known protocols: quick"):
+        chain.get_protocol_inputs("fast")
+
+
+def test_codes_by_label(code: orm.InstalledCode) -> None:
+    builder: Any = SampleBaseWorkChain.get_builder_from_protocol(code=code.full_label, temperature=85)
+    assert builder.calc.code.uuid == code.uuid
+    with pytest.raises(ValueError, match=r"there is no code 'nowhere'.*verdi code list"):
+        SampleBaseWorkChain.get_builder_from_protocol(code="nowhere", temperature=85)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"samplng": {}}, "overrides of sample: unknown 'samplng'; known are calc, "),
+        ({"calc": {"structur": 1}}, "overrides of sample.calc: unknown 'structur'; known are code, "),
+    ],
+)
+def test_overrides_of_a_restart_chain_that_would_be_dropped(
+    code: orm.InstalledCode, overrides: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        SampleBaseWorkChain.get_builder_from_protocol(code=code, temperature=85, overrides=overrides)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        (
+            "refine",
+            {"overrides": {"updates": {}}},
+            "overrides of refine: unknown 'updates'; known are sample, settings, update",
+        ),
+        ("refine", {"options": {"predict": {}}}, "options of refine: unknown 'predict'; known are sample, update"),
+        ("validate", {"overrides": {"update": {}}}, "overrides of validate: unknown 'update'"),
+    ],
+)
+def test_overrides_of_a_composite_chain_that_would_be_dropped(
+    code: orm.InstalledCode, name: str, arguments: dict[str, Any], message: str
+) -> None:
+    chain: Any = WorkflowFactory(f"difftre.{name}")
+    with pytest.raises(ValueError, match=message):
+        chain.get_builder_from_protocol(state_points={}, sample_code=code, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"codes": {"smaple": "x"}}, "codes of train: unknown 'smaple'"),
+        ({"codes": {"sample": "x"}}, "codes of train: update, predict, pretrain missing"),
+        (
+            {"codes": {}, "overrides": {"refinement": {}}},
+            "overrides of train: unknown 'refinement'; known are dataset, feff",
+        ),
+        ({"codes": {}, "options": {"dft": {}}}, "options of train: unknown 'dft'; known are feff, predict"),
+    ],
+)
+def test_arguments_of_train_that_would_be_dropped(arguments: dict[str, Any], message: str) -> None:
+    chain: Any = WorkflowFactory("difftre.train")
+    with pytest.raises(ValueError, match=message):
+        chain.get_builder_from_protocol(state_points={}, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"genertion": {}}, "overrides of dataset: unknown 'genertion'"),
+        ({"pw": {"kpoints": 1}}, "overrides of dataset.pw: unknown 'kpoints'"),
+        ({"pw": {"pw": {"parallelization": {}}}}, "overrides of dataset.pw.pw: unknown 'parallelization'"),
+    ],
+)
+def test_overrides_of_labels_that_would_be_dropped(overrides: dict[str, Any], message: str) -> None:
+    chain: Any = WorkflowFactory("difftre.dataset")
+    with pytest.raises(ValueError, match=message):
+        chain.get_builder_from_protocol("pw@localhost", overrides=overrides)
+
+
+def test_each_exit_code_means_one_thing() -> None:
+    meanings: dict[int, set[str]] = {}
+    for name in CHAINS:
+        for label, code in WorkflowFactory(f"difftre.{name}").spec().exit_codes.items():
+            meanings.setdefault(code.status, set()).add(label)
+    composite = {"ERROR_UNSTABLE", "ERROR_INITIAL_POTENTIAL_UNSTABLE"}
+    assert {status: labels for status, labels in meanings.items() if len(labels) > 1} == {430: composite}
+
+
+def namespaces(port: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    for name, child in port.items():
+        if isinstance(child, PortNamespace) and name not in ("metadata", "monitors"):
+            yield f"{path}.{name}", child
+            yield from namespaces(child, f"{path}.{name}")
+
+
+@pytest.mark.parametrize("name", CHAINS)
+def test_every_namespace_has_help(name: str) -> None:
+    inputs = WorkflowFactory(f"difftre.{name}").spec().inputs
+    own = [(path, port) for path, port in namespaces(inputs) if ".pw" not in path]  # Quantum ESPRESSO's are its own
+    assert [path for path, port in own if not port.help] == []
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_jobs_say_what_verdi_shows_of_them(name: str) -> None:
+    spec = CalculationFactory(f"difftre.{name}").spec()
+    assert spec.default_output_node in spec.outputs
+    options = spec.inputs["metadata"]["options"]
+    assert options["input_filename"].default in ("job.json", "feff.inp")
+    assert options["output_filename"].default in ("results.json", "feff.out")

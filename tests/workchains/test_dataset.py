@@ -93,7 +93,7 @@ def test_too_few_labels_stop_the_chain_early(pw_code, carbon_family):
         },
     )
     _, node = run_get_node(builder)
-    assert node.exit_status == 410
+    assert node.exit_status == 432
     assert "2 of 5 labels failed" in node.exit_message
     assert len([child for child in node.called if child.process_label == "PwBaseWorkChain"]) == 2
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 from aiida_difftre.engine.contract.documents import parse_yaml
@@ -38,6 +39,24 @@ def load_protocol(
     return deep_merge(deep_merge(content.get("inputs") or {}, preset), overrides or {})
 
 
+def protocol_file(chain: str) -> Path:
+    """The file of a chain.
+
+    Raises:
+        ValueError: for an unknown chain, naming those that there are.
+    """
+    path = Path(str(files(__package__))) / f"{chain}.yaml"
+    if not path.is_file():
+        known = sorted(file.stem for file in path.parent.glob("*.yaml"))
+        raise ValueError(f"there is no protocol for {chain!r}; chains with protocols: {', '.join(known)}")
+    return path
+
+
+def default_protocol(chain: str) -> str:
+    """Name of the preset that is taken where none is named."""
+    return str(_read(chain)["default"])
+
+
 def available_protocols(chain: str) -> dict[str, str]:
     """The presets of a chain, each with a line of description; the default first."""
     content = _read(chain)
@@ -65,10 +84,4 @@ def _is_another(before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
 
 
 def _read(chain: str) -> dict[str, Any]:
-    path = files(__package__) / f"{chain}.yaml"
-    if not path.is_file():
-        known = sorted(
-            one.name.removesuffix(".yaml") for one in files(__package__).iterdir() if one.name.endswith(".yaml")
-        )
-        raise ValueError(f"there is no protocol for {chain!r}; chains with protocols: {', '.join(known)}")
-    return parse_yaml(path.read_text(encoding="utf-8"))
+    return parse_yaml(protocol_file(chain).read_text(encoding="utf-8"))
