@@ -1,4 +1,4 @@
-"""Print pip constraints that hold every direct dependency, and those of the tests, to the lowest version that is allowed."""
+"""Print pip constraints that hold each direct dependency, and those of the tests, to the lowest version allowed."""
 
 from __future__ import annotations
 
