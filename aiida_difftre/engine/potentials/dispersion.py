@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from aiida_difftre.engine.contract.term_options import DispersionOptions
 from aiida_difftre.engine.potentials.pairs import PairDistances, SwitchedPairs, of_pair
 from aiida_difftre.engine.potentials.potential import Parameters
 
@@ -36,6 +37,7 @@ class Dispersion(SwitchedPairs):
     c6: tuple[float, ...]
     radius: tuple[float, ...]
 
+    options = DispersionOptions
     trained = ("c6",)
     fixed = ("radius",)
 

@@ -15,8 +15,8 @@ from typing import Any, NamedTuple, Self
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from aiida_difftre.engine.potentials.pairs import number
-from aiida_difftre.engine.potentials.potential import Environment, Parameters, known_hyperparameters
+from aiida_difftre.engine.contract.term_options import ExternalPolynomialOptions, ExternalSplineOptions
+from aiida_difftre.engine.potentials.potential import Environment, Parameters
 
 
 def coordinate(environment: Environment, axis: int) -> Float[Array, " atoms"]:
@@ -28,17 +28,6 @@ def coordinate(environment: Environment, axis: int) -> Float[Array, " atoms"]:
     if environment.positions is None:
         raise ValueError("an external field needs fractional positions, which a configuration without a cell has not")
     return environment.positions[..., axis]
-
-
-def check_axis(value: Any) -> int:
-    """An axis of the cell.
-
-    Raises:
-        ValueError: naming the value.
-    """
-    if isinstance(value, bool) or value not in (0, 1, 2):
-        raise ValueError(f"axis = {value!r} must be 0, 1 or 2: the lattice vector along which the field varies")
-    return int(value)
 
 
 @dataclass(frozen=True)
@@ -72,15 +61,7 @@ class ExternalPolynomial:
         Raises:
             ValueError: naming the value.
         """
-        given = known_hyperparameters(cls, hyperparameters)
-        coefficients = given.get("coefficients")
-        if not isinstance(coefficients, list | tuple) or not coefficients:
-            raise ValueError(
-                f"coefficients = {coefficients!r} must list the coefficients of the powers 0, 1, ... in eV"
-            )
-        checked = tuple(number(f"coefficients[{power}]", value) for power, value in enumerate(coefficients))
-        axis, center = check_axis(given.get("axis", 0)), number("center", given.get("center", 0.5))
-        return cls(species, cutoff, checked, axis, center)
+        return cls(species, cutoff, **ExternalPolynomialOptions.read(hyperparameters).complete(species, cutoff))
 
     def init(self, key: Array) -> Parameters:
         """The coefficients; nothing is random."""
@@ -144,11 +125,7 @@ class ExternalSpline:
         Raises:
             ValueError: naming the value.
         """
-        given = known_hyperparameters(cls, hyperparameters)
-        knots = given.get("knots", 50)
-        if isinstance(knots, bool) or not isinstance(knots, int) or not 4 <= knots <= 1000:
-            raise ValueError(f"knots = {knots!r} must be an integer from 4 to 1000")
-        return cls(species, cutoff, knots, check_axis(given.get("axis", 0)))
+        return cls(species, cutoff, **ExternalSplineOptions.read(hyperparameters).complete(species, cutoff))
 
     def init(self, key: Array) -> Parameters:
         """No field; nothing is random."""

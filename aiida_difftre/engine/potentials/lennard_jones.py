@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from jaxtyping import Array, Float
 
+from aiida_difftre.engine.contract.term_options import LennardJonesOptions
 from aiida_difftre.engine.potentials.pairs import PairDistances, SwitchedPairs, of_pair
 from aiida_difftre.engine.potentials.potential import Parameters
 
@@ -31,6 +32,7 @@ class LennardJones(SwitchedPairs):
     epsilon: tuple[float, ...]
     sigma: tuple[float, ...]
 
+    options = LennardJonesOptions
     trained = ("epsilon", "sigma")
 
     def bare_energy(self, parameters: Parameters, pairs: PairDistances) -> Float[Array, "atoms neighbors"]:

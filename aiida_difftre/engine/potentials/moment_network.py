@@ -25,11 +25,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from aiida_difftre.engine.contract import network_options
+from aiida_difftre.engine.contract.term_options import ACTIVATIONS as NAMES
+from aiida_difftre.engine.contract.term_options import MomentNetworkOptions
 from aiida_difftre.engine.potentials.pairs import masked_distances
-from aiida_difftre.engine.potentials.potential import Environment, Parameters, add_up, known_hyperparameters
+from aiida_difftre.engine.potentials.potential import Environment, Parameters, add_up
 
-ACTIVATIONS = dict(zip(network_options.ACTIVATIONS, (jax.nn.silu, jnp.tanh, jax.nn.softplus), strict=True))
+ACTIVATIONS = dict(zip(NAMES, (jax.nn.silu, jnp.tanh, jax.nn.softplus), strict=True))
 
 # Distinct components of the symmetric tensors u⊗u (xx yy zz yz xz xy) and u⊗u⊗u, and how often each occurs in the
 # full one.
@@ -122,11 +123,7 @@ class MomentNetwork:
         Raises:
             ValueError: naming the value.
         """
-        known_hyperparameters(cls, hyperparameters)
-        network_options.check_moment_network(hyperparameters)
-        if "hidden" in hyperparameters:
-            hyperparameters["hidden"] = tuple(hyperparameters["hidden"])
-        return cls(species, cutoff, **hyperparameters)
+        return cls(species, cutoff, **MomentNetworkOptions.read(hyperparameters).complete(species, cutoff))
 
     @property
     def is_radial(self) -> bool:

@@ -12,7 +12,6 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -20,8 +19,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from aiida_difftre.engine.potentials.pairs import PairDistances, PairTerm, number, pair_labels
-from aiida_difftre.engine.potentials.potential import Parameters, known_hyperparameters
+from aiida_difftre.engine.contract.term_options import PairSplineOptions, pair_labels
+from aiida_difftre.engine.potentials.pairs import PairDistances, PairTerm
+from aiida_difftre.engine.potentials.potential import Parameters
 
 
 @dataclass(frozen=True)
@@ -50,15 +50,7 @@ class PairSpline(PairTerm):
         Raises:
             ValueError: naming the value.
         """
-        given = known_hyperparameters(cls, hyperparameters)
-        inner = number("inner", given.get("inner", 0.2 * cutoff))
-        knots = given.get("knots", 40)
-        if not 0 <= inner < cutoff:
-            raise ValueError(f"inner = {inner} Å must lie between 0 and the cutoff, {cutoff} Å")
-        if isinstance(knots, bool) or not isinstance(knots, int) or not 2 <= knots <= 1000:
-            raise ValueError(f"knots = {knots!r} must be an integer from 2 to 1000")
-        values = given.get("values")
-        return cls(species, cutoff, inner, knots, None if values is None else _initial(values, knots, species))
+        return cls(species, cutoff, **PairSplineOptions.read(hyperparameters).complete(species, cutoff))
 
     @property
     def positions(self) -> np.ndarray:
@@ -89,22 +81,3 @@ class PairSpline(PairTerm):
         inside = sum(weight * flat[start + offset] for offset, weight in enumerate(weights)) / 6
         slope = (flat[start + 2] - flat[start]) / 2
         return jnp.where(coordinate < 0, inside + slope * jnp.minimum(coordinate, 0.0), inside)
-
-
-def _initial(values: Any, knots: int, species: tuple[str, ...]) -> tuple[tuple[float, ...], ...]:
-    """Energies at the knots for each pair of species; zero for a pair that a mapping does not name.
-
-    Raises:
-        ValueError: naming the pair that is unknown, or the number of values.
-    """
-    labels = pair_labels(species)
-    ordered = dict.fromkeys(labels, (0.0,) * knots)
-    for key, given in (values if isinstance(values, Mapping) else dict.fromkeys(labels, values)).items():
-        label = key if key in labels else "-".join(reversed(str(key).split("-")))
-        if label not in labels:
-            raise ValueError(f"values has some for the pair {key!r}; pairs of this potential: {', '.join(labels)}")
-        if isinstance(given, str) or not isinstance(given, Sequence) or len(given) != knots:
-            found = f"{len(given)} of them" if isinstance(given, Sequence) else repr(given)
-            raise ValueError(f"values of {label} must list {knots} energies (eV), one for each knot; got {found}")
-        ordered[label] = tuple(number(f"values of {label}", value) for value in given)
-    return tuple(ordered[label] for label in labels)

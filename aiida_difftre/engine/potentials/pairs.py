@@ -6,17 +6,15 @@ are numbers for each pair of species. A new one states its fields and the energy
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import combinations_with_replacement
 from typing import Any, ClassVar, NamedTuple, Self
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from aiida_difftre.engine.potentials.potential import Environment, Parameters, known_hyperparameters
+from aiida_difftre.engine.contract.term_options import TermOptions, positive_pairs
+from aiida_difftre.engine.potentials.potential import Environment, Parameters
 
 
 class PairDistances(NamedTuple):
@@ -25,7 +23,7 @@ class PairDistances(NamedTuple):
     Args:
         distance: Å; the cutoff where ``within`` is False.
         within: True for real neighbours inside the cutoff.
-        pair: index into :func:`pair_labels`.
+        pair: index into :func:`aiida_difftre.engine.contract.term_options.pair_labels`.
     """
 
     distance: Float[Array, "atoms neighbors"]
@@ -65,7 +63,7 @@ class SwitchedPairs(PairTerm):
     """A sum over pairs that a factor takes smoothly to zero, with positive numbers for each pair of species.
 
     Such hyperparameters are fields that ``trained`` or ``fixed`` names; ``trained`` are the parameters. A class with
-    another field checks it in its own ``from_spec``.
+    other fields states its ``options``.
 
     Args:
         species: chemical symbols.
@@ -77,6 +75,8 @@ class SwitchedPairs(PairTerm):
 
     trained: ClassVar[tuple[str, ...]]
     fixed: ClassVar[tuple[str, ...]] = ()
+    options: ClassVar[type[TermOptions] | None] = None
+    """What the hyperparameters may be; None for positive numbers, whatever they are."""
 
     @classmethod
     def from_spec(cls, species: tuple[str, ...], cutoff: float, hyperparameters: dict[str, Any]) -> Self:
@@ -85,11 +85,8 @@ class SwitchedPairs(PairTerm):
         Raises:
             ValueError: naming the value.
         """
-        given = {**known_hyperparameters(cls, hyperparameters)}
-        for name in (*cls.trained, *cls.fixed):
-            given[name] = positive_per_pair(name, given.get(name), species)
-        given["onset"] = check_onset(given.get("onset"), cutoff)
-        return cls(species=species, cutoff=cutoff, **given)
+        options = cls.options or positive_pairs(cls.__name__, (*cls.trained, *cls.fixed))
+        return cls(species=species, cutoff=cutoff, **options.read(hyperparameters).complete(species, cutoff))
 
     def init(self, key: Array) -> Parameters:
         """The initial values; nothing is random."""
@@ -102,11 +99,6 @@ class SwitchedPairs(PairTerm):
     @abstractmethod
     def bare_energy(self, parameters: Parameters, pairs: PairDistances) -> Float[Array, "atoms neighbors"]:
         """u without the switch, eV."""
-
-
-def pair_labels(species: tuple[str, ...]) -> list[str]:
-    """Labels of the unordered pairs of species, such as ``C-C``, ``C-O``, ``O-O`` for C and O."""
-    return [f"{a}-{b}" for a, b in combinations_with_replacement(species, 2)]
 
 
 def pair_distances(environment: Environment, cutoff: float, n_species: int) -> PairDistances:
@@ -142,60 +134,3 @@ def switch(distance: Float[Array, "*shape"], onset: float, cutoff: float) -> Flo
     """1 up to ``onset``, then 1 - 10 t³ + 15 t⁴ - 6 t⁵ to 0 at ``cutoff``: twice continuously differentiable."""
     t = jnp.clip((distance - onset) / (cutoff - onset), 0.0, 1.0)
     return 1 - t**3 * (10 - t * (15 - 6 * t))
-
-
-def check_onset(onset: Any, cutoff: float) -> float:
-    """The onset of the switch, 0.9 of the cutoff by default.
-
-    Raises:
-        ValueError: where it does not lie between zero and the cutoff.
-    """
-    if onset is None:
-        return 0.9 * cutoff
-    value = number("onset", onset)
-    if not 0 < value < cutoff:
-        raise ValueError(f"onset = {value} Å must lie between 0 and the cutoff, {cutoff} Å")
-    return value
-
-
-def number(name: str, value: Any) -> float:
-    """A finite number.
-
-    Raises:
-        ValueError: naming it and the value.
-    """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"{name} = {value!r} must be a finite number")
-    return float(value)
-
-
-def positive(name: str, value: Any) -> float:
-    """A positive number.
-
-    Raises:
-        ValueError: naming it and the value.
-    """
-    if number(name, value) <= 0:
-        raise ValueError(f"{name} = {value!r} must be positive")
-    return float(value)
-
-
-def positive_per_pair(name: str, value: Any, species: tuple[str, ...]) -> tuple[float, ...]:
-    """Positive numbers, one for each pair of species, from one number or from a mapping such as ``{"C-O": 1.2}``.
-
-    Raises:
-        ValueError: naming the number that is not positive, or the pair that is missing or unknown.
-    """
-    labels = pair_labels(species)
-    if not isinstance(value, Mapping):
-        return (positive(name, value),) * len(labels)
-    ordered = {}
-    for key, item in value.items():
-        label = key if key in labels else "-".join(reversed(str(key).split("-")))
-        if label not in labels:
-            raise ValueError(f"{name} has a value for the pair {key!r}; pairs of this potential: {', '.join(labels)}")
-        ordered[label] = positive(f"{name} of {key}", item)
-    missing = [label for label in labels if label not in ordered]
-    if missing:
-        raise ValueError(f"{name} has no value for the pair {missing[0]!r}; give one, or one number for all pairs")
-    return tuple(ordered[label] for label in labels)

@@ -7,7 +7,6 @@ computed by ``project``; refinement computes it, and its derivatives with respec
 from __future__ import annotations
 
 import enum
-import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -326,19 +325,6 @@ def build(spec: PotentialSpec) -> Potential:
         except ValueError as error:
             raise EngineError(ExitStatus.INVALID_INPUT, f"potential term {term.architecture!r}: {error}") from None
     return Potential(spec, tuple(terms))
-
-
-def known_hyperparameters(cls: type, hyperparameters: dict[str, Any]) -> dict[str, Any]:
-    """Refuse hyperparameters that are no field of a term's dataclass.
-
-    Raises:
-        ValueError: naming the unknown one and the known ones.
-    """
-    known = set(inspect.signature(cls).parameters) - {"species", "cutoff"}
-    for name in hyperparameters:
-        if name not in known:
-            raise ValueError(f"unknown hyperparameter {name!r}; known: {', '.join(sorted(known))}")
-    return hyperparameters
 
 
 def flatten(parameters: Parameters) -> files.Arrays:

@@ -8,10 +8,10 @@ S switches from 1 at the onset to 0 at the cutoff with two continuous derivative
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Self
 
 from jaxtyping import Array, Float
 
+from aiida_difftre.engine.contract.term_options import RepulsionOptions
 from aiida_difftre.engine.potentials.pairs import PairDistances, SwitchedPairs, of_pair
 from aiida_difftre.engine.potentials.potential import Parameters
 
@@ -33,19 +33,8 @@ class Repulsion(SwitchedPairs):
     sigma: tuple[float, ...]
     exponent: int = 12
 
+    options = RepulsionOptions
     trained = ("epsilon", "sigma")
-
-    @classmethod
-    def from_spec(cls, species: tuple[str, ...], cutoff: float, hyperparameters: dict[str, Any]) -> Self:
-        """Check the hyperparameters; ``epsilon`` and ``sigma`` are numbers, or mappings such as ``{"C-O": 3.1}``.
-
-        Raises:
-            ValueError: naming the value.
-        """
-        exponent = hyperparameters.get("exponent", cls.exponent)
-        if isinstance(exponent, bool) or not isinstance(exponent, int) or not 1 <= exponent <= 24:
-            raise ValueError(f"exponent = {exponent!r} must be an integer from 1 to 24")
-        return super().from_spec(species, cutoff, hyperparameters)
 
     def bare_energy(self, parameters: Parameters, pairs: PairDistances) -> Float[Array, "atoms neighbors"]:
         """u without the switch, eV."""

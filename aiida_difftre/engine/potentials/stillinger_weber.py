@@ -25,15 +25,9 @@ from typing import Any, NamedTuple, Self
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from aiida_difftre.engine.potentials.pairs import masked_distances, number, positive
+from aiida_difftre.engine.contract.term_options import StillingerWeberOptions
+from aiida_difftre.engine.potentials.pairs import masked_distances
 from aiida_difftre.engine.potentials.potential import Environment, Parameters
-
-PRESETS = {
-    "silicon": {"epsilon": 2.1683, "sigma": 2.0951},
-    # 200 kJ/mol and 1.4 Å: the prior of Thaler & Zavadlav, Nat. Commun. 12, 6884 (2021).
-    "diamond": {"epsilon": 200e3 / (1.602176634e-19 * 6.02214076e23), "sigma": 1.4},
-}
-REDUCED = {"A": 7.049556277, "B": 0.6022245584, "lambda": 21.0, "gamma": 1.2, "a": 1.8, "p": 4.0, "q": 0.0}
 
 END = 0.995
 """Fraction of the cutoff beyond which a pair counts as outside.
@@ -82,25 +76,7 @@ class StillingerWeber:
         Raises:
             ValueError: naming the value.
         """
-        given = dict(hyperparameters)
-        preset = given.pop("preset", "silicon")
-        if preset not in tuple(PRESETS):  # a list, which has no hash, too
-            raise ValueError(f"preset = {preset!r} must be one of {', '.join(PRESETS)}")
-        values = {**REDUCED, **PRESETS[preset]}
-        for name in given:
-            if name not in values:
-                raise ValueError(f"unknown hyperparameter {name!r}; known: {', '.join(sorted([*values, 'preset']))}")
-        values |= given
-        for name in ("epsilon", "sigma", "A", "B", "lambda", "gamma", "a"):
-            positive(name, values[name])
-        p, q = number("p", values["p"]), number("q", values["q"])
-        if not 0 <= q < p:
-            raise ValueError(f"p = {p} and q = {q} must satisfy 0 <= q < p")
-        end = values["a"] * values["sigma"]
-        if abs(cutoff - end) > 1e-3 * end:
-            raise ValueError(f"cutoff = {cutoff} Å must be a·sigma = {end:.6g} Å, where the potential ends")
-        names = ("epsilon", "sigma", "A", "B", "lambda", "gamma")
-        return cls(species, cutoff, tuple((name, float(values[name])) for name in names), p, q)
+        return cls(species, cutoff, **StillingerWeberOptions.read(hyperparameters).complete(species, cutoff))
 
     def init(self, key: Array) -> Parameters:
         """The initial values; nothing is random."""

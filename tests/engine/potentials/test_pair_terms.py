@@ -16,14 +16,15 @@ from ase.calculators.lj import LennardJones as AseLennardJones
 from jaxtyping import Array, Float
 
 from aiida_difftre.engine.contract.jobs import PotentialSpec, TermSpec
+from aiida_difftre.engine.contract.term_options import STILLINGER_WEBER_REDUCED, of_pairs
 from aiida_difftre.engine.geometry import lattice
 from aiida_difftre.engine.geometry import neighbor_list as space
 from aiida_difftre.engine.potentials.lennard_jones import LennardJones
 from aiida_difftre.engine.potentials.pair_spline import PairSpline
-from aiida_difftre.engine.potentials.pairs import PairDistances, SwitchedPairs, of_pair, positive_per_pair, switch
+from aiida_difftre.engine.potentials.pairs import PairDistances, SwitchedPairs, of_pair, switch
 from aiida_difftre.engine.potentials.potential import Environment, Parameters, Potential, build, forces, virial
 from aiida_difftre.engine.potentials.repulsion import Repulsion
-from aiida_difftre.engine.potentials.stillinger_weber import REDUCED, StillingerWeber
+from aiida_difftre.engine.potentials.stillinger_weber import StillingerWeber
 
 EPSILON = {"C-C": 0.30, "C-O": 0.20, "O-O": 0.10}
 SIGMA = {"C-C": 2.0, "O-C": 2.2, "O-O": 2.4}
@@ -188,7 +189,7 @@ def test_stillinger_weber_against_a_triple_loop() -> None:
     cutoff = 1.8 * 2.0951
     model = potential("stillinger_weber", ["Si"], cutoff, {})
     env, _ = environment(atoms, ["Si"], cutoff + 0.5)
-    expected = triple_loop(atoms, {**REDUCED, "epsilon": 2.1683, "sigma": 2.0951}, cutoff)
+    expected = triple_loop(atoms, {**STILLINGER_WEBER_REDUCED, "epsilon": 2.1683, "sigma": 2.0951}, cutoff)
     energies = jax.jit(model.energy)(model.init(jax.random.key(0)), model.project(env))
     np.testing.assert_allclose(energies, expected, rtol=1e-11)
 
@@ -342,30 +343,34 @@ def test_switch_ends() -> None:
 
 
 def test_values_by_pair_in_either_order() -> None:
-    assert positive_per_pair("sigma", SIGMA, ("C", "O")) == (2.0, 2.2, 2.4)
-    assert positive_per_pair("sigma", 3, ("C", "O")) == (3.0, 3.0, 3.0)
+    assert of_pairs("sigma", SIGMA, ("C", "O")) == (2.0, 2.2, 2.4)
+    assert of_pairs("sigma", 3, ("C", "O")) == (3.0, 3.0, 3.0)
 
 
 @pytest.mark.parametrize(
     ("cls", "hyperparameters", "message"),
     [
-        (LennardJones, {"sigma": 3.0}, "epsilon = None"),
-        (LennardJones, {"epsilon": -0.1, "sigma": 3.0}, r"epsilon = -0\.1 must be positive"),
-        (LennardJones, {"epsilon": "deep", "sigma": 3.0}, "epsilon = 'deep'"),
+        (LennardJones, {"sigma": 3.0}, "epsilon is missing; give a value"),
+        (LennardJones, {"epsilon": -0.1, "sigma": 3.0}, r"epsilon = -0\.1: must be above 0 and at most 1000 eV"),
+        (LennardJones, {"epsilon": "deep", "sigma": 3.0}, "epsilon = 'deep': must be a number"),
         (LennardJones, {"epsilon": 0.1, "sigma": 3.0, "depth": 1}, "'depth'"),
         (LennardJones, {"epsilon": 0.1, "sigma": 3.0, "onset": 6.0}, r"onset = 6\.0"),
         (LennardJones, {"epsilon": {"Ar-Xe": 0.1}, "sigma": 3.0}, "'Ar-Xe'"),
+        (LennardJones, {"epsilon": {"Ar-Ar": "x"}, "sigma": 3.0}, "the value of 'Ar-Ar' must be a number"),
+        (LennardJones, {"epsilon": 0.1, "sigma": 1e9}, "sigma = 1000000000.0: must be above 0 and at most 20 Å"),
         (LennardJones, {"epsilon": {}, "sigma": 3.0}, "no value for the pair 'Ar-Ar'"),
         (Repulsion, {"epsilon": 0.1, "sigma": 3.0, "exponent": 0.5}, r"exponent = 0\.5"),
         (PairSpline, {"inner": 5.5}, r"inner = 5\.5"),
         (PairSpline, {"knots": 1}, "knots = 1"),
         (PairSpline, {"knots": 3, "values": [0.1, 0.2]}, "values of .* must list 3 energies .* got 2 of them"),
-        (PairSpline, {"knots": 2, "values": [0.1, None]}, "None"),
+        (PairSpline, {"knots": 2, "values": [0.1, None]}, r"values\[1\] = None"),
         (PairSpline, {"knots": 2, "values": {"X-Y": [0.1, 0.2]}}, "pair 'X-Y'"),
         (StillingerWeber, {}, r"cutoff = 5\.0 Å must be a·sigma = 3\.77"),
         (StillingerWeber, {"preset": "tin"}, "preset = 'tin'"),
         (StillingerWeber, {"preset": ["tin"]}, r"preset = \['tin'\]"),
         (StillingerWeber, {"lambd": 20}, "'lambd'"),
+        (StillingerWeber, {"epsilon": {"Ar-Ar": 2.0}}, "one set of parameters for all species; give one number"),
+        (StillingerWeber, {"p": 2, "q": 2}, "p = 2.0 and q = 2.0 must satisfy"),
         (StillingerWeber, {"p": 0}, "p = 0"),
     ],
 )
