@@ -10,7 +10,7 @@ import click
 
 if TYPE_CHECKING:
     from aiida_difftre.engine.contract.targets import Target
-    from aiida_difftre.engine.readings import Reading
+    from aiida_difftre.engine.tables.readings import Reading
 
 YAML_SUFFIXES = (".yaml", ".yml", ".json")
 
@@ -115,7 +115,7 @@ _AS_THEY_ARE = (
 
 
 def _reading(options: dict[str, Any]) -> Reading:
-    from aiida_difftre.engine.readings import Reading
+    from aiida_difftre.engine.tables.readings import Reading
 
     density = _quantity("number_density", options) if options["number_density"] else None
     return Reading(
@@ -166,7 +166,7 @@ def _quantity(name: str, options: dict[str, Any]) -> float:
 
 def _density(options: dict[str, Any]) -> float:
     """The density in kg/m³; atoms per volume become one by the composition."""
-    from aiida_difftre.engine.isotopes import Composition
+    from aiida_difftre.engine.tables.isotopes import Composition
     from aiida_difftre.engine.tables.units import is_number_density, quantity
 
     if not (options["composition"] and is_number_density(options["density"])):

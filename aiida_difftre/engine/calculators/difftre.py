@@ -16,9 +16,18 @@ from jaxtyping import Array
 from numpy.typing import NDArray
 
 from aiida_difftre.engine.contract.jobs import PotentialSpec
+from aiida_difftre.engine.geometry import voigt
 from aiida_difftre.engine.geometry.neighbor_list import species_index
-from aiida_difftre.engine.matching import matching
-from aiida_difftre.engine.potentials.potential import Environment, Parameters, Potential, build, forces, load, virial
+from aiida_difftre.engine.potentials.potential import (
+    Environment,
+    Parameters,
+    Potential,
+    build,
+    forces,
+    load,
+    virial,
+    without_references,
+)
 
 
 class DiffTReCalculator(Calculator):
@@ -57,7 +66,7 @@ class DiffTReCalculator(Calculator):
                 raise ValueError("a potential that is not a file needs its parameters")
             self._dtype = jnp.dtype(precision)
             self._references = np.asarray(parameters["atomic_energies"], np.float64)
-            self._parameters = matching.without_references(parameters, self._dtype)
+            self._parameters = without_references(parameters, self._dtype)
         self._skin = skin
         self._capacity = 0
         self._listed: Atoms | None = None
@@ -97,7 +106,7 @@ class DiffTReCalculator(Calculator):
         energy = float(energies.sum())
         self.results: dict[str, Any] = {"energy": energy, "free_energy": energy, "energies": energies, "forces": force}
         if current.cell.rank == 3 and current.pbc.all():
-            self.results["stress"] = tensor[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]] / current.get_volume()
+            self.results["stress"] = tensor[*np.transpose(voigt.COMPONENTS)] / current.get_volume()
 
     def _fractional(self, atoms: Atoms) -> Array | None:
         if atoms.cell.rank < 3:

@@ -20,7 +20,7 @@ from pydantic import Field, model_validator
 
 from aiida_difftre.engine.contract.base import Strict
 from aiida_difftre.engine.contract.bounds import GridValue, Measurement
-from aiida_difftre.engine.observables.filters import Filter
+from aiida_difftre.engine.contract.filters import Filter
 
 ENTRY_POINT_GROUP = "difftre.observables"
 

@@ -11,8 +11,8 @@ from pydantic import Field, field_validator, model_validator
 from aiida_difftre.engine.contract.agreement import Role
 from aiida_difftre.engine.contract.base import Strict
 from aiida_difftre.engine.contract.bounds import Density, GridValue, Measurement, Pressure, Temperature, Weight
+from aiida_difftre.engine.contract.filters import NOTHING_LOST
 from aiida_difftre.engine.contract.observables import Measured, ObservableRequest, observable
-from aiida_difftre.engine.observables.filters import NOTHING_LOST
 
 SMALLEST_ERROR = 1e-12
 """In any unit; its square is still a number in float32."""

@@ -26,7 +26,7 @@ from aiida_difftre.engine.matching import configurations as dataset
 from aiida_difftre.engine.matching import initial, matching
 from aiida_difftre.engine.matching.configurations import Configurations, Labels
 from aiida_difftre.engine.matching.matching import Linearised, Predicted
-from aiida_difftre.engine.potentials.potential import Parameters, Potential, save
+from aiida_difftre.engine.potentials.potential import Parameters, Potential, save, without_references
 from aiida_difftre.engine.runtime import device
 from aiida_difftre.engine.runtime.progress import Reporter
 from aiida_difftre.engine.runtime.stop import Stop
@@ -148,7 +148,7 @@ def _prepare(
 
 def _fit_references(potential: Potential, parameters: Parameters, part: Configurations) -> NDArray[np.float64]:
     """Least squares of what the initial terms leave of the energies; the smallest where the composition is constant."""
-    free = matching.without_references(parameters, jnp.float64)
+    free = without_references(parameters, jnp.float64)
 
     def total(environment: Any, real: Array) -> Array:
         return jnp.sum(real * potential.energies(free, environment))
@@ -207,7 +207,7 @@ class _Fit:
     ) -> None:
         self._job, self._potential, self._predict = job, potential, predict
         self._training, self._validation = parts
-        leaves, self._structure = jax.tree.flatten(matching.without_references(parameters, dtype))
+        leaves, self._structure = jax.tree.flatten(without_references(parameters, dtype))
         # References that were fitted to what the initial terms leave move on with the terms, from zero: what belongs to
         # an atom and what to its surroundings is decided together.
         fits_references = job.potential is not None and job.atomic_energies is None

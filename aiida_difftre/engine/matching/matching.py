@@ -22,10 +22,17 @@ from numpy.typing import NDArray
 
 from aiida_difftre.engine.contract.jobs import DatasetWeights, LossSettings, Machine
 from aiida_difftre.engine.errors import EngineError, ExitStatus
-from aiida_difftre.engine.geometry.neighbor_list import voigt_matrix
+from aiida_difftre.engine.geometry.strain import voigt_matrix
 from aiida_difftre.engine.matching import configurations as dataset
 from aiida_difftre.engine.matching.configurations import Configurations, Labels
-from aiida_difftre.engine.potentials.potential import Environment, Parameters, Potential, forces, virial
+from aiida_difftre.engine.potentials.potential import (
+    Environment,
+    Parameters,
+    Potential,
+    forces,
+    virial,
+    without_references,
+)
 from aiida_difftre.engine.units import EV_PER_A3_IN_GPA
 
 ATOMS_AT_ONCE = 32
@@ -63,12 +70,6 @@ class Linearised(NamedTuple):
     slots: Int[Array, "configurations atoms slots"]
     real: Float[Array, "configurations atoms"]
     volume: Float[Array, " configurations"]
-
-
-def without_references(parameters: Parameters, dtype: Any) -> Parameters:
-    """Parameters in a precision, with atomic reference energies of zero: large constants would cost all digits."""
-    free = {**parameters, "atomic_energies": jnp.zeros_like(parameters["atomic_energies"])}
-    return jax.tree.map(lambda leaf: leaf.astype(dtype), free)
 
 
 def reference_energies(composition: NDArray[np.float64], atomic_energies: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -164,7 +165,7 @@ def predict_linearised(potential: Potential, parameters: Parameters, batch: Line
 
     Args:
         potential: the potential.
-        parameters: from :func:`without_references`.
+        parameters: from :func:`~aiida_difftre.engine.potentials.potential.without_references`.
         batch: configurations.
     """
     count, atoms = batch.real.shape
@@ -196,7 +197,7 @@ def predict_directly(potential: Potential, parameters: Parameters, batch: Config
 
     Args:
         potential: the potential.
-        parameters: from :func:`without_references`.
+        parameters: from :func:`~aiida_difftre.engine.potentials.potential.without_references`.
         batch: configurations; the precision of the displacements is that of the result.
     """
 

@@ -9,7 +9,6 @@ corrected for the phase of scattering, so that a shell lies some 0.3 to 0.5 Å b
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,12 +17,6 @@ Floats = NDArray[np.float64]
 
 R_STEP = 0.01
 """Of the quadrature over R, Å; the windows are smooth, and it converges fast."""
-
-NOTHING_LOST = 0.02
-"""Largest part of filtered values that may lie outside of what a filter lets pass, in the norm."""
-
-PASSES = 1e-3
-"""Singular vectors pass a filter with more than this of the largest singular value."""
 
 
 def hanning(x: Floats, low: float, high: float, taper: float) -> Floats:
@@ -95,23 +88,3 @@ def independent_points(k: Floats, r_range: tuple[float, float], k_taper: float) 
         Stern, Phys. Rev. B 48, 9825 (1993), who argues for one more.
     """
     return 2 * float(k[-1] - k[0] - k_taper) * (r_range[1] - r_range[0]) / math.pi + 1
-
-
-@dataclass(frozen=True)
-class Filter:
-    """A linear operator whose results an observable compares.
-
-    Args:
-        matrix: on the values at the points of a grid.
-        description: what it does, in words.
-    """
-
-    matrix: Floats
-    description: str
-
-    def lost(self, values: Floats) -> float:
-        """The part of values that the filter gives for no input, in the norm: 0 for what is filtered, to 1."""
-        left, sizes, _ = np.linalg.svd(self.matrix)
-        passing = left[:, sizes > PASSES * sizes[0]]
-        rest = values - passing @ (passing.T @ values)
-        return float(np.linalg.norm(rest) / (np.linalg.norm(values) or 1.0))

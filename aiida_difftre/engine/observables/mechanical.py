@@ -25,11 +25,10 @@ from jaxtyping import Array, Float
 from numpy.typing import NDArray
 
 from aiida_difftre.engine.contract.observables import ObservableRequest
-from aiida_difftre.engine.geometry.neighbor_list import voigt_matrix
+from aiida_difftre.engine.geometry import voigt
+from aiida_difftre.engine.geometry.strain import voigt_matrix
 from aiida_difftre.engine.observables.protocol import StatePoint
 from aiida_difftre.engine.snapshots.snapshots import Directions
-
-VOIGT = ((0, 0), (1, 1), (2, 2), (1, 2), (0, 2), (0, 1))
 
 
 def mean_stress(inputs: Mapping[str, Array], weights: Array, point: StatePoint) -> Float[Array, " 6"]:
@@ -158,11 +157,11 @@ def stress_correction(stress: Float[Array, " 6"]) -> Float[Array, "6 6"]:
     sigma = voigt_matrix(stress * jnp.array([1.0, 1.0, 1.0, 2.0, 2.0, 2.0]))
     one = jnp.eye(3, dtype=stress.dtype)
     rows = []
-    for i, j in VOIGT:
+    for i, j in voigt.COMPONENTS:
         row = [
             (one[i, k] * sigma[j, m] + one[j, k] * sigma[i, m] + one[i, m] * sigma[j, k] + one[j, m] * sigma[i, k]) / 2
             - one[k, m] * sigma[i, j]
-            for k, m in VOIGT
+            for k, m in voigt.COMPONENTS
         ]
         rows.append(jnp.stack(row))
     return jnp.stack(rows)

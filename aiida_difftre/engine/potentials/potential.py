@@ -372,6 +372,12 @@ def save(path: Path, potential: Potential, parameters: Parameters) -> None:
     files.write_potential(path, potential.spec, flatten(parameters))
 
 
+def without_references(parameters: Parameters, dtype: Any) -> Parameters:
+    """Parameters in a precision, with atomic reference energies of zero: large constants would cost all digits."""
+    free = {**parameters, "atomic_energies": jnp.zeros_like(parameters["atomic_energies"])}
+    return jax.tree.map(lambda leaf: leaf.astype(dtype), free)
+
+
 def masses(symbols: tuple[str, ...] | list[str]) -> Float[np.ndarray, " atoms"]:
     """Atomic masses, amu (ase's table of standard atomic weights)."""
     return np.array([atomic_masses[atomic_numbers[symbol]] for symbol in symbols])

@@ -21,7 +21,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
 from aiida_difftre.engine.contract.jobs import PotentialSpec
-from aiida_difftre.engine.geometry import neighbor_list as space
+from aiida_difftre.engine.geometry.strain import deformation
 from aiida_difftre.engine.potentials import potential as potentials
 from aiida_difftre.engine.potentials.potential import Environment, Parameters
 from aiida_difftre.engine.runtime import device
@@ -109,7 +109,7 @@ def kernels(spec_json: str, precision: str) -> Kernels:
 
         def projection(strain: Array) -> Any:
             # Axis by axis, and not as a product of matrices: fused with what is projected.
-            f = space.deformation(strain)
+            f = deformation(strain)
             a, b, c = near.components
             x, y, z = (a * f[0, axis] + b * f[1, axis] + c * f[2, axis] for axis in range(3))
             vectors = jnp.stack([x, y, z], -1)

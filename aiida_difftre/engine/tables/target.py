@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from aiida_difftre.engine.contract.jobs import validate
 from aiida_difftre.engine.contract.observables import ObservableSpec, observable
 from aiida_difftre.engine.contract.targets import Target
-from aiida_difftre.engine.curve_tables import curve
-from aiida_difftre.engine.readings import (
+from aiida_difftre.engine.tables.curves import curve
+from aiida_difftre.engine.tables.readings import (
     ERROR,
     VALUE,
     Reading,

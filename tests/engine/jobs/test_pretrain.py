@@ -24,6 +24,7 @@ from aiida_difftre.engine.jobs.pretrain import split
 from aiida_difftre.engine.matching import configurations as dataset
 from aiida_difftre.engine.matching import matching
 from aiida_difftre.engine.potentials import potential as potentials
+from aiida_difftre.engine.potentials.potential import without_references
 from aiida_difftre.engine.runtime.progress import Silent
 
 NETWORK = {"architecture": "moment_network", "cutoff": 4.5, "hyperparameters": {"n_radial": 5, "hidden": [16]}}
@@ -48,7 +49,7 @@ def silicon(tmp_path_factory: pytest.TempPathFactory) -> Path:
         atoms.set_cell(atoms.cell.array @ (np.eye(3) + rng.uniform(-0.03, 0.03, (3, 3))), scale_atoms=True)
         atoms.positions += rng.normal(scale=0.08, size=(8, 3))
         frames.append(atoms)
-    free = matching.without_references(potential.init(jax.random.key(0)), jnp.float64)
+    free = without_references(potential.init(jax.random.key(0)), jnp.float64)
     configurations = dataset.pad(frames, ["Si"], potential.cutoff)
     labels = jax.jit(lambda c: matching.predict_directly(potential, free, c))(configurations)
     for number, atoms in enumerate(frames):

@@ -17,7 +17,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from aiida_difftre.engine.contract.jobs import DatasetWeights, LossSettings, Machine, PotentialSpec, TermSpec
 from aiida_difftre.engine.matching import configurations as dataset
 from aiida_difftre.engine.matching import matching
-from aiida_difftre.engine.potentials.potential import Parameters, Potential, build
+from aiida_difftre.engine.potentials.potential import Parameters, Potential, build, without_references
 from aiida_difftre.engine.units import EV_PER_A3_IN_GPA
 
 
@@ -45,7 +45,7 @@ def frames() -> list[Atoms]:
 def test_linearised_equals_direct_and_so_do_parameter_gradients() -> None:
     potential, parameters = model()
     configurations = dataset.pad(frames(), potential.spec.species, potential.cutoff)
-    free = matching.without_references(parameters, jnp.float64)
+    free = without_references(parameters, jnp.float64)
     batch = matching.linearise(potential, configurations, jnp.float64)
     assert batch.jacobian.nbytes == matching.jacobian_bytes(potential, configurations, jnp.float64)
 
@@ -63,7 +63,7 @@ def test_linearised_equals_direct_and_so_do_parameter_gradients() -> None:
 
 def test_forces_and_stress_by_finite_differences() -> None:
     potential, parameters = model()
-    free = matching.without_references(parameters, jnp.float64)
+    free = without_references(parameters, jnp.float64)
     predict = jax.jit(lambda c: matching.predict_directly(potential, free, c))
     base = frames()
 
@@ -139,9 +139,7 @@ def test_matching_loss_of_a_dataset(
     value, gradient = evaluate(parameters)
 
     configurations = dataset.pad(given, potential.spec.species, potential.cutoff)
-    predicted = matching.predict_directly(
-        potential, matching.without_references(parameters, jnp.float64), configurations
-    )
+    predicted = matching.predict_directly(potential, without_references(parameters, jnp.float64), configurations)
     labels = configurations.labels._replace(energy=np.zeros(2))
     expected = 0.5 * matching.loss(predicted, labels, jnp.asarray(configurations.real), settings.dataset_weights)
     assert value == pytest.approx(float(expected), rel=1e-6)

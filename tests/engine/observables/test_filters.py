@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from aiida_difftre.engine.observables.filters import Filter, fourier_filter, hanning, independent_points
+from aiida_difftre.engine.contract.filters import Filter
+from aiida_difftre.engine.observables.filters import fourier_filter, hanning, independent_points
 
 K = np.linspace(3.0, 13.0, 201)
 WINDOW = (1.0, 3.0)

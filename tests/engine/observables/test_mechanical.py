@@ -17,6 +17,7 @@ from aiida_difftre.engine.contract.files import Trajectory
 from aiida_difftre.engine.contract.jobs import Prediction, SamplingSettings
 from aiida_difftre.engine.contract.observables import ObservableRequest
 from aiida_difftre.engine.errors import EngineError
+from aiida_difftre.engine.geometry import voigt
 from aiida_difftre.engine.jobs import sample
 from aiida_difftre.engine.jobs.predict import static_stiffness
 from aiida_difftre.engine.observables import mechanical
@@ -112,8 +113,8 @@ def test_stress_correction() -> None:
     sigma = np.array([[1.0, 0.6, 0.5], [0.6, 2.0, 0.4], [0.5, 0.4, 3.0]])
     found = np.asarray(mechanical.stress_correction(jnp.array([1.0, 2.0, 3.0, 0.4, 0.5, 0.6])))
     delta = np.eye(3)
-    for row, (i, j) in enumerate(mechanical.VOIGT):
-        for column, (k, m) in enumerate(mechanical.VOIGT):
+    for row, (i, j) in enumerate(voigt.COMPONENTS):
+        for column, (k, m) in enumerate(voigt.COMPONENTS):
             four = (
                 delta[i, k] * sigma[j, m] + delta[j, k] * sigma[i, m] + delta[i, m] * sigma[j, k]
                 + delta[j, m] * sigma[i, k]
@@ -208,8 +209,8 @@ def test_hexagonal_average_is_over_all_rotations_about_z() -> None:
     matrix = rng.normal(size=(6, 6))
     matrix += matrix.T
     tensor = np.zeros((3, 3, 3, 3))
-    for row, (i, j) in enumerate(mechanical.VOIGT):
-        for column, (k, m) in enumerate(mechanical.VOIGT):
+    for row, (i, j) in enumerate(voigt.COMPONENTS):
+        for column, (k, m) in enumerate(voigt.COMPONENTS):
             for first in {(i, j), (j, i)}:
                 for second in {(k, m), (m, k)}:
                     tensor[first + second] = matrix[row, column]

@@ -18,6 +18,7 @@ from scipy.linalg import sqrtm
 from aiida_difftre.engine import units
 from aiida_difftre.engine.geometry import lattice
 from aiida_difftre.engine.geometry import neighbor_list as space
+from aiida_difftre.engine.geometry.strain import voigt_matrix
 from aiida_difftre.engine.potentials.potential import Environment, Parameters, Potential
 from aiida_difftre.engine.snapshots import snapshots as quantities
 from aiida_difftre.engine.snapshots.compact_lists import Lists
@@ -47,7 +48,7 @@ def strained_energy(potential: Potential, parameters: Parameters, atoms: Any, x:
     total = jax.jit(potential.total)
 
     def energy(voigt: np.ndarray) -> float:
-        strain = np.asarray(space.voigt_matrix(jnp.asarray(voigt)))
+        strain = np.asarray(voigt_matrix(jnp.asarray(voigt)))
         cell = atoms.cell.array @ np.real(sqrtm(np.eye(3) + 2 * strain))
         symbols = atoms.get_chemical_symbols()
         return float(total(parameters, quantities.environment(potential, x, cell, symbols, "float64")))

@@ -9,7 +9,7 @@ import pytest
 from aiida_difftre.engine.contract.targets import Target
 from aiida_difftre.engine.observables.filters import fourier_filter
 from aiida_difftre.engine.observables.scattering import rdf_from_structure_factor
-from aiida_difftre.engine.readings import Reading
+from aiida_difftre.engine.tables.readings import Reading
 from aiida_difftre.engine.tables.target import target_from_table
 
 FIELDS: dict[str, Any] = {"observable": "rdf", "conditions": {"temperature": 85.0}, "citation": "nobody"}

@@ -18,9 +18,10 @@ from scipy.interpolate import CubicSpline
 
 from aiida_difftre.engine.contract.base import Strict
 from aiida_difftre.engine.contract.bounds import GridValue, Length, Measurement
+from aiida_difftre.engine.contract.filters import Filter
 from aiida_difftre.engine.contract.observables import ObservableRequest, ObservableSpec, check_present
-from aiida_difftre.engine.curve_checks import check_fine_structure
-from aiida_difftre.engine.observables.filters import Filter, fourier_filter, independent_points
+from aiida_difftre.engine.observables.filters import fourier_filter, independent_points
+from aiida_difftre.engine.observables.specs.curve_checks import check_fine_structure
 
 Floats = NDArray[np.float64]
 

@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from aiida_difftre.engine.contract.observables import ObservableRequest, ObservableSpec
+from aiida_difftre.engine.geometry import voigt
 from aiida_difftre.engine.geometry.lattice import has_hexagonal_axis
 
 _MODULE = "aiida_difftre.engine.observables.mechanical"
 
-VOIGT_LABELS = ("xx", "yy", "zz", "yz", "xz", "xy")
 STIFFNESS_LABELS = {
     "cubic": ("C11", "C12", "C44"),
     "hexagonal": ("C11", "C12", "C13", "C33", "C44"),
@@ -45,7 +45,7 @@ PRESSURE = ObservableSpec(
 STRESS = ObservableSpec(
     "stress", "GPa", f"{_MODULE}:Stress",
     "Cauchy stress in Voigt order xx yy zz yz xz xy, positive in tension, kinetic term included",
-    labels=lambda options: VOIGT_LABELS,
+    labels=lambda options: voigt.LABELS,
 )  # fmt: skip
 STIFFNESS = ObservableSpec(
     "stiffness", "GPa", f"{_MODULE}:Stiffness",

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from aiida_difftre.engine import curve_checks
 from aiida_difftre.engine.contract.observables import ObservableRequest, ObservableSpec, check_present
 from aiida_difftre.engine.contract.settings import LONGEST_CUTOFF
 from aiida_difftre.engine.geometry import lattice
 from aiida_difftre.engine.observables import bins, scattering
+from aiida_difftre.engine.observables.specs import curve_checks
 
 TOLERANCE = 1e-6
 """Relative tolerance where a grid meets a limit."""

@@ -43,8 +43,8 @@ class Reading:
         between: first and last point of the table to take, in the observable's grid unit; None for all.
         interpolation: between the points.
         convert: whether the table holds S(q) where g(r) is wanted, or g(r) where S(q) is.
-        quantity: normalisation in which the table holds the curve, see :mod:`~aiida_difftre.engine.normalizations`;
-            None for the observable itself.
+        quantity: normalisation in which the table holds the curve, see
+            :mod:`~aiida_difftre.engine.tables.normalizations`; None for the observable itself.
         number_density: atoms per Å³, for conversions; else that of the conditions and the composition.
         composition: formula of the sample, for scattering lengths and densities.
         window: of ``convert``; None for Lorch's.

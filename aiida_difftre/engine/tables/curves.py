@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aiida_difftre.engine.contract.observables import ObservableSpec, observable
-from aiida_difftre.engine.isotopes import Composition
-from aiida_difftre.engine.normalizations import Normalization, quantity
 from aiida_difftre.engine.observables.scattering import rdf_matrix, structure_factor_matrix
-from aiida_difftre.engine.readings import (
+from aiida_difftre.engine.tables.isotopes import Composition
+from aiida_difftre.engine.tables.normalizations import Normalization, quantity
+from aiida_difftre.engine.tables.readings import (
     ERROR,
     GRID,
     VALUE,

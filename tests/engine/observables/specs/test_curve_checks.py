@@ -8,7 +8,7 @@ import pytest
 
 from aiida_difftre.engine.contract.jobs import validate
 from aiida_difftre.engine.contract.targets import Target
-from aiida_difftre.engine.readings import Reading
+from aiida_difftre.engine.tables.readings import Reading
 from aiida_difftre.engine.tables.target import target_from_table
 
 DENSITY = 0.02125

@@ -1,0 +1,1 @@
+"""Observables: what they are (``specs``, free of JAX), and how they follow from snapshots."""

@@ -1,0 +1,1 @@
+"""Potentials: terms, and their sum."""
