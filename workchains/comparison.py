@@ -15,7 +15,7 @@ from aiida_difftre.engine.contract.targets import Target
 
 Comparison = dict[str, Any]
 """One target and its prediction: labels, unit, role, experiment, experiment_errors, values, errors, chi2, rms, the grid
-of a curve, and what was fitted of the measurement."""
+of a curve, what was fitted of the measurement, and the independent snapshots behind the prediction."""
 
 
 def compare(target: Target, prediction: Prediction) -> Comparison:
@@ -42,6 +42,7 @@ def compare(target: Target, prediction: Prediction) -> Comparison:
         "rms": float(np.sqrt(np.mean((values - measured) ** 2))),
         # Parameters of the measurement, where the observable has some.
         **({"fitted": dict(prediction.fitted)} if prediction.fitted else {}),
+        "effective_samples": prediction.effective_samples,
     }
 
 

@@ -72,14 +72,16 @@ def validation_report(**nodes: Any) -> orm.Dict:
 
     Args:
         **nodes: ``targets`` by state point; ``predictions`` by potential (before, after) and state point;
-            ``compared`` with labels and ``static`` (output parameters of predictions) by potential.
+            ``sampled`` (output parameters of the runs) likewise; ``compared`` with labels and ``static`` (output
+            parameters of predictions) by potential.
 
     Returns:
         ``state_points``: label -> target -> before/after comparison; ``chi2``: potential -> by role;
-        ``dataset``: potential -> errors; ``static``: potential -> stress and stiffness.
+        ``stationarity``: potential -> label -> that of the run; ``dataset``: potential -> errors; ``static``:
+        potential -> stress and stiffness.
     """
     targets = {label: points.targets_of(group) for label, group in nodes["targets"].items()}
-    content: dict[str, Any] = {"chi2": {}, "state_points": {}, "dataset": {}, "static": {}}
+    content: dict[str, Any] = {"chi2": {}, "state_points": {}, "stationarity": {}, "dataset": {}, "static": {}}
     for when, predictions in nodes["predictions"].items():
         found = {label: records.predictions_of(node) for label, node in predictions.items()}
         compared = records.compare_points(targets, found)
@@ -87,6 +89,8 @@ def validation_report(**nodes: Any) -> orm.Dict:
         for label, comparisons in compared.items():
             for target, comparison in comparisons.items():
                 content["state_points"].setdefault(label, {}).setdefault(target, {})[when] = comparison
+    for when, runs in nodes.get("sampled", {}).items():
+        content["stationarity"][when] = {label: parameters["stationarity"] for label, parameters in runs.items()}
     for when, parameters in nodes.get("compared", {}).items():
         content["dataset"][when] = parameters["errors"]
     for when, parameters in nodes.get("static", {}).items():
@@ -216,10 +220,17 @@ class ValidateWorkChain(ProtocolMixin, WorkChain):
         """Compare, and return everything."""
         predictions: dict[str, dict[str, Any]] = {}
         trajectories: dict[str, dict[str, Any]] = {}
+        sampled: dict[str, dict[str, Any]] = {}
         for when, label in self._runs():
             node = self.ctx[f"sample_{when}_{label}"]
             predictions.setdefault(when, {})[label] = node.outputs.predictions
             trajectories.setdefault(when, {})[label] = node.outputs.trajectory
+            parameters = node.outputs.output_parameters
+            # Jobs of an earlier version, found in the cache, do not say.
+            if stationarity := parameters.get_dict().get("stationarity"):
+                sampled.setdefault(when, {})[label] = parameters
+                if stationarity["warning"]:
+                    self.report(f"{when} refinement at {label}: {stationarity['warning']}")
         found: dict[str, dict[str, Any]] = {"compared": {}, "static": {}}
         for name, node in self._predictions():
             part, when = name.split("_")
@@ -229,6 +240,7 @@ class ValidateWorkChain(ProtocolMixin, WorkChain):
         report = validation_report(
             targets={label: dict(point["targets"]) for label, point in self.inputs.state_points.items()},
             predictions=predictions,
+            sampled=sampled,
             **found,
             metadata={"call_link_label": "report"},
         )

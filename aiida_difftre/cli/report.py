@@ -124,7 +124,10 @@ def _report(snapshot: Snapshot) -> dict[str, Any]:
 
 
 def notes(snapshot: Snapshot) -> list[str]:
-    """What the table does not say: chi², what was fitted of a measurement, errors against DFT, static stiffness."""
+    """What the table does not say.
+
+    That is chi², what was fitted of a measurement, independent snapshots, drifts, errors against DFT, static stiffness.
+    """
     report = _report(snapshot)
     found = []
     for when, chi2 in report["chi2"].items():
@@ -135,6 +138,7 @@ def notes(snapshot: Snapshot) -> list[str]:
                 if item.get("fitted"):
                     described = ", ".join(f"{name} {value:.3g}" for name, value in item["fitted"].items())
                     found.append(f"fitted with {label} of {point}, {when}: {described}")
+    found += _samples(report)
     for when, errors in report["dataset"].items():
         shown = records.shown_errors(errors)
         described = ", ".join(f"{name} {value:.3g} {unit}" for name, (value, unit) in shown.items())
@@ -144,6 +148,23 @@ def notes(snapshot: Snapshot) -> list[str]:
         found.append(f"static {when} (T = 0, no vibrations): {described}")
     if snapshot.reference:
         found.append(f"static DFT as labelled: {_in_gpa(snapshot.reference)}")
+    return found
+
+
+def _samples(report: dict[str, Any]) -> list[str]:
+    """How many independent snapshots stand behind the predictions, and which runs were not stationary."""
+    found = []
+    for point, targets in report["state_points"].items():
+        fewest: dict[str, float] = {}
+        for by_potential in targets.values():
+            for when, item in by_potential.items():
+                if item.get("effective_samples") is not None:
+                    fewest[when] = min(item["effective_samples"], fewest.get(when, float("inf")))
+        if fewest:
+            described = ", ".join(f"{number:.3g} {when}" for when, number in fewest.items())
+            found.append(f"independent snapshots at {point}: {described}")
+    for when, runs in report.get("stationarity", {}).items():
+        found += [f"{label}, {when}: {run['warning']}" for label, run in runs.items() if run["warning"]]
     return found
 
 

@@ -12,12 +12,15 @@ from aiida_difftre.parsers.engine import EngineParser
 
 
 class SampleParser(EngineParser):
-    """Trajectory, predictions, and the rest of the results."""
+    """Trajectory, predictions, and the rest of the results; a trajectory that drifts is named in the job's log."""
 
     def parse_results(self, results: dict[str, Any]) -> None:
         """Attach the outputs."""
         predictions = self.predictions(results.pop("predictions", None))
         self.out("output_parameters", orm.Dict(results))
+        warning = (results.get("stationarity") or {}).get("warning")
+        if warning:
+            self.logger.warning(warning)
         self.attach("trajectory", TRAJECTORY, TrajectoryEnsembleData.from_file)
         if predictions is not None:
             self.out("predictions", predictions)

@@ -161,13 +161,15 @@ def test_report_puts_everything_side_by_side() -> None:
         for point, targets in state_points(-14.0).items()
     }
     item = points["ambient"]["stress"]["after"]
-    points["ambient"]["stress"]["after"] = {**item, "fitted": {"s02": 0.84, "e0_shift": 6.6}}
+    more = {"fitted": {"s02": 0.84, "e0_shift": 6.6}, "effective_samples": 87.65}
+    points["ambient"]["stress"]["after"] = {**item, **more}
     content = {
         "chi2": {
             "before": {"training": 9.0, "held_out": 8.0},
             "after": {"training": 2.0, "selection": 3.0, "test": 4.0},
         },
         "state_points": points,
+        "stationarity": {"before": {"ambient": {"warning": None}}, "after": {"ambient": {"warning": "it drifts"}}},
         "dataset": {"after": {"force_rmse": 82.0}},
         "static": {},
     }
@@ -180,6 +182,8 @@ def test_report_puts_everything_side_by_side() -> None:
         "chi² before: training 9, held out 8",
         "chi² after: training 2, selection 3, test 4",
         "fitted with stress of ambient, after: s02 0.84, e0_shift 6.6",
+        "independent snapshots at ambient: 87.7 after",
+        "ambient, after: it drifts",
         "force 82 meV/Å",
         "static DFT as labelled: P -15.1 GPa, C11 1023.0 GPa",
     ):

@@ -100,6 +100,8 @@ def test_sample_update_predict(folder: Path) -> None:
     assert sampled["snapshots"] == 40
     assert sampled["walkers"] == 2
     assert sampled["statistical_inefficiency"] >= 1
+    assert set(sampled["stationarity"]["drift"]) == set(sampled["stationarity"]["r_hat"]) == {"energy"}
+    assert all(1 <= p["effective_samples"] <= 40 for p in sampled["predictions"])
     assert [p["label"] for p in sampled["predictions"]] == [
         "potential_energy", "pressure", "stress", "stiffness", "rdf",
     ]  # fmt: skip

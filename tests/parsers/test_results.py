@@ -60,6 +60,18 @@ def test_sample(finished_job: Make, tmp_path: Path) -> None:
     predictions.store()
 
 
+def test_a_trajectory_that_drifts_is_named_in_the_log(finished_job: Make, tmp_path: Path) -> None:
+    files.write_trajectory(tmp_path / "trajectory.npz", make_trajectory())
+    for warning in ("the trajectory is not stationary", None):
+        node = finished_job("sample", results(stationarity={"stationary": warning is None, "warning": warning}))
+        node.logger.setLevel("WARNING")
+        outputs, result = parse(node, "sample", tmp_path)
+        assert result.is_finished_ok
+        assert outputs["output_parameters"]["stationarity"]["warning"] == warning
+        messages = [log.message for log in orm.Log.collection.get_logs_for(node)]
+        assert any("not stationary" in message for message in messages) == (warning is not None)
+
+
 def test_sample_without_its_trajectory(finished_job: Make, tmp_path: Path) -> None:
     outputs, result = parse(finished_job("sample", results(snapshots=3)), "sample", tmp_path)
     assert (result.exit_status, "trajectory.npz was not retrieved" in result.exit_message) == (304, True)

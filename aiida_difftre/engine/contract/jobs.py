@@ -165,7 +165,8 @@ class SampleJob(Job):
         sampling: molecular dynamics.
         observables: predicted on the trajectory, with errors.
 
-    Writes: ``trajectory.npz``, ``results.json`` (predictions, mean temperature, statistical inefficiency, ...),
+    Writes: ``trajectory.npz``, ``results.json`` (predictions, mean temperature, statistical inefficiency,
+    stationarity with a ``warning`` where the trajectory still drifts, ...),
     ``checkpoint.safetensors`` while it runs; a run with a checkpoint beside its job file continues from it.
     """
 
@@ -343,6 +344,8 @@ class Prediction(Strict):
     """A predicted observable in ``results.json``: values and standard errors in ``unit``, on labels or a grid.
 
     ``options`` are without tables; ``fitted`` holds the parameters of the measurement that were fitted.
+    ``effective_samples`` says how many independent snapshots stand for the prediction, N_eff/g; results before this
+    was recorded have none.
     """
 
     label: str
@@ -354,6 +357,7 @@ class Prediction(Strict):
     values: list[float]
     errors: list[float]
     fitted: dict[str, float] = Field(default_factory=dict)
+    effective_samples: float | None = None
 
 
 JOBS: dict[str, type[Job]] = {

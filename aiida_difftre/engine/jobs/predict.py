@@ -20,6 +20,7 @@ from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.matching import configurations as dataset
 from aiida_difftre.engine.matching import matching
 from aiida_difftre.engine.potentials.potential import Parameters, Potential, load
+from aiida_difftre.engine.reweighting import extrapolation
 from aiida_difftre.engine.reweighting import reference as reweighting
 from aiida_difftre.engine.runtime import device
 from aiida_difftre.engine.runtime.progress import Reporter
@@ -47,10 +48,11 @@ def run(job: PredictJob, folder: Path, progress: Reporter) -> dict[str, Any]:
 
     Returns:
         ``errors`` (meV/atom, meV/Å, GPa) where structures carry labels, ``static`` (GPa); of a trajectory
-        ``predictions`` and ``reweighting`` (effective sample sizes at the state point of the job).
+        ``predictions`` and ``reweighting`` (effective sample sizes at the state point of the job, and the factor that
+        widens the errors).
 
     Raises:
-        EngineError: for invalid input.
+        EngineError: for invalid input; TOO_FEW_EFFECTIVE_SAMPLES for a state point that the trajectory does not reach.
     """
     started = time.monotonic()
     potential, parameters = load(folder / job.potential)
@@ -71,7 +73,11 @@ def run(job: PredictJob, folder: Path, progress: Reporter) -> dict[str, Any]:
 def _trajectory(
     job: PredictJob, potential: Potential, parameters: Parameters, trajectory: files.Trajectory
 ) -> dict[str, Any]:
-    """Observables at the state point of the job, and how many snapshots still stand for it."""
+    """Observables at the state point of the job, and how many snapshots still stand for it.
+
+    Raises:
+        EngineError: with status TOO_FEW_EFFECTIVE_SAMPLES, where these are too few.
+    """
     temperature = job.temperature or trajectory.temperature
     ref = reweighting.reference(
         potential,
@@ -83,7 +89,12 @@ def _trajectory(
         elsewhere=True,
         machine=job.machine,
     )
-    size = reweighting.effective_size(np.asarray(ref.weights(jnp.asarray(ref.energies))))
+    weight = np.asarray(ref.weights(jnp.asarray(ref.energies)))
+    size, reliable = reweighting.effective_size(weight), reweighting.reliable_size(weight)
+    snapshots, g = len(ref.energies), reweighting.inefficiency(ref, {"energy": ref.energies})
+    asked = _described(temperature, ref.point.pressure)
+    here = _described(trajectory.temperature, trajectory.pressure)
+    extrapolation.check(reliable, snapshots, g, here, asked)
     predictions = reweighting.predictions(ref, parameters, replicates=REPLICATES, seed=job.seed)[0]
     sampled = {"temperature": trajectory.temperature, "pressure": trajectory.pressure}
     return {
@@ -91,11 +102,19 @@ def _trajectory(
         "reweighting": {
             "sampled": sampled,
             "predicted": {"temperature": temperature, "pressure": ref.point.pressure},
-            "snapshots": len(ref.energies),
+            "snapshots": snapshots,
             "n_eff_entropy": size.entropy,
             "n_eff_kish": size.kish,
+            "statistical_inefficiency": g,
+            "n_eff_independent": reliable / g,
+            "least_n_eff_independent": extrapolation.least(snapshots, g),
+            "widening": extrapolation.widening(reliable, snapshots, g),
         },
     }
+
+
+def _described(temperature: float, pressure: float | None) -> str:
+    return f"{temperature:g} K" + ("" if pressure is None else f" and {pressure:g} GPa")
 
 
 def _structures(

@@ -20,6 +20,7 @@ from aiida_difftre.engine.potentials import potential as potentials
 from aiida_difftre.engine.potentials.potential import Parameters, Potential
 from aiida_difftre.engine.refinement import losses, objective
 from aiida_difftre.engine.reweighting import reference as reweighting
+from aiida_difftre.engine.reweighting import stationarity
 from aiida_difftre.engine.runtime.progress import Reporter
 from aiida_difftre.engine.runtime.stop import Stop
 
@@ -108,6 +109,7 @@ def run(job: RefineJob, folder: Path, progress: Reporter) -> dict[str, Any]:
                 "iteration": iteration,
                 "chi2": fresh,
                 "predictions": {point.label: [p.model_dump() for p in point.before] for point in data},
+                "stationarity": {label: stationarity.of_trajectory(found) for label, found in trajectories.items()},
             }
             iterations.append(record)
             progress.report("refine", iteration, job.max_iterations, chi2=fresh)

@@ -20,7 +20,7 @@ from aiida_difftre.engine.observables import protocol as observables
 from aiida_difftre.engine.potentials import potential as potentials
 from aiida_difftre.engine.potentials.potential import Parameters, Potential
 from aiida_difftre.engine.reweighting import reference as reweighting
-from aiida_difftre.engine.reweighting import statistics
+from aiida_difftre.engine.reweighting import stationarity, statistics
 from aiida_difftre.engine.runtime.progress import Reporter
 from aiida_difftre.engine.runtime.stop import Stop
 from aiida_difftre.engine.sampling import checkpoints, guards
@@ -262,6 +262,7 @@ def run(job: SampleJob, folder: Path, progress: Reporter) -> dict[str, Any]:
         "ensemble": trajectory.ensemble,
         "mean_volume": float(trajectory.volumes.mean()),
         "statistical_inefficiency": float(g),
+        "stationarity": stationarity.of_trajectory(trajectory),
         "predictions": [prediction.model_dump() for prediction in predictions],
         "timings": {"sampling_s": sampled - began, "observables_s": time.monotonic() - sampled},
     }

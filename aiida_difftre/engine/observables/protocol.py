@@ -153,6 +153,7 @@ def prediction(
     values: NDArray[np.float64],
     errors: NDArray[np.float64],
     fitted: Mapping[str, float] | None = None,
+    effective_samples: float | None = None,
 ) -> Prediction:
     """A prediction as results record it.
 
@@ -161,6 +162,7 @@ def prediction(
         values: in its unit.
         errors: standard errors.
         fitted: parameters of the measurement.
+        effective_samples: independent snapshots that stand for it.
 
     Raises:
         EngineError: with status NOT_FINITE, for a value or an error that is not; a single snapshot has no fluctuations.
@@ -183,4 +185,5 @@ def prediction(
         values=np.asarray(values, float).tolist(),
         errors=np.asarray(errors, float).tolist(),
         fitted={name: float(value) for name, value in (fitted or {}).items()},
+        effective_samples=effective_samples,
     )

@@ -31,7 +31,7 @@ from aiida_difftre.engine.observables import protocol as observables
 from aiida_difftre.engine.observables.histogram import PAIRS_AT_ONCE
 from aiida_difftre.engine.observables.protocol import Observable, StatePoint
 from aiida_difftre.engine.potentials.potential import Parameters, Potential, masses
-from aiida_difftre.engine.reweighting import statistics
+from aiida_difftre.engine.reweighting import extrapolation, statistics
 from aiida_difftre.engine.runtime import device
 from aiida_difftre.engine.snapshots.snapshots import ATOMS_PER_BATCH, Snapshots
 
@@ -87,6 +87,11 @@ def effective_size(weight: NDArray[np.float64]) -> EffectiveSize:
     """Effective sample sizes of normalised weights."""
     positive = weight[weight > 0]
     return EffectiveSize(float(np.exp(-np.sum(positive * np.log(positive)))), float(1 / np.sum(weight**2)))
+
+
+def reliable_size(weight: NDArray[np.float64]) -> float:
+    """The smallest of all effective sample sizes of normalised weights: for errors, and for what is refused."""
+    return min(effective_size(weight).smallest, extrapolation.normal_size(weight))
 
 
 @dataclass(frozen=True)
@@ -327,7 +332,7 @@ def inefficiency(ref: Reference, quantities: Mapping[str, NDArray[np.float64]]) 
     return float(np.max(statistics.statistical_inefficiency(np.concatenate(columns, 1), ref.walkers)))
 
 
-def bootstrap_errors(
+def statistical_errors(
     ref: Reference,
     quantities: Mapping[str, NDArray[np.float64]],
     weight: NDArray[np.float64],
@@ -335,7 +340,11 @@ def bootstrap_errors(
     replicates: int,
     seed: int,
 ) -> list[NDArray[np.float64]]:
-    """Standard errors of all observables by block bootstrap over the weighted snapshots.
+    r"""Standard errors of all observables of the weighted snapshots.
+
+    To first order an observable is the mean of its influences :math:`N \partial A/\partial \ln w_i`, whose variance is
+    known without bias (:func:`aiida_difftre.engine.reweighting.statistics.mean_variance`). By which factor the
+    observable itself scatters more or less than that mean is seen in a block bootstrap, in the same draws for both.
 
     Args:
         ref: the reference.
@@ -351,24 +360,42 @@ def bootstrap_errors(
     for values in ref.features.values():
         g = max(g, float(np.max(statistics.statistical_inefficiency(values, ref.walkers))))
     counts = statistics.block_bootstrap_counts(ref.walkers, g, replicates, seed)
-    drawn = counts * weight
-    drawn /= drawn.sum(1, keepdims=True)
-    averages = jax.jit(lambda arrays, drawn: jax.lax.map(lambda w: ref.averages(arrays, w), drawn, batch_size=20))
-    values = averages(dict(quantities), drawn)
-    return [np.std(np.asarray(value), axis=0, ddof=1) for value in values]
+    counts /= (counts @ weight)[:, None]
+
+    @jax.jit
+    def resampled(arrays: Quantities, weight: Array, factors: Array) -> tuple[list[Array], list[Array]]:
+        def averages(factor: Array) -> list[Array]:
+            drawn = factor * weight
+            return ref.averages(arrays, drawn / drawn.sum())
+
+        return jax.lax.map(averages, factors, batch_size=20), jax.jacrev(averages)(jnp.ones(len(weight)))
+
+    errors = []
+    for values, slopes in zip(*resampled(dict(quantities), jnp.asarray(weight), counts), strict=True):
+        influences = np.asarray(slopes).T
+        scatter, linear = (np.std(array, axis=0, ddof=1) for array in (np.asarray(values), counts @ influences))
+        known = np.sqrt(statistics.mean_variance(len(weight) * influences, ref.walkers).variance)
+        is_linear = linear > 0
+        errors.append(np.where(is_linear, known / np.where(is_linear, linear, 1.0), 1.0) * scatter)
+    return errors
 
 
 def predictions(
     ref: Reference, parameters: Parameters, *, replicates: int, seed: int
 ) -> tuple[list[Prediction], dict[str, NDArray[np.float64]]]:
-    """Predictions with errors of a potential on a reference, and the quantities behind them."""
+    """Predictions of a potential on a reference with errors, and the quantities behind them.
+
+    Errors of what is reweighted are widened (:mod:`aiida_difftre.engine.reweighting.extrapolation`).
+    """
     quantities = ref.snapshots.evaluate(parameters)
     weight = np.asarray(ref.weights(jax.device_put(quantities["energy"])))
     arrays = {key: jax.device_put(value) for key, value in quantities.items()}
     values = jax.jit(ref.averages)(arrays, weight)
-    errors = bootstrap_errors(ref, quantities, weight, replicates=replicates, seed=seed)
+    errors = statistical_errors(ref, quantities, weight, replicates=replicates, seed=seed)
+    size, g = reliable_size(weight), inefficiency(ref, quantities)
+    factor = extrapolation.widening(size, len(weight), g)
     made = [
-        observables.prediction(request, np.asarray(value), error, ref.fitted(number, arrays, weight))
+        observables.prediction(request, np.asarray(value), factor * error, ref.fitted(number, arrays, weight), size / g)
         for number, (request, value, error) in enumerate(zip(ref.requests, values, errors, strict=True))
     ]
     return made, quantities

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -32,6 +33,7 @@ from aiida_difftre.engine.observables.protocol import StatePoint
 from aiida_difftre.engine.potentials import potential as potentials
 from aiida_difftre.engine.potentials.potential import Parameters
 from aiida_difftre.engine.refinement import objective
+from aiida_difftre.engine.reweighting import extrapolation
 from aiida_difftre.engine.reweighting import reference as reweighting
 from aiida_difftre.engine.runtime.progress import Silent
 from tests.fixtures.engine import DOUBLE, argon, lennard_jones, rattled, silicon, start, stillinger_weber
@@ -205,6 +207,53 @@ def test_predict_reports_what_is_left_of_the_snapshots(tmp_path: Path) -> None:
     assert left["snapshots"] == 64
     assert left["n_eff_kish"] == pytest.approx(1 / np.sum(weight**2))
     assert left["n_eff_kish"] < left["n_eff_entropy"] < 64
+    assert left["n_eff_independent"] == pytest.approx(
+        min(left["n_eff_kish"], extrapolation.normal_size(weight)) / left["statistical_inefficiency"]
+    )
+    assert results["predictions"][0]["effective_samples"] == pytest.approx(left["n_eff_independent"])
+    # The error is that of the weighted snapshots, widened.
+    plain = reweighting.statistical_errors(ref, {"energy": ref.energies}, weight, replicates=200, seed=0)[0][0]
+    assert left["widening"] > 1
+    assert results["predictions"][0]["errors"][0] == pytest.approx(left["widening"] * plain, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"temperature": 80.0}, r"reweighting from 60 K and 0.05 GPa to 80 K and 0.05 GPa leaves \S+ effective indep"),
+        (
+            {"pressure": 5.0},
+            r"to 60 K and 5 GPa leaves \S+ effective .* fewer than 20; sample at 60 K and 5 GPa, or",
+        ),
+    ],
+)
+def test_predict_refuses_a_state_that_the_trajectory_does_not_reach(
+    tmp_path: Path, asked: dict[str, float], message: str
+) -> None:
+    potentials.save(tmp_path / POTENTIAL_IN, *lennard_jones())
+    files.write_trajectory(tmp_path / TRAJECTORY, breathing())
+    job = PredictJob(trajectory=TRAJECTORY, observables=requests("volume"), machine={"precision": "float64"}, **asked)
+    with pytest.raises(EngineError, match=message) as caught:
+        predict.run(job, tmp_path, Silent())
+    assert caught.value.status == ExitStatus.TOO_FEW_EFFECTIVE_SAMPLES
+
+
+@pytest.mark.parametrize("temperature", [170.0, 8.6e7])
+def test_a_temperature_far_from_that_of_few_snapshots_is_refused(tmp_path: Path, temperature: float) -> None:
+    """Twenty snapshots at 85 K; one of them would have all the weight, and hardly an error."""
+    potential, parameters = lennard_jones()
+    potentials.save(tmp_path / POTENTIAL_IN, potential, parameters)
+    fixed = rattled(potential, parameters, argon(2, 5.4), snapshots=20, amplitude=0.25, temperature=85.0)
+    files.write_trajectory(tmp_path / TRAJECTORY, fixed)
+    job = PredictJob(trajectory=TRAJECTORY, temperature=temperature, observables=requests("pressure"))
+    asked = re.escape(f"from 85 K to {temperature:g} K leaves")
+    with pytest.raises(EngineError, match=asked) as caught:
+        predict.run(job, tmp_path, Silent())
+    assert caught.value.status == ExitStatus.TOO_FEW_EFFECTIVE_SAMPLES
+    assert caught.value.diagnostics["n_eff_independent"] < caught.value.diagnostics["least"] <= 10
+    here = predict.run(job.model_copy(update={"temperature": None}), tmp_path, Silent())
+    assert here["reweighting"]["widening"] == pytest.approx(1)
+    assert here["reweighting"]["n_eff_kish"] == pytest.approx(20)
 
 
 @pytest.mark.parametrize(

@@ -180,7 +180,8 @@ def test_bootstrap_errors_cover_the_scatter() -> None:
         quantities = {key: value[rows] for key, value in values.items()}
         averages = short.averages({key: jnp.asarray(value) for key, value in quantities.items()}, jnp.asarray(weight))
         found.append(np.concatenate([np.asarray(a) for a in averages]))
-        errors.append(np.concatenate(reweighting.bootstrap_errors(short, quantities, weight, replicates=60, seed=part)))
+        stated = reweighting.statistical_errors(short, quantities, weight, replicates=60, seed=part)
+        errors.append(np.concatenate(stated))
     ratio = np.std(found, axis=0, ddof=1) / np.sqrt(np.mean(np.square(errors), axis=0))
     assert np.all(ratio > 1 / 1.5)
     assert np.all(ratio < 1.5)

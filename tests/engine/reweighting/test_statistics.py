@@ -8,19 +8,31 @@ import warnings
 import numpy as np
 import pytest
 
-from aiida_difftre.engine.reweighting.statistics import block_bootstrap_counts, blocks, statistical_inefficiency
+from aiida_difftre.engine.reweighting.statistics import (
+    block_bootstrap_counts,
+    blocks,
+    mean_variance,
+    statistical_inefficiency,
+)
 
 RHO = 0.8
 INEFFICIENCY = (1 + RHO) / (1 - RHO)
 
 
-def autoregressive(rng: np.random.Generator, walkers: int, length: int) -> np.ndarray:
+def autoregressive(rng: np.random.Generator, walkers: int, length: int, rho: float = RHO) -> np.ndarray:
     """AR(1) series of unit variance, started from its stationary distribution: (walkers, length)."""
     series = np.empty((walkers, length))
     series[:, 0] = rng.normal(size=walkers)
     for step in range(1, length):
-        series[:, step] = RHO * series[:, step - 1] + np.sqrt(1 - RHO**2) * rng.normal(size=walkers)
+        series[:, step] = rho * series[:, step - 1] + np.sqrt(1 - rho**2) * rng.normal(size=walkers)
     return series
+
+
+def repeats(rng: np.random.Generator, walkers: int, length: int, rho: float, count: int) -> np.ndarray:
+    """Data sets of walkers as columns: (walkers * length, count)."""
+    return np.moveaxis(autoregressive(rng, walkers * count, length, rho).reshape(walkers, count, length), 1, 2).reshape(
+        walkers * length, count
+    )
 
 
 def test_inefficiency_of_autoregressive_series() -> None:
@@ -30,16 +42,63 @@ def test_inefficiency_of_autoregressive_series() -> None:
 
 
 def test_inefficiency_agrees_with_pymbar() -> None:
+    """On series so long that what the windows leave out does not count."""
     os.environ["PYMBAR_DISABLE_JAX"] = "TRUE"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from pymbar import timeseries
-    series = autoregressive(np.random.default_rng(1), 5, 300)
-    walkers = np.repeat(np.arange(5), 300)
-    mine = statistical_inefficiency(series.ravel(), walkers)
-    assert mine == pytest.approx(timeseries.statistical_inefficiency_multiple(list(series)), rel=1e-9)
-    single = statistical_inefficiency(series[0], np.zeros(300, int))
-    assert single == pytest.approx(timeseries.statistical_inefficiency(series[0]), rel=1e-9)
+    series = autoregressive(np.random.default_rng(1), 5, 4000)
+    mine = statistical_inefficiency(series.ravel(), np.repeat(np.arange(5), 4000))
+    assert mine == pytest.approx(timeseries.statistical_inefficiency_multiple(list(series)), rel=0.1)
+
+
+@pytest.mark.parametrize("walkers", [1, 2, 4, 16])
+@pytest.mark.parametrize("times", [5, 10, 20, 50, 200])
+def test_errors_of_the_mean_are_those_of_its_scatter(walkers: int, times: int) -> None:
+    """Whatever the length of the walkers, in autocorrelation times; a single one of five cannot tell quite so well."""
+    tau, count = 4, 200 if times == 200 else 1500
+    rho = np.exp(-1 / tau)
+    values = repeats(np.random.default_rng(times), walkers, times * tau, rho, count)
+    lags = np.arange(1, times * tau)
+    known = (1 + 2 * np.sum((1 - lags / (times * tau)) * rho**lags)) / len(values)
+    found = mean_variance(values, np.repeat(np.arange(walkers), times * tau))
+    stated = np.sqrt(found.variance)
+    # The formula is that of the scatter.
+    assert np.std(values.mean(0)) == pytest.approx(np.sqrt(known), rel=0.15 if times == 200 else 0.06)
+    assert 0.85 < np.sqrt(np.mean(stated**2) / known) < 1.15
+    assert (0.7 if walkers == 1 and times == 5 else 0.85) < np.mean(stated) / np.sqrt(known) < 1.1
+
+
+def test_walkers_that_differ_for_good() -> None:
+    """Each in a state of its own: the error is that of as many numbers as there are walkers."""
+    rng = np.random.default_rng(5)
+    levels = rng.normal(size=(6, 1))
+    series = levels + 0.1 * rng.normal(size=(6, 50))
+    found = mean_variance(series.ravel(), np.repeat(np.arange(6), 50))
+    assert found.variance == pytest.approx(np.var(series.mean(1), ddof=1) / 6, rel=0.15)
+    assert found.inefficiency == pytest.approx(50, rel=0.2)
+
+
+def test_independent_and_alternating_series() -> None:
+    values = np.random.default_rng(6).normal(size=(4000, 3))
+    walkers = np.repeat(np.arange(2), 2000)
+    found = mean_variance(values, walkers)
+    np.testing.assert_allclose(found.variance, np.var(values, axis=0, ddof=1) / 4000, rtol=0.2)
+    assert np.all(found.inefficiency < 1.2)
+    alternating = mean_variance(np.tile([1.0, -1.0], 50), np.zeros(100, int))
+    assert alternating.inefficiency == 1
+    assert alternating.variance == pytest.approx(1 / 99, rel=1e-9)
+
+
+def test_shapes_and_what_does_not_vary() -> None:
+    found = mean_variance(np.full(10, 3.7), np.zeros(10, int))
+    assert found.variance.shape == found.inefficiency.shape == ()
+    assert (found.variance, found.inefficiency) == (0, 1)
+    single = mean_variance(np.array([[1.0, 2.0]]), np.zeros(1, int))
+    np.testing.assert_array_equal(single.variance, [0, 0])
+    np.testing.assert_array_equal(single.inefficiency, [1, 1])
+    pair = mean_variance(np.array([1.0, 3.0]), np.arange(2))
+    assert pair.variance == pytest.approx(1.0)  # s²/N = 2/2
 
 
 def test_inefficiency_of_several_columns_interleaved_walkers_and_constants() -> None:
