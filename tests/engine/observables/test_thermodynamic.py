@@ -95,7 +95,9 @@ def breathing(walkers: int = 4, snapshots: int = 64) -> Trajectory:
     """Rattled argon in cells of different sizes: not a Boltzmann distribution, but that is no matter to derivatives."""
     potential, parameters = lennard_jones()
     atoms = argon(2, 5.4)
-    base = rattled(potential, parameters, atoms, snapshots=snapshots, amplitude=0.12, temperature=TEMPERATURE)
+    base = rattled(
+        potential, parameters, atoms, snapshots=snapshots, amplitude=0.12, temperature=TEMPERATURE, walkers=walkers
+    )
     scales = 1 + 0.01 * np.random.default_rng(3).normal(size=snapshots)
     fields = {name: getattr(base, name) for name in ("positions", "cell", "species", "times", "temperatures")}
     from aiida_difftre.engine.snapshots import snapshots as quantities
@@ -104,7 +106,7 @@ def breathing(walkers: int = 4, snapshots: int = 64) -> Trajectory:
     return Trajectory(
         **fields, energies=energies, walkers=np.repeat(np.arange(walkers, dtype=np.int32), snapshots // walkers),
         last_positions=base.last_positions, last_velocities=base.last_velocities, temperature=TEMPERATURE,
-        scales=scales, last_scales=np.ones(1), pressure=PRESSURE,
+        scales=scales, last_scales=np.ones(walkers), pressure=PRESSURE,
     )  # fmt: skip
 
 
@@ -238,7 +240,7 @@ def test_predict_refuses_a_state_that_the_trajectory_does_not_reach(
     assert caught.value.status == ExitStatus.TOO_FEW_EFFECTIVE_SAMPLES
 
 
-@pytest.mark.parametrize("temperature", [170.0, 8.6e7])
+@pytest.mark.parametrize("temperature", [170.0, 1e5])
 def test_a_temperature_far_from_that_of_few_snapshots_is_refused(tmp_path: Path, temperature: float) -> None:
     """Twenty snapshots at 85 K; one of them would have all the weight, and hardly an error."""
     potential, parameters = lennard_jones()
@@ -251,6 +253,8 @@ def test_a_temperature_far_from_that_of_few_snapshots_is_refused(tmp_path: Path,
         predict.run(job, tmp_path, Silent())
     assert caught.value.status == ExitStatus.TOO_FEW_EFFECTIVE_SAMPLES
     assert caught.value.diagnostics["n_eff_independent"] < caught.value.diagnostics["least"] <= 10
+    with pytest.raises(ValueError, match="at most 100000 K"):
+        PredictJob(trajectory=TRAJECTORY, temperature=8.6e7, observables=requests("pressure"))
     here = predict.run(job.model_copy(update={"temperature": None}), tmp_path, Silent())
     assert here["reweighting"]["widening"] == pytest.approx(1)
     assert here["reweighting"]["n_eff_kish"] == pytest.approx(20)
