@@ -213,6 +213,8 @@ class EngineBaseWorkChain(ProtocolMixin, BaseRestartWorkChain):
         refuse_unknown(inputs, ports, f"overrides of {cls.CHAIN}")
         refuse_unknown(job, ports["calc"], f"overrides of {cls.CHAIN}.calc")
         refuse_unknown(metadata, ports["calc"]["metadata"], f"overrides of {cls.CHAIN}.calc.metadata")
+        options_port = ports["calc"]["metadata"]["options"]
+        refuse_unknown(metadata["options"], options_port, f"options of {cls.CHAIN}")
         for name, value in metadata.pop("options").items():
             builder.calc.metadata.options[name] = value
         for name, value in metadata.items():

@@ -9,8 +9,10 @@ from typing import Any, TypeVar
 from aiida import orm
 from aiida.common.exceptions import AiidaException, MultipleObjectsError, NotExistent
 from aiida.engine import ProcessBuilder, WorkChain, run_get_node
-from aiida.plugins import WorkflowFactory
+from aiida.engine.processes.ports import PortNamespace
+from aiida.plugins import CalculationFactory, WorkflowFactory
 
+from aiida_difftre.calculations.scheduler import check_options
 from aiida_difftre.data.dataset import DatasetData
 from aiida_difftre.data.potential import PotentialData
 from aiida_difftre.data.target import TargetData
@@ -43,6 +45,14 @@ CHAIN_OF = {
     "sampling": "sample",
     "update": "update",
     "prediction": "predict",
+}
+JOB_OF = {
+    "dft": "quantumespresso.pw",
+    "feff": "difftre.feff",
+    "pretraining": "difftre.pretrain",
+    "sampling": "difftre.sample",
+    "update": "difftre.update",
+    "prediction": "difftre.predict",
 }
 NodeT = TypeVar("NodeT", PotentialData, DatasetData)
 
@@ -205,7 +215,7 @@ def load_code(kind: str, machine: JobMachine) -> orm.AbstractCode:
     """The code of a kind of job, on a computer that answers.
 
     Raises:
-        ValueError: naming the code and the computer.
+        ValueError: naming the code and the computer, or the option that its scheduler does not take.
     """
     label = machine.code or DEFAULT_CODES[kind]
     try:
@@ -219,7 +229,16 @@ def load_code(kind: str, machine: JobMachine) -> orm.AbstractCode:
             code.validate_filepath_executable()
     except (AiidaException, OSError) as error:
         raise ValueError(f"machines.{kind}: code {code.full_label!r} cannot be used: {error}") from None
+    try:
+        check_options(machine.options, job_ports(kind), code.computer)
+    except ValueError as error:
+        raise ValueError(f"machines.{kind}.options: {error}") from None
     return code
+
+
+def job_ports(kind: str) -> PortNamespace:
+    """The ports of the options of a kind of job."""
+    return CalculationFactory(JOB_OF[kind]).spec().inputs["metadata"]["options"]  # type: ignore[union-attr, index, return-value]
 
 
 def check(builder: ProcessBuilder, chain: type[WorkChain]) -> None:

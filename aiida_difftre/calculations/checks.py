@@ -10,6 +10,7 @@ from aiida import orm
 from aiida.engine import Process
 from pydantic import Field, create_model
 
+from aiida_difftre.calculations.scheduler import check_options
 from aiida_difftre.data.potential import PotentialData
 from aiida_difftre.data.trajectory import TrajectoryEnsembleData
 from aiida_difftre.engine.contract.jobs import Job, validate
@@ -102,6 +103,18 @@ def check_periodic(structure: orm.StructureData, what: str) -> str | None:
     if all(structure.pbc):
         return None
     return f"{what} has pbc {tuple(structure.pbc)}; a cell that is periodic in three directions is needed"
+
+
+def check_scheduler(inputs: Mapping[str, Any], port: Any) -> str | None:
+    """The scheduler of the computer must take the options of the job."""
+    code = inputs.get("code")
+    computer = inputs.get("metadata", {}).get("computer") or (code.computer if code is not None else None)
+    options = inputs.get("metadata", {}).get("options", {})
+    try:
+        check_options(options, port["metadata"]["options"], computer)
+    except ValueError as error:
+        return f"metadata.options: {error}"
+    return None
 
 
 def check_computer(inputs: Mapping[str, Any]) -> str | None:

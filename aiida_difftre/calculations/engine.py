@@ -15,7 +15,7 @@ from aiida.engine.processes.calcjobs.calcjob import validate_calc_job
 from ase import Atoms
 
 from aiida_difftre.calculations import ports
-from aiida_difftre.calculations.checks import check_computer
+from aiida_difftre.calculations.checks import check_computer, check_scheduler
 from aiida_difftre.data.trajectory import TrajectoryEnsembleData
 from aiida_difftre.engine.contract.files import write_json
 from aiida_difftre.engine.contract.jobs import CHECKPOINT, ERROR, JOB, PROGRESS, RESULTS, TRAJECTORY, Job, validate
@@ -86,7 +86,7 @@ class EngineCalculation(CalcJob):
     @classmethod
     def validate_inputs(cls, inputs: Mapping[str, Any], port: Any) -> str | None:
         """Check the inputs together; what a work chain supplies later is checked when it launches the job."""
-        message = validate_calc_job(inputs, port) or check_computer(inputs)
+        message = validate_calc_job(inputs, port) or check_scheduler(inputs, port) or check_computer(inputs)
         if message or any(inputs.get(name) is None for name in cls.NEEDED):
             return message
         message = cls.check(inputs)
