@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import gc
 import importlib
 import math
@@ -15,17 +16,22 @@ from typing import Any
 
 from aiida_difftre import __version__
 from aiida_difftre.engine.contract import files
-from aiida_difftre.engine.contract.jobs import ERROR, JOBS, PROGRESS, RESULTS, SCHEMA_VERSION, Job, read_job
+from aiida_difftre.engine.contract.jobs import CHECKPOINT, ERROR, JOBS, PROGRESS, RESULTS, SCHEMA_VERSION, Job, read_job
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.runtime import device
 from aiida_difftre.engine.runtime.progress import Progress
+from aiida_difftre.engine.runtime.stop import Stop, ending
 
 GARBAGE_THRESHOLD = 50_000
 """Objects between looks at the youngest generation; Python's own is 700."""
 
 
 def run_job(job: Job, kind: str, folder: Path) -> dict[str, Any]:
-    """Run a job and write its ``results.json`` last; raises EngineError, after writing results that it carries."""
+    """Run a job, write its ``results.json`` and remove its checkpoint.
+
+    Raises:
+        EngineError: after writing results that it carries.
+    """
     began, cpu = time.monotonic(), time.process_time()
     device.configure(job.machine)
     started = time.monotonic()
@@ -53,7 +59,8 @@ def run_job(job: Job, kind: str, folder: Path) -> dict[str, Any]:
         **results,
     }
     try:
-        files.write_json(folder / RESULTS, record)
+        with Stop():
+            files.write_json(folder / RESULTS, record)
     except ValueError:
         bad = ", ".join(not_finite(results))
         raise EngineError(
@@ -62,6 +69,7 @@ def run_job(job: Job, kind: str, folder: Path) -> dict[str, Any]:
         ) from None
     if failure is not None:
         raise failure
+    (folder / CHECKPOINT).unlink(missing_ok=True)
     return record
 
 
@@ -97,6 +105,29 @@ def translate(error: Exception) -> EngineError:
     raise error
 
 
+def report(kind: str, folder: Path, error: EngineError) -> None:
+    """Say why a job failed: on standard error, and in ``error.json`` where there is room for it."""
+    record = {
+        "schema_version": SCHEMA_VERSION,
+        "kind": kind,
+        "exit_status": int(error.status),
+        "status": error.status.name,
+        "message": error.message,
+        "diagnostics": finite(error.diagnostics),
+    }
+    print(f"difftre {kind}: {error.status.name}: {error.message}", file=sys.stderr, flush=True)
+    try:
+        files.write_json(folder / ERROR, record)
+    except OSError as trouble:
+        print(f"difftre {kind}: {ERROR} cannot be written: {trouble.strerror}", file=sys.stderr, flush=True)
+
+
+def report_signal(kind: str, folder: Path, error: EngineError) -> None:
+    """Say that a signal ended a job, unless it is over: its results or its own failure are there."""
+    if not ((folder / RESULTS).exists() or (folder / ERROR).exists()):
+        report(kind, folder, error)
+
+
 def cli(arguments: list[str] | None = None) -> int:
     """Entry point; returns 0, or 1 after writing ``error.json``."""
     parser = argparse.ArgumentParser(
@@ -113,32 +144,26 @@ def cli(arguments: list[str] | None = None) -> int:
     folder = options.job.resolve().parent
     if not folder.is_dir():
         parser.error(f"there is no folder {str(folder)!r} to read {options.job.name} from")
+    with ending(functools.partial(report_signal, options.kind, folder)):
+        return _run(options.kind, options.job, folder)
+
+
+def _run(kind: str, path: Path, folder: Path) -> int:
     try:
         # Of an earlier run: results beside an error would say that this one finished.
         for name in (ERROR, RESULTS):
             (folder / name).unlink(missing_ok=True)
-        job = read_job(options.job, options.kind)
+        job = read_job(path, kind)
         files.check_digests(folder, job.digests)
         try:
-            run_job(job, options.kind, folder)
+            run_job(job, kind, folder)
         except EngineError:
             raise
         except Exception as error:
             raise translate(error) from error
     except EngineError as error:
-        record = {
-            "schema_version": SCHEMA_VERSION,
-            "kind": options.kind,
-            "exit_status": int(error.status),
-            "status": error.status.name,
-            "message": error.message,
-            "diagnostics": finite(error.diagnostics),
-        }
-        print(f"difftre {options.kind}: {error.status.name}: {error.message}", file=sys.stderr)
-        try:
-            files.write_json(folder / ERROR, record)
-        except OSError as trouble:
-            print(f"difftre {options.kind}: {ERROR} cannot be written: {trouble.strerror}", file=sys.stderr)
+        with Stop():
+            report(kind, folder, error)
         return 1
     except Exception:
         traceback.print_exc()

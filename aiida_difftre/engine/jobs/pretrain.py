@@ -81,24 +81,26 @@ def run(job: PretrainJob, folder: Path, progress: Reporter) -> dict[str, Any]:
     started = time.monotonic()
     if job.steps == 0:
         return {**initial.make(job, folder), "seconds": round(time.monotonic() - started, 2)}
-    with Stop(job.machine.walltime_s) as stop:
-        schedule = optimizers.cosine(job.optimizer, job.steps)
-        optimizer = optimizers.make(job.optimizer, schedule)
-        potential, beginning = initial.start(job, folder)
-        frames = dataset.read(folder / job.dataset)
-        dataset.require_energies(frames, job.dataset)
-        everything = dataset.pad(frames, potential.spec.species, potential.cutoff)
-        training, validation = split(len(frames), job.validation_fraction, job.seed)
-        parameters = _prepare(job, potential, beginning, everything, training, frames)
-        one = jax.tree.map(lambda leaf: leaf[0], everything.environment)
-        device.self_check(potential, parameters, one, "float64")
+    stop = Stop(job.machine.walltime_s)
+    schedule = optimizers.cosine(job.optimizer, job.steps)
+    optimizer = optimizers.make(job.optimizer, schedule)
+    potential, beginning = initial.start(job, folder)
+    frames = dataset.read(folder / job.dataset)
+    dataset.require_energies(frames, job.dataset)
+    everything = dataset.pad(frames, potential.spec.species, potential.cutoff)
+    training, validation = split(len(frames), job.validation_fraction, job.seed)
+    parameters = _prepare(job, potential, beginning, everything, training, frames)
+    one = jax.tree.map(lambda leaf: leaf[0], everything.environment)
+    device.self_check(potential, parameters, one, "float64")
 
-        dtype = jnp.dtype(job.machine.precision)
-        predict, parts = _parts(potential, parameters, everything, (training, validation), dtype)
-        fit = _Fit(job, potential, parameters, predict, parts, dtype, optimizer, schedule)
-        settings = job.model_dump_json(include=IDENTIFYING)
-        described = potential.spec.model_dump_json() + files.digest(folder / job.dataset) + settings
-        state = fit.run(folder / CHECKPOINT, hashlib.sha256(described.encode()).hexdigest(), stop, progress)
+    dtype = jnp.dtype(job.machine.precision)
+    predict, parts = _parts(potential, parameters, everything, (training, validation), dtype)
+    fit = _Fit(job, potential, parameters, predict, parts, dtype, optimizer, schedule)
+    settings = job.model_dump_json(include=IDENTIFYING)
+    described = potential.spec.model_dump_json() + files.digest(folder / job.dataset) + settings
+    identity = hashlib.sha256(described.encode()).hexdigest()
+    with stop:
+        state = fit.run(folder / CHECKPOINT, identity, stop, progress)
 
     result = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), fit.merge(state.best))
     final = {**result, "atomic_energies": parameters["atomic_energies"] + result["atomic_energies"]}
@@ -264,6 +266,7 @@ class _Fit:
         """Train, from a checkpoint where there is one, until the steps are done or patience ends."""
         batches = self._batches()
         state = self._resume(checkpoint, identity)
+        begun = state.step
         judged = self._validation if self._validation.size else self._training
         saved = time.monotonic()
         while state.step < self._job.steps and state.stale < self._job.patience:
@@ -288,7 +291,8 @@ class _Fit:
                 saved = time.monotonic()
             if reason is not None:
                 raise reason
-        checkpoint.unlink(missing_ok=True)
+        if state.step > begun:
+            self._save(checkpoint, identity, state)  # a signal after this finds the whole fit in it
         return state
 
     def _check(self, state: _State, training: float, validation: float) -> None:

@@ -77,7 +77,7 @@ def run(job: RefineJob, folder: Path, progress: Reporter) -> dict[str, Any]:
                 }  # fmt: skip
             except EngineError as error:
                 if error.status in STOPPED and iteration > 0:
-                    reason = "stopped"
+                    reason, failure = _stopped(error)
                     break
                 if best.points is None:
                     raise
@@ -121,8 +121,9 @@ def run(job: RefineJob, folder: Path, progress: Reporter) -> dict[str, Any]:
                 break
             if iteration == job.max_iterations:
                 break
-            if stop.requested() is not None:
-                reason = "walltime"
+            stopped = stop.requested()
+            if stopped is not None:
+                reason, failure = _stopped(stopped)
                 break
             try:
                 outcome = update.minimise(
@@ -131,7 +132,7 @@ def run(job: RefineJob, folder: Path, progress: Reporter) -> dict[str, Any]:
                 )  # fmt: skip
             except EngineError as error:
                 if error.status in STOPPED:
-                    reason = "stopped"
+                    reason, failure = _stopped(error)
                     break
                 if error.status not in RETRIED_WITH_SMALLER_STEPS or rollbacks == MAX_ROLLBACKS:
                     reason, failure = "failed", error
@@ -139,11 +140,14 @@ def run(job: RefineJob, folder: Path, progress: Reporter) -> dict[str, Any]:
                 state, scale, rollbacks = None, scale / 2, rollbacks + 1
                 record.update(rollback=error.message, learning_rate_scale=scale)
                 continue
+            if outcome.reason == update.INTERRUPTED:
+                reason, failure = "interrupted", stop.requested()
+                break
             parameters, state = outcome.parameters, outcome.optimizer_state
             record["update"] = update.summary(data, outcome)
         potentials.save(folder / POTENTIAL_OUT, potential, best.parameters)
         validation = None
-        if reason not in {"stopped", "walltime", "failed"}:
+        if reason not in {"interrupted", "walltime", "failed"}:
             validation, failure = _validate(job, potential, best.parameters, structures, progress, stop)
     results: dict[str, Any] = {
         "reason": reason,
@@ -155,12 +159,13 @@ def run(job: RefineJob, folder: Path, progress: Reporter) -> dict[str, Any]:
     }
     if failure is not None:
         # What the iterations found took hours, and holds: the job ends as failed, and with its results.
-        during = f"iteration {iteration}" if reason == "failed" else "the validation"
+        during = f"iteration {iteration}" if reason in {"interrupted", "failed"} else "the validation"
+        ended = "was interrupted" if failure.status == ExitStatus.INTERRUPTED else "failed"
         if reason == "failed":
             results["error"] = _described(failure)
         raise EngineError(
             failure.status,
-            f"{during} of the refinement failed: {failure.message}; {RESULTS} and {POTENTIAL_OUT} hold the best "
+            f"{during} of the refinement {ended}: {failure.message}; {RESULTS} and {POTENTIAL_OUT} hold the best "
             f"potential so far, of iteration {best.iteration}",
             failure.diagnostics,
             results,
@@ -230,12 +235,17 @@ def _validate(
             )  # fmt: skip
         except EngineError as error:
             if error.status in STOPPED:
-                return None, failure
+                return None, error if error.status == ExitStatus.INTERRUPTED else failure
             failure = failure or error
             report[point.label] = {"error": _described(error)}
         else:
             report[point.label] = [prediction.model_dump() for prediction in predictions]
     return report, failure
+
+
+def _stopped(error: EngineError) -> tuple[str, EngineError | None]:
+    """Why the refinement ends, and its failure: it expects the walltime, a signal interrupts it."""
+    return ("interrupted", error) if error.status == ExitStatus.INTERRUPTED else ("walltime", None)
 
 
 def _described(error: EngineError) -> dict[str, Any]:

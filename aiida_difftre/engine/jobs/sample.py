@@ -68,7 +68,7 @@ def simulate(
         progress: takes reports.
         pressure: GPa; held where the settings have a barostat.
         stop: asked between calls.
-        folder: of checkpoints; None for none. A checkpoint found there is continued.
+        folder: of checkpoints; None for none. A checkpoint found there is continued; the last one holds the whole run.
 
     Returns:
         The trajectory, with energies of the stored positions.
@@ -140,11 +140,12 @@ def simulate(
         phase = "equilibration" if recording.done <= equilibration else "production"
         progress.report(phase, recording.done, total, temperature=float(temperatures.mean()))
         reason = stop.requested() if stop is not None else None
+        is_over = recording.done >= total  # a signal after this finds all that was sampled in the checkpoint
         due = time.monotonic() - last_checkpoint > settings.checkpoint_interval_s
-        if folder is not None and recording.done < total and (due or reason is not None):
+        if folder is not None and (due or is_over or reason is not None):
             checkpoints.write(folder / CHECKPOINT, identity, system, dynamics, state, recording)
             last_checkpoint = time.monotonic()
-        if reason is not None and recording.done < total:
+        if reason is not None and not (is_over and reason.status == ExitStatus.WALLTIME):
             raise reason
     return _trajectory(system, parameters, state, recording, walkers, machine.batch_size)
 
@@ -232,8 +233,8 @@ def run(job: SampleJob, folder: Path, progress: Reporter) -> dict[str, Any]:
         observables.make(request, structure.symbols, structure.cell)
     previous = files.read_trajectory(folder / job.start_trajectory) if job.start_trajectory else None
     start, settings = start_on_device(job.sampling, structure, previous)
+    began = time.monotonic()
     with Stop(job.machine.walltime_s) as stop:
-        began = time.monotonic()
         trajectory = simulate(
             potential,
             parameters,
@@ -247,13 +248,12 @@ def run(job: SampleJob, folder: Path, progress: Reporter) -> dict[str, Any]:
             stop=stop,
             folder=folder,
         )
-    files.write_trajectory(folder / TRAJECTORY, trajectory)
+        files.write_trajectory(folder / TRAJECTORY, trajectory)
     sampled = time.monotonic()
     predictions = reweighting.predict_trajectory(
         potential, parameters, trajectory, job.observables, machine=job.machine, seed=job.seed
     )
     g = np.max(statistics.statistical_inefficiency(reweighting.thermal_columns(trajectory), trajectory.walkers))
-    (folder / CHECKPOINT).unlink(missing_ok=True)
     return {
         "snapshots": len(trajectory.energies),
         "walkers": len(start.positions),

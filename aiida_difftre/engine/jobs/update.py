@@ -36,6 +36,9 @@ from aiida_difftre.engine.reweighting import reference as reweighting
 from aiida_difftre.engine.runtime.progress import Reporter
 from aiida_difftre.engine.runtime.stop import Stop
 
+INTERRUPTED = "interrupted"
+"""Why an update ended that a signal cut short: what it would have come to is not known."""
+
 LEAST_GAIN = 0.01
 """Of a Gauss-Newton step, relative to the loss; the update ends before a smaller one."""
 
@@ -49,7 +52,8 @@ class Outcome:
         optimizer_state: after it.
         history: one entry per evaluated set of parameters.
         reason: why the update ended.
-        after: predictions with errors at the end, by state point with a target in the loss.
+        after: predictions with errors at the end, by state point with a target in the loss; none of an update that was
+            interrupted.
     """
 
     parameters: Parameters
@@ -88,7 +92,8 @@ def minimise(
         optimizer_state: of an earlier update, as :func:`optimizer` structures it.
         learning_rate_scale: factor on every step.
         extra: a further term of the loss.
-        stop: asked between steps; from the first one on, the update then ends with what it has.
+        stop: asked between steps; from the first one on, the update then ends with what it has: after the walltime with
+            its results, after a signal as interrupted.
 
     Raises:
         EngineError: NOT_FINITE for a gradient that is not; TOO_FEW_EFFECTIVE_SAMPLES when not even the first step can
@@ -114,6 +119,8 @@ def minimise(
         if stopped is not None:
             if step == 0:
                 raise EngineError(stopped.status, f"{stopped.message} before the first step of the update")
+            if stopped.status == ExitStatus.INTERRUPTED:
+                return Outcome(point.parameters, state, history, INTERRUPTED, {})
             reason = "walltime"
             break
         slopes, entry["gradient_norm"], is_bounded = _direction(objective, point, free, settings)
@@ -258,27 +265,28 @@ def run(job: UpdateJob, folder: Path, progress: Reporter) -> dict[str, Any]:
     if job.optimizer_state is not None:
         optimizer = optimizers.of_update(settings.optimizer)
         state = optimizers.read_state(folder / job.optimizer_state, jax.eval_shape(optimizer.init, parameters))
-    began = time.monotonic()
+    began, stop = time.monotonic(), Stop(job.machine.walltime_s)
     looked_at = [(point, targets) for point in job.state_points if (targets := without_tests(point.targets))]
-    with Stop(job.machine.walltime_s) as stop:
-        trajectories = [files.read_trajectory(folder / point.trajectory) for point, _ in looked_at]
-        data = [
-            prepare(
-                point.label,
-                potential,
-                parameters,
-                trajectory,
-                targets,
-                temperature=point.temperature,
-                pressure=point.pressure,
-                settings=settings,
-                machine=job.machine,
-                seed=job.seed,
-                among=len(looked_at),
-            )
-            for (point, targets), trajectory in zip(looked_at, trajectories, strict=True)
-        ]
-        prepared = time.monotonic()
+    trajectories = [files.read_trajectory(folder / point.trajectory) for point, _ in looked_at]
+    data = [
+        prepare(
+            point.label,
+            potential,
+            parameters,
+            trajectory,
+            targets,
+            temperature=point.temperature,
+            pressure=point.pressure,
+            settings=settings,
+            machine=job.machine,
+            seed=job.seed,
+            among=len(looked_at),
+        )
+        for (point, targets), trajectory in zip(looked_at, trajectories, strict=True)
+    ]
+    extra = matching_loss(potential, folder / job.dataset if job.dataset else None, settings.loss, job.machine)
+    prepared = time.monotonic()
+    with stop:
         outcome = minimise(
             potential,
             parameters,
@@ -288,11 +296,17 @@ def run(job: UpdateJob, folder: Path, progress: Reporter) -> dict[str, Any]:
             progress=progress,
             optimizer_state=state,
             learning_rate_scale=job.learning_rate_scale,
-            extra=matching_loss(potential, folder / job.dataset if job.dataset else None, settings.loss, job.machine),
+            extra=extra,
             stop=stop,
         )
-    potentials.save(folder / POTENTIAL_OUT, potential, outcome.parameters)
-    optimizers.write_state(folder / OPTIMIZER_OUT, outcome.optimizer_state)
+        potentials.save(folder / POTENTIAL_OUT, potential, outcome.parameters)
+        optimizers.write_state(folder / OPTIMIZER_OUT, outcome.optimizer_state)
+    if outcome.reason == INTERRUPTED:
+        raise EngineError(
+            ExitStatus.INTERRUPTED,
+            f"a signal ended the update after {len(outcome.history) - 1} steps; {POTENTIAL_OUT} holds the potential "
+            "after them, which the whole update may leave behind",
+        )
     return {
         **summary(data, outcome),
         "timings": {"prepare_s": prepared - began, "update_s": time.monotonic() - prepared},

@@ -19,8 +19,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 from aiida_difftre.engine.contract.jobs import CHECKPOINT, POTENTIAL_OUT, PotentialSpec, PretrainJob, TermSpec
 from aiida_difftre.engine.errors import EngineError, ExitStatus
-from aiida_difftre.engine.jobs.pretrain import run as pretrain
-from aiida_difftre.engine.jobs.pretrain import split
+from aiida_difftre.engine.jobs.pretrain import run, split
 from aiida_difftre.engine.matching import configurations as dataset
 from aiida_difftre.engine.matching import matching
 from aiida_difftre.engine.potentials import potential as potentials
@@ -64,6 +63,13 @@ def silicon(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def folder(silicon: Path, tmp_path: Path) -> Path:
     (tmp_path / "dataset.extxyz").write_bytes((silicon / "dataset.extxyz").read_bytes())
     return tmp_path
+
+
+def pretrain(settings: PretrainJob, folder: Path, progress: Any) -> dict[str, Any]:
+    """A job from its beginning to its end, at which the console script removes the checkpoint."""
+    results = run(settings, folder, progress)
+    (folder / CHECKPOINT).unlink()
+    return results
 
 
 def job(**changes: Any) -> PretrainJob:
