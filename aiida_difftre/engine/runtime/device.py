@@ -7,6 +7,7 @@ import hashlib
 import importlib.metadata
 import json
 import logging
+import math
 import os
 import platform
 import sys
@@ -19,10 +20,18 @@ from aiida_difftre.engine.contract.jobs import Machine
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 
 if TYPE_CHECKING:
+    import numpy as np
     from jax.sharding import Mesh
+    from numpy.typing import NDArray
 
 SELF_CHECK_TOLERANCE = {"float32": 2e-5, "float64": 1e-10}
 """Relative difference of compiled and uncompiled energies; the known miscompilation is 2e-4 and larger."""
+
+SELF_CHECK_RATTLE = 0.05
+"""Å, standard deviation of what is added to each component of a displacement for the check."""
+
+SELF_CHECK_FLOOR = 0.05
+"""eV per atom, to which a smaller energy is not compared: terms of some eV may cancel, and their rounding does not."""
 
 
 def cache_folder(machine: Machine) -> Path:
@@ -137,11 +146,21 @@ def description(machine: Machine) -> dict[str, Any]:
 
 
 def self_check(potential: Any, parameters: Any, environment: Any, precision: str) -> float:
-    """Compare the compiled energy of a configuration with an uncompiled evaluation.
+    """Compare the compiled energy of a rattled configuration with an uncompiled evaluation.
+
+    In a perfect crystal all atoms round alike, and terms may cancel to an energy that is nearly zero, so that a right
+    program may differ by more than a wrong one. What is compared need not be a configuration: each displacement is
+    changed on its own, always in the same way.
 
     jaxlib 0.10.2 on CPU compiled neighbour-list energies to wrong values without an error; forces were right, so that
     only such a check sees it. The evaluation without compilation costs more than all else at the start of a short job;
     a program that was found right on this machine by this build is remembered beside its compiled form.
+
+    Args:
+        potential: its energies are compiled.
+        parameters: of it.
+        environment: of a configuration, whose energy must be finite.
+        precision: of the environment.
 
     Returns:
         The relative difference; that of the earlier check where there was one.
@@ -155,31 +174,67 @@ def self_check(potential: Any, parameters: Any, environment: Any, precision: str
     # Without the atomic reference energies, whose size would hide a wrong interaction.
     parameters = {**parameters, "atomic_energies": np.zeros_like(parameters["atomic_energies"])}
     lowered = jax.jit(potential.energies).lower(parameters, environment)
-    compiled = np.asarray(lowered.compile()(parameters, environment), np.float64)
+    program = lowered.compile()
     verdict = _verdict_file(lowered.as_text())
-    known = _read_verdict(verdict) if np.isfinite(compiled).all() else None
+    if not np.isfinite(np.asarray(program(parameters, environment))).all():
+        with jax.disable_jit():
+            _require_finite(np.asarray(potential.energies(parameters, environment)))
+        raise _miscompiled(math.nan)
+    known = _read_verdict(verdict)
     if known is not None and known <= SELF_CHECK_TOLERANCE[precision]:
         return known
+    rattled = _rattled(environment)
+    compiled = np.asarray(program(parameters, rattled), np.float64)
     with jax.disable_jit():
-        reference = np.asarray(potential.energies(parameters, environment), np.float64)
-    if not np.isfinite(reference).all():
-        raise EngineError(
-            ExitStatus.NOT_FINITE,
-            f"the energy of atom {int(np.argmin(np.isfinite(reference)))} of the first configuration is not finite; "
-            "check the structure and the parameters of the potential",
-        )
-    difference = float(abs(compiled.sum() - reference.sum()) / max(abs(reference).sum(), 1e-6))
+        reference = np.asarray(potential.energies(parameters, rattled), np.float64)
+    _require_finite(reference)
+    scale = max(abs(reference).sum(), SELF_CHECK_FLOOR * len(reference))
+    difference = float(abs(compiled.sum() - reference.sum()) / scale)
     if not difference <= SELF_CHECK_TOLERANCE[precision]:
-        raise EngineError(
-            ExitStatus.SELF_CHECK_FAILED,
-            f"the compiled energy differs from the uncompiled one by {difference:.1e} (relative): this build of JAX "
-            f"({jax.__version__}, {jax.default_backend()}) miscompiles; install another version (not jaxlib 0.10.2)",
-            {"relative_difference": difference},
-        )
+        raise _miscompiled(difference)
     if verdict is not None:
         with contextlib.suppress(OSError):  # a cache that cannot be written, or is full, is no cache
             files.write_json(verdict, {"relative_difference": difference})
     return difference
+
+
+def _rattled(environment: Any) -> Any:
+    """An environment whose displacements are changed, with the same types and places."""
+    import jax
+    import numpy as np
+
+    old = environment.displacements
+    noise = np.random.default_rng(0).normal(scale=SELF_CHECK_RATTLE, size=old.shape)
+    new = np.asarray(old) + np.where(np.asarray(environment.mask)[..., None], noise, 0.0)
+    new = new.astype(old.dtype)
+    return environment._replace(displacements=jax.device_put(new, getattr(old, "sharding", None)))
+
+
+def _miscompiled(difference: float) -> EngineError:
+    import jax
+
+    return EngineError(
+        ExitStatus.SELF_CHECK_FAILED,
+        f"the compiled energy differs from the uncompiled one by {difference:.1e} (relative): this build of JAX "
+        f"({jax.__version__}, {jax.default_backend()}) miscompiles; install another version (not jaxlib 0.10.2)",
+        {"relative_difference": difference},
+    )
+
+
+def _require_finite(energies: NDArray[np.floating[Any]]) -> None:
+    """Refuse energies of atoms that are not finite.
+
+    Raises:
+        EngineError: with status NOT_FINITE, naming the first atom.
+    """
+    import numpy as np
+
+    if not np.isfinite(energies).all():
+        raise EngineError(
+            ExitStatus.NOT_FINITE,
+            f"the energy of atom {int(np.argmin(np.isfinite(energies)))} of the first configuration is not finite; "
+            "check the structure and the parameters of the potential",
+        )
 
 
 def _verdict_file(program: str) -> Path | None:

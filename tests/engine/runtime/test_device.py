@@ -10,13 +10,16 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
+from ase.build import bulk
 
 from aiida_difftre.engine.contract.jobs import Machine
 from aiida_difftre.engine.errors import EngineError, ExitStatus
+from aiida_difftre.engine.potentials.potential import Environment
 from aiida_difftre.engine.runtime import device
 from aiida_difftre.engine.snapshots import snapshots as quantities
-from tests.fixtures.engine import alloy, network
+from tests.fixtures.engine import alloy, build, network
 
 
 def test_cache_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -66,6 +69,27 @@ def test_self_check_passes(precision: str) -> None:
     assert device.self_check(potential, parameters, environment, precision) < device.SELF_CHECK_TOLERANCE[precision]
 
 
+@pytest.mark.parametrize("repeat", [1, 2])
+def test_a_perfect_crystal_of_hardly_any_energy_passes(repeat: int) -> None:
+    """Attraction and repulsion of tens of eV per atom cancel to -13 meV: single precision knows three digits of it."""
+    potential = build("lennard_jones", ["C"], 3.0, epsilon=5.0, sigma=1.6)
+    parameters = potential.init(jax.random.key(0))
+    atoms = bulk("C", "diamond", a=3.6108322578459724, cubic=True).repeat(repeat)
+    positions, cell = atoms.get_scaled_positions(), atoms.cell.array
+    environment = quantities.environment(potential, positions, cell, atoms.get_chemical_symbols(), "float32")
+    energies = np.asarray(jax.jit(potential.energies)(parameters, environment))
+    np.testing.assert_allclose(energies, -0.013, atol=2e-4)
+    found = device.self_check(potential, parameters, environment, "float32")
+    assert found < device.SELF_CHECK_TOLERANCE["float32"] / 10
+
+
+@pytest.mark.parametrize("factor", [1.00018, 1.00069])
+@pytest.mark.parametrize("size", [0.013, 1.0])
+def test_the_known_miscompilation_is_found(factor: float, size: float) -> None:
+    with pytest.raises(EngineError, match="miscompiles"):
+        device.self_check(Miscompiled(factor), PARAMETERS, neighbors(1, size), "float32")
+
+
 @pytest.fixture
 def compilation_cache(tmp_path: Path) -> Iterator[Path]:
     """An empty cache of compiled programs."""
@@ -82,27 +106,35 @@ class Miscompiled:
         self.factor = factor
         self.uncompiled = 0
 
-    def energies(self, parameters: dict[str, jax.Array], environment: jax.Array) -> jax.Array:
+    def energies(self, parameters: dict[str, jax.Array], environment: Environment) -> jax.Array:
+        energies = environment.displacements[..., 0].sum(1) + parameters["atomic_energies"]
         if jax.config.jax_disable_jit:
             self.uncompiled += 1
-            return environment + parameters["atomic_energies"]
-        return self.factor * environment + parameters["atomic_energies"]
+            return energies
+        return self.factor * energies
 
 
 PARAMETERS = {"atomic_energies": jnp.zeros(3)}
 
 
+def neighbors(number: int, size: float | tuple[float, ...] = 1.0) -> Environment:
+    """Three atoms with displacements of a size."""
+    sizes = jnp.broadcast_to(jnp.asarray(size)[..., None, None], (3, number, 3))
+    kinds = jnp.zeros((3, number), jnp.int32)
+    return Environment(sizes, jnp.ones((3, number), bool), kinds[:, 0], kinds)
+
+
 def test_a_program_is_checked_once(compilation_cache: Path) -> None:
     right = Miscompiled(1.0)
     for _ in range(3):
-        assert device.self_check(right, PARAMETERS, jnp.ones(3), "float64") == 0
+        assert device.self_check(right, PARAMETERS, neighbors(1), "float64") == 0
     assert right.uncompiled == 1
-    device.self_check(right, PARAMETERS, jnp.ones((2, 3)), "float64")
+    device.self_check(right, PARAMETERS, neighbors(2), "float64")
     assert right.uncompiled == 2  # another program
     (verdict, _) = compilation_cache.glob("self-check-*.json")
     verdict.write_text("half a ")
-    device.self_check(right, PARAMETERS, jnp.ones(3), "float64")
-    device.self_check(right, PARAMETERS, jnp.ones((2, 3)), "float64")
+    device.self_check(right, PARAMETERS, neighbors(1), "float64")
+    device.self_check(right, PARAMETERS, neighbors(2), "float64")
     assert right.uncompiled == 3
 
 
@@ -110,7 +142,7 @@ def test_a_wrong_program_is_refused_each_time(compilation_cache: Path) -> None:
     wrong = Miscompiled(1.001)
     for count in (1, 2):
         with pytest.raises(EngineError, match=r"differs from the uncompiled one by 1\.0e-03") as raised:
-            device.self_check(wrong, PARAMETERS, jnp.ones(3), "float64")
+            device.self_check(wrong, PARAMETERS, neighbors(1), "float64")
         assert raised.value.status is ExitStatus.SELF_CHECK_FAILED
         assert wrong.uncompiled == count
     assert not list(compilation_cache.glob("self-check-*"))
@@ -118,9 +150,9 @@ def test_a_wrong_program_is_refused_each_time(compilation_cache: Path) -> None:
 
 def test_energies_that_are_not_finite_are_refused_where_the_program_is_known(compilation_cache: Path) -> None:
     right = Miscompiled(1.0)
-    device.self_check(right, PARAMETERS, jnp.ones(3), "float64")
+    device.self_check(right, PARAMETERS, neighbors(1), "float64")
     with pytest.raises(EngineError, match="atom 1 of the first configuration is not finite"):
-        device.self_check(right, PARAMETERS, jnp.array([1.0, jnp.nan, 1.0]), "float64")
+        device.self_check(right, PARAMETERS, neighbors(1, (1.0, jnp.nan, 1.0)), "float64")
 
 
 def test_without_a_cache_each_start_checks() -> None:
@@ -129,7 +161,7 @@ def test_without_a_cache_each_start_checks() -> None:
     try:
         right = Miscompiled(1.0)
         for count in (1, 2):
-            device.self_check(right, PARAMETERS, jnp.ones(3), "float64")
+            device.self_check(right, PARAMETERS, neighbors(1), "float64")
             assert right.uncompiled == count
     finally:
         jax.config.update("jax_compilation_cache_dir", before)
