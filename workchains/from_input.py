@@ -16,7 +16,12 @@ from aiida_difftre.calculations.scheduler import check_options
 from aiida_difftre.data.dataset import DatasetData
 from aiida_difftre.data.potential import PotentialData
 from aiida_difftre.data.target import TargetData
+from aiida_difftre.engine.contract.jobs import validate
+from aiida_difftre.engine.contract.settings import PotentialSpec, SamplingSettings
+from aiida_difftre.engine.contract.targets import Target
+from aiida_difftre.workchains import estimate
 from aiida_difftre.workchains.absorption import without_paths
+from aiida_difftre.workchains.estimate import Sampling
 from aiida_difftre.workchains.inputs import (
     Dft,
     JobMachine,
@@ -27,7 +32,9 @@ from aiida_difftre.workchains.inputs import (
     read_input,
     simulation_cell,
 )
+from aiida_difftre.workchains.protocols import load_protocol
 from aiida_difftre.workchains.refine import RefineWorkChain
+from aiida_difftre.workchains.refine_settings import RefineSettings
 from aiida_difftre.workchains.train import TrainWorkChain
 
 DEFAULT_CODES = {
@@ -66,15 +73,61 @@ def read_builder(file: Path, chain: type[WorkChain] = TrainWorkChain, *, seed: i
         seed: in place of that of the file.
 
     Raises:
-        ValueError: whose message names the value and the remedy.
+        ValueError: whose message names the value and the remedy; also for a run that no machine does.
     """
     run, folder = read_input(file), file.parent
     if seed is not None:
         run = run.model_copy(update={"seed": seed})
+    estimate.check(read_plan(file))
     made = _train(run, folder) if chain is TrainWorkChain else _part(run, folder, chain)
     made["metadata"]["label"] = run.label or file.stem
     check(made, chain)
     return made
+
+
+def plan(run: RunInput, folder: Path, spec: PotentialSpec) -> list[Sampling]:
+    """The sampling of a run: in its refinement, and before and after it.
+
+    Args:
+        run: the input.
+        folder: of the input.
+        spec: of the potential.
+    """
+    changes = overrides(run)
+    refine = load_protocol("refine", run.protocol, changes["refine"])
+    validate_ = load_protocol("validate", run.protocol, changes["validate"])
+    moving, lasting = (_sampling(run.protocol, preset) for preset in (refine, validate_))
+    settings = validate(RefineSettings, refine["settings"])
+    growth = settings.growth.factor ** len(settings.growth.thresholds)
+    parts = []
+    for label, point in run.state_points.items():
+        cell = simulation_cell(run, label, folder)
+        size = {"atoms": len(cell), "volume": float(cell.get_volume())}
+        if any(isinstance(target, Target) and target.is_in_loss for target in point.targets.values()):
+            name, times = f"refinement at {label}", settings.max_iterations + settings.max_roll_backs
+            parts.append(estimate.sampling(name, moving, spec, times=times, growth=growth, **size))
+        parts.append(estimate.sampling(f"validation at {label}", lasting, spec, times=2, **size))
+    return parts
+
+
+def _sampling(protocol: str, preset: dict[str, Any]) -> SamplingSettings:
+    merged = load_protocol("sample", protocol, preset.get("sample", {}))
+    return validate(SamplingSettings, merged["calc"]["parameters"]["sampling"])
+
+
+def read_plan(file: Path) -> list[Sampling]:
+    """What the run of an input file will sample.
+
+    Raises:
+        ValueError: for an input that is refused.
+    """
+    run, folder = read_input(file), file.parent
+    check_fixed_volumes(run, folder)
+    potential = _potential(run, folder)
+    spec = run.model.spec if potential is None else potential.spec
+    if spec is None:
+        raise ValueError("model: give either potential (one that exists) or spec (one to make)")
+    return plan(run, folder, spec)
 
 
 def _potential(run: RunInput, folder: Path) -> PotentialData | None:

@@ -252,28 +252,51 @@ def demo_command(profile: str | None, output: Path, daemon: bool, file: Path | N
         _go(profile or OWN_PROFILE, file, output=output, seed=seed, in_process=not daemon)
 
 
+DRY_RUN = click.option("--dry-run", is_flag=True, help="Check the input and say what it will take; start nothing.")
+
+
+def _say_what_it_takes(file: Path, seed: int | None) -> None:
+    """Check an input as for submission, and show what its run will take; nothing is stored or started."""
+    from aiida_difftre.workchains.estimate import lines
+    from aiida_difftre.workchains.from_input import read_builder, read_plan
+
+    for line in lines(read_plan(file)):
+        click.echo(line)
+    read_builder(file, seed=seed)
+    click.echo("the input is right; nothing was started")
+
+
 @cli.command("run")
 @click.argument("file", type=FILE)
 @click.option("-o", "--output", type=FOLDER, help="Folder of plots; none without.")
 @SEED
+@DRY_RUN
 @click.pass_obj
-def run_command(profile: str | None, file: Path, output: Path | None, seed: int | None) -> None:
+def run_command(profile: str | None, file: Path, output: Path | None, seed: int | None, dry_run: bool) -> None:
     """Do the run that FILE (YAML) describes, in this process, with a live display."""
     with _complaints():
+        if dry_run:
+            _load(profile)
+            _say_what_it_takes(file, seed)
+            return
         _go(_load(profile), file, output=output, seed=seed, in_process=True)
 
 
 @cli.command("submit")
 @click.argument("file", type=FILE)
 @SEED
+@DRY_RUN
 @click.pass_obj
-def submit_command(profile: str | None, file: Path, seed: int | None) -> None:
+def submit_command(profile: str | None, file: Path, seed: int | None, dry_run: bool) -> None:
     """Hand the run that FILE (YAML) describes to AiiDA's daemon."""
     with _complaints():
         from aiida_difftre.cli.demo import launch
         from aiida_difftre.workchains.from_input import read_builder
 
         name = _load(profile)
+        if dry_run:
+            _say_what_it_takes(file, seed)
+            return
         _generate_missing(file)
         pk = launch(read_builder(file, seed=seed))
         click.echo(f"submitted {pk}; watch it with: aiida-difftre -p {name} status {pk}")

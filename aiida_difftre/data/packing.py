@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize
@@ -15,6 +17,28 @@ LARGEST_SPACING = 1.05
 
 SLACK = 1.02
 """Spheres are pushed apart a little further than asked for, so that the last overlaps end above it."""
+
+
+@functools.lru_cache(maxsize=4)
+def _relaxed(number: int, box: float, diameter: float, seed: int) -> NDArray[np.float64]:
+    """Positions pushed apart; remembered, since an input is looked at several times before it is submitted."""
+
+    def overlap(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        positions = flat.reshape(-1, 3) % box
+        positions[positions >= box] = 0.0  # what rounds up to the edge
+        pairs = cKDTree(positions, boxsize=box).query_pairs(diameter, output_type="ndarray")
+        vectors = positions[pairs[:, 0]] - positions[pairs[:, 1]]
+        vectors -= box * np.round(vectors / box)
+        lengths = np.maximum(np.linalg.norm(vectors, axis=1), 1e-9)
+        depths = diameter - lengths
+        forces = (2 * depths / lengths)[:, None] * vectors
+        gradient = np.zeros_like(positions)
+        np.add.at(gradient, pairs[:, 0], -forces)
+        np.add.at(gradient, pairs[:, 1], forces)
+        return float((depths**2).sum()), gradient.ravel()
+
+    start = np.random.default_rng(seed).uniform(0, box, 3 * number)
+    return np.asarray(minimize(overlap, start, jac=True, method="L-BFGS-B", options={"maxiter": 5000, "gtol": 1e-8}).x)
 
 
 def packed(number: int, box: float, *, min_distance: float | None = None, seed: int = 0) -> NDArray[np.float64]:
@@ -50,23 +74,7 @@ def packed(number: int, box: float, *, min_distance: float | None = None, seed: 
             f"a box of {box:.2f} Å is too small for atoms {distance:.2f} Å apart from their images; take more atoms"
         )
 
-    def overlap(flat: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        positions = flat.reshape(-1, 3) % box
-        positions[positions >= box] = 0.0  # what rounds up to the edge
-        pairs = cKDTree(positions, boxsize=box).query_pairs(diameter, output_type="ndarray")
-        vectors = positions[pairs[:, 0]] - positions[pairs[:, 1]]
-        vectors -= box * np.round(vectors / box)
-        lengths = np.maximum(np.linalg.norm(vectors, axis=1), 1e-9)
-        depths = diameter - lengths
-        forces = (2 * depths / lengths)[:, None] * vectors
-        gradient = np.zeros_like(positions)
-        np.add.at(gradient, pairs[:, 0], -forces)
-        np.add.at(gradient, pairs[:, 1], forces)
-        return float((depths**2).sum()), gradient.ravel()
-
-    start = np.random.default_rng(seed).uniform(0, box, 3 * number)
-    relaxed = minimize(overlap, start, jac=True, method="L-BFGS-B", options={"maxiter": 5000, "gtol": 1e-8}).x
-    positions = relaxed.reshape(-1, 3) % box
+    positions = _relaxed(number, box, diameter, seed).reshape(-1, 3) % box
     positions[positions >= box] = 0.0
     if cKDTree(positions, boxsize=box).query_pairs(distance):
         raise ValueError(

@@ -1,0 +1,64 @@
+"""What a run will take: the arithmetic, the costs that were measured, and what is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from aiida_difftre.engine.contract.settings import PotentialSpec, SamplingSettings
+from aiida_difftre.workchains.estimate import check, lines, microseconds, sampling
+from aiida_difftre.workchains.from_input import plan
+from aiida_difftre.workchains.inputs import example, read_input
+
+TERM = {"architecture": "lennard_jones", "cutoff": 8.5}
+LENNARD_JONES = PotentialSpec.model_validate({"species": ["Ar"], "terms": [TERM]})
+LIQUID = {"atoms": 864, "volume": 864 / 0.0212}
+
+
+def test_the_arithmetic() -> None:
+    settings = SamplingSettings(
+        walkers=4, timestep_fs=2.0, equilibration_fs=1000.0, production_fs=9000.0, stride_fs=30.0
+    )
+    part = sampling("liquid", settings, LENNARD_JONES, times=3, **LIQUID)
+    assert (part.steps, part.snapshots) == (5000, 1200)
+    # Measured: 0.57 to 0.62 µs per atom and step of several walkers.
+    assert part.core_hours == pytest.approx(3 * 4 * 864 * 5000 * 0.6e-6 / 3600)
+    assert part.neighbours == pytest.approx(0.0212 * 4 / 3 * 3.14159 * 9.5**3, rel=1e-3)
+    # Measured: 6.14 MB for 1000 snapshots of 500 atoms.
+    assert part.disk_gib * 2**30 == pytest.approx(3 * 1200 * 864 * 6.14e6 / 500_000, rel=0.01)
+    assert 0.5 < part.memory_gib < 1
+    grown = sampling("liquid", settings, LENNARD_JONES, growth=2.0, **LIQUID)
+    assert (grown.steps, grown.snapshots) == (9500, 2400)
+
+
+def test_costs_of_terms_add_up() -> None:
+    terms = [{"architecture": name, "cutoff": 5.0} for name in ("moment_network", "stillinger_weber", "of_somebody")]
+    assert microseconds(PotentialSpec.model_validate({"species": ["C"], "terms": terms})) == pytest.approx(9.6)
+
+
+@pytest.mark.parametrize(
+    ("changes", "atoms", "message"),
+    [
+        ({"walkers": 65536, "production_fs": 1e9, "stride_fs": 1e8, "timestep_fs": 1.0}, 10_000, "core hours would be"),
+        ({"walkers": 65536, "production_fs": 1000.0, "stride_fs": 500.0}, 100_000, "GiB of memory would be"),
+    ],
+)
+def test_absurd_runs_are_refused(changes: dict[str, Any], atoms: int, message: str) -> None:
+    part = sampling("solid", SamplingSettings(**changes), LENNARD_JONES, atoms=atoms, volume=atoms / 0.02)
+    with pytest.raises(ValueError, match=rf"some .* {message} needed, more than .*, for solid: {atoms} atoms, 65536"):
+        check([part])
+
+
+@pytest.mark.parametrize("name", ["quick", "cpu", "paper"])
+def test_the_plan_of_an_example(name: str) -> None:
+    path = example(f"argon/{name}.yaml")
+    run = read_input(path)
+    assert run.model.spec is not None
+    parts = plan(run, path.parent, run.model.spec)
+    assert [part.label.split(" at ")[0] for part in parts].count("refinement") == 1
+    assert sum(part.label.startswith("validation") for part in parts) == len(run.state_points)
+    check(parts)
+    shown = lines(parts)
+    assert len(shown) == len(parts) + 1
+    assert "rough numbers" in shown[-1]

@@ -1,0 +1,182 @@
+"""What a run will take, before it is submitted: atoms, steps, core hours, memory, disk; rough, from measured costs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from aiida_difftre.engine.contract.settings import WALKERS, PotentialSpec, SamplingSettings
+
+MICROSECONDS = {
+    "lennard_jones": 0.6,
+    "repulsion": 0.6,
+    "dispersion": 0.6,
+    "pair_spline": 0.8,
+    "stillinger_weber": 0.6,
+    "moment_network": 4.0,
+    "external_polynomial": 0.1,
+    "external_spline": 0.1,
+}
+"""CPU time per atom and step on one core, µs, of several walkers together: docs/benchmarks.md for Lennard-Jones,
+Stillinger-Weber and the network with a prior; the other pair terms by likeness. Neighbour lists are part of it."""
+
+UNKNOWN_MICROSECONDS = 5.0
+"""Of a term of another package."""
+
+BYTES_PER_NEIGHBOUR = 64
+"""Of a walker while it is sampled: index, components, slopes and products in float32, and room in the list."""
+
+BYTES_PER_POSITION = 12.3
+"""Of an atom in a stored snapshot: docs/benchmarks.md, stored trajectories."""
+
+BASE_GIB = 0.5
+"""Of Python, JAX and compiled programs."""
+
+SKIN = 1.0
+"""Å, of neighbour lists."""
+
+MOST_CORE_HOURS = 1e6
+"""More than a century of a core is a slip of an exponent."""
+
+MOST_MEMORY_GIB = 4096.0
+MOST_DISK_GIB = 1e5
+
+GIB = 2**30
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """Trajectories of one state point.
+
+    Args:
+        label: what is sampled, and when.
+        atoms: of a walker.
+        walkers: of a trajectory.
+        steps: of each walker, equilibration included.
+        snapshots: of a trajectory.
+        times: how many such trajectories there are, at most.
+        microseconds: per atom and step.
+        neighbours: of an atom within the cutoff.
+    """
+
+    label: str
+    atoms: int
+    walkers: int
+    steps: float
+    snapshots: float
+    times: int
+    microseconds: float
+    neighbours: float
+
+    @property
+    def core_hours(self) -> float:
+        """Of all these trajectories."""
+        return self.times * self.walkers * self.atoms * self.steps * self.microseconds * 1e-6 / 3600
+
+    @property
+    def memory_gib(self) -> float:
+        """Of a job."""
+        moving = self.walkers * self.atoms * self.neighbours * BYTES_PER_NEIGHBOUR
+        return BASE_GIB + (moving + self.snapshots * self.atoms * BYTES_PER_POSITION) / GIB
+
+    @property
+    def disk_gib(self) -> float:
+        """Of all these trajectories."""
+        return self.times * self.snapshots * self.atoms * BYTES_PER_POSITION / GIB
+
+    def __str__(self) -> str:
+        return (
+            f"{self.label}: {self.atoms} atoms, {self.walkers} walkers, {self.steps:.3g} steps each, "
+            f"{self.snapshots:.3g} snapshots, at most {self.times} times: {_time(self.core_hours)}, "
+            f"{self.memory_gib:.2g} GiB of memory, {_disk(self.disk_gib)}"
+        )
+
+
+def microseconds(spec: PotentialSpec) -> float:
+    """CPU time per atom and step of a potential."""
+    return sum(MICROSECONDS.get(term.architecture, UNKNOWN_MICROSECONDS) for term in spec.terms)
+
+
+def neighbours(spec: PotentialSpec, atoms: int, volume: float) -> float:
+    """Neighbours of an atom within the cutoff and the skin.
+
+    Args:
+        spec: of the potential.
+        atoms: of the cell.
+        volume: of the cell, Å³.
+    """
+    return atoms / volume * 4 / 3 * math.pi * (spec.cutoff + SKIN) ** 3
+
+
+def sampling(
+    label: str,
+    settings: SamplingSettings,
+    spec: PotentialSpec,
+    *,
+    atoms: int,
+    volume: float,
+    times: int = 1,
+    growth: float = 1.0,
+) -> Sampling:
+    """The trajectories of one state point.
+
+    Args:
+        label: of the state point.
+        settings: of molecular dynamics.
+        spec: of the potential.
+        atoms: of the cell.
+        volume: of the cell, Å³.
+        times: how many trajectories there are.
+        growth: factor by which production gets longer in the end.
+    """
+    walkers = settings.walkers or WALKERS
+    production = settings.production_fs * growth
+    return Sampling(
+        label=label,
+        atoms=atoms,
+        walkers=walkers,
+        steps=(settings.equilibration_fs + production) / settings.timestep_fs,
+        snapshots=walkers * production / settings.stride_fs,
+        times=times,
+        microseconds=microseconds(spec),
+        neighbours=neighbours(spec, atoms, volume),
+    )
+
+
+def lines(parts: Sequence[Sampling]) -> list[str]:
+    """What a person is shown; hours of sampling alone, on cores like those that were measured."""
+    total = sum(part.core_hours for part in parts)
+    return [
+        *map(str, parts),
+        f"sampling takes at most {_time(total)} of one core and {_disk(sum(part.disk_gib for part in parts))}; rough "
+        "numbers, good to a factor of three, without labels, pretraining and updates",
+    ]
+
+
+def check(parts: Iterable[Sampling]) -> None:
+    """Refuse what no machine does.
+
+    Raises:
+        ValueError: naming the state point, and what would be needed.
+    """
+    for part in parts:
+        for needed, most, unit in (
+            (part.core_hours, MOST_CORE_HOURS, "core hours"),
+            (part.memory_gib, MOST_MEMORY_GIB, "GiB of memory"),
+            (part.disk_gib, MOST_DISK_GIB, "GiB on disk"),
+        ):
+            if needed > most:
+                raise ValueError(
+                    f"some {needed:.2g} {unit} would be needed, more than {most:.2g}, for {part.label}: {part.atoms} "
+                    f"atoms, {part.walkers} walkers, {part.steps:.3g} steps, {part.snapshots:.3g} snapshots, "
+                    f"{part.times} times; make the cell smaller or the trajectories shorter"
+                )
+
+
+def _time(hours: float) -> str:
+    return f"{hours:.2g} core hours" if hours >= 1 else f"{hours * 60:.2g} core minutes"
+
+
+def _disk(gib: float) -> str:
+    return f"{gib:.2g} GiB on disk" if gib >= 1 else f"{gib * 1024:.2g} MiB on disk"
