@@ -13,6 +13,7 @@ from aiida_difftre.data.packing import packed
 from aiida_difftre.engine.contract.base import Seed, Strict
 from aiida_difftre.engine.contract.bounds import MOST_ATOMS, Density, Length, Limits, Mass, Spacing
 from aiida_difftre.engine.contract.documents import check_regular
+from aiida_difftre.engine.contract import structure_files
 from aiida_difftre.engine.units import AMU_PER_A3_IN_KG_PER_M3
 
 if TYPE_CHECKING:
@@ -215,16 +216,15 @@ LARGEST_STRUCTURE = 256 * 2**20
 
 
 def read_structure(path: Path) -> Atoms:
-    """Read a structure file with ase.
+    """Read a structure file with ase: isotopes by their names, and no site that is occupied in part.
 
     Raises:
         ValueError: naming the file.
     """
-    from ase.io import read
-
     check_regular(path, largest=LARGEST_STRUCTURE)
     try:
-        atoms = read(path)
+        atoms = structure_files.read(path)[-1]
+        structure_files.check_apart(atoms)
     except Exception as error:  # ase raises what its many readers raise
         raise ValueError(f"{path} is no structure that ase reads: {error}") from None
     if len(atoms) > MOST_ATOMS:

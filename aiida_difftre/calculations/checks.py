@@ -15,6 +15,7 @@ from aiida_difftre.data.potential import PotentialData
 from aiida_difftre.data.trajectory import TrajectoryEnsembleData
 from aiida_difftre.engine.contract.jobs import Job, validate
 from aiida_difftre.engine.contract.observables import ObservableRequest
+from aiida_difftre.engine.contract.structure_files import WHOLE_ATOMS
 
 LABEL = re.compile(r"[A-Za-z](_?[A-Za-z0-9])*")
 
@@ -82,10 +83,10 @@ def check_observables(
     requests: Iterable[ObservableRequest], system: orm.StructureData | TrajectoryEnsembleData, what: str
 ) -> str | None:
     """The system must be able to give each observable: its species, and its size where there is a grid."""
-    species, cell = symbols_of(system), system.cell
+    species, cell, masses = symbols_of(system), system.cell, masses_of(system)
     for request in requests:
         try:
-            request.check_system(species, cell)
+            request.check_system(species, cell, masses)
         except ValueError as error:
             return f"{what} cannot give {request.name!r}: {error}"
     return None
@@ -96,6 +97,13 @@ def symbols_of(system: orm.StructureData | TrajectoryEnsembleData) -> list[str]:
     if isinstance(system, TrajectoryEnsembleData):
         return system.symbols
     return [system.get_kind(site.kind_name).symbol for site in system.sites]
+
+
+def masses_of(system: orm.StructureData | TrajectoryEnsembleData) -> list[float] | None:
+    """The mass of each atom, u; None for the standard atomic weights."""
+    if isinstance(system, TrajectoryEnsembleData):
+        return system.masses
+    return [system.get_kind(site.kind_name).mass for site in system.sites]
 
 
 def check_periodic(structure: orm.StructureData, what: str) -> str | None:
@@ -114,6 +122,15 @@ def check_scheduler(inputs: Mapping[str, Any], port: Any) -> str | None:
         check_options(options, port["metadata"]["options"], computer)
     except ValueError as error:
         return f"metadata.options: {error}"
+    return None
+
+
+def check_whole(structure: orm.StructureData, what: str) -> str | None:
+    """Every site must be one whole atom: no alloy, and no vacancies."""
+    for kind in structure.kinds:
+        shares = ", ".join(f"{symbol} {weight:g}" for symbol, weight in zip(kind.symbols, kind.weights, strict=True))
+        if kind.is_alloy or kind.has_vacancies:
+            return f"{what} has the kind {kind.name!r} occupied by {shares}; {WHOLE_ATOMS}"
     return None
 
 

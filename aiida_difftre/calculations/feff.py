@@ -13,7 +13,7 @@ from aiida.engine import CalcJob, CalcJobProcessSpec, calcfunction
 from aiida.engine.processes.calcjobs.calcjob import validate_calc_job
 
 from aiida_difftre.calculations import ports
-from aiida_difftre.calculations.checks import check_computer, check_periodic, check_scheduler
+from aiida_difftre.calculations.checks import check_computer, check_periodic, check_scheduler, check_whole
 from aiida_difftre.data.target import TargetData
 from aiida_difftre.engine.observables import feff
 from aiida_difftre.engine.observables.specs.absorption import EDGES
@@ -94,7 +94,8 @@ class FeffCalculation(CalcJob):
         message = validate_calc_job(inputs, port) or check_scheduler(inputs, port) or check_computer(inputs)
         if message or any(inputs.get(name) is None for name in ("structure", "absorber")):
             return message
-        if message := check_periodic(inputs["structure"], "the structure"):
+        structure = inputs["structure"]
+        if message := check_periodic(structure, "the structure") or check_whole(structure, "the structure"):
             return message
         try:
             cluster_of(inputs)

@@ -13,6 +13,7 @@ from aiida_difftre.calculations.checks import (
     check_observables,
     check_periodic,
     check_species,
+    check_whole,
     parameters_model,
     symbols_of,
 )
@@ -75,6 +76,7 @@ class SampleCalculation(EngineCalculation):
         asked = inputs["parameters"].get_dict().get("observables", [])
         message = (
             check_periodic(structure, "the structure")
+            or check_whole(structure, "the structure")
             or check_species(potential, symbols, "the structure")
             or check_observables([validate(ObservableRequest, one) for one in asked], structure, "the structure")
         )

@@ -108,6 +108,11 @@ class TrajectoryEnsembleData(orm.ArrayData):
         return [str(symbol) for symbol in self.get_array("species")]
 
     @property
+    def masses(self) -> list[float] | None:
+        """The mass of each atom, u; None for the standard atomic weights."""
+        return self.get_array(MASSES).tolist() if MASSES in self.get_arraynames() else None
+
+    @property
     def cell(self) -> NDArray[np.float64]:
         """Lattice vectors in rows, Å; at constant pressure those of the reference cell."""
         return np.asarray(self.get_array("cell"), dtype=float)
@@ -133,7 +138,7 @@ class TrajectoryEnsembleData(orm.ArrayData):
             cell=self.cell * self._scales()[index],
             scaled_positions=np.asarray(self.get_array("positions")[index], dtype=float),
             pbc=True,
-            masses=self.get_array(MASSES) if MASSES in self.get_arraynames() else None,
+            masses=self.masses,
         )
         atoms.wrap()
         return atoms

@@ -27,6 +27,7 @@ ENTRY_POINT_GROUP = "difftre.observables"
 Ensemble = Literal["NVT", "NPT"]
 Averages = Literal["intervals", "shells"]
 Curve = NDArray[np.float64]
+Seen = tuple[dict[str, Any], tuple[str, ...]]
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,8 @@ class ObservableSpec:
         check_grid: the same, of the grid for complete options.
         check_system: whether a system can give what is asked: (request, species of the atoms, cell in Å); raises
             likewise.
+        seen: what the atoms are to the measurement: (complete options, species, masses in u or None) to the options
+            with all that follows from the system, and the name of each atom; None where these are the species.
         check_values: whether measured values are the observable's, in its normalisation and units: (complete options,
             grid, values, errors); raises ValueError naming the value and the conversion that fits.
         check_tail: the part of it that a table as a whole can be held to, wherever the values wanted of it lie:
@@ -72,6 +75,7 @@ class ObservableSpec:
     check: Callable[[dict[str, Any]], None] | None = None
     check_grid: Callable[[dict[str, Any], list[float]], None] | None = None
     check_system: Callable[[ObservableRequest, tuple[str, ...], ArrayLike], None] | None = None
+    seen: Callable[[dict[str, Any], tuple[str, ...], Sequence[float] | None], Seen] | None = None
     check_values: Callable[[dict[str, Any], Curve, Curve, Curve], None] | None = None
     check_tail: Callable[[dict[str, Any], Curve, Curve], None] | None = None
     unit_of: Callable[[dict[str, Any]], str] | None = None
@@ -168,19 +172,44 @@ class ObservableRequest(Strict):
             raise ValueError(f"observable {self.observable!r} fits nothing to a measurement; leave out 'measured'")
         return self
 
-    def check_system(self, species: Sequence[str], cell: ArrayLike) -> None:
+    def for_system(
+        self, species: Sequence[str], masses: Iterable[float] | None = None
+    ) -> tuple[ObservableRequest, tuple[str, ...]]:
+        """The request with what follows from a system, such as scattering lengths, and what its atoms are to it.
+
+        Args:
+            species: chemical symbol of each atom.
+            masses: of the atoms, u; None for the standard atomic weights.
+
+        Returns:
+            The request, and a name for each atom: isotopes to neutrons, the chemical symbol else.
+
+        Raises:
+            ValueError: for a mass that means nothing to the observable.
+        """
+        seen = observable(self.observable).seen
+        if seen is None:
+            return self, tuple(species)
+        options, names = seen(
+            self.options, tuple(species), None if masses is None else [float(mass) for mass in masses]
+        )
+        return self.model_copy(update={"options": options}), names
+
+    def check_system(self, species: Sequence[str], cell: ArrayLike, masses: Iterable[float] | None = None) -> None:
         """Refuse a system that cannot give the observable.
 
         Args:
             species: chemical symbol of each atom.
             cell: rows are the lattice vectors, Å.
+            masses: of the atoms, u; None for the standard atomic weights.
 
         Raises:
             ValueError: naming the value and the remedy.
         """
         check = observable(self.observable).check_system
         if check is not None:
-            check(self, tuple(species), cell)
+            request, names = self.for_system(species, masses)
+            check(request, names, cell)
 
     @property
     def name(self) -> str:

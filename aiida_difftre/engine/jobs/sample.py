@@ -230,7 +230,7 @@ def run(job: SampleJob, folder: Path, progress: Reporter) -> dict[str, Any]:
     structure = read_structure(folder / job.structure)
     space.species_index(structure.symbols, potential.spec.species)
     for request in job.observables:
-        observables.make(request, structure.symbols, structure.cell)
+        observables.make(request, structure.symbols, structure.cell, masses=structure.masses)
     previous = files.read_trajectory(folder / job.start_trajectory) if job.start_trajectory else None
     start, settings = start_on_device(job.sampling, structure, previous)
     began = time.monotonic()

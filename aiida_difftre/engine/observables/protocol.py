@@ -7,7 +7,7 @@ here.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, Self, runtime_checkable
 
@@ -121,6 +121,7 @@ def make(
     species: tuple[str, ...],
     cell: NDArray[np.float64],
     scales: tuple[float, float] = (1.0, 1.0),
+    masses: Iterable[float] | None = None,
 ) -> Observable:
     """The implementation of a requested observable.
 
@@ -129,6 +130,7 @@ def make(
         species: chemical symbol of each atom.
         cell: of the structure, (3, 3), Å; it decides whether the system can give the observable.
         scales: of the smallest and of the largest cell in the trajectory, which fluctuate at constant pressure.
+        masses: of the atoms, u; None for the standard atomic weights.
 
     Raises:
         EngineError: with status INVALID_INPUT, when the request does not fit the system.
@@ -137,11 +139,12 @@ def make(
     implementation: Any = getattr(importlib.import_module(module), name)
     smallest, largest = scales[0] * cell, scales[1] / scales[0]
     try:
-        request.check_system(species, cell)
+        request.check_system(species, cell, masses)
+        request, names = request.for_system(species, masses)
         made: Observable = (
-            implementation.spanning(request, species, smallest, largest)
+            implementation.spanning(request, names, smallest, largest)
             if isinstance(implementation, Spanning)
-            else implementation.from_request(request, species, smallest)
+            else implementation.from_request(request, names, smallest)
         )
     except ValueError as error:
         raise EngineError(ExitStatus.INVALID_INPUT, f"observable {request.name!r}: {error}") from None

@@ -18,6 +18,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from aiida_difftre.engine import isotopes
+
 Window = Literal["lorch", "none"]
 
 WINDOWS: tuple[Window, ...] = ("lorch", "none")
@@ -34,7 +36,7 @@ def weights(
     """How strongly the elements scatter.
 
     Args:
-        species: chemical symbol of each atom.
+        species: chemical symbol of each atom, or name of its isotope.
         q: 1/Å.
         radiation: ``neutron``: bound coherent scattering lengths, fm, the same at all q; ``xray``: form factors of
             neutral atoms, electrons.
@@ -71,20 +73,18 @@ def weights(
 
 
 def _tabulated(symbol: str, q: NDArray[np.float64], radiation: str) -> NDArray[np.float64]:
+    if radiation == "neutron":
+        length = isotopes.scattering_length(symbol)
+        if length is None:
+            raise ValueError(f"there is no neutron weight for the species {symbol!r}; give one in scattering_lengths")
+        return np.full(q.shape, length)
     # Reading the tables takes a while, and few processes need them.
-    from periodictable import cromermann, elements
+    from periodictable import cromermann
 
     try:
-        if radiation == "xray":
-            factors: NDArray[np.float64] = np.asarray(cromermann.fxrayatq(symbol, q), np.float64)
-            return factors
-        length = elements.symbol(symbol).neutron.b_c
+        return np.asarray(cromermann.fxrayatq(symbol, q), np.float64)
     except (KeyError, ValueError):
-        length = None
-    if length is None:
-        remedy = "give one in scattering_lengths" if radiation == "neutron" else "X-rays need real elements"
-        raise ValueError(f"there is no {radiation} weight for the species {symbol!r}; {remedy}")
-    return np.full(q.shape, float(length))
+        raise ValueError(f"there is no xray weight for the species {symbol!r}; X-rays need real elements") from None
 
 
 def structure_factor_from_rdf(

@@ -192,7 +192,9 @@ def reference(
         raise EngineError(ExitStatus.INVALID_INPUT, str(error)) from None
     cell, count = trajectory.cell, len(trajectory.positions)
     scales = float(trajectory.scales.min()), float(trajectory.scales.max())
-    made = [observables.make(request, trajectory.species, cell, scales) for request in requests]
+    made = [observables.make(request, trajectory.species, cell, scales, trajectory.masses) for request in requests]
+    # What follows from the system, such as scattering lengths, is then part of what results report.
+    requests = [request.for_system(trajectory.species, trajectory.masses)[0] for request in requests]
     directions = {
         born_label(request.name): implementation.directions(count)
         for request, implementation in zip(requests, made, strict=True)

@@ -19,7 +19,10 @@ HYDROGEN = {"D": 2, "T": 3}
 """Mass numbers of the isotopes that have symbols of their own."""
 
 SAME_MASS = 0.005
-"""u; by which the standard atomic weights of several tables differ."""
+"""u; by which masses of one thing differ between tables."""
+
+OTHER_TABLE = 5e-4
+"""Relative, by which the standard atomic weight of an element has changed over the years (zinc: 65.409 and 65.38)."""
 
 NEAR_MASS = 0.02
 """u; by which a rounded mass may miss that of an isotope."""
@@ -84,16 +87,20 @@ def name_of(symbol: str, mass: float) -> str:
         ValueError: for a mass that is none of them.
     """
     standard = float(atomic_masses[atomic_numbers[symbol]])
-    if abs(mass - standard) <= SAME_MASS:
+    from_standard = abs(mass - standard)
+    if from_standard <= SAME_MASS:
         return symbol
     isotopes = {number: float(_element(symbol)[number].mass) for number in _element(symbol).isotopes}
     number = min(isotopes, key=lambda known: abs(isotopes[known] - mass))
-    if abs(isotopes[number] - mass) > NEAR_MASS:
-        raise ValueError(
-            f"the mass {mass:g} u of {symbol} is neither its standard atomic weight, {standard:g} u, nor that of an "
-            f"isotope (the nearest is {canonical(f'{number}{symbol}')} with {isotopes[number]:.4f} u)"
-        )
-    return symbol if abs(standard - mass) < abs(isotopes[number] - mass) else canonical(f"{number}{symbol}")
+    from_isotope = abs(isotopes[number] - mass)
+    if from_isotope <= SAME_MASS or from_isotope <= min(NEAR_MASS, from_standard):
+        return canonical(f"{number}{symbol}")
+    if from_standard <= OTHER_TABLE * standard:
+        return symbol
+    raise ValueError(
+        f"the mass {mass:g} u of {symbol} is neither its standard atomic weight, {standard:g} u, nor that of an "
+        f"isotope (the nearest is {canonical(f'{number}{symbol}')} with {isotopes[number]:.4f} u)"
+    )
 
 
 def scattering_length(name: str) -> float | None:

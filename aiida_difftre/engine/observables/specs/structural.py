@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from aiida_difftre.engine.contract import isotopes
 from aiida_difftre.engine.contract.observables import ObservableRequest, ObservableSpec, check_present
 from aiida_difftre.engine.contract.settings import LONGEST_CUTOFF
 from aiida_difftre.engine.geometry import lattice
@@ -182,6 +184,26 @@ def _check_structure_factor(options: dict[str, Any]) -> None:
         )
 
 
+def _seen_by_radiation(
+    options: dict[str, Any], species: tuple[str, ...], masses: Sequence[float] | None
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Neutrons tell isotopes apart, which the masses are; the options then have the length of each."""
+    if options["radiation"] != "neutron":
+        return options, species
+    given = {_canonical(name): length for name, length in (options["scattering_lengths"] or {}).items()}
+    names = isotopes.seen_by_neutrons(species, masses, given)
+    tabulated = {name: isotopes.scattering_length(name) for name in sorted(set(names)) if name not in given}
+    lengths = {**given, **{name: length for name, length in tabulated.items() if length is not None}}
+    return {**options, "scattering_lengths": lengths}, names
+
+
+def _canonical(name: str) -> str:
+    try:
+        return isotopes.canonical(name)
+    except ValueError:  # beads have names of their own
+        return name
+
+
 def _structure_factor_grid(options: dict[str, Any], grid: list[float]) -> None:
     if options["method"] == "direct":
         bins.edges(grid, "structure_factor", "1/Å")
@@ -223,6 +245,7 @@ STRUCTURE_FACTOR = ObservableSpec(
     check=_check_structure_factor,
     check_grid=_structure_factor_grid,
     check_system=_structure_factor_system,
+    seen=_seen_by_radiation,
     check_values=curve_checks.check_structure_factor,
     check_tail=curve_checks.check_structure_factor_tail,
 )  # fmt: skip

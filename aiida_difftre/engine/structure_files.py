@@ -1,0 +1,301 @@
+"""Structure files as atoms that can be simulated: isotopes by name, and no site that is occupied in part. Free of JAX.
+
+``D`` in a POSCAR, an extended XYZ file or a CIF is hydrogen with the mass of deuterium, and so are other isotopes by
+their names. A site that two species share, or that is empty in part, has no place among whole atoms: ase takes the
+species with the larger share, which would be another material.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from aiida_difftre.engine import isotopes
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+FULL = 1e-3
+"""By which an occupancy may differ from 1."""
+
+SAME_SITE = 1e-3
+"""Of fractional coordinates."""
+
+TOO_CLOSE = 0.4
+"""Å; atoms that are closer are two descriptions of one."""
+
+WHOLE_ATOMS = "a simulation needs whole atoms: make an ordered cell, such as a supercell with the sites drawn at random"
+
+_OCCUPANCIES = ("occupancy", "occupancies", "occ")
+_SPECIES = re.compile(r'Properties\s*=\s*"?([^"\s]+)')
+_TYPE, _LABEL, _OCCUPANCY, _GROUP = (
+    f"_atom_site_{name}" for name in ("type_symbol", "label", "occupancy", "disorder_group")
+)
+_RES_ATOM = re.compile(r"\s*([A-Za-z]\w*)\s+\d+(?:\s+[-+.\d]+){3}\s+([-+.\d]+)")
+
+
+def read(path: Path, *, kind: str | None = None) -> list[Atoms]:
+    """All structures of a file.
+
+    Args:
+        path: of a file that ase reads.
+        kind: name of ase's format; by default that of the file's name or content.
+
+    Raises:
+        ValueError: naming the site and its occupancy, the isotope or the mass; what ase's readers raise, besides.
+    """
+    import ase.io  # late, with SciPy behind it
+    from ase.io.formats import filetype
+
+    kind = kind or filetype(str(path))
+    if kind == "cif":
+        frames = _read_cif(path)
+    elif kind in ("extxyz", "xyz"):
+        frames = _read_xyz(path.read_text(), kind)
+    elif kind == "vasp":
+        frames = [_read_poscar(path.read_text())]
+    else:
+        if kind == "res":
+            _check_res(path.read_text())
+        found: Any = ase.io.read(path, index=":", format=kind, do_not_split_by_at_sign=True)
+        frames = found if isinstance(found, list) else [found]
+    for atoms in frames:
+        check_occupied(atoms)
+    return frames
+
+
+def plain_frame(text: str) -> tuple[str, list[str]]:
+    """One frame of (extended) XYZ with chemical symbols in place of isotopes.
+
+    Args:
+        text: of the frame.
+
+    Returns:
+        The frame, and the name of each atom as it stood there; no names where there was no isotope.
+    """
+    lines = text.splitlines()
+    found = _SPECIES.search(lines[1]) if len(lines) > 1 else None
+    column = _column(found[1]) if found is not None else 0
+    names = [words[column] if len(words := line.split()) > column else "" for line in lines[2:]]
+    plain = [_plain(name) for name in names]
+    if plain == names:
+        return text, []
+    for index, (name, symbol) in enumerate(zip(names, plain, strict=True)):
+        if name != symbol:
+            words = lines[index + 2].split()
+            lines[index + 2] = " ".join([*words[:column], symbol, *words[column + 1 :]])
+    return "\n".join([*lines, ""]), [name for name in names if name]
+
+
+def give_masses(atoms: Atoms, names: Sequence[str]) -> None:
+    """Give atoms the masses of the isotopes that they are called.
+
+    Args:
+        atoms: whose masses are changed.
+        names: of each atom; a bare symbol leaves its mass as it is.
+
+    Raises:
+        ValueError: where the file has another mass for an isotope.
+    """
+    masses, stated = atoms.get_masses(), atoms.has("masses")
+    for index, name in enumerate(names):
+        if _plain(name) == name:
+            continue
+        mass = isotopes.mass(name)
+        if stated and abs(masses[index] - mass) > isotopes.NEAR_MASS:
+            raise ValueError(
+                f"atom {index} is {name}, of {mass:.4f} u, and its mass is {masses[index]:g} u; leave out one of both"
+            )
+        masses[index] = masses[index] if stated else mass
+    if names:
+        atoms.set_masses(masses)
+
+
+def check_occupied(atoms: Atoms) -> None:
+    """Refuse a structure whose reader kept occupancies that are not 1.
+
+    Raises:
+        ValueError: naming the site and its occupancies.
+    """
+    for kind, shares in (atoms.info.get("occupancy") or {}).items():
+        if any(abs(float(share) - 1) > FULL for share in shares.values()):
+            held = ", ".join(f"{symbol} {float(share):g}" for symbol, share in shares.items())
+            raise ValueError(f"site {kind} is occupied by {held}; {WHOLE_ATOMS}")
+    for name in _OCCUPANCIES:
+        if name in atoms.arrays:
+            values = np.asarray(atoms.arrays[name], float)
+            for index in np.flatnonzero(~(np.abs(values - 1) <= FULL)):
+                raise ValueError(
+                    f"atom {index} ({atoms.symbols[index]}) has the {name} {values[index]:g}; {WHOLE_ATOMS}, and give "
+                    "each of its atoms the occupancy 1"
+                )
+
+
+def check_apart(atoms: Atoms) -> None:
+    """Refuse two atoms at one place.
+
+    Raises:
+        ValueError: naming both.
+    """
+    from ase.neighborlist import neighbor_list
+
+    first, second, distances = neighbor_list("ijd", atoms, TOO_CLOSE)
+    if len(first):
+        one, other = int(first[0]), int(second[0])
+        symbols = f"{atoms.symbols[one]} and {atoms.symbols[other]}"
+        raise ValueError(
+            f"atoms {one} and {other} ({symbols}) are {distances[0]:.3g} Å apart: sites that are disordered or twice "
+            f"in the file; {WHOLE_ATOMS}"
+        )
+
+
+def _plain(name: str) -> str:
+    """The chemical symbol of an isotope; any other name as it is."""
+    try:
+        symbol, number = isotopes.parse(name)
+    except ValueError:
+        return name
+    return name if number is None else symbol
+
+
+def _column(properties: str) -> int:
+    """Where the species stand, from ``species:S:1:pos:R:3``."""
+    parts, column = properties.split(":"), 0
+    for name, count in zip(parts[::3], parts[2::3], strict=False):
+        if name.lower() in ("species", "symbols", "element"):
+            return column
+        column += int(count) if count.isdecimal() else 1
+    return 0
+
+
+def _read_xyz(text: str, kind: str) -> list[Atoms]:
+    """Frames of (extended) XYZ; isotopes are put in once the frames are cut."""
+    import ase.io
+
+    lines, frames = text.splitlines(), []
+    start = 0
+    while start < len(lines) and lines[start].strip():
+        stop = start + 2 + int(lines[start])
+        frame, names = plain_frame("\n".join(lines[start:stop]) + "\n")
+        atoms: Any = ase.io.read(io.StringIO(frame), format=kind)
+        give_masses(atoms, names)
+        frames.append(atoms)
+        start = stop
+    if not frames:
+        raise ValueError("the file holds no frame")
+    return frames
+
+
+def _read_poscar(text: str) -> Atoms:
+    import ase.io
+
+    lines = text.splitlines()
+    words = lines[5].split() if len(lines) > 6 else []
+    # VASP writes the potential behind the symbol: H_GW, H/0a1b.
+    names = [re.split(r"[_/]", word)[0] for word in words]
+    plain = [_plain(name) for name in names]
+    isotopic = plain != names
+    if isotopic:
+        lines[5] = " ".join(plain)
+    atoms: Any = ase.io.read(io.StringIO("\n".join([*lines, ""])), format="vasp")
+    if isotopic:
+        counts = [int(count) for count in lines[6].split()]
+        give_masses(atoms, [name for name, count in zip(names, counts, strict=True) for _ in range(count)])
+    return atoms
+
+
+def _read_cif(path: Path) -> list[Atoms]:
+    from ase.io.cif import CIFBlock, parse_cif
+
+    frames = []
+    for block in parse_cif(io.StringIO(path.read_text(errors="replace"))):
+        if not block.has_structure():
+            continue
+        tags = dict(block)
+        labels = [str(label) for label in _listed(tags.get(_LABEL) or tags.get(_TYPE))]
+        names, tags[_TYPE] = _cif_species(tags, labels)
+        tags = _check_sites(tags, labels, names)
+        atoms = CIFBlock(block.name, tags).get_atoms()
+        if any(_plain(name) != name for name in names):
+            atoms.set_masses("defaults")
+            masses = atoms.get_masses()
+            for index, site in enumerate(atoms.arrays.get("spacegroup_kinds", range(len(atoms)))):
+                if _plain(names[site]) != names[site]:
+                    masses[index] = isotopes.mass(names[site])
+            atoms.set_masses(masses)
+        frames.append(atoms)
+    if not frames:
+        raise ValueError("the file holds no structure")
+    return frames
+
+
+def _cif_species(tags: dict[str, Any], labels: list[str]) -> tuple[list[str], list[str]]:
+    """The species of each site, isotopes by name, and what ase takes for it."""
+    names, symbols = [], []
+    for label, given in zip(labels, [str(one) for one in _listed(tags.get(_TYPE))] or labels, strict=True):
+        found = re.search(r"(\d+)?([A-Z][a-z]?)", given)
+        name = given if found is None else f"{found[1] or ''}{found[2]}"
+        if _TYPE not in tags and found is not None:
+            name = found[2]
+            if name == "T":
+                raise ValueError(
+                    f"site {label} may be tritium or a tetrahedral site: give _atom_site_type_symbol for each site"
+                )
+        names.append(name)
+        symbols.append(_plain(name) if _plain(name) != name else given)
+    return names, symbols
+
+
+def _check_sites(tags: dict[str, Any], labels: list[str], names: list[str]) -> dict[str, Any]:
+    """Refuse sites that are not full, or full in one of several ways; tags with an occupancy of 1 for each."""
+    shares = _listed(tags.get(_OCCUPANCY)) or [1.0] * len(labels)
+    groups = _listed(tags.get(_GROUP)) or ["."] * len(labels)
+    occupancies = [1.0 if share == "." else share for share in shares]
+    for index, share in enumerate(occupancies):
+        if not isinstance(share, int | float):
+            raise ValueError(
+                f"the occupancy of site {labels[index]} ({names[index]}) is {share!r}; write 1.0 where it is full"
+            )
+        if abs(share - 1) > FULL:
+            here = [
+                f"{labels[other]} ({names[other]}) {occupancies[other]}"
+                for other in _together(tags, index, len(labels))
+            ]
+            what = f"shared by {', '.join(here)}" if len(here) > 1 else f"occupied to {share:g}"
+            raise ValueError(f"site {labels[index]} ({names[index]}) is {what}; {WHOLE_ATOMS}")
+    for label, group in zip(labels, groups, strict=True):
+        if group not in (".", "?", 0, "0"):
+            raise ValueError(
+                f"site {label} belongs to disorder group {group}; {WHOLE_ATOMS}, or leave out all but one group"
+            )
+    return {**tags, _OCCUPANCY: occupancies} if _OCCUPANCY in tags else tags
+
+
+def _together(tags: dict[str, Any], index: int, count: int) -> Iterable[int]:
+    """The sites at the place of one of them."""
+    columns = [_listed(tags.get(f"_atom_site_fract_{axis}")) for axis in "xyz"]
+    try:
+        places = np.array(columns, float).T
+    except ValueError:
+        return [index]
+    if places.shape != (count, 3):
+        return [index]
+    apart = places - places[index]
+    return np.flatnonzero((np.abs(apart - np.rint(apart)) < SAME_SITE).all(1)).tolist()
+
+
+def _check_res(text: str) -> None:
+    """SHELX gives the share of an atom behind its coordinates, 11 for a fixed 1; ase does not look at it."""
+    for number, line in enumerate(text.splitlines(), 1):
+        found = _RES_ATOM.match(line)
+        if found is not None and abs(float(found[2]) % 10 - 1) > FULL:
+            raise ValueError(f"line {number}: site {found[1]} has the occupancy {found[2]}; {WHOLE_ATOMS}")
+
+
+def _listed(values: Any) -> list[Any]:
+    return [] if values is None else list(values) if isinstance(values, list | tuple) else [values]
