@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field, model_validator
 
 from aiida_difftre.data.packing import packed
+from aiida_difftre.engine.contract import structure_files
 from aiida_difftre.engine.contract.base import Seed, Strict
 from aiida_difftre.engine.contract.bounds import MOST_ATOMS, Density, Length, Limits, Mass, Spacing
 from aiida_difftre.engine.contract.documents import check_regular
-from aiida_difftre.engine.contract import structure_files
 from aiida_difftre.engine.units import AMU_PER_A3_IN_KG_PER_M3
 
 if TYPE_CHECKING:

@@ -166,7 +166,7 @@ def _quantity(name: str, options: dict[str, Any]) -> float:
 
 def _density(options: dict[str, Any]) -> float:
     """The density in kg/m³; atoms per volume become one by the composition."""
-    from aiida_difftre.engine.tables.isotopes import Composition
+    from aiida_difftre.engine.contract.isotopes import Composition
     from aiida_difftre.engine.tables.units import is_number_density, quantity
 
     if not (options["composition"] and is_number_density(options["density"])):

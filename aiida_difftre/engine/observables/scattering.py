@@ -18,7 +18,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from aiida_difftre.engine import isotopes
+from aiida_difftre.engine.contract import isotopes
 
 Window = Literal["lorch", "none"]
 

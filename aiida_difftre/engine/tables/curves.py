@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from aiida_difftre.engine.contract.isotopes import Composition
 from aiida_difftre.engine.contract.observables import ObservableSpec, observable
 from aiida_difftre.engine.observables.scattering import rdf_matrix, structure_factor_matrix
-from aiida_difftre.engine.tables.isotopes import Composition
 from aiida_difftre.engine.tables.normalizations import Normalization, quantity
 from aiida_difftre.engine.tables.readings import (
     ERROR,

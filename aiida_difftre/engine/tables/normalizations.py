@@ -17,8 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from aiida_difftre.engine.contract.isotopes import Composition
 from aiida_difftre.engine.observables.specs.curve_checks import last_third
-from aiida_difftre.engine.tables.isotopes import Composition
 
 Floats = NDArray[np.float64]
 

@@ -254,7 +254,7 @@ def test_points_of_a_row(tmp_path: Path) -> None:
         target_from_table(path, reading, observable="pressure", **CONDITIONS)
 
 
-SHARED = Path(__file__).parents[3] / "shared" / "data"
+SHARED = Path(__file__).parents[5] / "shared" / "data"
 measured = pytest.mark.skipif(not SHARED.is_dir(), reason="needs the measured tables beside the project")
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from aiida_difftre.engine import isotopes
-from aiida_difftre.engine.isotopes import Composition
+from aiida_difftre.engine.contract import isotopes
+from aiida_difftre.engine.contract.isotopes import Composition
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from aiida_difftre.engine import isotopes
+from aiida_difftre.engine.contract import isotopes
 
 if TYPE_CHECKING:
     from ase import Atoms

@@ -8,7 +8,7 @@ import pytest
 from ase.build import bulk
 from ase.io.extxyz import write_extxyz
 
-from aiida_difftre.engine import structure_files
+from aiida_difftre.engine.contract import structure_files
 
 CIF = """data_x
 _cell_length_a 4.0
