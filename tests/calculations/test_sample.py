@@ -155,6 +155,17 @@ def test_start_trajectory_of_another_number_of_atoms(prepare: Any, continued: di
         prepare("sample", {**continued, "structure": orm.StructureData(ase=argon())})
 
 
+def test_structure_of_an_alloy(prepare: Any, inputs: dict[str, Any]) -> None:
+    structure = orm.StructureData(cell=[[20.0, 0, 0], [0, 20.0, 0], [0, 0, 20.0]])
+    structure.append_atom(position=(0, 0, 0), symbols=["Ar", "Kr"], weights=[0.6, 0.4])
+    with pytest.raises(ValueError, match=r"the structure has the kind 'ArKr' occupied by Ar 0.6, Kr 0.4; a simulation"):
+        prepare("sample", {**inputs, "structure": structure})
+    structure = orm.StructureData(cell=[[20.0, 0, 0], [0, 20.0, 0], [0, 0, 20.0]])
+    structure.append_atom(position=(0, 0, 0), symbols="Ar", weights=0.9)
+    with pytest.raises(ValueError, match=r"the structure has the kind 'ArX' occupied by Ar 0.9; a simulation"):
+        prepare("sample", {**inputs, "structure": structure})
+
+
 def test_structure_that_is_not_periodic(prepare: Any, inputs: dict[str, Any]) -> None:
     atoms = argon()
     atoms.pbc = (True, True, False)

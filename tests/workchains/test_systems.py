@@ -79,3 +79,25 @@ def test_structure_node_keeps_masses(tmp_path: Path, aiida_profile: Any) -> None
     node = StructureData(ase=validate(System, content).atoms(tmp_path))
     assert [kind.mass for kind in node.kinds] == [18.0154]
     assert (node.get_ase().get_masses() == 18.0154).all()
+
+
+def test_isotopes_of_a_file_keep_their_masses_in_a_structure_node(tmp_path: Path, aiida_profile: Any) -> None:
+    """Half heavy water, from a POSCAR that names D: two kinds of one species."""
+    from aiida.orm import StructureData
+
+    (tmp_path / "POSCAR").write_text("HDO\n1.0\n5 0 0\n0 5 0\n0 0 5\nO D H\n1 1 1\nDirect\n0 0 0\n0.2 0 0\n0 0.2 0\n")
+    atoms = validate(System, {"file": "POSCAR"}).atoms(tmp_path)
+    assert atoms.get_chemical_symbols() == ["O", "H", "H"]
+    node = StructureData(ase=atoms)
+    assert node.get_symbols_set() == {"O", "H"}
+    assert node.get_ase().get_masses().tolist() == pytest.approx([15.999, 2.0141018, 1.008], abs=1e-4)
+
+
+def test_a_site_that_two_species_share_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "alloy.cif").write_text(
+        "data_x\n_cell_length_a 4\n_cell_length_b 4\n_cell_length_c 4\n_cell_angle_alpha 90\n_cell_angle_beta 90\n"
+        "_cell_angle_gamma 90\nloop_\n_atom_site_label\n_atom_site_fract_x\n_atom_site_fract_y\n_atom_site_fract_z\n"
+        "_atom_site_occupancy\nCu1 0 0 0 0.60\nAu1 0 0 0 0.40\n"
+    )
+    with pytest.raises(ValueError, match=r"alloy.cif.*site Cu1 \(Cu\) is shared by Cu1 \(Cu\) 0.6, Au1 \(Au\) 0.4"):
+        validate(System, {"file": "alloy.cif"}).atoms(tmp_path)

@@ -180,8 +180,9 @@ class StructureFactor:
     grid, about ``vectors_per_bin`` of them, drawn once (null for all, which Bragg peaks
     need). At constant pressure they are the wave vectors of each snapshot's own cell. ``transform`` takes
     the integral, up to ``r_max`` (half the box by default) in bins of ``r_bin``, with Lorch's window or none; at small
-    q it lacks the tail beyond. ``scattering_lengths`` (fm, by species) replace tabulated ones, for isotopes, or with 1
-    and 0 for the partial of one species.
+    q it lacks the tail beyond. Isotopes are told by the masses of the atoms.
+    ``scattering_lengths`` (fm, by species or isotope, such as ``D``) replace tabulated ones, for beads, or with 1 and 0
+    for the partial of one species.
     """
 
     method: Direct | Transform

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from functools import cache
 from typing import Any
 
@@ -22,9 +23,9 @@ from aiida_difftre.engine.observables import protocol as observables
 from aiida_difftre.engine.observables import scattering
 from aiida_difftre.engine.observables.protocol import StatePoint
 from aiida_difftre.engine.observables.structure_factor import Direct, StructureFactor, Transform, wave_vectors
-from aiida_difftre.engine.reweighting.reference import static_features
+from aiida_difftre.engine.reweighting.reference import predict_trajectory, static_features
 from aiida_difftre.engine.runtime.progress import Silent
-from tests.fixtures.engine import DOUBLE, argon, lennard_jones, start
+from tests.fixtures.engine import DOUBLE, argon, lennard_jones, rattled, start
 
 POINT = StatePoint(100.0, 1.0, 1)
 
@@ -101,6 +102,56 @@ def test_weights_of_elements() -> None:
     np.testing.assert_allclose(table, [[-3.739, 5.803]] * 2, atol=2e-3)
     np.testing.assert_allclose(scattering.weights(["O", "Ar"], [0.0], "xray")[1], [[18, 8]], atol=1e-3)
     np.testing.assert_allclose(scattering.weights(["H", "O"], [1.0], "neutron", {"H": 6.671})[1][0, 0], 6.671)
+
+
+@pytest.mark.parametrize("method", ["direct", "transform"])
+def test_isotopes_are_told_by_their_masses(method: str) -> None:
+    """Half of the hydrogen is deuterium; by hand they are two species of other lengths."""
+    rng = np.random.default_rng(2)
+    positions = rng.uniform(size=(60, 3))
+    masses = np.array([15.999, 2.0141, 1.008] * 20)
+    atoms = Atoms(["O", "H", "H"] * 20, scaled_positions=positions, cell=[10] * 3, pbc=True)
+    points = grid(1.0, 0.5, 6)
+    wanted = request(points, method=method)
+    by_mass = observables.make(wanted, tuple(atoms.get_chemical_symbols()), atoms.cell.array, masses=masses)
+    assert isinstance(by_mass, StructureFactor)
+    by_hand = request(points, method=method, scattering_lengths={"O": 5.803, "N": 6.671, "H": -3.739})
+    twin = Atoms(["O", "N", "H"] * 20, scaled_positions=positions, cell=[10] * 3, pbc=True)
+    np.testing.assert_allclose(values(by_mass, atoms), values(make(twin, by_hand), twin), atol=0.02)
+    xray = request(points, method=method, radiation="xray")
+    heavy = observables.make(xray, tuple(atoms.get_chemical_symbols()), atoms.cell.array, masses=masses)
+    assert isinstance(heavy, StructureFactor)
+    np.testing.assert_allclose(values(heavy, atoms), values(make(atoms, xray), atoms))
+
+
+def test_a_request_says_which_lengths_a_system_has() -> None:
+    species, masses = ("O", "H", "H"), [15.999, 2.0141, 1.008]
+    wanted, names = request(grid(1.0, 0.5, 4)).for_system(species, masses)
+    assert names == ("O", "D", "H")
+    assert wanted.options["scattering_lengths"] == pytest.approx({"D": 6.671, "H": -3.739, "O": 5.803}, abs=0.005)
+    again, same = wanted.for_system(species, masses)
+    assert (again, same) == (wanted, names)
+    given, _ = request(grid(1.0, 0.5, 4), scattering_lengths={"H-2": 6.6}).for_system(species, masses)
+    assert given.options["scattering_lengths"]["D"] == 6.6
+    xray = request(grid(1.0, 0.5, 4), radiation="xray")
+    assert xray.for_system(species, masses) == (xray, species)
+    with pytest.raises(ValueError, match=r"the mass 1.5 u of H is neither .* give its length in scattering_lengths"):
+        xray.model_copy(update={"options": {**xray.options, "radiation": "neutron"}}).check_system(
+            species, np.eye(3) * 10, [15.999, 1.5, 1.008]
+        )
+
+
+def test_results_report_the_lengths_of_isotopes() -> None:
+    potential, parameters = lennard_jones()
+    trajectory = rattled(potential, parameters, argon(1), snapshots=6, amplitude=0.1, temperature=85.0)
+    heavy = dataclasses.replace(trajectory, masses=np.full(4, 35.96755))
+    reported = {}
+    for name, snapshots in (("Ar", trajectory), ("36Ar", heavy)):
+        (found,) = predict_trajectory(
+            potential, parameters, snapshots, [request(grid(2.0, 0.8, 4))], machine=DOUBLE, seed=0, replicates=4
+        )
+        reported[name] = found.options["scattering_lengths"]
+    assert reported == {"Ar": {"Ar": pytest.approx(1.909)}, "36Ar": {"36Ar": pytest.approx(24.9)}}
 
 
 def test_partial_by_scattering_lengths() -> None:
