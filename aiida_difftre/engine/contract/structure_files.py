@@ -53,17 +53,18 @@ def read(path: Path, *, kind: str | None = None) -> list[Atoms]:
     from ase.io.formats import filetype
 
     kind = kind or filetype(str(path))
+    frames: Any = None
     if kind == "cif":
         frames = _read_cif(path)
     elif kind in ("extxyz", "xyz"):
-        frames = _read_xyz(path.read_text(), kind)
+        frames = _isotopic_frames(path.read_text(), kind)
     elif kind == "vasp":
-        frames = [_read_poscar(path.read_text())]
-    else:
-        if kind == "res":
-            _check_res(path.read_text())
-        found: Any = ase.io.read(path, index=":", format=kind, do_not_split_by_at_sign=True)
-        frames = found if isinstance(found, list) else [found]
+        frames = _isotopic_poscar(path.read_text())
+    elif kind == "res":
+        _check_res(path.read_text())
+    if frames is None:
+        frames = ase.io.read(path, index=":", format=kind, do_not_split_by_at_sign=True)
+    frames = frames if isinstance(frames, list) else [frames]
     for atoms in frames:
         check_occupied(atoms)
     return frames
@@ -102,6 +103,10 @@ def give_masses(atoms: Atoms, names: Sequence[str]) -> None:
     Raises:
         ValueError: where the file has another mass for an isotope.
     """
+    if not names:
+        return
+    if len(names) != len(atoms):
+        raise ValueError(f"{len(names)} names of species are given for {len(atoms)} atoms")
     masses, stated = atoms.get_masses(), atoms.has("masses")
     for index, name in enumerate(names):
         if _plain(name) == name:
@@ -112,8 +117,7 @@ def give_masses(atoms: Atoms, names: Sequence[str]) -> None:
                 f"atom {index} is {name}, of {mass:.4f} u, and its mass is {masses[index]:g} u; leave out one of both"
             )
         masses[index] = masses[index] if stated else mass
-    if names:
-        atoms.set_masses(masses)
+    atoms.set_masses(masses)
 
 
 def check_occupied(atoms: Atoms) -> None:
@@ -173,39 +177,40 @@ def _column(properties: str) -> int:
     return 0
 
 
-def _read_xyz(text: str, kind: str) -> list[Atoms]:
-    """Frames of (extended) XYZ; isotopes are put in once the frames are cut."""
+def _isotopic_frames(text: str, kind: str) -> list[Atoms] | None:
+    """Frames of (extended) XYZ, isotopes put in once the frames are cut; None where there are none."""
     import ase.io
 
-    lines, frames = text.splitlines(), []
-    start = 0
-    while start < len(lines) and lines[start].strip():
+    lines, start = text.splitlines(), 0
+    parts: list[tuple[str, list[str]]] = []
+    while start < len(lines) and lines[start].strip().isdecimal():
         stop = start + 2 + int(lines[start])
-        frame, names = plain_frame("\n".join(lines[start:stop]) + "\n")
+        parts.append(plain_frame("\n".join(lines[start:stop]) + "\n"))
+        start = stop
+    if not any(names for _, names in parts):
+        return None
+    frames: list[Atoms] = []
+    for frame, names in parts:
         atoms: Any = ase.io.read(io.StringIO(frame), format=kind)
         give_masses(atoms, names)
         frames.append(atoms)
-        start = stop
-    if not frames:
-        raise ValueError("the file holds no frame")
     return frames
 
 
-def _read_poscar(text: str) -> Atoms:
+def _isotopic_poscar(text: str) -> Atoms | None:
+    """A POSCAR with isotopes put in once it is read; None where there are none."""
     import ase.io
 
     lines = text.splitlines()
-    words = lines[5].split() if len(lines) > 6 else []
     # VASP writes the potential behind the symbol: H_GW, H/0a1b.
-    names = [re.split(r"[_/]", word)[0] for word in words]
+    names = [re.split(r"[_/]", word)[0] for word in (lines[5].split() if len(lines) > 6 else [])]
     plain = [_plain(name) for name in names]
-    isotopic = plain != names
-    if isotopic:
-        lines[5] = " ".join(plain)
+    if plain == names:
+        return None
+    lines[5] = " ".join(plain)
     atoms: Any = ase.io.read(io.StringIO("\n".join([*lines, ""])), format="vasp")
-    if isotopic:
-        counts = [int(count) for count in lines[6].split()]
-        give_masses(atoms, [name for name, count in zip(names, counts, strict=True) for _ in range(count)])
+    counts = [int(count) for count in lines[6].split()]
+    give_masses(atoms, [name for name, count in zip(names, counts, strict=True) for _ in range(count)])
     return atoms
 
 

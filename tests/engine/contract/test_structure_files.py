@@ -176,3 +176,10 @@ def test_isotopes_on_symmetric_sites_of_a_cif(tmp_path: Path) -> None:
 def test_a_tetrahedral_site_is_no_tritium(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="site T1 may be tritium or a tetrahedral site: give _atom_site_type_symbol"):
         structure_files.read(cif(tmp_path, "T1 0 0 0", columns="fract_x fract_y fract_z"))
+
+
+def test_a_poscar_whose_species_stand_in_its_title(tmp_path: Path) -> None:
+    """Of VASP 4: no line of symbols."""
+    path = tmp_path / "POSCAR"
+    path.write_text("Cu\n1.0\n3 0 0\n0 3 0\n0 0 3\n1\nDirect\n0 0 0\n")
+    assert structure_files.read(path)[0].get_chemical_symbols() == ["Cu"]
