@@ -16,6 +16,7 @@ from jaxtyping import Array
 from numpy.typing import NDArray
 
 from aiida_difftre.engine.contract.jobs import PotentialSpec
+from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.geometry import voigt
 from aiida_difftre.engine.geometry.neighbor_list import species_index
 from aiida_difftre.engine.potentials.potential import (
@@ -82,10 +83,11 @@ class DiffTReCalculator(Calculator):
         """Compute everything at once.
 
         Raises:
-            EngineError: naming the elements that the potential does not know.
+            EngineError: naming the elements that the potential does not know, or what is wrong with positions or cell.
         """
         super().calculate(atoms, properties, system_changes)
         current = self.atoms
+        self._check(current)
         kinds = species_index(current.get_chemical_symbols(), self.potential.spec.species)
         if not self._list_holds(current):
             self._build_list(current)
@@ -107,6 +109,25 @@ class DiffTReCalculator(Calculator):
         self.results: dict[str, Any] = {"energy": energy, "free_energy": energy, "energies": energies, "forces": force}
         if current.cell.rank == 3 and current.pbc.all():
             self.results["stress"] = tensor[*np.transpose(voigt.COMPONENTS)] / current.get_volume()
+
+    def _check(self, atoms: Atoms) -> None:
+        """Refuse what would give energies that are not finite, or none at all."""
+        if not (np.isfinite(atoms.positions).all() and np.isfinite(atoms.cell.array).all()):
+            raise EngineError(ExitStatus.INVALID_INPUT, "positions or cell are not finite; give finite numbers, in Å")
+        if not len(atoms):
+            raise EngineError(ExitStatus.INVALID_INPUT, "there are no atoms")
+        flat = [axis for axis in range(3) if atoms.pbc[axis] and not atoms.cell.array[axis].any()]
+        if flat:
+            raise EngineError(
+                ExitStatus.INVALID_INPUT,
+                f"the structure is periodic along axis {flat[0]}, where its cell has no vector; set the cell or pbc",
+            )
+        if self.potential.has_external and atoms.cell.rank < 3:
+            raise EngineError(
+                ExitStatus.INVALID_INPUT,
+                "an external field is a function of fractional positions, but the cell is "
+                f"{atoms.cell.array.tolist()}; give three lattice vectors, in Å",
+            )
 
     def _fractional(self, atoms: Atoms) -> Array | None:
         if atoms.cell.rank < 3:

@@ -28,7 +28,6 @@ from aiida_difftre.engine.refinement.objective import (
     Objective,
     Point,
     effective_fraction,
-    fix_offset,
     prepare,
     reduced_chi2,
 )
@@ -225,7 +224,7 @@ def _line_search(
             continue
         tried = factor
         # Before the evaluation: the DFT term sees the offset.
-        found = objective(fix_offset(objective.data, candidate, point.parameters))
+        found = objective(objective.with_offset(candidate, point.parameters))
         if found.loss <= point.loss:
             return found, factor
     return None, tried

@@ -245,6 +245,15 @@ class Objective:
         fraction = min(evaluation.effective[p.label].smallest / len(p.reference.energies) for p in self.data)
         return Point(parameters, evaluation, value, slope, evaluation.loss + value, fraction)
 
+    def with_offset(self, parameters: Parameters, before: Parameters) -> Parameters:
+        """Parameters with the offset of :func:`fix_offset`; without one where no labels gave reference energies.
+
+        Energies from nothing would stand in the file of a potential of pairs, whose energy is zero far apart.
+        """
+        if self.extra is None and not np.any(self.anchor["atomic_energies"]):
+            return parameters
+        return fix_offset(self.data, parameters, before)
+
     def gradient(self, point: Point) -> Parameters:
         """Its gradient."""
         slopes = gradient(self.data, point.parameters, point.evaluation)

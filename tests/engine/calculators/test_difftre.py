@@ -112,3 +112,29 @@ def test_other_species_are_refused() -> None:
 def test_parameters_are_needed() -> None:
     with pytest.raises(ValueError, match="needs its parameters"):
         DiffTReCalculator(calculator().potential)
+
+
+@pytest.mark.parametrize(
+    ("atoms", "message"),
+    [
+        (Atoms("Ar2", [[0, 0, 0], [0, 0, 4]], pbc=True), "periodic along axis 0, where its cell has no vector"),
+        (Atoms("Ar2", [[0, 0, 0], [0, 0, 4]], cell=[9, 9, 0], pbc=True), "periodic along axis 2"),
+        (Atoms("Ar2", [[0, 0, 0], [0, 0, np.nan]]), "positions or cell are not finite"),
+        (Atoms("Ar", cell=[9, 9, np.inf]), "positions or cell are not finite"),
+        (Atoms(), "there are no atoms"),
+    ],
+)
+def test_what_has_no_finite_energy_is_refused(atoms: Atoms, message: str) -> None:
+    atoms.calc = calculator()
+    with pytest.raises(EngineError, match=message):
+        atoms.get_potential_energy()
+
+
+def test_an_external_field_needs_a_cell() -> None:
+    term = TermSpec(architecture="external_polynomial", cutoff=1.0, hyperparameters={"coefficients": [0.0, 1.0]})
+    potential = potentials.build(PotentialSpec(species=["Ar"], terms=[term]))
+    atoms = Atoms("Ar", [[1, 1, 1]], calculator=DiffTReCalculator(potential, potential.init(jax.random.key(0))))
+    with pytest.raises(EngineError, match="external field is a function of fractional positions, but the cell is"):
+        atoms.get_potential_energy()
+    atoms.cell = [5, 5, 5]
+    assert np.isfinite(atoms.get_potential_energy())

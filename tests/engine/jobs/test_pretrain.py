@@ -214,7 +214,7 @@ def test_refused(folder: Path, changes: dict[str, Any], message: str) -> None:
 
 
 def test_diverging_loss(folder: Path) -> None:
-    optimizer = {"name": "sgd", "learning_rate": 1e30, "final_learning_rate_fraction": 1.0}
+    optimizer = {"name": "sgd", "learning_rate": 100.0, "final_learning_rate_fraction": 1.0}
     with pytest.raises(EngineError, match="learning_rate") as caught:
         pretrain(job(optimizer=optimizer), folder, Silent())
     assert caught.value.status == ExitStatus.NOT_FINITE

@@ -193,14 +193,17 @@ def argon_data(settings: UpdateSettings, shift: float = 0.02, label: str = "poin
     return prepared(POTENTIAL, START, argon_trajectory(), [target("pressure", [wanted], error=0.005)], settings, label)
 
 
-def minimise(data: list[objective.Data], settings: UpdateSettings, **options: Any) -> update.Outcome:
-    return update.minimise(POTENTIAL, START, data, settings, seed=0, progress=Silent(), **options)
+def minimise(
+    data: list[objective.Data], settings: UpdateSettings, begin: Parameters = START, **options: Any
+) -> update.Outcome:
+    return update.minimise(POTENTIAL, begin, data, settings, seed=0, progress=Silent(), **options)
 
 
 def test_loss_falls_monotonically_and_the_mean_energy_stays() -> None:
     settings = settings_of(gate=0.5, max_steps=6)
     data = argon_data(settings)
-    outcome = minimise([data], settings)
+    labelled = {**START, "atomic_energies": jnp.array([-3.0])}
+    outcome = minimise([data], settings, labelled)
     losses = [entry["loss"] for entry in outcome.history]
     assert outcome.reason == "max_steps"
     assert len(losses) == 7
@@ -213,8 +216,13 @@ def test_loss_falls_monotonically_and_the_mean_energy_stays() -> None:
         own = data.reference.snapshots.energies(parameters).mean()
         return own + 4 * float(parameters["atomic_energies"][0])
 
-    assert mean(outcome.parameters) == pytest.approx(mean(START), abs=1e-12)
-    assert float(outcome.parameters["atomic_energies"][0]) != 0
+    assert mean(outcome.parameters) == pytest.approx(mean(labelled), abs=1e-11)
+    assert float(outcome.parameters["atomic_energies"][0]) != -3
+
+    # A potential of pairs that no labels gave an energy of the atom gets none from the targets either.
+    without = minimise([data], settings)
+    assert [entry["loss"] for entry in without.history] == pytest.approx(losses, rel=1e-12)
+    assert float(without.parameters["atomic_energies"][0]) == 0
 
 
 def test_a_long_step_is_halved_and_keeps_effective_samples() -> None:
