@@ -75,13 +75,14 @@ def learned(path: Path) -> Energy:
 
     from aiida_difftre.engine import units
     from aiida_difftre.engine.potentials import potential as potentials
+    from aiida_difftre.engine.potentials.term import Environment
 
     potential, parameters = potentials.load(path)
 
     def function(x: NDArray[np.float64]) -> NDArray[np.float64]:
         flat = jnp.asarray(np.ravel(x))
         nobody = jnp.zeros((len(flat), 1), bool)
-        environment = potentials.Environment(
+        environment = Environment(
             jnp.zeros((len(flat), 1, 3)), nobody, jnp.zeros(len(flat), int), jnp.zeros((len(flat), 1), int),
             jnp.stack([flat] * 3, -1),
         )  # fmt: skip

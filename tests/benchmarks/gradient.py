@@ -37,7 +37,7 @@ def problem(cells: int) -> tuple[Any, ...]:
 
     from aiida_difftre.engine.observables import histogram
     from aiida_difftre.engine.potentials import potential as potentials
-    from aiida_difftre.engine.potentials.potential import Environment
+    from aiida_difftre.engine.potentials.term import Environment
     from aiida_difftre.engine.sampling import dynamics as sampling
 
     atoms = bulk("Ar", "fcc", a=SIGMA * (4 / DENSITY) ** (1 / 3), cubic=True).repeat(cells)

@@ -81,7 +81,7 @@ def energies(potential: Any, parameters: Any, x: Any) -> Any:
     """Energies at fractional coordinates, eV."""
     import jax.numpy as jnp
 
-    from aiida_difftre.engine.potentials.potential import Environment
+    from aiida_difftre.engine.potentials.term import Environment
 
     count = len(x)
     nobody = jnp.zeros((count, 1), bool)
@@ -97,7 +97,7 @@ def gradients(friction_per_ps: float, lengths: list[int], walkers: int, seed: in
     import jax
     import jax.numpy as jnp
 
-    from aiida_difftre.engine.potentials.potential import Environment, masses
+    from aiida_difftre.engine.potentials.term import Environment, masses
     from aiida_difftre.engine.sampling import dynamics as sampling
 
     potential, parameters, system, features, target = problem(friction_per_ps)

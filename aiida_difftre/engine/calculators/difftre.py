@@ -18,17 +18,8 @@ from numpy.typing import NDArray
 from aiida_difftre.engine.contract.jobs import PotentialSpec
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.geometry import voigt
-from aiida_difftre.engine.geometry.neighbor_list import species_index
-from aiida_difftre.engine.potentials.potential import (
-    Environment,
-    Parameters,
-    Potential,
-    build,
-    forces,
-    load,
-    virial,
-    without_references,
-)
+from aiida_difftre.engine.potentials.potential import Potential, build, forces, load, virial, without_references
+from aiida_difftre.engine.potentials.term import Environment, Parameters, species_index
 
 
 class DiffTReCalculator(Calculator):

@@ -19,7 +19,6 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 from numpy.typing import ArrayLike, NDArray
 
-from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.geometry import linked_cells as cells
 from aiida_difftre.engine.geometry.lattice import images
 
@@ -319,18 +318,3 @@ def components(
     """x, y and z of the vectors from each atom to its neighbours, Å."""
     points = (positions @ cell).T
     return [points[k][listed.index] - points[k][:, None] + listed.offset[k] for k in range(3)]
-
-
-def species_index(symbols: tuple[str, ...] | list[str], species: list[str]) -> NDArray[np.int32]:
-    """Index of each atom's element in the potential's species.
-
-    Raises:
-        EngineError: naming the elements that the potential does not know.
-    """
-    unknown = sorted(set(symbols) - set(species))
-    if unknown:
-        raise EngineError(
-            ExitStatus.INVALID_INPUT,
-            f"the structure contains {', '.join(unknown)}, but the potential is for {', '.join(species)} only",
-        )
-    return np.array([species.index(symbol) for symbol in symbols], np.int32)

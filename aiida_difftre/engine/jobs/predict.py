@@ -19,7 +19,8 @@ from aiida_difftre.engine.contract.jobs import PREDICTIONS, PredictJob
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.matching import configurations as dataset
 from aiida_difftre.engine.matching import matching
-from aiida_difftre.engine.potentials.potential import Parameters, Potential, load
+from aiida_difftre.engine.potentials.potential import Potential, load
+from aiida_difftre.engine.potentials.term import Parameters
 from aiida_difftre.engine.reweighting import extrapolation
 from aiida_difftre.engine.reweighting import reference as reweighting
 from aiida_difftre.engine.runtime import device

@@ -26,7 +26,8 @@ from aiida_difftre.engine.matching import configurations as dataset
 from aiida_difftre.engine.matching import initial, matching
 from aiida_difftre.engine.matching.configurations import Configurations, Labels
 from aiida_difftre.engine.matching.matching import Linearised, Predicted
-from aiida_difftre.engine.potentials.potential import Parameters, Potential, save, without_references
+from aiida_difftre.engine.potentials.potential import Potential, save, without_references
+from aiida_difftre.engine.potentials.term import Parameters
 from aiida_difftre.engine.runtime import device
 from aiida_difftre.engine.runtime.progress import Reporter
 from aiida_difftre.engine.runtime.stop import Stop

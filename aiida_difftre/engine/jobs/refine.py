@@ -13,11 +13,11 @@ from aiida_difftre.engine.contract import files
 from aiida_difftre.engine.contract.agreement import Points, decisive_points, is_better, reduced_chi2
 from aiida_difftre.engine.contract.jobs import POTENTIAL_OUT, RESULTS, RefineJob, RefineStatePoint, SamplingSettings
 from aiida_difftre.engine.errors import EngineError, ExitStatus
-from aiida_difftre.engine.geometry import neighbor_list as space
 from aiida_difftre.engine.jobs import sample, update
 from aiida_difftre.engine.matching.matching import matching_loss
 from aiida_difftre.engine.potentials import potential as potentials
-from aiida_difftre.engine.potentials.potential import Parameters, Potential
+from aiida_difftre.engine.potentials.potential import Potential
+from aiida_difftre.engine.potentials.term import Parameters, species_index
 from aiida_difftre.engine.refinement import losses, objective
 from aiida_difftre.engine.reweighting import reference as reweighting
 from aiida_difftre.engine.reweighting import stationarity
@@ -50,7 +50,7 @@ def run(job: RefineJob, folder: Path, progress: Reporter) -> dict[str, Any]:
     potential, parameters = potentials.load(folder / job.potential)
     structures = {point.label: sample.read_structure(folder / point.structure) for point in job.state_points}
     for structure in structures.values():
-        space.species_index(structure.symbols, potential.spec.species)
+        species_index(structure.symbols, potential.spec.species)
     extra = matching_loss(potential, folder / job.dataset if job.dataset else None, job.update.loss, job.machine)
     began = time.monotonic()
     best = Best(parameters)

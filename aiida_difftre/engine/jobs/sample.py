@@ -18,7 +18,8 @@ from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.geometry import neighbor_list as space
 from aiida_difftre.engine.observables import protocol as observables
 from aiida_difftre.engine.potentials import potential as potentials
-from aiida_difftre.engine.potentials.potential import Parameters, Potential
+from aiida_difftre.engine.potentials.potential import Potential
+from aiida_difftre.engine.potentials.term import Parameters, species_index
 from aiida_difftre.engine.reweighting import reference as reweighting
 from aiida_difftre.engine.reweighting import stationarity, statistics
 from aiida_difftre.engine.runtime.progress import Reporter
@@ -228,7 +229,7 @@ def run(job: SampleJob, folder: Path, progress: Reporter) -> dict[str, Any]:
     """Do a sampling job in a folder; returns what goes into ``results.json``."""
     potential, parameters = potentials.load(folder / job.potential)
     structure = read_structure(folder / job.structure)
-    space.species_index(structure.symbols, potential.spec.species)
+    species_index(structure.symbols, potential.spec.species)
     for request in job.observables:
         observables.make(request, structure.symbols, structure.cell, masses=structure.masses)
     previous = files.read_trajectory(folder / job.start_trajectory) if job.start_trajectory else None

@@ -20,7 +20,8 @@ from aiida_difftre.engine.contract.targets import Target
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.matching.matching import matching_loss
 from aiida_difftre.engine.potentials import potential as potentials
-from aiida_difftre.engine.potentials.potential import Parameters, Potential
+from aiida_difftre.engine.potentials.potential import Potential
+from aiida_difftre.engine.potentials.term import Parameters
 from aiida_difftre.engine.refinement import gauss_newton, losses
 from aiida_difftre.engine.refinement.objective import (
     Data,

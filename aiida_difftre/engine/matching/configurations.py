@@ -13,8 +13,7 @@ from jaxtyping import Array
 from numpy.typing import NDArray
 
 from aiida_difftre.engine.errors import EngineError, ExitStatus
-from aiida_difftre.engine.geometry.neighbor_list import species_index
-from aiida_difftre.engine.potentials.potential import Environment
+from aiida_difftre.engine.potentials.term import Environment, species_index
 
 Floats = NDArray[np.floating[Any]]
 

@@ -15,7 +15,8 @@ from aiida_difftre.engine.contract.jobs import POTENTIAL_OUT, PretrainJob
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.matching import configurations as dataset
 from aiida_difftre.engine.matching.configurations import Configurations
-from aiida_difftre.engine.potentials.potential import Parameters, Potential, build, load, save
+from aiida_difftre.engine.potentials.potential import Potential, build, load, save
+from aiida_difftre.engine.potentials.term import Parameters
 from aiida_difftre.engine.runtime import device
 
 ENVIRONMENTS = 256
@@ -81,14 +82,13 @@ def rattled(frames: list[Atoms], deviation: float, seed: int) -> list[Atoms]:
 
 
 def standardised(potential: Potential, parameters: Parameters, part: Configurations) -> Parameters:
-    """Parameters whose terms have seen the environments of a part, where they want to."""
+    """Parameters with buffers that fit the environments of a part."""
     atoms = np.nonzero(part.real.reshape(-1))[0]
     environment = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[atoms], part.environment)
     terms = dict(parameters["terms"])
     for name, term in zip(potential.names(), potential.terms, strict=True):
-        standardise = getattr(term, "standardise", None)
-        if standardise is not None:
-            terms[name] = standardise(terms[name], jax.jit(term.project)(environment))
+        if term.buffers:
+            terms[name] = term.standardise(terms[name], jax.jit(term.project)(environment))
     return {**parameters, "terms": terms}
 
 

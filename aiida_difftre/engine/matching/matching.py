@@ -25,14 +25,8 @@ from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.geometry.strain import voigt_matrix
 from aiida_difftre.engine.matching import configurations as dataset
 from aiida_difftre.engine.matching.configurations import Configurations, Labels
-from aiida_difftre.engine.potentials.potential import (
-    Environment,
-    Parameters,
-    Potential,
-    forces,
-    virial,
-    without_references,
-)
+from aiida_difftre.engine.potentials.potential import Potential, forces, virial, without_references
+from aiida_difftre.engine.potentials.term import Environment, Parameters
 from aiida_difftre.engine.units import EV_PER_A3_IN_GPA
 
 ATOMS_AT_ONCE = 32

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from aiida_difftre.engine.contract.term_options import ExternalPolynomialOptions, ExternalSplineOptions
-from aiida_difftre.engine.potentials.potential import Environment, Parameters
+from aiida_difftre.engine.potentials.term import Environment, Kind, Parameters, Term
 
 
 def coordinate(environment: Environment, axis: int) -> Float[Array, " atoms"]:
@@ -31,7 +31,7 @@ def coordinate(environment: Environment, axis: int) -> Float[Array, " atoms"]:
 
 
 @dataclass(frozen=True)
-class ExternalPolynomial:
+class ExternalPolynomial(Term):
     r"""Polynomial of the fractional coordinate's distance from a centre.
 
     .. math:: u(s) = \sum_k c_k (s - s_0)^k
@@ -46,13 +46,14 @@ class ExternalPolynomial:
         center: s_0.
     """
 
-    species: tuple[str, ...]
-    cutoff: float
     coefficients: tuple[float, ...]
     axis: int = 0
     center: float = 0.5
 
-    is_external = True
+    @property
+    def kind(self) -> Kind:
+        """A field, the same whatever the neighbours are."""
+        return Kind.EXTERNAL
 
     @classmethod
     def from_spec(cls, species: tuple[str, ...], cutoff: float, hyperparameters: dict[str, Any]) -> Self:
@@ -94,7 +95,7 @@ class SplinePlace(NamedTuple):
 
 
 @dataclass(frozen=True)
-class ExternalSpline:
+class ExternalSpline(Term):
     r"""Periodic cubic spline of the fractional coordinate.
 
     .. math:: u(s) = \sum_{k=0}^{n-1} c_k B(n s - k)
@@ -111,12 +112,13 @@ class ExternalSpline:
         de Boor, A Practical Guide to Splines (Springer, 2001), chapter IX.
     """
 
-    species: tuple[str, ...]
-    cutoff: float
     knots: int = 50
     axis: int = 0
 
-    is_external = True
+    @property
+    def kind(self) -> Kind:
+        """A field, the same whatever the neighbours are."""
+        return Kind.EXTERNAL
 
     @classmethod
     def from_spec(cls, species: tuple[str, ...], cutoff: float, hyperparameters: dict[str, Any]) -> Self:

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 
 from aiida_difftre.engine.contract.term_options import LennardJonesOptions
 from aiida_difftre.engine.potentials.pairs import PairDistances, SwitchedPairs, of_pair
-from aiida_difftre.engine.potentials.potential import Parameters
+from aiida_difftre.engine.potentials.term import Parameters
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from __future__ import annotations
 import functools
 import itertools
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +28,7 @@ from jaxtyping import Array, Float, Int
 from aiida_difftre.engine.contract.term_options import ACTIVATIONS as NAMES
 from aiida_difftre.engine.contract.term_options import MomentNetworkOptions
 from aiida_difftre.engine.potentials.pairs import masked_distances
-from aiida_difftre.engine.potentials.potential import Environment, Parameters, add_up
+from aiida_difftre.engine.potentials.term import Environment, Kind, Parameters, Term, add_up
 
 ACTIVATIONS = dict(zip(NAMES, (jax.nn.silu, jnp.tanh, jax.nn.softplus), strict=True))
 
@@ -92,7 +92,7 @@ class Moments(NamedTuple):
 
 
 @dataclass(frozen=True)
-class MomentNetwork:
+class MomentNetwork(Term):
     """Invariant network over Cartesian moments.
 
     Args:
@@ -106,15 +106,13 @@ class MomentNetwork:
             leaves a prior as it is. Its last layer moves from the first step on, the others from the second.
     """
 
-    species: tuple[str, ...]
-    cutoff: float
     n_radial: int = 8
     rank: int = 2
     hidden: tuple[int, ...] = (48, 48)
     activation: str = "silu"
     output_scale: float = 0.1
 
-    buffers = ("mean", "deviation")
+    buffers: ClassVar[tuple[str, ...]] = ("mean", "deviation")
 
     @classmethod
     def from_spec(cls, species: tuple[str, ...], cutoff: float, hyperparameters: dict[str, Any]) -> Self:
@@ -126,9 +124,9 @@ class MomentNetwork:
         return cls(species, cutoff, **MomentNetworkOptions.read(hyperparameters).complete(species, cutoff))
 
     @property
-    def is_radial(self) -> bool:
+    def kind(self) -> Kind:
         """A network of rank zero sees distances alone."""
-        return self.rank == 0
+        return Kind.RADIAL if self.rank == 0 else Kind.GENERAL
 
     @property
     def n_invariants(self) -> int:

@@ -21,7 +21,7 @@ from jaxtyping import Array, Float
 
 from aiida_difftre.engine.contract.term_options import PairSplineOptions, pair_labels
 from aiida_difftre.engine.potentials.pairs import PairDistances, PairTerm
-from aiida_difftre.engine.potentials.potential import Parameters
+from aiida_difftre.engine.potentials.term import Parameters
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ are numbers for each pair of species. A new one states its fields and the energy
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from aiida_difftre.engine.contract.term_options import TermOptions, positive_pairs
-from aiida_difftre.engine.potentials.potential import Environment, Parameters
+from aiida_difftre.engine.potentials.term import Environment, Kind, Parameters, Term
 
 
 class PairDistances(NamedTuple):
@@ -32,7 +32,7 @@ class PairDistances(NamedTuple):
 
 
 @dataclass(frozen=True)
-class PairTerm(ABC):
+class PairTerm(Term):
     """A sum over pairs, U = ½ Σ_i Σ_j u(r_ij), where u depends on the pair of species and is zero beyond the cutoff.
 
     Args:
@@ -40,10 +40,10 @@ class PairTerm(ABC):
         cutoff: Å.
     """
 
-    species: tuple[str, ...]
-    cutoff: float
-
-    is_pairwise: ClassVar[bool] = True
+    @property
+    def kind(self) -> Kind:
+        """A sum over pairs."""
+        return Kind.PAIRWISE
 
     def project(self, environment: Environment) -> PairDistances:
         """Distances and pairs."""

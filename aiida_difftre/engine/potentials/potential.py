@@ -1,98 +1,21 @@
-"""Potentials: a registry of terms, and their sum.
-
-A term is an ``init``/``energy`` pair over the neighbourhood of each atom. What does not depend on the parameters is
-computed by ``project``; refinement computes it, and its derivatives with respect to strain, once per trajectory.
-"""
+"""A potential: the sum of its terms, and forces and virial of it; building, reading and writing."""
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol, Self, TypeAlias
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ase.data import atomic_masses, atomic_numbers
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from aiida_difftre.engine.contract import architectures, files
 from aiida_difftre.engine.contract.jobs import PotentialSpec
 from aiida_difftre.engine.errors import EngineError, ExitStatus
-
-Parameters: TypeAlias = dict[str, Any]
-
-
-class Environment(NamedTuple):
-    """The neighbourhoods of all atoms of a configuration.
-
-    Args:
-        displacements: r_j - r_i, Å; any finite value where ``mask`` is False.
-        mask: True for real neighbours, which may lie beyond a term's cutoff.
-        species: index of each atom's species.
-        neighbor_species: index of each neighbour's species.
-        positions: fractional, unwrapped; None where there is no cell. Only external fields look at them.
-        components: x, y and z of the displacements as separate arrays, where they are at hand.
-        distances: lengths of the displacements, Å, where they are at hand; not zero where ``mask`` is False.
-    """
-
-    displacements: Float[Array, "atoms neighbors 3"]
-    mask: Bool[Array, "atoms neighbors"]
-    species: Int[Array, " atoms"]
-    neighbor_species: Int[Array, "atoms neighbors"]
-    positions: Float[Array, "atoms 3"] | None = None
-    components: tuple[Array, Array, Array] | None = None
-    distances: Float[Array, "atoms neighbors"] | None = None
-
-    def axes(self) -> tuple[Array, Array, Array]:
-        """x, y and z of the displacements; faster to work with, on CPUs, than vectors of three."""
-        if self.components is not None:
-            return self.components
-        x, y, z = (self.displacements[..., axis] for axis in range(3))
-        return x, y, z
-
-    def squared_distances(self) -> Float[Array, "atoms neighbors"]:
-        """|r_j - r_i|², Å²."""
-        x, y, z = self.axes()
-        return x * x + y * y + z * z
-
-
-class Kind(enum.Enum):
-    """What the energy of a term depends on, as far as forces are concerned."""
-
-    PAIRWISE = enum.auto()
-    RADIAL = enum.auto()
-    GENERAL = enum.auto()
-
-
-class Term(Protocol):
-    """One term of a potential: immutable, all methods traceable.
-
-    A term may also have ``is_pairwise = True`` (its energy is half of a sum over pairs, the same seen from either atom:
-    forces then need no sum over those whose neighbour an atom is), ``is_radial = True`` (it sees no directions: forces
-    then need one derivative for each neighbour and not three), ``is_external = True`` (it depends on the fractional
-    positions and not on neighbours), ``buffers`` (names of parameters that are never trained) and
-    ``standardise(parameters, projected) -> parameters``, which sets them from a batch of training configurations.
-    """
-
-    @property
-    def cutoff(self) -> float:
-        """Å."""
-
-    @classmethod
-    def from_spec(cls, species: tuple[str, ...], cutoff: float, hyperparameters: dict[str, Any]) -> Self:
-        """Check the hyperparameters; ValueError names the value."""
-
-    def init(self, key: Array) -> Parameters:
-        """Initial parameters, float64."""
-
-    def project(self, environment: Environment) -> Any:
-        """What the energy needs of the environment: a pytree with a leading atoms axis, free of parameters."""
-
-    def energy(self, parameters: Parameters, projected: Any) -> Float[Array, " atoms"]:
-        """Energy of each atom, eV."""
+from aiida_difftre.engine.potentials.term import Environment, Kind, Parameters, Term, add_up
 
 
 @dataclass(frozen=True)
@@ -142,30 +65,15 @@ class Potential:
         """Potential energy, eV."""
         return jnp.sum(self.energies(parameters, environment))
 
-    def energy_and_gradient(
-        self, parameters: Parameters, environment: Environment
-    ) -> tuple[Float[Array, ""], Float[Array, "atoms neighbors 3"]]:
-        """Potential energy without the constant atomic reference energies, and dU/d displacements.
-
-        Forces and virial follow from the gradient: :func:`forces`, :func:`virial`.
-        """
-        free = {**parameters, "atomic_energies": jnp.zeros_like(parameters["atomic_energies"])}
-
-        def energy(displacements: Array) -> Array:
-            return self.total(free, environment._replace(displacements=displacements))
-
-        value, gradient = jax.value_and_grad(energy)(environment.displacements)
-        return value, jnp.where(environment.mask[..., None], gradient, 0.0)
-
     @property
     def has_neighbors(self) -> bool:
         """Whether a term looks at neighbours."""
-        return not all(getattr(term, "is_external", False) for term in self.terms)
+        return any(term.kind is not Kind.EXTERNAL for term in self.terms)
 
     @property
     def has_external(self) -> bool:
         """Whether a term is an external field, whose forces do not come from displacements between atoms."""
-        return any(getattr(term, "is_external", False) for term in self.terms)
+        return any(term.kind is Kind.EXTERNAL for term in self.terms)
 
     def external_forces(
         self, parameters: Parameters, environment: Environment, cell: Float[Array, "3 3"]
@@ -174,7 +82,7 @@ class Potential:
         external = [
             (term, parameters["terms"][name])
             for name, term in zip(self.names(), self.terms, strict=True)
-            if getattr(term, "is_external", False)
+            if term.kind is Kind.EXTERNAL
         ]
 
         def energy(positions: Array) -> Array:
@@ -187,7 +95,7 @@ class Potential:
     @property
     def is_pairwise(self) -> bool:
         """Whether all terms are sums over pairs."""
-        return all(getattr(term, "is_pairwise", False) for term in self.terms)
+        return all(term.kind is Kind.PAIRWISE for term in self.terms)
 
     def forces_and_virial(
         self,
@@ -198,7 +106,7 @@ class Potential:
     ) -> tuple[Float[Array, "atoms 3"], Float[Array, ""]]:
         """Forces, eV/Å, and the trace of the virial, eV: what molecular dynamics needs, as fast as possible.
 
-        External fields aside, the same numbers as of :meth:`energy_and_gradient`, :func:`forces` and :func:`virial`.
+        External fields aside, the same numbers as of the gradient, :func:`forces` and :func:`virial`.
 
         Args:
             parameters: of the potential.
@@ -206,15 +114,11 @@ class Potential:
             environment: the environment; its displacements are not used.
             index: neighbours.
         """
-        named = [
-            (name, term)
-            for name, term in zip(self.names(), self.terms, strict=True)
-            if not getattr(term, "is_external", False)
-        ]
+        named = list(zip(self.names(), self.terms, strict=True))
         dtype = components[0].dtype
         force, trace = jnp.zeros((3, len(index)), dtype), jnp.zeros((), dtype)
-        for kind in Kind:
-            chosen = [(name, term) for name, term in named if _kind(term) is kind]
+        for kind in (Kind.PAIRWISE, Kind.RADIAL, Kind.GENERAL):
+            chosen = [(name, term) for name, term in named if term.kind is kind]
             if not chosen:
                 continue
 
@@ -241,23 +145,11 @@ class Potential:
         """Tree of booleans: which parameters an optimizer may move (not those of fixed terms, buffers, references)."""
         tree: Parameters = {"atomic_energies": False, "terms": {}}
         for name, term, spec in zip(self.names(), self.terms, self.spec.terms, strict=True):
-            buffers = getattr(term, "buffers", ())
             tree["terms"][name] = {
-                key: jax.tree.map(lambda _, free=spec.trainable and key not in buffers: free, value)
+                key: jax.tree.map(lambda _, free=spec.trainable and key not in term.buffers: free, value)
                 for key, value in parameters["terms"][name].items()
             }
         return tree
-
-
-def _kind(term: Term) -> Kind:
-    if getattr(term, "is_pairwise", False):
-        return Kind.PAIRWISE
-    return Kind.RADIAL if getattr(term, "is_radial", False) else Kind.GENERAL
-
-
-def add_up(values: Float[Array, "*rows neighbors"]) -> Float[Array, "*rows"]:
-    """Sum over the last axis, as a product with ones: on CPUs several times faster."""
-    return jnp.matmul(values, jnp.ones(values.shape[-1:], values.dtype), precision=jax.lax.Precision.HIGHEST)
 
 
 def _gradients(
@@ -320,6 +212,12 @@ def build(spec: PotentialSpec) -> Potential:
     terms = []
     for term in spec.terms:
         cls = architectures.registry()[term.architecture].load()
+        if not (isinstance(cls, type) and issubclass(cls, Term)):
+            raise EngineError(
+                ExitStatus.INVALID_INPUT,
+                f"potential term {term.architecture!r}: {cls!r} does not inherit from {Term.__module__}.Term; let it, "
+                "and state its kind in place of is_pairwise, is_radial or is_external",
+            )
         try:
             terms.append(cls.from_spec(tuple(spec.species), term.cutoff, dict(term.hyperparameters)))
         except ValueError as error:
@@ -376,8 +274,3 @@ def without_references(parameters: Parameters, dtype: Any) -> Parameters:
     """Parameters in a precision, with atomic reference energies of zero: large constants would cost all digits."""
     free = {**parameters, "atomic_energies": jnp.zeros_like(parameters["atomic_energies"])}
     return jax.tree.map(lambda leaf: leaf.astype(dtype), free)
-
-
-def masses(symbols: tuple[str, ...] | list[str]) -> Float[np.ndarray, " atoms"]:
-    """Atomic masses, amu (ase's table of standard atomic weights)."""
-    return np.array([atomic_masses[atomic_numbers[symbol]] for symbol in symbols])

@@ -27,7 +27,7 @@ from jaxtyping import Array, Bool, Float
 
 from aiida_difftre.engine.contract.term_options import StillingerWeberOptions
 from aiida_difftre.engine.potentials.pairs import masked_distances
-from aiida_difftre.engine.potentials.potential import Environment, Parameters
+from aiida_difftre.engine.potentials.term import Environment, Parameters, Term
 
 END = 0.995
 """Fraction of the cutoff beyond which a pair counts as outside.
@@ -50,7 +50,7 @@ class Bonds(NamedTuple):
 
 
 @dataclass(frozen=True)
-class StillingerWeber:
+class StillingerWeber(Term):
     """Stillinger-Weber; several species share the parameters.
 
     Args:
@@ -61,8 +61,6 @@ class StillingerWeber:
         q: exponent of the attraction.
     """
 
-    species: tuple[str, ...]
-    cutoff: float
     initial: tuple[tuple[str, float], ...]
     p: float
     q: float

@@ -45,7 +45,7 @@ from numpy.typing import NDArray
 
 from aiida_difftre.engine import units
 from aiida_difftre.engine.errors import EngineError, ExitStatus
-from aiida_difftre.engine.potentials.potential import Parameters
+from aiida_difftre.engine.potentials.term import Parameters
 from aiida_difftre.engine.refinement.objective import Data, Quantities
 
 LARGEST_BYTES = 2 << 30

@@ -16,7 +16,8 @@ from aiida_difftre.engine.contract import files
 from aiida_difftre.engine.contract.agreement import Role
 from aiida_difftre.engine.contract.jobs import Machine, Prediction, UpdateSettings
 from aiida_difftre.engine.contract.targets import Target
-from aiida_difftre.engine.potentials.potential import Parameters, Potential
+from aiida_difftre.engine.potentials.potential import Potential
+from aiida_difftre.engine.potentials.term import Parameters
 from aiida_difftre.engine.refinement import losses
 from aiida_difftre.engine.refinement.losses import TargetTerm
 from aiida_difftre.engine.reweighting import reference as reweighting

@@ -30,7 +30,8 @@ from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.observables import protocol as observables
 from aiida_difftre.engine.observables.histogram import PAIRS_AT_ONCE
 from aiida_difftre.engine.observables.protocol import Observable, StatePoint
-from aiida_difftre.engine.potentials.potential import Parameters, Potential, masses
+from aiida_difftre.engine.potentials.potential import Potential
+from aiida_difftre.engine.potentials.term import Parameters, masses
 from aiida_difftre.engine.reweighting import extrapolation, statistics
 from aiida_difftre.engine.runtime import device
 from aiida_difftre.engine.snapshots.snapshots import ATOMS_PER_BATCH, Snapshots

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from aiida_difftre.engine.contract import files
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.geometry import neighbor_list as space
-from aiida_difftre.engine.potentials.potential import Parameters
+from aiida_difftre.engine.potentials.term import Parameters
 from aiida_difftre.engine.sampling import dynamics as sampling
 from aiida_difftre.engine.sampling.starts import Start
 

@@ -27,7 +27,8 @@ from numpy.typing import NDArray
 from aiida_difftre.engine import units
 from aiida_difftre.engine.contract.jobs import BarostatSpec, LangevinSpec, SamplingSettings
 from aiida_difftre.engine.geometry import neighbor_list as space
-from aiida_difftre.engine.potentials.potential import Environment, Parameters, Potential, masses
+from aiida_difftre.engine.potentials.potential import Potential
+from aiida_difftre.engine.potentials.term import Environment, Parameters, masses, species_index
 from aiida_difftre.engine.runtime import device
 from aiida_difftre.engine.sampling import barostat
 from aiida_difftre.engine.sampling.jax_md_simulate import simulate
@@ -254,7 +255,7 @@ def dynamics(system: System, capacity: space.Capacity) -> Dynamics:
     dtype = jnp.dtype(system.precision)
     # Converted on the host: each operation outside of a compiled function is a program of its own.
     cell = jax.device_put(np.asarray(system.cell, dtype))
-    species = jax.device_put(space.species_index(system.symbols, system.potential.spec.species))
+    species = jax.device_put(species_index(system.symbols, system.potential.spec.species))
     mass = jax.device_put(np.asarray(system.mass, dtype))
     longest = system.list_cutoff / system.smallest_scale
     search = space.search(system.cell, longest, len(system.symbols), capacity.room)

@@ -23,7 +23,7 @@ from jaxtyping import Array, Float, Int
 from aiida_difftre.engine.contract.jobs import PotentialSpec
 from aiida_difftre.engine.geometry.strain import deformation
 from aiida_difftre.engine.potentials import potential as potentials
-from aiida_difftre.engine.potentials.potential import Environment, Parameters
+from aiida_difftre.engine.potentials.term import Environment, Parameters
 from aiida_difftre.engine.runtime import device
 from aiida_difftre.engine.snapshots.compact_lists import Compact, surroundings
 

@@ -27,7 +27,8 @@ from numpy.typing import NDArray
 from aiida_difftre.engine import units
 from aiida_difftre.engine.contract.jobs import Machine
 from aiida_difftre.engine.geometry import neighbor_list as space
-from aiida_difftre.engine.potentials.potential import Environment, Parameters, Potential
+from aiida_difftre.engine.potentials.potential import Potential
+from aiida_difftre.engine.potentials.term import Environment, Parameters, species_index
 from aiida_difftre.engine.snapshots.compact_lists import Compact, Lists, surroundings
 from aiida_difftre.engine.snapshots.kernels import Batch, Shared, kernels
 
@@ -70,7 +71,7 @@ def environment(
     """
     if lists is None:
         lists = space.build_batch(np.asarray(positions, np.float64)[None], cell, potential.cutoff)
-    species = space.species_index(tuple(symbols), potential.spec.species)
+    species = species_index(tuple(symbols), potential.spec.species)
     dtype = jnp.dtype(precision)
     return _environment(np.asarray(positions, dtype), np.asarray(cell, dtype), species, lists)
 
@@ -182,7 +183,7 @@ class Snapshots:
         # A whole batch, for which there is a program where lists are not kept.
         self._first = jax.tree.map(lambda array: array[0], self._lists.take(np.zeros(self._batch, int)))
         self._precision = np.dtype(precision)
-        species = space.species_index(tuple(symbols), potential.spec.species)
+        species = species_index(tuple(symbols), potential.spec.species)
         self._shared = Shared(jnp.asarray(cell), jnp.asarray(self._lists.images, jnp.int32), jnp.asarray(species))
         self._main = Prepared(self._prepare_main, np.arange(self.count), self._batch)
         self._curves = {
@@ -322,9 +323,7 @@ def energies(
     scales: NDArray[np.float64] | None = None,
 ) -> NDArray[np.float64]:
     """Potential energies of snapshots in double precision, atomic reference energies included, (snapshots,), eV."""
-    reference = np.asarray(parameters["atomic_energies"])[
-        space.species_index(tuple(symbols), potential.spec.species)
-    ].sum()
+    reference = np.asarray(parameters["atomic_energies"])[species_index(tuple(symbols), potential.spec.species)].sum()
     snapshots = Snapshots(
         potential, positions, cell, symbols, precision="float64", scales=scales, batch_size=batch_size
     )

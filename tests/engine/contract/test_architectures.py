@@ -16,7 +16,8 @@ from aiida_difftre.engine.contract.jobs import PretrainJob, validate
 from aiida_difftre.engine.contract.settings import PotentialSpec
 from aiida_difftre.engine.contract.term_options import OPTIONS
 from aiida_difftre.engine.errors import EngineError
-from aiida_difftre.engine.potentials.potential import Environment, build
+from aiida_difftre.engine.potentials.potential import build
+from aiida_difftre.engine.potentials.term import Environment
 
 
 def spec(architecture: str, **hyperparameters: Any) -> PotentialSpec:

@@ -16,6 +16,7 @@ from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.geometry import lattice
 from aiida_difftre.engine.geometry import neighbor_list as space
 from aiida_difftre.engine.geometry.strain import deformation, voigt_matrix
+from aiida_difftre.engine.potentials.term import species_index
 from tests.fixtures.engine import alloy
 
 CUTOFF = 3.3
@@ -113,7 +114,7 @@ def test_deformation_is_the_square_root_to_second_order() -> None:
 
 
 def test_species_index() -> None:
-    assert space.species_index(["O", "C"], ["C", "O"]).tolist() == [1, 0]
+    assert species_index(["O", "C"], ["C", "O"]).tolist() == [1, 0]
     with pytest.raises(EngineError, match="contains O, but the potential is for C only") as caught:
-        space.species_index(alloy().get_chemical_symbols(), ["C"])
+        species_index(alloy().get_chemical_symbols(), ["C"])
     assert caught.value.status == ExitStatus.INVALID_INPUT

@@ -24,7 +24,8 @@ from aiida_difftre.engine.geometry import neighbor_list as space
 from aiida_difftre.engine.jobs import update
 from aiida_difftre.engine.matching import matching
 from aiida_difftre.engine.potentials import potential as potentials
-from aiida_difftre.engine.potentials.potential import Environment, Parameters, Potential
+from aiida_difftre.engine.potentials.potential import Potential
+from aiida_difftre.engine.potentials.term import Environment, Parameters, species_index
 from aiida_difftre.engine.refinement import objective
 from aiida_difftre.engine.runtime import device
 from aiida_difftre.engine.runtime.progress import Silent
@@ -73,7 +74,7 @@ def independent_loss(
     volume = float(np.linalg.det(trajectory.cell))
     positions = jnp.asarray(trajectory.positions, jnp.float64)
     lists = space.build_batch(positions, cell, potential.cutoff)
-    species = jnp.asarray(space.species_index(trajectory.species, potential.spec.species))
+    species = jnp.asarray(species_index(trajectory.species, potential.spec.species))
     kT, gpa = units.BOLTZMANN * trajectory.temperature, units.EV_PER_A3_IN_GPA
     ideal = len(trajectory.species) * kT / volume * gpa
 

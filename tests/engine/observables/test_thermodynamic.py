@@ -31,7 +31,7 @@ from aiida_difftre.engine.jobs import predict, sample
 from aiida_difftre.engine.observables import thermodynamic
 from aiida_difftre.engine.observables.protocol import StatePoint
 from aiida_difftre.engine.potentials import potential as potentials
-from aiida_difftre.engine.potentials.potential import Parameters
+from aiida_difftre.engine.potentials.term import Parameters
 from aiida_difftre.engine.refinement import objective
 from aiida_difftre.engine.reweighting import extrapolation
 from aiida_difftre.engine.reweighting import reference as reweighting

@@ -15,7 +15,8 @@ from aiida_difftre.engine.errors import EngineError
 from aiida_difftre.engine.matching import configurations as dataset
 from aiida_difftre.engine.matching import matching
 from aiida_difftre.engine.potentials import potential as potentials
-from aiida_difftre.engine.potentials.potential import Environment, Parameters, Potential
+from aiida_difftre.engine.potentials.potential import Potential
+from aiida_difftre.engine.potentials.term import Environment, Parameters
 from aiida_difftre.engine.snapshots import snapshots as quantities
 from tests.fixtures.engine import build
 

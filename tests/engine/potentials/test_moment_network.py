@@ -18,8 +18,9 @@ from aiida_difftre.engine.geometry import lattice
 from aiida_difftre.engine.geometry import neighbor_list as space
 from aiida_difftre.engine.potentials import moment_network
 from aiida_difftre.engine.potentials import potential as potentials
-from aiida_difftre.engine.potentials.potential import Environment, Parameters, Potential
-from tests.fixtures.engine import alloy, build, network
+from aiida_difftre.engine.potentials.potential import Potential
+from aiida_difftre.engine.potentials.term import Environment, Parameters, species_index
+from tests.fixtures.engine import alloy, build, energy_and_gradient, network
 
 SPECIES = {1: ("C",), 2: ("C", "O")}
 
@@ -32,7 +33,7 @@ def environment(
     cutoff = potential.cutoff + skin
     needed = int(space.build_batch(positions[None], cell, cutoff).needed[0])
     lists = space.build(positions, cell, cutoff, needed + extra, lattice.images(cell, cutoff))
-    index = jnp.asarray(space.species_index(atoms.get_chemical_symbols(), potential.spec.species))
+    index = jnp.asarray(species_index(atoms.get_chemical_symbols(), potential.spec.species))
     vectors = space.displacements(positions, cell, lists).astype(dtype)
     return Environment(vectors, lists.mask, index, index[lists.index]), lists
 
@@ -72,7 +73,7 @@ def test_forces_and_virial_against_finite_differences(rank: int, kinds: int) -> 
     potential, parameters = network(SPECIES[kinds], rank=rank)
     atoms = alloy(SPECIES[kinds])
     env, lists = environment(potential, atoms)
-    value, gradient = potential.energy_and_gradient(parameters, env)
+    value, gradient = energy_and_gradient(potential, parameters, env)
     assert float(value) == pytest.approx(float(np.sum(energies(potential, parameters, atoms))), rel=1e-12)
     force = np.asarray(potentials.forces(gradient, lists.index))
     virial = np.asarray(potentials.virial(gradient, env.displacements))
@@ -107,7 +108,7 @@ def test_padding_and_skin_change_nothing(kinds: int) -> None:
 
     def both(env: Environment) -> tuple[Any, Any, Any]:
         gradient = jax.grad(potential.total)(parameters, env)
-        return potential.total(parameters, env), gradient, potential.energy_and_gradient(parameters, env)[1].sum(1)
+        return potential.total(parameters, env), gradient, energy_and_gradient(potential, parameters, env)[1].sum(1)
 
     for a, b in zip(jax.tree.leaves(both(plain)), jax.tree.leaves(both(padded)), strict=True):
         assert np.isfinite(b).all()

@@ -19,7 +19,7 @@ from aiida_difftre.engine.contract.files import Trajectory
 from aiida_difftre.engine.contract.jobs import UpdateSettings
 from aiida_difftre.engine.contract.observables import ObservableRequest
 from aiida_difftre.engine.errors import EngineError
-from aiida_difftre.engine.potentials.potential import Parameters
+from aiida_difftre.engine.potentials.term import Parameters
 from aiida_difftre.engine.refinement import objective
 from aiida_difftre.engine.reweighting import reference as reweighting
 from tests.fixtures.engine import DOUBLE, lennard_jones, target, trajectory

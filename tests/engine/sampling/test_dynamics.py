@@ -22,6 +22,7 @@ from aiida_difftre.engine.geometry import neighbor_list as space
 from aiida_difftre.engine.geometry.neighbor_list import Capacity
 from aiida_difftre.engine.jobs import sample
 from aiida_difftre.engine.potentials import potential as potentials
+from aiida_difftre.engine.potentials.term import masses
 from aiida_difftre.engine.runtime.progress import Silent
 from aiida_difftre.engine.sampling import dynamics as sampling
 from aiida_difftre.engine.sampling import guards, starts
@@ -74,7 +75,7 @@ def test_energy_is_conserved_without_friction() -> None:
 def test_heavier_atoms_are_slower() -> None:
     """Four times the mass and twice all times: the same path, by Newton's law and the equipartition of the start."""
     begin = start(argon(), 2)
-    heavy = replace(begin, masses=4 * potentials.masses(begin.symbols))
+    heavy = replace(begin, masses=4 * masses(begin.symbols))
     light = simulate(settings(thermostat=NO_FRICTION), begin)
     slow = settings(thermostat=NO_FRICTION, timestep_fs=8.0, stride_fs=16.0, production_fs=160.0)
     path = simulate(slow, heavy)

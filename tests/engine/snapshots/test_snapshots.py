@@ -19,7 +19,8 @@ from aiida_difftre.engine import units
 from aiida_difftre.engine.geometry import lattice
 from aiida_difftre.engine.geometry import neighbor_list as space
 from aiida_difftre.engine.geometry.strain import voigt_matrix
-from aiida_difftre.engine.potentials.potential import Environment, Parameters, Potential
+from aiida_difftre.engine.potentials.potential import Potential
+from aiida_difftre.engine.potentials.term import Environment, Parameters
 from aiida_difftre.engine.snapshots import snapshots as quantities
 from aiida_difftre.engine.snapshots.compact_lists import Lists
 from aiida_difftre.engine.snapshots.snapshots import Directions, Snapshots
