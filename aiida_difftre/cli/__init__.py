@@ -160,6 +160,21 @@ def _node(identifier: str) -> Node:
         raise click.ClickException(one_line(f"{shown(identifier)} is no node: {error}")) from None
 
 
+def _run(identifier: str) -> int:
+    """The PK of a run, by PK, UUID or label; a label is that of a run where other nodes have it too.
+
+    Raises:
+        click.ClickException: where nothing, or more than one run, is called so.
+    """
+    from aiida_difftre.cli.snapshots import runs_called
+
+    called = [] if identifier.isdecimal() else runs_called(identifier)
+    if len(called) > 1:
+        pks = ", ".join(map(str, called))
+        raise click.ClickException(f"{identifier!r} is the label of {len(called)} runs: {pks}; give the PK of one")
+    return called[0] if called else int(_node(identifier).pk or 0)
+
+
 @cli.command("setup")
 @click.option("--pseudo-family", help="An installed pseudopotential family to use instead of a generated one.")
 @click.option(
@@ -306,7 +321,7 @@ def _go(profile: str, file: Path, *, output: Path | None, in_process: bool, seed
     """Launch, watch, and show the result; the exit status tells whether the run succeeded."""
     from contextlib import nullcontext
 
-    from aiida_difftre.cli.demo import conclude, console, daemon, launch, run, watch
+    from aiida_difftre.cli.demo import conclude, console, daemon, killed, launch, run, watch
     from aiida_difftre.workchains.from_input import read_builder
 
     _load(profile)
@@ -317,6 +332,9 @@ def _go(profile: str, file: Path, *, output: Path | None, in_process: bool, seed
     builder = read_builder(file, seed=seed)
     with nullcontext() if in_process else daemon():
         pk = run(builder, out) if in_process else launch(builder)
+        if in_process and killed(pk):
+            click.echo(f"run {pk} was interrupted: it, what it called and its jobs are killed", err=True)
+            raise click.exceptions.Exit(130)
         try:
             snapshot = watch(pk, out)
         except KeyboardInterrupt:
@@ -328,49 +346,49 @@ def _go(profile: str, file: Path, *, output: Path | None, in_process: bool, seed
 
 
 @cli.command("status")
-@click.argument("pk", type=int)
+@click.argument("run", metavar="RUN")
 @click.option("--once", is_flag=True, help="Show the present state and return.")
 @click.pass_obj
-def status_command(profile: str | None, pk: int, once: bool) -> None:
-    """Show the live picture of run PK."""
+def status_command(profile: str | None, run: str, once: bool) -> None:
+    """Show the live picture of RUN: a PK, a UUID or a label."""
     with _complaints():
-        from aiida_difftre.cli.demo import conclude, console, watch
+        from aiida_difftre.cli.demo import conclude, console, waiting, watch
 
         name = _load(profile)
-        _node(str(pk))
         out = console()
-        snapshot = watch(pk, out, until_over=not once)
+        snapshot = watch(_run(run), out, until_over=not once)
         if snapshot.is_over:
             conclude(snapshot, out, None, name)
+        else:
+            for line in waiting(snapshot, name):
+                click.echo(line)
 
 
 @cli.command("report")
-@click.argument("pk", type=int)
+@click.argument("run", metavar="RUN")
 @click.pass_obj
-def report_command(profile: str | None, pk: int) -> None:
-    """Show the validation of run PK: experiment, DFT, before, after."""
+def report_command(profile: str | None, run: str) -> None:
+    """Show the validation of RUN (a PK, a UUID or a label): experiment, DFT, before, after."""
     with _complaints():
         from aiida_difftre.cli.demo import console, show_report
         from aiida_difftre.cli.snapshots import take
 
         _load(profile)
-        _node(str(pk))
-        show_report(take(pk), console())
+        show_report(take(_run(run)), console())
 
 
 @cli.command("plot")
-@click.argument("pk", type=int)
+@click.argument("run", metavar="RUN")
 @click.option("-o", "--output", type=FOLDER, default=Path(), help="Folder; the current one by default.")
 @click.pass_obj
-def plot_command(profile: str | None, pk: int, output: Path) -> None:
-    """Draw loss, effective samples and observables of run PK as PNG."""
+def plot_command(profile: str | None, run: str, output: Path) -> None:
+    """Draw loss, effective samples and observables of RUN (a PK, a UUID or a label) as PNG."""
     with _complaints():
         from aiida_difftre.cli.plots import plot as draw
         from aiida_difftre.cli.snapshots import take
 
         _load(profile)
-        _node(str(pk))
-        for path in draw(take(pk), output):
+        for path in draw(take(_run(run)), output):
             click.echo(path)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from aiida_difftre.cli import live, plots, report, snapshots
 
 if TYPE_CHECKING:
     from aiida.engine import ProcessBuilder
+    from aiida.orm import ProcessNode
     from rich.console import Console
 
 POLL_S = 2.0
@@ -57,7 +59,10 @@ def daemon() -> Iterator[None]:
 
 
 def run(builder: ProcessBuilder, out: Console) -> int:
-    """Run a work chain in this process, with a live display on a terminal; returns its PK when it is over."""
+    """Run a work chain in this process, with a live display on a terminal; returns its PK when it is over.
+
+    An interrupt kills it, what it called, and its jobs.
+    """
     from aiida.engine import run_get_node
     from aiida.engine.utils import instantiate_process
     from aiida.manage import get_manager
@@ -65,8 +70,11 @@ def run(builder: ProcessBuilder, out: Console) -> int:
     runner = get_manager().create_runner(communicator=None, poll_interval=PROCESS_POLL_S)
     process = instantiate_process(runner, builder)
     pk = int(process.pid)
+    # On an interrupt AiiDA kills the process that it runs, and writes a line of its own.
+    logging.getLogger("aiida.engine.runners").setLevel(logging.CRITICAL + 1)
     if not out.is_terminal:
         run_get_node(process)
+        end_what_is_left(pk)
         return pk
     from rich.live import Live
 
@@ -83,7 +91,47 @@ def run(builder: ProcessBuilder, out: Console) -> int:
 
         runner.loop.call_soon(show)
         run_get_node(process)
+    end_what_is_left(pk)
     return pk
+
+
+def killed(pk: int) -> bool:
+    """Whether a process was killed."""
+    return bool(_process(pk).is_killed)
+
+
+def end_what_is_left(pk: int) -> None:
+    """Kill the jobs of a run that was killed, and mark what it called as killed.
+
+    Where there is no broker, AiiDA kills the process on top alone: nobody would ever go on with those below it.
+
+    Args:
+        pk: of the work chain.
+    """
+    from aiida import orm
+    from aiida.engine.daemon.execmanager import kill_calculation
+    from plumpy import ProcessState
+
+    run = _process(pk)
+    if not run.is_killed:
+        return
+    for process in run.called_descendants:
+        if process.is_terminated:
+            continue
+        if isinstance(process, orm.CalcJobNode):
+            authinfo = process.get_authinfo()
+            with authinfo.get_transport() as transport:
+                kill_calculation(process, transport)
+        process.set_process_state(ProcessState.KILLED)
+        process.set_process_status(f"killed, since the run {pk} was interrupted")
+        process.delete_checkpoint()
+        process.seal()
+
+
+def _process(pk: int) -> ProcessNode:
+    from aiida.orm import load_node
+
+    return load_node(pk)
 
 
 def launch(builder: ProcessBuilder) -> int:
@@ -145,6 +193,24 @@ def watch(pk: int, out: Console, *, until_over: bool = True) -> snapshots.Snapsh
             return snapshot
         time.sleep(POLL_S)
         snapshot = look(pk, snapshot)
+
+
+def waiting(snapshot: snapshots.Snapshot, profile: str) -> list[str]:
+    """What the user can do about a run that is not over and does not go on.
+
+    Args:
+        snapshot: of the run.
+        profile: name, for the commands.
+    """
+    from aiida.engine.daemon.client import get_daemon_client
+
+    lines = []
+    if snapshot.paused:
+        pks = " ".join(map(str, snapshot.paused))
+        lines.append(f"when the reason is mended: verdi -p {profile} process play {pks}")
+    if not get_daemon_client(profile).is_daemon_running:
+        lines.append(f"the daemon does not run; a submitted run goes on after: verdi -p {profile} daemon start")
+    return lines
 
 
 def conclude(snapshot: snapshots.Snapshot, out: Console, folder: Path | None, profile: str) -> None:

@@ -29,8 +29,9 @@ def lines(snapshot: Snapshot, *, is_log: bool = False) -> list[str]:
         is_log: leave out what changes all the time: running jobs, and labels but for every tenth.
     """
     text = [
-        f"{snapshot.title} <{snapshot.pk}>: {snapshot.state}" + (f", {snapshot.message}" if snapshot.message else "")
+        f"{snapshot.title} <{snapshot.pk}>: {snapshot.outcome}" + (f", {snapshot.message}" if snapshot.message else "")
     ]
+    text.extend(snapshot.paused.values())
     if snapshot.labels is not None:
         done = snapshot.labels[0]
         if not is_log or done % LABELS_PER_LINE == 0 or _is_labelled(snapshot):
@@ -153,9 +154,11 @@ def picture(snapshot: Snapshot) -> Group:
     from rich.table import Table
     from rich.text import Text
 
-    head = Text(f"{snapshot.title}  <{snapshot.pk}>  {snapshot.state}", style="bold")
+    head = Text(f"{snapshot.title}  <{snapshot.pk}>  {snapshot.outcome}", style="bold")
     if snapshot.message:
         head.append(f"\n{snapshot.message}", style="red")
+    for reason in snapshot.paused.values():
+        head.append(f"\n{reason}", style="yellow")
     parts: list[Any] = [head]
     stages = Table.grid(padding=(0, 2))
     if snapshot.labels is not None:

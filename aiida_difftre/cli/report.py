@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from typing import Any
 
@@ -173,14 +174,16 @@ def _in_gpa(static: dict[str, Any]) -> str:
 
 
 def next_steps(snapshot: Snapshot, profile: str) -> list[str]:
-    """Commands with which to look further."""
+    """Commands with which to look further: those that have something to show of this run, on this machine."""
     verdi = f"verdi -p {profile}"
     ours = f"aiida-difftre -p {profile}"
-    return [
-        f"{verdi} process report {snapshot.pk}",
-        f"{verdi} process status {snapshot.pk}",
-        f"{verdi} node graph generate {snapshot.pk}",
-        f"{ours} lineage {snapshot.pk}",
-        f"{ours} report {snapshot.pk}",
-        f"{ours} potential export {snapshot.pk}",
-    ]
+    steps = [f"{verdi} process report {snapshot.pk}", f"{verdi} process status {snapshot.pk}"]
+    if shutil.which("dot") is not None:
+        steps.append(f"{verdi} node graph generate {snapshot.pk}")
+    if snapshot.has_potential:
+        steps += [f"{ours} lineage {snapshot.pk}", f"{ours} potential export {snapshot.pk}"]
+    if snapshot.report is not None:
+        steps.append(f"{ours} report {snapshot.pk}")
+    if any(not iteration.discarded for iteration in snapshot.iterations):
+        steps.append(f"{ours} plot {snapshot.pk}")
+    return steps

@@ -15,8 +15,12 @@ from aiida_difftre.engine.contract.jobs import PROGRESS
 from aiida_difftre.engine.units import AMU_PER_A3_IN_KG_PER_M3
 from aiida_difftre.workchains import records
 from aiida_difftre.workchains import state_points as points
+from aiida_difftre.workchains.validate import WHEN
 
 CHAINS = ("TrainWorkChain", "RefineWorkChain", "ValidateWorkChain")
+LONGEST_MESSAGE = 200
+"""Characters of a log message that are shown."""
+
 DATASET, PRETRAIN, REFINE, VALIDATE = "dataset", "pretrain", "refine", "validate"
 
 
@@ -67,6 +71,9 @@ class Snapshot:
         report: of the validation; None before.
         reference: DFT itself; None where unknown.
         densities: of the state points, kg/m³, by label.
+        exit_status: of a process that finished; None before, and for one that did not.
+        paused: processes that stand still until somebody plays them, by PK, and why.
+        has_potential: whether it returned one.
     """
 
     pk: int
@@ -80,6 +87,16 @@ class Snapshot:
     report: dict[str, Any] | None
     reference: dict[str, Any] | None
     densities: dict[str, float] = field(default_factory=dict)
+    exit_status: int | None = None
+    paused: dict[int, str] = field(default_factory=dict)
+    has_potential: bool = False
+
+    @property
+    def outcome(self) -> str:
+        """The state in words: that of AiiDA, but for a process that finished because it failed, or that is paused."""
+        if self.exit_status:
+            return f"failed ({self.exit_status})"
+        return "paused" if self.paused and not self.is_over else self.state
 
     @property
     def is_over(self) -> bool:
@@ -119,10 +136,46 @@ def take(pk: int) -> Snapshot:
         pretraining=_pretraining(parts.get(PRETRAIN)),
         iterations=list(_iterations(parts[REFINE])) if REFINE in parts else [],
         running=list(_running(node)),
-        report=parts[VALIDATE].outputs.report.get_dict() if _has_output(parts.get(VALIDATE), "report") else None,
+        report=_report(parts.get(VALIDATE)),
         reference=reference,
         densities=_densities(node),
+        exit_status=node.exit_status,
+        paused={
+            process.pk or 0: _why_paused(process)
+            for process in (node, *node.called_descendants)
+            if process.paused and not process.is_terminated
+        },
+        has_potential="potential" in node.outputs,
     )
+
+
+def _why_paused(process: orm.ProcessNode) -> str:
+    """Which process is paused, why, and the last thing that was logged about it."""
+    name = f"{process.process_label} <{process.pk}> is paused"
+    status = process.process_status
+    logs = orm.Log.collection.get_logs_for(process, order_by=[{"id": "desc"}])
+    said = [line.strip() for line in logs[0].message.splitlines() if line.strip()] if logs else []
+    return name + (f": {status}" if status else "") + (f"; last message: {said[-1][:LONGEST_MESSAGE]}" if said else "")
+
+
+def in_time(content: Any) -> Any:
+    """A stored report with what was before ahead of what came after; PostgreSQL does not keep the order of keys."""
+    if not isinstance(content, dict):
+        return content
+    names = [name for name in WHEN if name in content] if content.keys() <= set(WHEN) else content
+    return {name: in_time(content[name]) for name in names}
+
+
+def _report(validation: orm.ProcessNode | None) -> dict[str, Any] | None:
+    return in_time(validation.outputs.report.get_dict()) if _has_output(validation, "report") else None  # type: ignore[union-attr]
+
+
+def runs_called(label: str) -> list[int]:
+    """The PKs of the runs that have a label, the oldest first."""
+    query = orm.QueryBuilder().append(
+        orm.WorkChainNode, filters={"label": label, "attributes.process_label": {"in": CHAINS}}, project="id"
+    )
+    return sorted(query.all(flat=True))
 
 
 def _densities(node: orm.WorkChainNode) -> dict[str, float]:
