@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import logging
+import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aiida_difftre.cli import live, plots, report, snapshots
 
 if TYPE_CHECKING:
-    from aiida.engine import ProcessBuilder
+    from aiida.engine import Process, ProcessBuilder
     from aiida.orm import ProcessNode
     from rich.console import Console
 
@@ -20,6 +20,9 @@ POLL_S = 2.0
 
 PROCESS_POLL_S = 1.0
 """Between looks of a process at those that it waits for; without a daemon there is no broker that would tell it."""
+
+
+INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
 
 
 def console() -> Console:
@@ -63,18 +66,14 @@ def run(builder: ProcessBuilder, out: Console) -> int:
 
     An interrupt kills it, what it called, and its jobs.
     """
-    from aiida.engine import run_get_node
     from aiida.engine.utils import instantiate_process
     from aiida.manage import get_manager
 
     runner = get_manager().create_runner(communicator=None, poll_interval=PROCESS_POLL_S)
     process = instantiate_process(runner, builder)
     pk = int(process.pid)
-    # On an interrupt AiiDA kills the process that it runs, and writes a line of its own.
-    logging.getLogger("aiida.engine.runners").setLevel(logging.CRITICAL + 1)
     if not out.is_terminal:
-        run_get_node(process)
-        end_what_is_left(pk)
+        _execute(process)
         return pk
     from rich.live import Live
 
@@ -90,9 +89,30 @@ def run(builder: ProcessBuilder, out: Console) -> int:
                 runner.loop.call_later(POLL_S, show)
 
         runner.loop.call_soon(show)
-        run_get_node(process)
-    end_what_is_left(pk)
+        _execute(process)
     return pk
+
+
+def _execute(process: Process) -> None:
+    """Run a process until it is over, or killed by an interrupt.
+
+    AiiDA's own handler of signals works at once, also in the middle of a transaction, which may then swallow the kill;
+    this one waits until the loop has done the step that it is at.
+    """
+    from aiida.engine.utils import loop_scope
+    from plumpy import KilledError
+
+    loop = process.runner.loop
+    with loop_scope(loop):
+        for number in INTERRUPTS:
+            loop.add_signal_handler(number, process.kill, "the run was interrupted")
+        try:
+            with suppress(KilledError):
+                process.execute()
+        finally:
+            for number in INTERRUPTS:
+                loop.remove_signal_handler(number)
+    end_what_is_left(int(process.pid))
 
 
 def killed(pk: int) -> bool:
