@@ -13,13 +13,13 @@ from ase.build import bulk
 
 from aiida_difftre.engine import units
 from aiida_difftre.engine.calculators.difftre import DiffTReCalculator
+from aiida_difftre.engine.calculators.elasticity import static_stiffness
 from aiida_difftre.engine.contract.files import Trajectory
 from aiida_difftre.engine.contract.jobs import Prediction, SamplingSettings
 from aiida_difftre.engine.contract.observables import ObservableRequest
 from aiida_difftre.engine.errors import EngineError
 from aiida_difftre.engine.geometry import voigt
 from aiida_difftre.engine.jobs import sample
-from aiida_difftre.engine.jobs.predict import static_stiffness
 from aiida_difftre.engine.observables import mechanical
 from aiida_difftre.engine.observables import protocol as observables
 from aiida_difftre.engine.observables.protocol import StatePoint

@@ -1,0 +1,96 @@
+"""Elasticity of a crystal at rest: stress and stiffness by finite strains, with relaxed internal coordinates."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from ase import Atoms
+from ase.optimize import BFGS
+from numpy.typing import NDArray
+
+from aiida_difftre.engine.calculators.difftre import DiffTReCalculator
+from aiida_difftre.engine.errors import EngineError, ExitStatus
+from aiida_difftre.engine.geometry import voigt
+from aiida_difftre.engine.runtime.progress import Reporter
+from aiida_difftre.engine.units import AMU_PER_A3_IN_KG_PER_M3, EV_PER_A3_IN_GPA
+
+STRAIN = 2e-3
+"""Strain of the central differences: their error is of its square, the stresses are exact to ten digits."""
+
+FORCE_TOLERANCE = 1e-4
+"""eV/Å, below which internal coordinates count as relaxed."""
+
+RELAXATION_STEPS = 500
+
+
+def static_stiffness(atoms: Atoms, calculator: DiffTReCalculator, progress: Reporter) -> dict[str, Any]:
+    r"""Stress and stiffness at rest (T = 0) of a crystal in its cell as it is.
+
+    Stress-strain coefficients :math:`C_{ij} = d\sigma_i/d\varepsilon_j` by central differences with symmetric strains;
+    internal coordinates relax in every cell. Under a stress these differ from second derivatives of the energy.
+
+    Args:
+        atoms: periodic in all directions.
+        calculator: in float64.
+        progress: takes the strains done.
+
+    Returns:
+        ``stress`` (six, GPa), ``stiffness`` (C11, C12, C44, cubic averages, GPa), ``tensor`` (6x6, GPa), ``density``
+        (kg/m³), ``energy`` (eV/atom) and ``strain``.
+
+    Raises:
+        EngineError: for a structure that is not periodic or does not relax.
+    """
+    if not atoms.pbc.all() or atoms.cell.rank < 3:
+        raise EngineError(
+            ExitStatus.INVALID_INPUT,
+            f"static_stiffness needs a structure that is periodic in all directions; its pbc is {atoms.pbc.tolist()}",
+        )
+    rest = _relaxed(atoms, np.zeros(6), calculator)
+    tensor = np.zeros((6, 6))
+    for component in range(6):
+        strain = STRAIN * np.eye(6)[component]
+        stretched, compressed = (_relaxed(rest, sign * strain, calculator).get_stress() for sign in (1, -1))
+        tensor[:, component] = EV_PER_A3_IN_GPA * (stretched - compressed) / (2 * STRAIN)
+        progress.report("static_stiffness", component + 1, 6)
+    rest.calc = calculator
+    stress = EV_PER_A3_IN_GPA * rest.get_stress()
+    return {
+        "stress": stress.tolist(),
+        "stiffness": cubic_averages(tensor),
+        "tensor": tensor.tolist(),
+        "density": float(rest.get_masses().sum() / rest.get_volume() * AMU_PER_A3_IN_KG_PER_M3),
+        "energy": rest.get_potential_energy() / len(rest),
+        "strain": STRAIN,
+    }
+
+
+def cubic_averages(tensor: NDArray[np.float64]) -> dict[str, float]:
+    """C11, C12 and C44 as means over the elements that a cubic crystal makes equal."""
+    normal = tensor[:3, :3]
+    diagonal = float(np.trace(normal)) / 3
+    return {
+        "C11": diagonal,
+        "C12": float((normal.sum() - 3 * diagonal) / 6),
+        "C44": float(np.trace(tensor[3:, 3:])) / 3,
+    }
+
+
+def _relaxed(atoms: Atoms, engineering: NDArray[np.float64], calculator: DiffTReCalculator) -> Atoms:
+    """A copy in a cell with engineering strains, Voigt order, and with relaxed internal coordinates."""
+    strain = np.zeros((3, 3))
+    for component, (i, j) in zip(engineering, voigt.COMPONENTS, strict=True):
+        strain[i, j] += component / 2
+        strain[j, i] += component / 2
+    copy = Atoms(atoms.numbers, positions=atoms.positions, cell=atoms.cell, pbc=True)
+    copy.set_cell(copy.cell.array @ (np.eye(3) + strain), scale_atoms=True)
+    copy.calc = calculator
+    if not BFGS(copy, logfile=None).run(fmax=FORCE_TOLERANCE, steps=RELAXATION_STEPS):
+        largest = float(np.abs(copy.get_forces()).max())
+        raise EngineError(
+            ExitStatus.INVALID_INPUT,
+            f"the internal coordinates do not relax: a force of {largest:.2g} eV/Å is left after {RELAXATION_STEPS} "
+            "steps; start from a structure nearer to equilibrium",
+        )
+    return copy
