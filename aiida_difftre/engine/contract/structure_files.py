@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -218,7 +219,11 @@ def _read_cif(path: Path) -> list[Atoms]:
     from ase.io.cif import CIFBlock, parse_cif
 
     frames = []
-    for block in parse_cif(io.StringIO(path.read_text(errors="replace"))):
+    with warnings.catch_warnings():
+        # A row of too few or too many cells is left out, and its atom with it.
+        warnings.filterwarnings("error", message="Wrong number")
+        blocks = list(parse_cif(io.StringIO(path.read_text(errors="replace"))))
+    for block in blocks:
         if not block.has_structure():
             continue
         tags = dict(block)

@@ -11,7 +11,7 @@ from ase import Atoms
 from ase.data import atomic_numbers
 from numpy.typing import NDArray
 
-from aiida_difftre.engine.contract import files
+from aiida_difftre.engine.contract import files, structure_files
 from aiida_difftre.engine.contract.settings import SamplingSettings
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.runtime import device
@@ -90,10 +90,8 @@ def _read_plain(path: Path) -> Atoms | None:
 
 
 def _read_any(path: Path) -> Atoms:
-    import ase.io  # late: with SciPy behind it a third of what a short job imports
-
     try:
-        atoms = ase.io.read(path, index=0, format="extxyz")
+        atoms = structure_files.read(path, kind="extxyz")[0]
     except Exception as error:  # ase raises what its parsers happen to meet
         raise EngineError(ExitStatus.CORRUPT_FILE, f"{path.name} is not a readable structure: {error}") from None
     return atoms

@@ -183,3 +183,9 @@ def test_a_poscar_whose_species_stand_in_its_title(tmp_path: Path) -> None:
     path = tmp_path / "POSCAR"
     path.write_text("Cu\n1.0\n3 0 0\n0 3 0\n0 0 3\n1\nDirect\n0 0 0\n")
     assert structure_files.read(path)[0].get_chemical_symbols() == ["Cu"]
+
+
+def test_a_row_of_a_cif_that_ase_would_leave_out(tmp_path: Path) -> None:
+    path = cif(tmp_path, "Ni1 Ni 0 0 0 1.0", "O1 O 0.5 0.5 0.5 1.0 7")
+    with pytest.raises(UserWarning, match="Wrong number"):
+        structure_files.read(path)

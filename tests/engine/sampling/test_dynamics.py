@@ -110,6 +110,14 @@ def read_again(path: Path, header: str) -> sample.Start:
     return sample.read_structure(path)
 
 
+def test_a_structure_may_name_isotopes(tmp_path: Path) -> None:
+    path = tmp_path / "structure.extxyz"
+    path.write_text('2\nLattice="5 0 0 0 5 0 0 0 5" Properties=species:S:1:pos:R:3 pbc="T T T"\nD 0 0 0\nH 1 0 0\n')
+    begin = sample.read_structure(path)
+    assert begin.symbols == ("H", "H")
+    assert begin.masses == pytest.approx([2.0141, 1.008], abs=1e-4)
+
+
 @pytest.mark.parametrize("columns", ["", ":masses:R:1"])
 def test_plain_structures_are_read_as_ase_reads_them(
     tmp_path: Path, columns: str, monkeypatch: pytest.MonkeyPatch
