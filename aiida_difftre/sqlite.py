@@ -19,11 +19,12 @@ DATABASE = "database.sqlite"
 COMMANDS_S = 60.0
 """How long a command waits. Python's own 5 s are short of what a slow disk takes."""
 
-CHAINS_S = 600.0
+CHAINS_S = 3600.0
 """How long a process that runs work chains waits: its chain is lost where it gives up."""
 
 SAY_S = 5.0
-"""Between the messages of a process that cannot commit."""
+LONGEST_SAY_S = 60.0
+"""Before the first message of a process that cannot commit, and at most between two: each pause is twice the last."""
 
 LOCK_BYTES = range(0x40000000, 0x40000000 + 512)
 """The bytes of a database file that SQLite locks."""
@@ -86,9 +87,11 @@ def _commit(connection: sqlite3.Connection) -> None:
     if not connection.in_transaction:
         return
     give_up = time.monotonic() + _patience_s
-    _set_timeout(connection, min(SAY_S, _patience_s))
+    pause = min(SAY_S, _patience_s)
     try:
         while time.monotonic() < give_up:
+            _set_timeout(connection, pause)
+            pause = min(2 * pause, LONGEST_SAY_S, _patience_s)
             try:
                 connection.commit()
             except sqlite3.Error as error:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from aiida_difftre.cli import live, plots, report, snapshots
 
@@ -151,7 +151,7 @@ def end_what_is_left(pk: int) -> None:
 def _process(pk: int) -> ProcessNode:
     from aiida.orm import load_node
 
-    return load_node(pk)
+    return cast("ProcessNode", load_node(pk))
 
 
 def launch(builder: ProcessBuilder) -> int:
