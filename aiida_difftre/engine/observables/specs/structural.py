@@ -66,10 +66,11 @@ def _check_smearing(options: dict[str, Any], observable: str, unit: str) -> None
         _check_number(options["smearing"], "smearing", observable, unit, zero=True)
 
 
-def _check_fine_bins(deviation: float | None, edges: NDArray[np.float64], observable: str, unit: str) -> None:
+def _check_fine_bins(deviation: float | int | None, edges: NDArray[np.float64], observable: str, unit: str) -> None:
     """Refuse a smearing that would need a histogram of too many bins."""
     if not deviation:
         return
+    deviation = float(deviation)
     width = float(edges[1] - edges[0])
     needed = (edges[-1] + bins.SMEARING_REACH * deviation) / bins.fine_width(width, deviation)
     if needed > MOST_FINE_BINS:
