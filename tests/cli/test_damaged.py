@@ -34,3 +34,31 @@ def test_pipes_and_devices_are_no_input(tmp_path: Path) -> None:
             answer = CliRunner().invoke(cli, [*command, str(path)])
             assert answer.exit_code == 2
             assert f"is {kind}; give a regular file" in " ".join(answer.output.split())
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--error", "1e300"], "'1e300' is beyond 1e+30, which is a slip of the exponent"),
+        (["--point-error", "1e300"], "'1e300' is beyond 1e+30"),
+        (["--error", "0.1", "--grid", "0:8:1000000000"], "a grid of 1000000000 bins is finer than any data"),
+        (["--error", "0.1", "--grid", "nan:8:10"], "has no room"),
+        (["--error", "1e20"], "errors.0: must be at least -1e+15 and at most 1e+15"),
+        (["--error", "0.1", "--weight", "nan"], "weight: "),
+        (["--error", "0.1", "--weight", "1e300"], "weight: must be at least 0 and at most 1e+09"),
+        (["--error", "0.1", "--label", "a\x1b[31m"], "label holds the control character '\\x1b'; remove it"),
+        (["--error", "0.1", "--citation", "a\0b"], "citation holds the control character '\\x00'; remove it"),
+        (["--error", "0.1", "--option", "smearing=&a [*a]"], "--option has the value '&a [*a]'"),
+        (["--error", "0.1", "--observable", "x" * 2_000_000], "registered observables: adf"),
+    ],
+)  # fmt: skip
+def test_absurd_words_of_a_command(tmp_path: Path, words: list[str], message: str) -> None:
+    table = tmp_path / "curve.dat"
+    table.write_text("".join(f"{0.05 + 0.1 * n:.2f} {1.0 if n > 20 else 0.0}\n" for n in range(100)))
+    given = ["--observable", "rdf", "--temperature", "85", "--citation", "a paper", *words]
+    answer = CliRunner().invoke(cli, ["target", "import", str(table), *given, "-o", str(tmp_path / "target.yaml")])
+    assert answer.exit_code == 1
+    assert isinstance(answer.exception, SystemExit)
+    assert message in answer.output
+    assert len(answer.output) < 1000
+    assert answer.output.strip().isprintable()

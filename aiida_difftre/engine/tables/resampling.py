@@ -54,6 +54,10 @@ class Resampled:
     smoothing: NDArray[np.float64]
 
 
+MOST_BINS = 2000
+"""Of a grid: each is an average with propagated errors over all points of the table."""
+
+
 def equal_bins(start: float, stop: float, count: int) -> NDArray[np.float64]:
     """Edges of ``count`` equal bins.
 
@@ -64,6 +68,8 @@ def equal_bins(start: float, stop: float, count: int) -> NDArray[np.float64]:
         raise ValueError(f"a grid from {start:g} to {stop:g} has no room; give start:stop:n with 0 <= start < stop")
     if count < 2:
         raise ValueError(f"a grid of {count} bins is none; give at least 2")
+    if count > MOST_BINS:
+        raise ValueError(f"a grid of {count} bins is finer than any data; give at most {MOST_BINS}")
     return np.linspace(start, stop, count + 1)
 
 

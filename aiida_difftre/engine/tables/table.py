@@ -156,6 +156,10 @@ class Table:
             yield number
 
 
+MOST_ROWS = 20_000
+"""Of a table: a curve has hundreds to thousands of points."""
+
+
 def read_table(path: str | Path) -> Table:
     """Read a table.
 
@@ -184,6 +188,8 @@ def read_table(path: str | Path) -> Table:
         notes.append("decimal commas")
     first = next(row for row, (_, found) in enumerate(cells) if any(_number(cell) is not None for cell in found))
     data = cells[first:]
+    if len(data) > MOST_ROWS:
+        raise ValueError(f"{source.name} has {len(data)} rows; at most {MOST_ROWS} are read: thin it out")
     width = max(len(found) for _, found in data)
     headings = [line for _, line in lines[:first]] + _last_comment(everything, data[0][0])
     names = next((words for line in headings if (words := _names(line, separator, width))), ())

@@ -7,9 +7,13 @@ import re
 from typing import Final
 
 from aiida_difftre.engine import units
+from aiida_difftre.engine.errors import shown
 
 CELSIUS_OFFSET: Final = 273.15
 """K; exact."""
+
+LARGEST: Final = 1e30
+"""Of a number with a unit; atoms per cm³ are below it, and its square is still a number."""
 
 BOHR: Final = 0.529177210903
 """Å; CODATA 2018."""
@@ -130,8 +134,10 @@ def quantity(text: str, wanted: str) -> float:
     stripped = text.strip()
     found = _NUMBER.match(stripped)
     if found is None:
-        raise ValueError(f"{text!r} is no quantity; give a number, with a unit where it is not in {wanted}")
+        raise ValueError(f"{shown(text)} is no quantity; give a number, with a unit where it is not in {wanted}")
     number, unit = float(found[0]), stripped[found.end() :].strip()
+    if not abs(number) <= LARGEST:
+        raise ValueError(f"{shown(text)} is beyond {LARGEST:g}, which is a slip of the exponent")
     if not unit:
         return number
     if wanted == "K" and _spelling(unit) in {"degC", "C"}:
