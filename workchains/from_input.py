@@ -16,6 +16,7 @@ from aiida_difftre.calculations.scheduler import check_options
 from aiida_difftre.data.dataset import DatasetData
 from aiida_difftre.data.potential import PotentialData
 from aiida_difftre.data.target import TargetData
+from aiida_difftre.engine.contract.frames import split_index
 from aiida_difftre.engine.contract.jobs import validate
 from aiida_difftre.engine.contract.settings import PotentialSpec, SamplingSettings
 from aiida_difftre.engine.contract.targets import Target
@@ -137,6 +138,11 @@ def _potential(run: RunInput, folder: Path) -> PotentialData | None:
 def _dataset(run: RunInput, folder: Path) -> DatasetData | None:
     if run.dft is None or run.dft.dataset is None:
         return None
+    path = folder / run.dft.dataset
+    if split_index(path)[0].is_file():
+        return DatasetData.from_file(path, keys=run.dft.keys, label=split_index(path)[0].stem)
+    if run.dft.keys.model_fields_set:
+        raise ValueError(f"dft.keys are those of a file; {run.dft.dataset!r} is none in {folder}")
     return node_or_file(DatasetData, run.dft.dataset, folder)
 
 

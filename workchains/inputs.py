@@ -15,9 +15,17 @@ from aiida_difftre.engine.contract.base import Seed, Strict
 from aiida_difftre.engine.contract.bounds import Density, Limits, Pressure, Repeat, Temperature
 from aiida_difftre.engine.contract.documents import read_yaml
 from aiida_difftre.engine.contract.jobs import Machine, PretrainJob, SamplingSettings, UpdateSettings, validate
+from aiida_difftre.engine.contract.label_names import LabelKeys
 from aiida_difftre.engine.contract.targets import Target
 from aiida_difftre.workchains import consistency
-from aiida_difftre.workchains.systems import System, read_structure, repeated, with_density, with_masses
+from aiida_difftre.workchains.systems import (
+    System,
+    read_structure,
+    read_structures,
+    repeated,
+    with_density,
+    with_masses,
+)
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -48,10 +56,12 @@ class Dft(Strict):
     """Where the first-principles labels come from.
 
     Args:
-        dataset: node (PK, UUID, label) or extended XYZ file of labels that exist; then the rest is not used.
+        dataset: node (PK, UUID, label) or file of labels that exist, such as extended XYZ; then the rest is not used.
+            All frames of a file, or those of an index behind its name (``labels.extxyz@::5``).
+        keys: under which names the file has its labels; the usual ones are recognised.
         system: the cell to label, where it is not that of the run.
         repeat: of that cell, which makes the seed cell.
-        structures: files with further structures to label.
+        structures: files with further structures to label: all frames, or those of an index (``md.extxyz@::5``).
         functional: of the pseudopotentials, such as LDA or PBE.
         pseudo_family: aiida-pseudo family; by default the one of ``aiida-difftre setup``, or the only one whose label
             names the functional.
@@ -65,6 +75,7 @@ class Dft(Strict):
     """
 
     dataset: str | None = None
+    keys: LabelKeys = Field(default_factory=LabelKeys)
     system: System | None = None
     repeat: Repeat = (1, 1, 1)
     structures: list[Path] = Field(default_factory=list)
@@ -92,6 +103,8 @@ class Dft(Strict):
     def _one_sampling(self) -> Dft:
         if self.kpoints is not None and self.kpoints_distance is not None:
             raise ValueError("give either kpoints (a mesh) or kpoints_distance")
+        if self.dataset is None and self.keys.model_fields_set:
+            raise ValueError("keys are those of a file of labels, but dataset names none")
         return self
 
 
@@ -126,7 +139,8 @@ class StatePoint(Strict):
         pressure: GPa, held where sampling has a barostat; None, or no barostat, for a fixed cell.
         density: kg/m³, to which the system's cell is scaled; None leaves it.
         repeat: of the system's cell.
-        structure: file of a simulation cell, instead of the system's repeated cell.
+        structure: file of a simulation cell, instead of the system's repeated cell; of several frames, the one of an
+            index (``md.extxyz@-1``).
         targets: what was measured, inline or as the name of a YAML file; by label.
     """
 
@@ -363,7 +377,7 @@ def labelled_cell(run: RunInput, folder: Path) -> Atoms:
 
 def labelled_files(run: RunInput, folder: Path) -> list[Atoms]:
     """The further structures to label."""
-    return [read_structure(folder / path) for path in (run.dft or Dft()).structures]
+    return [atoms for path in (run.dft or Dft()).structures for atoms in read_structures(folder / path)]
 
 
 def elements_to_label(run: RunInput, folder: Path) -> list[str]:

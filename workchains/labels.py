@@ -22,6 +22,7 @@ from aiida_difftre.data.structures import (
     Generation,
     generate,
 )
+from aiida_difftre.engine.contract.label_names import LabelKeys
 from aiida_difftre.engine.units import EV_PER_A3_IN_GPA
 
 ARRAYS = ("energy", "forces", "stress")
@@ -44,7 +45,8 @@ def generate_structures(structure: orm.StructureData, generation: orm.Dict) -> d
 @calcfunction
 def collect_labels(**trajectories: orm.TrajectoryData) -> DatasetData:
     """The last frame of each labelling calculation, with energy, forces and stress, as one dataset."""
-    return DatasetData.from_ase([labelled_frame(name, node) for name, node in trajectories.items()])
+    frames = [labelled_frame(name, node) for name, node in trajectories.items()]
+    return DatasetData.from_ase(frames, keys=LabelKeys(trust_stress=True))
 
 
 @calcfunction

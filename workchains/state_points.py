@@ -8,7 +8,7 @@ from typing import Any
 from aiida import orm
 from aiida.engine import ProcessBuilder, ProcessSpec, WorkChain
 
-from aiida_difftre.calculations.checks import check_labels, check_observables, check_species
+from aiida_difftre.calculations.checks import check_labels, check_observables, check_periodic, check_species
 from aiida_difftre.data.potential import PotentialData
 from aiida_difftre.data.target import TargetData
 from aiida_difftre.engine.contract.jobs import SampleJob, SamplingSettings, validate
@@ -88,6 +88,8 @@ def _check_state_point(point: Any) -> str | None:
     for label, target in targets.items():
         if not isinstance(target, TargetData):
             return f"target {label!r} is {type(target).__name__}; it must be TargetData"
+    if problem := check_periodic(point["structure"], "its structure"):
+        return problem
     requests = [node.target.request() for node in targets.values()]
     return check_labels((request.name for request in requests), "target") or check_observables(
         requests, point["structure"], "its structure"

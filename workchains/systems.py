@@ -14,6 +14,7 @@ from aiida_difftre.engine.contract import structure_files
 from aiida_difftre.engine.contract.base import Seed, Strict
 from aiida_difftre.engine.contract.bounds import MOST_ATOMS, Density, Length, Limits, Mass, Spacing
 from aiida_difftre.engine.contract.documents import check_regular
+from aiida_difftre.engine.contract.frames import not_periodic, read_frame, read_frames, split_index
 from aiida_difftre.engine.units import AMU_PER_A3_IN_KG_PER_M3
 
 if TYPE_CHECKING:
@@ -137,7 +138,8 @@ class System(Strict):
     """A cell; those that are labelled and those that are simulated are made from it by repetition.
 
     Args:
-        file: any structure file that ase reads, relative to the YAML; or
+        file: any structure file that ase reads, relative to the YAML; one of several frames with the number of one, as
+            in ``md.extxyz@-1``; or
         bulk: a crystal; or
         random: atoms at random.
         masses: by chemical symbol, u, where they are not the standard atomic weights: isotopes, or beads that stand
@@ -216,19 +218,44 @@ LARGEST_STRUCTURE = 256 * 2**20
 
 
 def read_structure(path: Path) -> Atoms:
-    """Read a structure file with ase: isotopes by their names, and no site that is occupied in part.
+    """Read the one structure of a file: isotopes by their names, and no site that is occupied in part.
+
+    One of several frames needs an index behind its name (``md.extxyz@-1``).
+
+    Args:
+        path: of a file that ase reads.
 
     Raises:
-        ValueError: naming the file.
+        ValueError: naming the file and the frame, and what is wrong.
     """
-    check_regular(path, largest=LARGEST_STRUCTURE)
-    try:
-        atoms = structure_files.read(path)[-1]
-        structure_files.check_apart(atoms)
-    except Exception as error:  # ase raises what its many readers raise
-        raise ValueError(f"{path} is no structure that ase reads: {error}") from None
-    if len(atoms) > MOST_ATOMS:
-        raise ValueError(f"the structure in {path} has {len(atoms)} atoms; at most {MOST_ATOMS} are simulated")
-    if not atoms.cell.rank == 3:
-        raise ValueError(f"the structure in {path} has no three-dimensional cell")
+    check_regular(split_index(path)[0], largest=LARGEST_STRUCTURE)
+    atoms = read_frame(path)
+    _check_simulated(atoms, str(path))
     return atoms
+
+
+def read_structures(path: Path) -> list[Atoms]:
+    """Read all structures of a file, or those of an index behind its name (``md.extxyz@::5``).
+
+    Args:
+        path: of a file that ase reads.
+
+    Raises:
+        ValueError: naming the file and the frame, and what is wrong.
+    """
+    check_regular(split_index(path)[0], largest=LARGEST_STRUCTURE)
+    frames = read_frames(path)
+    for atoms in frames:
+        _check_simulated(atoms, f"frame {atoms.info['frame']} of {path}")
+    return frames
+
+
+def _check_simulated(atoms: Atoms, where: str) -> None:
+    if len(atoms) > MOST_ATOMS:
+        raise ValueError(f"{where} has {len(atoms)} atoms; at most {MOST_ATOMS} are simulated")
+    if problem := not_periodic(atoms):
+        raise ValueError(f"{where}: {problem}")
+    try:
+        structure_files.check_apart(atoms)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None

@@ -13,6 +13,7 @@ from aiida.engine.processes.workchains.workchain import WorkChainSpec
 from aiida_difftre.calculations.feff import FeffCalculation, attach_paths
 from aiida_difftre.data.dataset import DatasetData
 from aiida_difftre.data.potential import PotentialData
+from aiida_difftre.engine.contract.labels import check_seen, known_references
 from aiida_difftre.workchains import absorption, exit_codes
 from aiida_difftre.workchains import state_points as points
 from aiida_difftre.workchains.builders import ProtocolMixin, load_code, refuse_unknown
@@ -72,22 +73,30 @@ def _check_pretraining(inputs: Mapping[str, Any]) -> str | None:
     """The species and reference energies of the potential to make, against the structures it is made for."""
     parameters = inputs["pretrain"]["calc"]["parameters"].get_dict()
     known, energies = (parameters.get("potential") or {}).get("species"), parameters.get("atomic_energies")
-    labelled = inputs.get("dataset_inputs", {})
+    labelled, dataset = inputs.get("dataset_inputs", {}), inputs.get("dataset")
     cells = {f"state point {label!r}": point["structure"] for label, point in inputs["state_points"].items()}
-    cells |= {f"structure {label!r} to label": cell for label, cell in labelled.get("structures", {}).items()}
+    to_label = {f"structure {label!r} to label": cell for label, cell in labelled.get("structures", {}).items()}
     if "structure" in labelled:
-        cells["the structure to label"] = labelled["structure"]
-    species = {name: cell.get_symbols_set() for name, cell in cells.items()}
-    if "dataset" in inputs:
-        species["the dataset"] = set(inputs["dataset"].species)
+        to_label["the structure to label"] = labelled["structure"]
+    species = {name: cell.get_symbols_set() for name, cell in {**cells, **to_label}.items()}
+    if dataset is not None:
+        species["the dataset"] = set(dataset.species)
+    there = set[str]().union(*(species[name] for name in (*to_label, "the dataset") if name in species))
     for name, present in species.items():
         if known and (unknown := present - set(known)):
             return f"{name} holds {', '.join(sorted(unknown))}, but the potential is for {', '.join(sorted(known))}"
-        if energies is not None and (without := present - set(energies)):
+        if not there and energies is not None and (without := present - set(energies)):
             return (
                 f"{name} holds {', '.join(sorted(without))}, for which atomic_energies = {energies!r} gives no "
-                "reference energy; add it (eV), or leave atomic_energies out to fit all of them"
+                "reference energy; add it (eV), or leave atomic_energies out"
             )
+    alone = {} if dataset is None else dataset.references
+    try:
+        references = known_references(energies, known or sorted(there), sorted(there), alone)
+        if known and there and parameters.get("steps") != 0:
+            check_seen(known, sorted(there), references)
+    except ValueError as error:
+        return str(error)
     return None
 
 

@@ -16,7 +16,7 @@ from aiida_difftre.data.trajectory import TrajectoryEnsembleData
 from aiida_difftre.engine.contract.jobs import DATASET, POTENTIAL_IN, PREDICTIONS, TRAJECTORY, PredictJob, validate
 from aiida_difftre.engine.contract.observables import ObservableRequest, check_requests
 
-PredictParameters = parameters_model(PredictJob, ("potential", "structures", "trajectory"))
+PredictParameters = parameters_model(PredictJob, ("potential", "structures", "keys", "trajectory"))
 
 
 class PredictCalculation(EngineCalculation):
@@ -88,6 +88,7 @@ class PredictCalculation(EngineCalculation):
         return {
             "potential": POTENTIAL_IN,
             "structures": DATASET if structures is not None else None,
+            "keys": {} if structures is None else structures.job_keys,
             "trajectory": TRAJECTORY if trajectory is not None else None,
         }
 

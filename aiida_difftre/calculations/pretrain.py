@@ -13,8 +13,9 @@ from aiida_difftre.calculations.engine import EngineCalculation, Submission
 from aiida_difftre.data.dataset import DatasetData
 from aiida_difftre.data.potential import PotentialData
 from aiida_difftre.engine.contract.jobs import DATASET, POTENTIAL_IN, POTENTIAL_OUT, PretrainJob
+from aiida_difftre.engine.contract.labels import check_seen, known_references
 
-PretrainParameters = parameters_model(PretrainJob, ("initial_potential", "dataset"))
+PretrainParameters = parameters_model(PretrainJob, ("initial_potential", "dataset", "keys"))
 
 
 class PretrainCalculation(EngineCalculation):
@@ -56,25 +57,25 @@ class PretrainCalculation(EngineCalculation):
         message = check_species(potential, dataset.species, "the dataset")
         if message:
             return message
-        energies = parameters.get("atomic_energies")
         known = parameters["potential"]["species"] if parameters.get("potential") else dataset.species
-        for missing, what, given in (
-            (set(dataset.species) - set(known), "potential.species", known),
-            (
-                set(dataset.species) - set(dataset.species if energies is None else energies),
-                "atomic_energies",
-                energies,
-            ),
-        ):
-            if missing:
-                return f"the dataset contains {', '.join(sorted(missing))}, which {what} = {given!r} leaves out; add it"
+        if missing := set(dataset.species) - set(known):
+            return (
+                f"the dataset contains {', '.join(sorted(missing))}, which potential.species = {known!r} leaves out; "
+                "add it"
+            )
+        try:
+            references = known_references(parameters.get("atomic_energies"), known, dataset.species, dataset.references)
+            if dataset.labelled and parameters.get("steps") != 0:
+                check_seen(known, dataset.species, references)
+        except ValueError as error:
+            return str(error)
         return None
 
     @classmethod
     def content(cls, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Names of the files."""
         initial = POTENTIAL_IN if inputs.get("potential") is not None else None
-        return {"dataset": DATASET, "initial_potential": initial}
+        return {"dataset": DATASET, "keys": inputs["dataset"].job_keys, "initial_potential": initial}
 
     def add_files(self, submission: Submission) -> None:
         """Dataset, and where to continue from."""

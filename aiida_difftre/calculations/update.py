@@ -24,7 +24,7 @@ from aiida_difftre.engine.contract.jobs import (
     UpdateJob,
 )
 
-UpdateParameters = parameters_model(UpdateJob, ("potential", "optimizer_state", "state_points", "dataset"))
+UpdateParameters = parameters_model(UpdateJob, ("potential", "optimizer_state", "state_points", "dataset", "keys"))
 
 
 def trajectory_name(label: str) -> str:
@@ -141,6 +141,7 @@ class UpdateCalculation(EngineCalculation):
             "potential": POTENTIAL_IN,
             "optimizer_state": OPTIMIZER_IN if inputs.get("optimizer_state") is not None else None,
             "dataset": DATASET if inputs.get("dataset") is not None else None,
+            "keys": {} if inputs.get("dataset") is None else inputs["dataset"].job_keys,
             "state_points": points,
         }
 

@@ -313,8 +313,17 @@ def submit_command(profile: str | None, file: Path, seed: int | None, dry_run: b
             _say_what_it_takes(file, seed)
             return
         _generate_missing(file)
-        pk = launch(read_builder(file, seed=seed))
+        builder = read_builder(file, seed=seed)
+        _tell_labels(builder)
+        pk = launch(builder)
         click.echo(f"submitted {pk}; watch it with: aiida-difftre -p {name} status {pk}")
+
+
+def _tell_labels(builder: Any) -> None:
+    """Say under which names the labels of a file were found."""
+    dataset = builder.get("dataset")
+    if dataset is not None and not dataset.is_stored and dataset.description:
+        click.echo(f"{dataset.label}: {dataset.description}")
 
 
 def _go(profile: str, file: Path, *, output: Path | None, in_process: bool, seed: int | None = None) -> None:
@@ -330,6 +339,7 @@ def _go(profile: str, file: Path, *, output: Path | None, in_process: bool, seed
     _generate_missing(file)
     out = console()
     builder = read_builder(file, seed=seed)
+    _tell_labels(builder)
     with nullcontext() if in_process else daemon():
         pk = run(builder, out) if in_process else launch(builder)
         if in_process and killed(pk):

@@ -3,82 +3,100 @@
 from __future__ import annotations
 
 import io
+import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import ase.io
-import numpy as np
 from aiida import orm
 from aiida.common import exceptions
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
+from aiida_difftre.data.structures import DIMER, EQUILIBRIUM, GIVEN, RATTLED, SCALED, STRAINED
 from aiida_difftre.engine.contract.jobs import DATASET
+from aiida_difftre.engine.contract.label_names import LabelKeys
+from aiida_difftre.engine.contract.labels import ISOLATED, Labelled, labelled, read_labelled, require
 
-KINDS = ("equilibrium", "rattled", "strained", "scaled", "dimer", "given")
-LABELS = ("energy", "forces", "stress")
+KINDS = (EQUILIBRIUM, RATTLED, STRAINED, SCALED, DIMER, GIVEN, ISOLATED)
+UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 class DatasetData(orm.SinglefileData):
     """Configurations, labelled (energy in eV, forces in eV/Å, stress in eV/Å³) or not yet labelled.
 
-    Attributes to query: ``number_of_configurations``, ``species``, ``labelled``, ``has_stress``, ``sources`` (for each
-    configuration the UUID of the calculation that labelled it, or None), ``kinds`` (number of configurations of each
-    kind: equilibrium, rattled, strained, scaled, dimer, given).
+    Attributes to query: ``number_of_configurations``, ``species``, ``labelled``, ``has_forces``, ``has_stress``,
+    ``references`` (energies of single atoms in free space, eV, by species), ``origins`` (under which names the labels
+    were found, with the number of frames), ``sources`` (for each configuration the UUID of the calculation that
+    labelled it, or None), ``kinds`` (number of configurations of each kind: equilibrium, rattled, strained, scaled,
+    dimer, given, isolated).
     """
 
     DEFAULT_FILENAME = DATASET
 
     @classmethod
-    def from_ase(cls, frames: Sequence[Atoms], **kwargs: Any) -> DatasetData:
+    def from_ase(cls, frames: Sequence[Atoms], *, keys: LabelKeys | None = None, **kwargs: Any) -> DatasetData:
         """Make an (unstored) node from ase structures.
 
         Args:
-            frames: with a calculator that holds energy (eV), forces (eV/Å) and, optionally, stress (eV/Å³, Voigt order
-                of ase), or without any; ``info["source"]`` is the UUID of the labelling calculation and
-                ``info["kind"]`` one of equilibrium, rattled, strained, scaled, dimer, given (the default).
+            frames: with energy (eV), forces (eV/Å) and, optionally, stress (eV/Å³) or virial (eV) in a calculator,
+                ``info`` or arrays, or without any labels; ``info["source"]`` may be the UUID of the labelling
+                calculation and ``info["kind"]`` one of equilibrium, rattled, strained, scaled, dimer, given (the
+                default).
+            keys: where labels have other names than the usual ones.
             **kwargs: label, description and the like.
 
         Raises:
             ValueError: naming the frame and what is wrong with it.
         """
-        cleaned = [_clean(index, atoms) for index, atoms in enumerate(frames)]
-        if not cleaned:
-            raise ValueError("a dataset needs at least one configuration, got none")
-        labelled = {atoms.calc is not None for atoms in cleaned}
-        if len(labelled) == 2:
-            without = [index for index, atoms in enumerate(cleaned) if atoms.calc is None]
-            raise ValueError(f"configurations {without} carry no energy and forces, but others do; label or drop them")
-        stressed = {atoms.calc is not None and "stress" in atoms.calc.results for atoms in cleaned}
-        text = io.StringIO()
-        ase.io.write(text, cleaned, format="extxyz")
-        node = cls(io.BytesIO(text.getvalue().encode()), DATASET, **kwargs)
-        node.base.attributes.set_many(
-            {
-                "number_of_configurations": len(cleaned),
-                "species": sorted({symbol for atoms in cleaned for symbol in atoms.get_chemical_symbols()}),
-                "labelled": labelled == {True},
-                "has_stress": stressed == {True},
-                "sources": [atoms.info.get("source") for atoms in cleaned],
-                "kinds": dict(Counter(atoms.info["kind"] for atoms in cleaned)),
-            }
-        )
-        return node
+        return cls._from_labelled(labelled(frames, keys), keys or LabelKeys(), **kwargs)
 
     @classmethod
-    def from_file(cls, path: str | Path, **kwargs: Any) -> DatasetData:
+    def from_file(cls, path: str | Path, *, keys: LabelKeys | None = None, **kwargs: Any) -> DatasetData:
         """Make an (unstored) node from a file that ase reads, such as extended XYZ.
+
+        Args:
+            path: with an index of the frames behind the name (``md.extxyz@::5``), or without: then all of them.
+            keys: where labels have other names than the usual ones.
+            **kwargs: label, description and the like.
 
         Raises:
             ValueError: naming the file, and what is wrong with it.
         """
         try:
-            frames = ase.io.read(path, index=":")
-            return cls.from_ase(frames if isinstance(frames, list) else [frames], **kwargs)
-        except Exception as error:  # ase's many readers raise whatever they meet
+            return cls._from_labelled(read_labelled(Path(path), keys), keys or LabelKeys(), **kwargs)
+        except ValueError as error:
             raise ValueError(f"cannot use {str(path)!r} as a dataset: {error}") from None
+
+    @classmethod
+    def _from_labelled(cls, found: Labelled, keys: LabelKeys, **kwargs: Any) -> DatasetData:
+        if not found.frames:
+            raise ValueError("a dataset needs at least one configuration, got none")
+        has_labels = any(atoms.calc is not None and "energy" in atoms.calc.results for atoms in found.frames)
+        if has_labels or found.origins:
+            require(found, keys)
+        cleaned = [_clean(atoms) for atoms in found.frames]
+        crowded = [atoms for atoms, alone in zip(cleaned, found.alone, strict=True) if not alone]
+        text = io.StringIO()
+        ase.io.write(text, cleaned, format="extxyz")
+        kwargs.setdefault("description", found.describe())
+        node = cls(io.BytesIO(text.getvalue().encode()), DATASET, **kwargs)
+        node.base.attributes.set_many(
+            {
+                "number_of_configurations": len(cleaned),
+                "species": sorted({symbol for atoms in cleaned for symbol in atoms.get_chemical_symbols()}),
+                "labelled": has_labels,
+                "has_forces": _all_have("forces", crowded),
+                "has_stress": _all_have("stress", crowded),
+                "references": found.references(),
+                "origins": found.origins,
+                "sources": [atoms.info.get("source") for atoms in cleaned],
+                "kinds": dict(Counter(atoms.info["kind"] for atoms in cleaned)),
+            }
+        )
+        return node
 
     def get_ase(self) -> list[Atoms]:
         """The configurations, labels in their calculators, source and kind in ``info``."""
@@ -92,8 +110,18 @@ class DatasetData(orm.SinglefileData):
 
     @property
     def labelled(self) -> bool:
-        """Whether every configuration carries energy and forces."""
+        """Whether every configuration carries an energy and, unless going without was allowed, forces."""
         return self.base.attributes.get("labelled")
+
+    @property
+    def references(self) -> dict[str, float]:
+        """Reference energies (eV) by species, of single atoms in free space."""
+        return dict(self.base.attributes.get("references", {}))
+
+    @property
+    def job_keys(self) -> dict[str, Any]:
+        """The ``keys`` of a job that reads this dataset, whose labels have ase's names and were checked."""
+        return {"missing_forces": not self.base.attributes.get("has_forces", True), "trust_stress": True}
 
     def __len__(self) -> int:
         return self.base.attributes.get("number_of_configurations")
@@ -107,27 +135,20 @@ class DatasetData(orm.SinglefileData):
         return True
 
 
-def _clean(index: int, atoms: Atoms) -> Atoms:
-    """A copy with what belongs into a dataset and nothing else, checked."""
-    kind = atoms.info.get("kind", "given")
-    if kind not in KINDS:
-        raise ValueError(f"configuration {index} is of kind {kind!r}; known kinds: {', '.join(KINDS)}")
-    if not atoms.pbc.all() or abs(atoms.cell.volume) < 1e-6:
-        raise ValueError(
-            f"configuration {index} has pbc {atoms.pbc.tolist()} and volume {atoms.cell.volume:g} Å³; a cell that is "
-            "periodic in three directions is needed (put a molecule into a large box)"
-        )
-    clean = Atoms(atoms.numbers, cell=atoms.cell, positions=atoms.positions, pbc=True, info={"kind": kind})
-    source = atoms.info.get("source")
-    if source is not None:
-        clean.info["source"] = str(source)
-    if not np.isfinite(clean.positions).all():
-        raise ValueError(f"configuration {index} has positions that are not finite")
-    results = {} if atoms.calc is None else {name: atoms.calc.results.get(name) for name in LABELS}
-    labels = {name: value for name, value in results.items() if value is not None}
-    if "energy" in labels and "forces" in labels:
-        for name, value in labels.items():
-            if not np.isfinite(value).all():
-                raise ValueError(f"configuration {index}: its {name} is not finite; label it again or drop it")
-        clean.calc = SinglePointCalculator(clean, **labels)
+def _clean(atoms: Atoms) -> Atoms:
+    """A copy with what belongs into a dataset and nothing else.
+
+    What other programs mean by ``kind`` and ``source`` is left out.
+    """
+    kind, source = atoms.info.get("kind"), str(atoms.info.get("source"))
+    clean = Atoms(atoms.numbers, cell=atoms.cell, positions=atoms.positions, pbc=atoms.pbc)
+    clean.info["kind"] = kind if isinstance(kind, str) and kind in KINDS else GIVEN
+    if UUID.fullmatch(source):
+        clean.info["source"] = source
+    if atoms.calc is not None:
+        clean.calc = SinglePointCalculator(clean, **atoms.calc.results)
     return clean
+
+
+def _all_have(label: str, frames: Sequence[Atoms]) -> bool:
+    return all(atoms.calc is not None and label in atoms.calc.results for atoms in frames)

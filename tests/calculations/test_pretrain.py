@@ -10,6 +10,7 @@ from aiida import orm
 from aiida_difftre.data.dataset import DatasetData
 from aiida_difftre.data.potential import PotentialData
 from aiida_difftre.engine.contract.jobs import PretrainJob, read_job
+from aiida_difftre.engine.contract.label_names import LabelKeys
 from tests.fixtures.nodes import argon, potential_file
 
 SPEC = {"species": ["Ar"], "terms": [{"architecture": "moment_network", "cutoff": 4.0}]}
@@ -55,7 +56,8 @@ def test_no_steps_from_a_potential(prepare: Any, dataset: DatasetData, potential
     ("changes", "message"),
     [
         ({"potential": {**SPEC, "species": ["Kr"]}}, r"contains Ar, which potential\.species = \['Kr'\] leaves out"),
-        ({"atomic_energies": {"Kr": -1.0}}, r"contains Ar, which atomic_energies = \{'Kr': -1.0\} leaves out"),
+        ({"atomic_energies": {"Kr": -1.0}}, r"atomic_energies = \{'Kr': -1.0\} gives no reference energy for Ar"),
+        ({"potential": {**SPEC, "species": ["Ar", "Xe"]}}, "species Xe of the potential is in no configuration of the"),
         ({"potential": {"species": ["Ar"], "terms": []}}, r"potential\.terms"),
         ({"potential": {**SPEC, "terms": [{"architecture": "moment_network", "cutoff": -1}]}}, r"cutoff.*got -1"),
         ({"weights": {"force": -1.0}}, r"weights\.force.*got -1"),
@@ -64,6 +66,18 @@ def test_no_steps_from_a_potential(prepare: Any, dataset: DatasetData, potential
 def test_refused(prepare: Any, dataset: DatasetData, changes: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         prepare("pretrain", {"parameters": {"potential": SPEC, **changes}, "dataset": dataset})
+
+
+def test_forces_that_were_allowed_to_be_missing(prepare: Any, dataset: DatasetData) -> None:
+    frames = dataset.get_ase()
+    for atoms in frames:
+        del atoms.calc.results["forces"]
+    without = DatasetData.from_ase(frames, keys=LabelKeys(missing_forces=True))
+    for node, allowed in ((dataset, False), (without, True)):
+        _, folder = prepare("pretrain", {"parameters": {"potential": SPEC}, "dataset": node})
+        job = read_job(folder / "job.json", "pretrain")
+        assert isinstance(job, PretrainJob)
+        assert job.keys.missing_forces == allowed
 
 
 def test_potential_of_other_species(prepare: Any, dataset: DatasetData, tmp_path: Path) -> None:

@@ -92,6 +92,27 @@ def test_without_dft_the_potential_starts_from_initial_parameters(tmp_path: Path
         read(tmp_path, content)
 
 
+def test_labels_under_other_names_and_frames_of_a_file(tmp_path: Path, content: dict[str, Any]) -> None:
+    frames = labelled_frames(5)
+    for number, atoms in enumerate(frames):
+        atoms.info["REF_energy"] = -float(number)
+    ase.io.write(tmp_path / "labels.extxyz", frames)
+    with pytest.raises(ValueError, match=r"labels\.extxyz.*frame 0 .* REF_energy .* disagree; choose one with keys: "):
+        read(tmp_path, content)
+    content["dft"] = {"dataset": "labels.extxyz@::2", "keys": {"energy": "REF_energy"}}
+    dataset = read(tmp_path, content)["dataset"]
+    assert [atoms.get_potential_energy() for atoms in dataset.get_ase()] == [0.0, -2.0, -4.0]
+    assert dataset.label == "labels"
+    assert dataset.description == "energies from REF_energy; forces from forces; stresses from stress"
+    dataset.store()
+    content["dft"]["dataset"] = str(dataset.pk)
+    with pytest.raises(ValueError, match=rf"dft\.keys are those of a file; '{dataset.pk}' is none in"):
+        read(tmp_path, content)
+    content["dft"] = {"keys": {"energy": "REF_energy"}}
+    with pytest.raises(ValueError, match="keys are those of a file of labels, but dataset names none"):
+        read(tmp_path, content)
+
+
 @pytest.mark.parametrize("chain", [RefineWorkChain, ValidateWorkChain])
 def test_parts_alone(tmp_path: Path, content: dict[str, Any], chain: Any) -> None:
     builder = read(tmp_path, content, chain)

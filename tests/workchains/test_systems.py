@@ -4,11 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ase.build import bulk
+from ase.build import bulk, molecule
+from ase.io import write
 
 from aiida_difftre.engine.contract.jobs import validate
 from aiida_difftre.engine.units import AMU_PER_A3_IN_KG_PER_M3
-from aiida_difftre.workchains.systems import System
+from aiida_difftre.workchains.systems import System, read_structures
 
 
 def test_random_cell_has_its_composition_and_density(tmp_path: Path) -> None:
@@ -101,3 +102,28 @@ def test_a_site_that_two_species_share_is_refused(tmp_path: Path) -> None:
     )
     with pytest.raises(ValueError, match=r"alloy.cif.*site Cu1 \(Cu\) is shared by Cu1 \(Cu\) 0.6, Au1 \(Au\) 0.4"):
         validate(System, {"file": "alloy.cif"}).atoms(tmp_path)
+
+
+def test_one_rule_for_the_frames_of_a_file(tmp_path: Path) -> None:
+    """One of several frames has to be chosen where one structure is needed; else all are taken."""
+    write(tmp_path / "md.extxyz", [bulk("Cu", a=3.6 + 0.01 * number) for number in range(5)])
+    with pytest.raises(ValueError, match=r"md\.extxyz gives 5 frames where one .*md\.extxyz@-1 for the last, @0 for"):
+        validate(System, {"file": "md.extxyz"}).atoms(tmp_path)
+    chosen = validate(System, {"file": "md.extxyz@2"}).atoms(tmp_path)
+    assert chosen.cell.lengths()[0] * 2**0.5 == pytest.approx(3.62)
+    for index, number in (("", 5), ("@:", 5), ("@0", 1), ("@::2", 3)):
+        assert len(read_structures(tmp_path / f"md.extxyz{index}")) == number
+
+
+@pytest.mark.parametrize("name", ["molecule.extxyz", "molecule.xyz", "slab.extxyz"])
+def test_what_is_not_periodic_is_refused(tmp_path: Path, name: str) -> None:
+    write(tmp_path / "molecule.extxyz", molecule("H2O", vacuum=5.0))
+    write(tmp_path / "molecule.xyz", molecule("H2O"))
+    slab = bulk("Cu", cubic=True)
+    slab.center(vacuum=8.0, axis=2)
+    slab.pbc = (True, True, False)
+    write(tmp_path / "slab.extxyz", slab)
+    with pytest.raises(ValueError, match=rf"{name}: it has .* put a molecule or a slab into a box with vacuum"):
+        validate(System, {"file": name}).atoms(tmp_path)
+    with pytest.raises(ValueError, match=r"frame 0 of .* periodic in three directions"):
+        read_structures(tmp_path / name)

@@ -22,6 +22,7 @@ from safetensors import safe_open
 from safetensors.numpy import save
 
 from aiida_difftre.engine.contract.documents import parse_json
+from aiida_difftre.engine.contract.foreign import ACCEPTED, foreign
 from aiida_difftre.engine.contract.jobs import PotentialSpec, validate
 from aiida_difftre.engine.contract.observables import Ensemble
 from aiida_difftre.engine.errors import EngineError, ExitStatus, UnreadableFileError
@@ -181,7 +182,7 @@ def reading(path: Path, what: str) -> Iterator[None]:
     except FileNotFoundError:
         raise UnreadableFileError(f"there is no {what} {path.name}") from None
     except Exception as error:  # NumPy, zipfile, zlib and JSON raise whatever they meet in a damaged file
-        reason = " ".join(str(error).split())[:LONGEST_REASON] or type(error).__name__
+        reason = foreign(path, what) or " ".join(str(error).split())[:LONGEST_REASON] or type(error).__name__
         raise UnreadableFileError(f"{path.name} is not a readable {what}: {reason}") from None
 
 
@@ -248,7 +249,9 @@ def read_potential(path: Path) -> tuple[PotentialSpec, Arrays]:
 
 def _spec(path: Path, metadata: dict[str, str]) -> PotentialSpec:
     if metadata.get("format") != POTENTIAL_FORMAT:
-        raise UnreadableFileError(f"{path.name} is no potential: its format is {metadata.get('format')!r}")
+        raise UnreadableFileError(
+            f"{path.name} is no potential: its format is {metadata.get('format')!r}; {ACCEPTED['safetensors file']}"
+        )
     try:
         return validate(PotentialSpec, parse_json(metadata["potential"]))
     except (KeyError, ValueError) as error:

@@ -18,6 +18,7 @@ from aiida_difftre.engine.contract.architectures import NewPotential
 from aiida_difftre.engine.contract.base import Seed, Strict
 from aiida_difftre.engine.contract.bounds import Energy, Iterations, Limits, Pressure, Temperature
 from aiida_difftre.engine.contract.documents import read_json
+from aiida_difftre.engine.contract.label_names import LabelKeys
 from aiida_difftre.engine.contract.observables import ObservableRequest, check_requests
 from aiida_difftre.engine.contract.optimizer_options import OPTAX
 from aiida_difftre.engine.contract.settings import (
@@ -108,8 +109,11 @@ class PretrainJob(Job):
     Args:
         potential: the potential to make; or
         initial_potential: file of a potential to continue from.
-        dataset: extended XYZ with energy, forces and (optional) stress; with no steps, structures without labels.
-        atomic_energies: reference energy of each species in eV; None fits them to the dataset.
+        dataset: a file that ase reads, such as extended XYZ, with energies, forces and (optional) stresses; its frames
+            may be chosen (``md.extxyz@::5``). With no steps, structures without labels.
+        keys: under which names the dataset has its labels; the usual ones are recognised.
+        atomic_energies: reference energy of each species in eV. None takes those of single atoms in the dataset and
+            fits the others; species that are in no configuration need one.
         weights: of the loss.
         validation_fraction: fraction of configurations held out.
         optimizer: optax optimizer.
@@ -127,6 +131,7 @@ class PretrainJob(Job):
     potential: NewPotential | None = None
     initial_potential: FileName | None = None
     dataset: FileName = DATASET
+    keys: LabelKeys = Field(default_factory=LabelKeys)
     atomic_energies: dict[str, Energy] | None = None
     weights: DatasetWeights = Field(default_factory=DatasetWeights)
     validation_fraction: Annotated[float, Limits(least=0, below=1, reason="it is a fraction of the configurations")] = (
@@ -157,7 +162,8 @@ class SampleJob(Job):
 
     Args:
         potential: file.
-        structure: extended XYZ, one frame: the start of every walker where no trajectory is given, and the cell.
+        structure: extended XYZ, one frame (of several, the one of an index: ``md.extxyz@-1``) that is periodic in three
+            directions: the start of every walker where no trajectory is given, and the cell.
         start_trajectory: continue from the last positions and velocities (NPT: and cells) of the walkers of this
             trajectory.
         temperature: K.
@@ -215,7 +221,8 @@ class UpdateJob(Job):
         potential: file; the potential with which the trajectories were sampled.
         optimizer_state: file of an earlier update, or None.
         state_points: trajectories and targets.
-        dataset: extended XYZ for the matching term, or None.
+        dataset: labelled configurations for the matching term, or None.
+        keys: under which names the dataset has its labels; the usual ones are recognised.
         learning_rate_scale: factor on the learning rate (halved by the work chain after a roll-back).
         update: settings.
 
@@ -228,6 +235,7 @@ class UpdateJob(Job):
     optimizer_state: FileName | None = None
     state_points: list[StatePointTrajectory] = Field(min_length=1)
     dataset: FileName | None = None
+    keys: LabelKeys = Field(default_factory=LabelKeys)
     learning_rate_scale: Annotated[float, Limits(above=0, most=1, reason="it lowers the learning rate")] = 1.0
     update: UpdateSettings = Field(default_factory=UpdateSettings)
 
@@ -268,7 +276,9 @@ class PredictJob(Job):
 
     Args:
         potential: file.
-        structures: extended XYZ; energies, forces and stress of each frame, and errors where the frames carry labels.
+        structures: a file that ase reads; energies, forces and stress of each frame, and errors where the frames carry
+            labels.
+        keys: under which names the structures have their labels; the usual ones are recognised.
         static_stiffness: also the static relaxed stiffness and stress (T = 0, finite strains with internal relaxation)
             of the first frame, as it is.
         trajectory: file, sampled with this potential; observables as averages over it.
@@ -283,6 +293,7 @@ class PredictJob(Job):
     kind: Literal["predict"] = "predict"
     potential: FileName = POTENTIAL_IN
     structures: FileName | None = None
+    keys: LabelKeys = Field(default_factory=LabelKeys)
     static_stiffness: bool = False
     trajectory: FileName | None = None
     temperature: Temperature | None = None
@@ -310,6 +321,7 @@ class RefineJob(Job):
         sampling: of the reference trajectories.
         update: settings of each update.
         dataset: for the matching term.
+        keys: under which names the dataset has its labels; the usual ones are recognised.
         max_iterations: resamplings.
         patience: iterations without a better chi² (measured on the freshly sampled trajectory) before stopping.
         validation: sampling of the final run; None for none.
@@ -326,6 +338,7 @@ class RefineJob(Job):
     sampling: SamplingSettings = Field(default_factory=SamplingSettings)
     update: UpdateSettings = Field(default_factory=UpdateSettings)
     dataset: FileName | None = None
+    keys: LabelKeys = Field(default_factory=LabelKeys)
     max_iterations: Iterations = 10
     patience: Iterations = 4
     validation: SamplingSettings | None = None

@@ -50,7 +50,7 @@ def run(job: PredictJob, folder: Path, progress: Reporter) -> dict[str, Any]:
     potential, parameters = load(folder / job.potential)
     results: dict[str, Any] = {}
     if job.structures is not None:
-        frames = dataset.read(folder / job.structures)
+        frames = dataset.read(folder / job.structures, job.keys).frames
         results |= _structures(job, potential, parameters, frames, folder, progress)
         if job.static_stiffness:
             results["static"] = static_stiffness(frames[0], DiffTReCalculator(potential, parameters), progress)

@@ -14,13 +14,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from ase import Atoms
 from jaxtyping import Array
 from numpy.typing import NDArray
 
 from aiida_difftre.engine import optimizers
-from aiida_difftre.engine.contract import files
+from aiida_difftre.engine.contract import files, frames, labels
 from aiida_difftre.engine.contract.jobs import CHECKPOINT, POTENTIAL_OUT, PretrainJob
+from aiida_difftre.engine.contract.labels import Labelled
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.matching import configurations as dataset
 from aiida_difftre.engine.matching import initial, matching
@@ -32,7 +32,7 @@ from aiida_difftre.engine.runtime import device
 from aiida_difftre.engine.runtime.progress import Reporter
 from aiida_difftre.engine.runtime.stop import Stop
 
-IDENTIFYING = {"seed", "atomic_energies", "weights", "validation_fraction", "optimizer", "batch_configurations"}
+IDENTIFYING = {"seed", "keys", "atomic_energies", "weights", "validation_fraction", "optimizer", "batch_configurations"}
 """Of a job: what its checkpoint belongs to, besides the potential and the dataset."""
 
 CHECKPOINT_INTERVAL_S = 30.0
@@ -86,19 +86,20 @@ def run(job: PretrainJob, folder: Path, progress: Reporter) -> dict[str, Any]:
     schedule = optimizers.cosine(job.optimizer, job.steps)
     optimizer = optimizers.make(job.optimizer, schedule)
     potential, beginning = initial.start(job, folder)
-    frames = dataset.read(folder / job.dataset)
-    dataset.require_energies(frames, job.dataset)
-    everything = dataset.pad(frames, potential.spec.species, potential.cutoff)
-    training, validation = split(len(frames), job.validation_fraction, job.seed)
-    parameters = _prepare(job, potential, beginning, everything, training, frames)
-    one = jax.tree.map(lambda leaf: leaf[0], everything.environment)
+    found = dataset.read_training(folder / job.dataset, job.keys)
+    everything = dataset.pad(found.frames, potential.spec.species, potential.cutoff)
+    training, validation = split(found.alone, job.validation_fraction, job.seed)
+    parameters, fitted = _prepare(job, potential, beginning, everything, training, found)
+    first = int(np.argmin(found.alone))
+    one = jax.tree.map(lambda leaf: leaf[first], everything.environment)
     device.self_check(potential, parameters, one, "float64")
 
     dtype = jnp.dtype(job.machine.precision)
     predict, parts = _parts(potential, parameters, everything, (training, validation), dtype)
-    fit = _Fit(job, potential, parameters, predict, parts, dtype, optimizer, schedule)
+    fit = _Fit(job, potential, parameters, fitted, predict, parts, dtype, optimizer, schedule)
     settings = job.model_dump_json(include=IDENTIFYING)
-    described = potential.spec.model_dump_json() + files.digest(folder / job.dataset) + settings
+    source, index = frames.split_index(folder / job.dataset)
+    described = f"{potential.spec.model_dump_json()}{files.digest(source)}{index or ''}{settings}"
     identity = hashlib.sha256(described.encode()).hexdigest()
     with stop:
         state = fit.run(folder / CHECKPOINT, identity, stop, progress)
@@ -115,17 +116,25 @@ def run(job: PretrainJob, folder: Path, progress: Reporter) -> dict[str, Any]:
         "best_step": state.best_step,
         "best_loss": state.best_loss,
         "stopped_early": state.step < job.steps,
-        "number_of_parameters": sum(leaf.size for leaf in state.free),
+        "labels": found.describe(),
+        "number_of_parameters": fit.count(state.free),
         "atomic_energies": dict(zip(potential.spec.species, final["atomic_energies"].tolist(), strict=True)),
         "seconds": round(time.monotonic() - started, 2),
     }
 
 
-def split(count: int, fraction: float, seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """Indices of training and validation configurations; at least one of each where both are wanted and possible."""
-    held_out = min(max(1, round(fraction * count)), count - 1) if fraction > 0 else 0
-    order = np.random.default_rng(seed).permutation(count)
-    return np.sort(order[held_out:]), np.sort(order[:held_out])
+def split(alone: NDArray[np.bool_], fraction: float, seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Indices of training and validation configurations; at least one of each where both are wanted and possible.
+
+    Args:
+        alone: (configurations,), True for an atom alone; these always train.
+        fraction: of the others that are held out.
+        seed: of the random choice.
+    """
+    shared = np.flatnonzero(~alone)
+    held_out = min(max(1, round(fraction * len(shared))), len(shared) - 1) if fraction > 0 else 0
+    order = shared[np.random.default_rng(seed).permutation(len(shared))]
+    return np.sort(np.concatenate([order[held_out:], np.flatnonzero(alone)])), np.sort(order[:held_out])
 
 
 def _prepare(
@@ -134,23 +143,44 @@ def _prepare(
     parameters: Parameters,
     everything: Configurations,
     training: NDArray[np.intp],
-    frames: list[Atoms],
-) -> Parameters:
-    """Standardise a new potential on the training part and set the atomic reference energies."""
+    found: Labelled,
+) -> tuple[Parameters, NDArray[np.bool_]]:
+    """Standardise a new potential on the training part and set the atomic reference energies.
+
+    Returns:
+        Parameters, and for which species the reference energy is fitted and moves on with the terms.
+    """
+    species = potential.spec.species
+    by_species = initial.known_references(job.atomic_energies, potential, found)
+    if job.potential is None:
+        kept = parameters["atomic_energies"].tolist()
+        given = job.atomic_energies or {}
+        references = [given.get(symbol, energy) for symbol, energy in zip(species, kept, strict=True)]
+        return {**parameters, "atomic_energies": jnp.asarray(references, jnp.float64)}, np.zeros(len(species), bool)
+    with dataset.explained():
+        labels.check_seen(species, found.species(), by_species)
+    known = np.array([by_species.get(symbol, np.nan) for symbol in species])
+    crowded = training[~found.alone[training]]
+    parameters = initial.standardised(potential, parameters, jax.tree.map(lambda leaf: leaf[crowded], everything))
     part = jax.tree.map(lambda leaf: leaf[training], everything)
-    if job.potential is not None:
-        parameters = initial.standardised(potential, parameters, part)
-    if job.atomic_energies is not None:
-        references = initial.given_references(job.atomic_energies, potential, frames)
-    elif job.potential is not None:
-        references = _fit_references(potential, parameters, part)
-    else:
-        return parameters
-    return {**parameters, "atomic_energies": jnp.asarray(references, jnp.float64)}
+    references = _fit_references(potential, parameters, part, known)
+    return {**parameters, "atomic_energies": jnp.asarray(references, jnp.float64)}, np.isnan(known)
 
 
-def _fit_references(potential: Potential, parameters: Parameters, part: Configurations) -> NDArray[np.float64]:
-    """Least squares of what the initial terms leave of the energies; the smallest where the composition is constant."""
+def _fit_references(
+    potential: Potential, parameters: Parameters, part: Configurations, known: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Least squares of what the initial terms leave of the energies; the smallest where the composition is constant.
+
+    Args:
+        potential: the potential.
+        parameters: its initial ones.
+        part: configurations to train with.
+        known: (species,), references that stay, eV; NaN for those to fit.
+    """
+    fitted = np.isnan(known)
+    if not fitted.any():
+        return known
     free = without_references(parameters, jnp.float64)
 
     def total(environment: Any, real: Array) -> Array:
@@ -158,7 +188,10 @@ def _fit_references(potential: Potential, parameters: Parameters, part: Configur
 
     energies = jax.jit(lambda e, r: jax.lax.map(lambda pair: total(*pair), (e, r)))(part.environment, part.real)
     composition = matching.compositions(part, len(potential.spec.species))
-    return np.linalg.lstsq(composition, part.labels.energy - np.asarray(energies), rcond=1e-10)[0]
+    left = part.labels.energy - np.asarray(energies) - composition[:, ~fitted] @ known[~fitted]
+    references = known.copy()
+    references[fitted] = np.linalg.lstsq(composition[:, fitted], left, rcond=1e-10)[0]
+    return references
 
 
 def _parts(
@@ -190,6 +223,7 @@ class _Fit:
         job: settings.
         potential: the potential.
         parameters: to start from.
+        fitted: (species,), True where the reference energy moves on with the terms.
         predict: energies, forces and stresses of a part's features.
         parts: training and validation configurations.
         dtype: of parameters and arithmetic.
@@ -202,6 +236,7 @@ class _Fit:
         job: PretrainJob,
         potential: Potential,
         parameters: Parameters,
+        fitted: NDArray[np.bool_],
         predict: Callable[..., Predicted],
         parts: list[Part],
         dtype: Any,
@@ -213,8 +248,8 @@ class _Fit:
         leaves, self._structure = jax.tree.flatten(without_references(parameters, dtype))
         # References that were fitted to what the initial terms leave move on with the terms, from zero: what belongs to
         # an atom and what to its surroundings is decided together.
-        fits_references = job.potential is not None and job.atomic_energies is None
-        movable = {**potential.trainable(parameters), "atomic_energies": fits_references}
+        movable = {**potential.trainable(parameters), "atomic_energies": bool(fitted.any())}
+        self._fitted = fitted
         self._movable = jax.tree.leaves(movable)
         self._fixed = [None if free else leaf for leaf, free in zip(leaves, self._movable, strict=True)]
         self._initial = [leaf for leaf, free in zip(leaves, self._movable, strict=True) if free]
@@ -228,7 +263,14 @@ class _Fit:
         """The parameter tree with these free parameters."""
         moving = iter(free)
         leaves = [next(moving) if leaf is None else leaf for leaf in self._fixed]
-        return jax.tree.unflatten(self._structure, leaves)
+        parameters: Parameters = jax.tree.unflatten(self._structure, leaves)
+        offsets = jnp.where(self._fitted, parameters["atomic_energies"], 0.0)
+        return {**parameters, "atomic_energies": offsets}
+
+    def count(self, free: list[Array]) -> int:
+        """Number of parameters that move."""
+        idle = int(np.sum(~self._fitted)) if self._fitted.any() else 0
+        return sum(leaf.size for leaf in free) - idle
 
     def _loss(self, free: list[Array], batch: Part) -> Array:
         predicted = self._predict(self._potential, self.merge(free), batch.features)

@@ -51,7 +51,9 @@ def run(job: RefineJob, folder: Path, progress: Reporter) -> dict[str, Any]:
     structures = {point.label: sample.read_structure(folder / point.structure) for point in job.state_points}
     for structure in structures.values():
         species_index(structure.symbols, potential.spec.species)
-    extra = matching_loss(potential, folder / job.dataset if job.dataset else None, job.update.loss, job.machine)
+    extra = matching_loss(
+        potential, folder / job.dataset if job.dataset else None, job.update.loss, job.machine, job.keys
+    )
     began = time.monotonic()
     best = Best(parameters)
     good = parameters

@@ -284,7 +284,9 @@ def run(job: UpdateJob, folder: Path, progress: Reporter) -> dict[str, Any]:
         )
         for (point, targets), trajectory in zip(looked_at, trajectories, strict=True)
     ]
-    extra = matching_loss(potential, folder / job.dataset if job.dataset else None, settings.loss, job.machine)
+    extra = matching_loss(
+        potential, folder / job.dataset if job.dataset else None, settings.loss, job.machine, job.keys
+    )
     prepared = time.monotonic()
     with stop:
         outcome = minimise(

@@ -1,7 +1,9 @@
-"""Labelled configurations: read from extended XYZ, checked, padded to common shapes."""
+"""Labelled configurations: read from a file, checked, padded to common shapes."""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +14,9 @@ from ase import Atoms
 from jaxtyping import Array
 from numpy.typing import NDArray
 
+from aiida_difftre.engine.contract import labels
+from aiida_difftre.engine.contract.label_names import LabelKeys
+from aiida_difftre.engine.contract.labels import Labelled
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.potentials.term import Environment, species_index
 
@@ -69,42 +74,43 @@ class _Frame:
     slot: NDArray[np.int64]
 
 
-def read(path: Path) -> list[Atoms]:
-    """Read an extended XYZ file.
+def read(path: Path, keys: LabelKeys | None = None) -> Labelled:
+    """Read configurations, with labels as far as they have some.
+
+    Args:
+        path: of a file that ase reads; an index of its frames may stand behind the name (``md.extxyz@::5``).
+        keys: where labels have other names than the usual ones.
 
     Raises:
-        EngineError: where it is missing, unreadable, empty, or holds a number that is not finite.
+        EngineError: naming file, frame and value, and the remedy.
     """
-    import ase.io  # late, with SciPy behind it: an update without a dataset does without them
+    with explained():
+        return labels.read_labelled(path, keys)
 
+
+def read_training(path: Path, keys: LabelKeys | None = None) -> Labelled:
+    """Read configurations to train with: all with an energy, and with forces where going without is not allowed.
+
+    Args:
+        path: as for :func:`read`.
+        keys: likewise.
+
+    Raises:
+        EngineError: naming file, frame and value, and the remedy.
+    """
+    found = read(path, keys)
+    with explained():
+        labels.require(found, keys)
+    return found
+
+
+@contextlib.contextmanager
+def explained() -> Iterator[None]:
+    """What is wrong with input, as an error of the engine."""
     try:
-        frames = ase.io.read(path, index=":", format="extxyz")
-    except (OSError, ValueError, KeyError, IndexError, StopIteration, ase.io.extxyz.XYZError) as error:
-        raise EngineError(ExitStatus.INVALID_INPUT, f"{path.name} is not readable extended XYZ: {error}") from None
-    if not frames:
-        raise EngineError(ExitStatus.INVALID_INPUT, f"{path.name} holds no configuration")
-    for number, atoms in enumerate(frames):
-        arrays = {"positions": atoms.positions, "cell": atoms.cell.array, **_results(atoms)}
-        for name, values in arrays.items():
-            if not np.isfinite(values).all():
-                raise EngineError(
-                    ExitStatus.INVALID_INPUT, f"{name} of configuration {number} in {path.name} is not finite"
-                )
-    return list(frames)
-
-
-def require_energies(frames: list[Atoms], name: str) -> None:
-    """Refuse configurations without an energy.
-
-    Raises:
-        EngineError: naming the first.
-    """
-    for number, atoms in enumerate(frames):
-        if "energy" not in _results(atoms):
-            raise EngineError(
-                ExitStatus.INVALID_INPUT,
-                f"configuration {number} in {name} has no energy; give every frame one (energy=... in its header)",
-            )
+        yield
+    except ValueError as error:
+        raise EngineError(ExitStatus.INVALID_INPUT, str(error)) from None
 
 
 def _results(atoms: Atoms) -> dict[str, Any]:
@@ -174,19 +180,17 @@ def _neighbors(frame: Atoms, cutoff: float) -> _Frame:
 
 
 def labels_of(frames: list[Atoms], n_atoms: int) -> Labels:
-    """Labels of configurations, with forces padded to ``n_atoms``; stresses count where all directions are periodic."""
+    """Labels of configurations, with forces padded to ``n_atoms``."""
     count = len(frames)
-    labels = Labels(
+    found = Labels(
         np.zeros(count), np.zeros((count, n_atoms, 3)), np.zeros((count, 6)), *(np.zeros(count) for _ in range(3))
     )
     for number, frame in enumerate(frames):
         results = _results(frame)
         if "energy" in results:
-            labels.energy[number], labels.has_energy[number] = results["energy"], 1
+            found.energy[number], found.has_energy[number] = results["energy"], 1
         if "forces" in results:
-            labels.forces[number, : len(frame)], labels.has_forces[number] = results["forces"], 1
-        if "stress" in results and frame.pbc.all():
-            stress = results["stress"]
-            labels.stress[number] = stress if stress.shape == (6,) else stress.reshape(9)[[0, 4, 8, 5, 2, 1]]
-            labels.has_stress[number] = 1
-    return labels
+            found.forces[number, : len(frame)], found.has_forces[number] = results["forces"], 1
+        if "stress" in results:
+            found.stress[number], found.has_stress[number] = results["stress"], 1
+    return found

@@ -9,9 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from ase import Atoms
-from numpy.typing import NDArray
 
+from aiida_difftre.engine.contract import labels
 from aiida_difftre.engine.contract.jobs import POTENTIAL_OUT, PretrainJob
+from aiida_difftre.engine.contract.labels import Labelled
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.matching import configurations as dataset
 from aiida_difftre.engine.matching.configurations import Configurations
@@ -40,12 +41,19 @@ def start(job: PretrainJob, folder: Path) -> tuple[Potential, Parameters]:
 def make(job: PretrainJob, folder: Path) -> dict[str, Any]:
     """Write a potential with its initial parameters, standardised on rattled structures."""
     potential, parameters = start(job, folder)
-    frames = rattled(dataset.read(folder / job.dataset), job.rattle, job.seed)
+    found = dataset.read(folder / job.dataset, job.keys)
+    crowded = [atoms for atoms, alone in zip(found.frames, found.alone, strict=True) if not alone]
+    if not crowded:
+        raise EngineError(
+            ExitStatus.INVALID_INPUT, f"{job.dataset} holds atoms alone; give structures of several atoms"
+        )
+    frames = rattled(crowded, job.rattle, job.seed)
     everything = dataset.pad(frames, potential.spec.species, potential.cutoff)
     final = standardised(potential, parameters, everything)
     device.self_check(potential, final, jax.tree.map(lambda leaf: leaf[0], everything.environment), "float64")
-    if job.atomic_energies is not None:
-        final = {**final, "atomic_energies": jnp.asarray(given_references(job.atomic_energies, potential, frames))}
+    known = known_references(job.atomic_energies, potential, found)
+    references = np.array([known.get(symbol, 0.0) for symbol in potential.spec.species])
+    final = {**final, "atomic_energies": jnp.asarray(references)}
     save(folder / POTENTIAL_OUT, potential, final)
     return {
         "errors": {},
@@ -92,17 +100,11 @@ def standardised(potential: Potential, parameters: Parameters, part: Configurati
     return {**parameters, "terms": terms}
 
 
-def given_references(given: dict[str, float], potential: Potential, frames: list[Atoms]) -> NDArray[np.float64]:
-    """Atomic reference energies by species, eV; zero for a species that no configuration holds.
+def known_references(given: dict[str, float] | None, potential: Potential, found: Labelled) -> dict[str, float]:
+    """Atomic reference energies (eV) that need no fit, as :func:`labels.known_references` says.
 
     Raises:
-        EngineError: naming a species of the configurations without one.
+        EngineError: for those that are given in part, or otherwise than an atom alone says.
     """
-    for symbol in sorted({symbol for frame in frames for symbol in frame.get_chemical_symbols()}):
-        if symbol not in given:
-            raise EngineError(
-                ExitStatus.INVALID_INPUT,
-                f"atomic_energies gives no reference energy for {symbol}, which the dataset contains; add it, or "
-                "leave atomic_energies out to fit all of them",
-            )
-    return np.array([given.get(symbol, 0.0) for symbol in potential.spec.species])
+    with dataset.explained():
+        return labels.known_references(given, potential.spec.species, found.species(), found.references())

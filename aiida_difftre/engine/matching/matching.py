@@ -21,6 +21,7 @@ from jaxtyping import Array, Float, Int
 from numpy.typing import NDArray
 
 from aiida_difftre.engine.contract.jobs import DatasetWeights, LossSettings, Machine
+from aiida_difftre.engine.contract.label_names import LabelKeys
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.geometry.strain import voigt_matrix
 from aiida_difftre.engine.matching import configurations as dataset
@@ -275,7 +276,11 @@ def predict_all(
 
 
 def matching_loss(
-    potential: Potential, path: Path | None, settings: LossSettings, machine: Machine
+    potential: Potential,
+    path: Path | None,
+    settings: LossSettings,
+    machine: Machine,
+    keys: LabelKeys | None = None,
 ) -> Callable[[Parameters], tuple[float, Parameters]] | None:
     """The matching loss of a whole dataset, for refinement that must not forget it.
 
@@ -284,6 +289,7 @@ def matching_loss(
         path: of the dataset.
         settings: ``dataset_weight`` (included in the result) and ``dataset_weights``.
         machine: whose precision and size of batches are used.
+        keys: under which names the dataset has its labels.
 
     Returns:
         Parameters to value and gradient (zero for the atomic reference energies); None where there is no dataset or its
@@ -294,8 +300,7 @@ def matching_loss(
     """
     if path is None or settings.dataset_weight == 0:
         return None
-    frames = dataset.read(path)
-    dataset.require_energies(frames, path.name)
+    frames = dataset.read_training(path, keys).frames
     configurations = dataset.pad(frames, potential.spec.species, potential.cutoff)
     dtype = jnp.dtype(machine.precision)
     predict, batch = features(potential, configurations, dtype)

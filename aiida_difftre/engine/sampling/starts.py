@@ -11,7 +11,7 @@ from ase import Atoms
 from ase.data import atomic_numbers
 from numpy.typing import NDArray
 
-from aiida_difftre.engine.contract import files, structure_files
+from aiida_difftre.engine.contract import files, frames
 from aiida_difftre.engine.contract.settings import SamplingSettings
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.runtime import device
@@ -48,11 +48,8 @@ def read_structure(path: Path) -> Start:
         EngineError: for a file that is no structure, one without a periodic cell, or a mass that is not positive.
     """
     atoms = _read_plain(path) or _read_any(path)
-    if not atoms.cell.rank == 3:
-        raise EngineError(
-            ExitStatus.INVALID_INPUT,
-            f"{path.name} has no three-dimensional cell: {atoms.cell.tolist()}; give a Lattice",
-        )
+    if problem := frames.not_periodic(atoms):
+        raise EngineError(ExitStatus.INVALID_INPUT, f"{path.name}: {problem}")
     positions = atoms.get_scaled_positions(wrap=False)[None]
     if not np.isfinite(positions).all():
         atom = int(np.argmin(np.isfinite(positions[0]).all(-1)))
@@ -91,10 +88,9 @@ def _read_plain(path: Path) -> Atoms | None:
 
 def _read_any(path: Path) -> Atoms:
     try:
-        atoms = structure_files.read(path, kind="extxyz")[0]
-    except Exception as error:  # ase raises what its parsers happen to meet
-        raise EngineError(ExitStatus.CORRUPT_FILE, f"{path.name} is not a readable structure: {error}") from None
-    return atoms
+        return frames.read_frame(path)
+    except ValueError as error:
+        raise EngineError(ExitStatus.INVALID_INPUT, str(error)) from None
 
 
 def start_on_device(

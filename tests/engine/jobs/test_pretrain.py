@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk
+from ase.calculators.emt import EMT
 from ase.calculators.lj import LennardJones
 from ase.calculators.singlepoint import SinglePointCalculator
 
@@ -112,7 +113,7 @@ def test_learns_silicon(folder: Path, precision: str) -> None:
 
     potential, parameters = potentials.load(folder / POTENTIAL_OUT)
     np.testing.assert_allclose(parameters["terms"]["1_repulsion"]["epsilon"], 0.1, rtol=1e-6)
-    frames = dataset.read(folder / "dataset.extxyz")
+    frames = dataset.read(folder / "dataset.extxyz").frames
     configurations = dataset.pad(frames, ["Si"], potential.cutoff)
     energies = jax.vmap(lambda e: jnp.sum(potential.energies(parameters, e)))(configurations.environment)
     assert np.max(np.abs(np.asarray(energies) - configurations.labels.energy)) / 8 < 0.05
@@ -198,9 +199,53 @@ def test_large_data_sets_differentiate_anew(folder: Path, monkeypatch: pytest.Mo
     assert direct["best_loss"] == pytest.approx(stored["best_loss"], rel=1e-6)
 
 
+def gold(folder: Path, box: str) -> None:
+    """Gold of ase's EMT, whose single atom has 3.80 eV, with the atom in a box or in free space."""
+    frames = [bulk("Au", a=a, cubic=True) for a in (3.9, 3.95, 4.0, 4.05, 4.1, 4.15)]
+    for number, atoms in enumerate(frames):
+        atoms.rattle(0.05, seed=number)
+    for atoms in frames:
+        atoms.calc = EMT()
+        atoms.get_stress()
+    ase.io.write(folder / "gold.extxyz", frames)
+    atom = Atoms("Au")
+    atom.calc = EMT()
+    energy = atom.get_potential_energy()
+    assert energy == pytest.approx(3.80)
+    with (folder / "gold.extxyz").open("a") as stream:
+        stream.write(f"1\n{box} energy={energy} free_energy={energy}\nAu 0 0 0\n")
+
+
+@pytest.mark.parametrize("box", ['pbc="F F F"', 'Lattice="15 0 0 0 15 0 0 0 15" config_type=IsolatedAtom'])
+def test_atoms_alone_give_reference_energies_and_always_train(tmp_path: Path, box: str) -> None:
+    gold(tmp_path, box)
+    spline = {"architecture": "pair_spline", "cutoff": 6.0, "hyperparameters": {"inner": 2.0, "knots": 8}}
+    spec = {"potential": {"species": ["Au"], "terms": [spline]}, "dataset": "gold.extxyz"}
+    results = pretrain(job(**spec, steps=1000, evaluate_every=100, validation_fraction=0.5), tmp_path, Silent())
+    assert results["atomic_energies"]["Au"] == pytest.approx(3.80)
+    assert results["configurations"] == {"training": 4, "validation": 3}
+    assert results["number_of_parameters"] == 8
+    assert results["errors"]["validation"]["loss"] < 10
+    assert "reference energies of Au from atoms alone" in results["labels"]
+
+
+def test_atoms_alone_are_never_held_out() -> None:
+    alone = np.array([False, True, False, False, True, False])
+    for seed in range(20):
+        training, validation = split(alone, 0.5, seed)
+        assert {1, 4} <= set(training.tolist())
+        assert len(validation) == 2
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        (
+            {"potential": {"species": ["Si", "Ge"], "terms": [NETWORK]}},
+            "species Ge of the potential is in no configuration of the dataset",
+        ),
+        ({"keys": {"energy": "e_dft"}}, r"keys\.energy: no frame has e_dft"),
+        ({"dataset": "dataset.extxyz@30:"}, r"dataset\.extxyz@30: means none of its 24 frames"),
         ({"atomic_energies": {"C": -1.0}}, "no reference energy for Si"),
         ({"dataset": "absent.extxyz"}, "absent.extxyz"),
         ({"potential": {"species": ["C"], "terms": [NETWORK]}}, "contains Si"),
@@ -224,6 +269,6 @@ def test_diverging_loss(folder: Path) -> None:
     ("count", "fraction", "held_out"), [(80, 0.1, 8), (2, 0.1, 1), (1, 0.5, 0), (5, 0.0, 0), (4, 0.99, 3)]
 )
 def test_split(count: int, fraction: float, held_out: int) -> None:
-    training, validation = split(count, fraction, 0)
+    training, validation = split(np.zeros(count, bool), fraction, 0)
     assert len(validation) == held_out
     assert sorted([*training, *validation]) == list(range(count))

@@ -11,6 +11,7 @@ from ase import Atoms
 from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
 
+from aiida_difftre.engine.contract.label_names import LabelKeys
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.matching import configurations as dataset
 
@@ -27,7 +28,7 @@ def frames() -> list[Atoms]:
 def test_padding_and_labels(tmp_path: Path) -> None:
     path = tmp_path / "dataset.extxyz"
     ase.io.write(path, frames())
-    found = dataset.pad(dataset.read(path), ["C", "O"], 2.6)
+    found = dataset.pad(dataset.read(path).frames, ["C", "O"], 2.6)
     environment, labels = found.environment, found.labels
     assert environment.displacements.shape == (2, 8, 16, 3)
     np.testing.assert_array_equal(found.sizes, [8, 2])
@@ -39,7 +40,6 @@ def test_padding_and_labels(tmp_path: Path) -> None:
     np.testing.assert_array_equal(labels.has_forces, [1, 0])
     np.testing.assert_array_equal(labels.has_stress, [1, 0])
     np.testing.assert_allclose(labels.stress[0], [0.1, 0.2, 0.3, 0.4, 0.5, 0.6])
-    dataset.require_energies(dataset.read(path), path.name)
 
 
 def test_unknown_species() -> None:
@@ -50,12 +50,12 @@ def test_unknown_species() -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "not readable"),
-        ("", "no configuration|not readable"),
-        ("2\nbroken\nC 0 0\n", "not readable"),
+        (None, r"dataset\.extxyz cannot be read"),
+        ("", "holds no frame"),
+        ("2\nbroken\nC 0 0\n", "has 1 lines of atoms where 2 are announced"),
         (
             '1\nLattice="3 0 0 0 3 0 0 0 3" Properties=species:S:1:pos:R:3 energy=nan\nC 0 0 0\n',
-            "energy of configuration 0",
+            "its energy is nan, which is not finite",
         ),
     ],
 )
@@ -71,5 +71,6 @@ def test_refused_files(tmp_path: Path, content: str | None, message: str) -> Non
 def test_missing_energy(tmp_path: Path) -> None:
     path = tmp_path / "dataset.extxyz"
     ase.io.write(path, [*frames(), Atoms("C")])
-    with pytest.raises(EngineError, match=r"configuration 2 .* has no energy"):
-        dataset.require_energies(dataset.read(path), path.name)
+    with pytest.raises(EngineError, match=r"frame 2 of dataset\.extxyz has no energy") as caught:
+        dataset.read_training(path, LabelKeys(missing_forces=True))
+    assert caught.value.status == ExitStatus.INVALID_INPUT

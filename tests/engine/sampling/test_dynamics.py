@@ -440,7 +440,10 @@ def test_snapshots_per_call_divides_both_phases() -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("nonsense", "not a readable structure"),
+        ("nonsense", r"frame 0 of structure\.extxyz \(line 1\) begins with 'nonsense'"),
+        ('1\nLattice="9 0 0 0 9 0 0 0 9" pbc="F F F"\nAr 0 0 0\n', r"has pbc \[False, False, False\], and what is sim"),
+        ('1\nLattice="9 0 0 0 9 0 0 0 9" pbc="T T F"\nAr 0 0 0\n', r"has pbc \[True, True, False\], and what is sim"),
+        (2 * '1\nLattice="9 0 0 0 9 0 0 0 9"\nAr 0 0 0\n', r"gives 2 frames where one .* structure\.extxyz@-1 for the"),
         ('1\nProperties=species:S:1:pos:R:3 pbc="F F F"\nAr 0 0 0\n', "no three-dimensional cell"),
         (
             '2\nLattice="9 0 0 0 9 0 0 0 9" Properties=species:S:1:pos:R:3 pbc="T T T"\nAr 0 0 0\nAr 1 nan 1\n',
@@ -452,6 +455,13 @@ def test_structures_that_are_refused(tmp_path: Path, content: str, message: str)
     (tmp_path / "structure.extxyz").write_text(content)
     with pytest.raises(EngineError, match=message):
         sample.read_structure(tmp_path / "structure.extxyz")
+
+
+def test_one_of_several_frames(tmp_path: Path) -> None:
+    frame = '1\nLattice="9 0 0 0 9 0 0 0 9" Properties=species:S:1:pos:R:3 pbc="T T T"\nAr 0 0 {}\n'
+    (tmp_path / "md.extxyz").write_text(frame.format(0.9) + frame.format(1.8))
+    assert sample.read_structure(tmp_path / "md.extxyz@0").positions[0, 0, 2] == pytest.approx(0.1)
+    assert sample.read_structure(tmp_path / "md.extxyz@-1").positions[0, 0, 2] == pytest.approx(0.2)
 
 
 @pytest.mark.parametrize("thermostat", [{"name": "langevin"}, NOSE_HOOVER])

@@ -1,0 +1,258 @@
+"""Frames of structure files: which are meant (``md.extxyz@::5``), and one clear error for all that ase cannot read."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+import numpy as np
+
+from aiida_difftre.engine.contract import structure_files
+from aiida_difftre.engine.contract.documents import check_regular
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+INDEX = re.compile(r"(.+)@(-?\d+|(?:-?\d+)?:(?:-?\d+)?(?::(?:-?\d+)?)?)")
+"""A file name with the frames that are meant, as ase writes it."""
+
+EXTENDED_XYZ = (".xyz", ".extxyz")
+
+SMALLEST_VOLUME = 1e-3
+"""Å³, of a periodic cell."""
+
+MOST_COLUMNS = 1000
+"""Of the line of an atom; more are a damaged header, whose columns ase would count one by one."""
+
+STRAIN_KEYS = re.compile(rb"(?<!\w)(stress|virial)(?=\s*=)")
+RENAMED = "given_"
+"""Prefix of ``stress`` and ``virial`` in a header: ase itself takes nine components alone, not six."""
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a frame lies in an extended XYZ file."""
+
+    offset: int
+    size: int
+    line: int
+
+
+def split_index(path: Path) -> tuple[Path, str | None]:
+    """A path and the frames that are meant; ``md.extxyz@::5`` is every fifth frame of ``md.extxyz``.
+
+    A file whose name is the whole wins, so that no file becomes unreachable.
+    """
+    found = INDEX.fullmatch(path.name)
+    if found is None or path.exists():
+        return path, None
+    return path.with_name(found[1]), found[2]
+
+
+def read_frames(path: Path, *, kind: str | None = None) -> list[Atoms]:
+    """The frames of a file: all of them, or those of the index behind its name.
+
+    Args:
+        path: of a file that ase reads, with an index or without: ``md.extxyz``, ``md.extxyz@-1``, ``md.extxyz@::5``.
+        kind: name of ase's format; by default that of the file's name or content.
+
+    Returns:
+        At least one structure, each with finite positions and cell; its number in the file is ``info["frame"]``.
+
+    Raises:
+        ValueError: naming file, frame and value.
+    """
+    path, index = split_index(path)
+    check_regular(path)
+    kind = kind or _kind(path)
+    numbered = _read_extended(path, index) if kind in ("extxyz", "xyz") else _read_other(path, index, kind)
+    for number, atoms in numbered:
+        _check_atoms(atoms, f"frame {number} of {path.name}")
+        atoms.info["frame"] = number
+    return [atoms for _, atoms in numbered]
+
+
+def read_frame(path: Path, *, kind: str | None = None) -> Atoms:
+    """The one structure of a file; a file of several frames needs an index behind its name.
+
+    Args:
+        path: as in :func:`read_frames`.
+        kind: as in :func:`read_frames`.
+
+    Raises:
+        ValueError: naming file, frame and value.
+    """
+    frames = read_frames(path, kind=kind)
+    if len(frames) > 1:
+        raise ValueError(
+            f"{path.name} gives {len(frames)} frames where one structure is needed; say which: "
+            f"{split_index(path)[0].name}@-1 for the last, @0 for the first"
+        )
+    atoms = frames[0]
+    atoms.info = {key: value for key, value in atoms.info.items() if key != "frame" and not key.startswith(RENAMED)}
+    return atoms
+
+
+def not_periodic(atoms: Atoms) -> str | None:
+    """Why a structure cannot be simulated, which takes a cell that is periodic in three directions; None if it can."""
+    if atoms.cell.rank == 3 and atoms.pbc.all():
+        return None
+    what = f"pbc {atoms.pbc.tolist()}" if atoms.cell.rank == 3 else "no three-dimensional cell"
+    return (
+        f"it has {what}, and what is simulated is periodic in three directions; put a molecule or a slab into a "
+        "box with vacuum around it, larger than the cutoff (in ase: atoms.center(vacuum=10.0); atoms.pbc = True)"
+    )
+
+
+def _chosen(count: int, index: str | None, name: str) -> range:
+    """Numbers of the frames that an index means."""
+    if index is None:
+        return range(count)
+    if ":" not in index:
+        number = int(index)
+        if not -count <= number < count:
+            raise ValueError(f"{name}@{index}: the file has {count} frames, numbered from 0 to {count - 1}")
+        return range(number % count, number % count + 1)
+    step = [int(part) if part else None for part in index.split(":")]
+    if step[2:] == [0]:
+        raise ValueError(f"{name}@{index}: a step of 0 never ends; give a number above 0")
+    found = range(count)[slice(*step)]
+    if not found:
+        raise ValueError(f"{name}@{index} means none of its {count} frames")
+    return found
+
+
+def _read_extended(path: Path, index: str | None) -> list[tuple[int, Atoms]]:
+    """Frames of extended XYZ, read one by one, so that an error names its frame, and only those that are meant."""
+    with path.open("rb") as stream:
+        places = list(_places(stream, path.name))
+        if not places:
+            raise ValueError(f"{path.name} holds no frame")
+        found = []
+        for number in _chosen(len(places), index, path.name):
+            stream.seek(places[number].offset)
+            content = stream.read(places[number].size)
+            found.append((number, _parsed(content, f"frame {number} of {path.name} (line {places[number].line})")))
+    return found
+
+
+def _places(stream: BinaryIO, name: str) -> Iterator[_Place]:
+    """Where each frame begins and how long it is; counts are believed only as far as there are lines.
+
+    Raises:
+        ValueError: naming frame, line and value.
+    """
+    offset, line, number = 0, 1, 0
+    for first in (texts := iter(stream.readline, b"")):
+        if not first.strip():  # between frames or at the end; ase would take it for the end
+            offset, line = offset + len(first), line + 1
+            continue
+        where = f"frame {number} of {name} (line {line})"
+        if first[:4] == b"VEC1":
+            raise ValueError(f"{where}: cell vectors in lines VEC1 to VEC3 are not read; give a Lattice in the header")
+        try:
+            count = int(first)
+        except ValueError:
+            shown = first[:40].decode(errors="replace").strip()
+            raise ValueError(f"{where} begins with {shown!r} where the number of its atoms belongs") from None
+        if count < 1:
+            raise ValueError(f"{where} has {count} atoms; at least one is needed")
+        header = next(texts, None)
+        if header is None:
+            raise ValueError(f"{where} ends after its number of atoms, {count}: the file is cut")
+        _check_columns(header, where)
+        size, there = len(first) + len(header), 0
+        for text in itertools.islice(texts, min(count, sys.maxsize)):
+            size, there = size + len(text), there + 1
+        if there < count:
+            raise ValueError(f"{where} has {there} lines of atoms where {count} are announced: the file is cut")
+        yield _Place(offset, size, line)
+        offset, line, number = offset + size, line + count + 2, number + 1
+
+
+def _check_columns(header: bytes, where: str) -> None:
+    found = re.search(rb"Properties\s*=\s*\"?([^\s\"]+)", header)
+    if found is None:
+        return
+    columns = [int(part) for part in found[1].split(b":")[2::3] if part.isdigit() and len(part) < 12]
+    if sum(columns) > MOST_COLUMNS:
+        raise ValueError(f"{where}: its header announces {sum(columns)} columns; at most {MOST_COLUMNS} are read")
+
+
+def _parsed(content: bytes, where: str) -> Atoms:
+    from ase.io.extxyz import read_xyz  # late, with SciPy behind it
+
+    first, header, rest = content.split(b"\n", 2)
+    header = STRAIN_KEYS.sub(rb"%s\1" % RENAMED.encode(), header)
+    try:
+        text = b"\n".join((first, header, rest)).decode()
+        text, names = structure_files.plain_frame(text)
+        atoms: Atoms = next(read_xyz(io.StringIO(text), index=0))
+        structure_files.give_masses(atoms, names)
+        structure_files.check_occupied(atoms)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{where} is no text in UTF-8: it has a byte {error.object[error.start]:#x}") from None
+    except Exception as error:  # ase raises whatever its parsing meets
+        raise ValueError(f"{where} cannot be read: {_reason(error)}") from None
+    return atoms
+
+
+def _kind(path: Path) -> str:
+    """The name of ase's format, by the name of the file or else its content."""
+    if path.suffix.lower() in EXTENDED_XYZ:
+        return "extxyz"
+    from ase.io.formats import filetype  # as late
+
+    try:
+        return str(filetype(str(path)))
+    except Exception as error:  # ase looks into the file, and raises whatever it meets
+        raise ValueError(f"{path.name} is no structure file that ase reads: {_reason(error)}") from None
+
+
+def _read_other(path: Path, index: str | None, kind: str) -> list[tuple[int, Atoms]]:
+    try:
+        frames = structure_files.read(path, kind=kind)
+    except Exception as error:  # ase's many readers raise whatever they meet
+        raise ValueError(f"{path.name} is no structure file that ase reads: {_reason(error)}") from None
+    if not frames:
+        raise ValueError(f"{path.name} holds no frame")
+    return [(number, frames[number]) for number in _chosen(len(frames), index, path.name)]
+
+
+def _reason(error: Exception) -> str:
+    """One line of what a reader says; the kind of the error where it says nothing."""
+    said = " ".join(str(error).split())[:200]
+    return said if isinstance(error, ValueError | OSError) and said else f"{type(error).__name__} {said}".strip()
+
+
+def _check_atoms(atoms: Atoms, where: str) -> None:
+    if not len(atoms):
+        raise ValueError(f"{where} has no atoms")
+    positions, cell = np.asarray(atoms.positions), np.asarray(atoms.cell)
+    if positions.shape != (len(atoms), 3) or positions.dtype.kind != "f":
+        raise ValueError(f"{where}: its positions are no three numbers for each atom")
+    if not np.isfinite(positions).all():
+        atom = int(np.argmin(np.isfinite(positions).all(axis=1)))
+        raise ValueError(f"{where}: the position of atom {atom} is {positions[atom].tolist()}, which is not finite")
+    if not np.isfinite(cell).all():
+        raise ValueError(f"{where}: its cell is {cell.tolist()}, which is not finite")
+    if (atoms.numbers == 0).any():
+        raise ValueError(f"{where}: atom {int(np.argmin(atoms.numbers))} is of no element")
+    if atoms.cell.rank < 3:
+        for key in atoms.info:
+            if key.lower() in ("lattice", "cell"):
+                raise ValueError(f"{where}: its cell is not read from {key!r}; name it Lattice, nine numbers in Å")
+    for vector, periodic in zip(cell, atoms.pbc, strict=True):
+        if periodic and not vector.any():
+            raise ValueError(
+                f"{where} is periodic (pbc {atoms.pbc.tolist()}) along a cell vector of length 0; give a Lattice, or "
+                'pbc="F F F" for atoms in free space'
+            )
+    if atoms.pbc.all() and abs(np.linalg.det(cell)) < SMALLEST_VOLUME:
+        raise ValueError(f"{where}: its cell has a volume of {abs(np.linalg.det(cell)):g} Å³")
