@@ -31,6 +31,14 @@ BASES = {
 """Recognised names, in any case, with ``ref`` or the name of a program before or behind them. Names of other potentials
 (``MACE_energy``) are none: they carry predictions."""
 
+WEIGHTS = {
+    "energy": ("config_weight", "config_energy_weight"),
+    "forces": ("config_weight", "config_forces_weight"),
+    "stress": ("config_weight", "config_stress_weight"),
+    "virial": ("config_weight", "config_virials_weight"),
+}
+"""Names of weights in files for MACE; a weight of zero marks a label that is none, such as zeros in place of forces."""
+
 AUTOMATIC = "auto"
 NONE = "none"
 
@@ -167,6 +175,8 @@ def agree(kind: str, first: tuple[str, Values], other: tuple[str, Values], atoms
 
 def _candidates(kind: str, given: list[str] | None, atoms: Atoms, where: str) -> dict[str, Values]:
     values = named_values(atoms)
+    if any(str(values.get(name)) in ("0", "0.0") for name in WEIGHTS[kind]):
+        return {}
     names = (
         [name for name in values if label_kind(name) == kind] if given is None else [n for n in given if n in values]
     )

@@ -197,6 +197,15 @@ def test_forces_that_are_no_numbers(tmp_path: Path) -> None:
         read(tmp_path, f"{BARE}:force:R:1 energy=-1")
 
 
+def test_a_weight_of_zero_marks_what_is_no_label(tmp_path: Path) -> None:
+    """As MACE reads it: zeros in place of what was not computed."""
+    header = f'{FORCED} REF_energy=-1 REF_stress="0 0 0 0 0 0" config_forces_weight=0.0 config_stress_weight=0'
+    found = read(tmp_path, header, keys={"missing_forces": True})
+    assert found.origins == {"energy": {"REF_energy": 1}}
+    with pytest.raises(ValueError, match=r"frame 0 .* has no forces"):
+        read(tmp_path, header)
+
+
 # Atoms alone
 
 
