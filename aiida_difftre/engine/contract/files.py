@@ -133,24 +133,25 @@ def _npz(path: Path, what: str) -> Iterator[np.lib.npyio.NpzFile]:
     with reading(path, what), path.open("rb") as stream:
         if not zipfile.is_zipfile(stream):
             raise ValueError("it is no .npz archive of NumPy, or not a whole one")
+        with zipfile.ZipFile(stream) as members:
+            _check_sizes(members)
         stream.seek(0)
         with np.load(stream, allow_pickle=False) as archive:
-            _check_sizes(archive)
             yield archive
 
 
-def _check_sizes(archive: np.lib.npyio.NpzFile) -> None:
+def _check_sizes(archive: zipfile.ZipFile) -> None:
     """Refuse an archive that promises more than it holds, before memory is taken for it.
 
     Raises:
         ValueError: naming the array.
     """
     read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-    for member in archive.zip.infolist():
+    for member in archive.infolist():
         name = member.filename[:40]
         if member.file_size > LARGEST_RATIO * max(member.compress_size, 1):
             raise ValueError(f"{name} takes {member.compress_size} bytes, and would be {member.file_size} when read")
-        with archive.zip.open(member) as stream:
+        with archive.open(member) as stream:
             version = np.lib.format.read_magic(stream)
             if version not in read:
                 raise ValueError(f"{name} is an array of the unknown version {version}")
