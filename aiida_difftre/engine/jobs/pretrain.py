@@ -155,8 +155,8 @@ def _prepare(
     if job.potential is None:
         kept = parameters["atomic_energies"].tolist()
         given = job.atomic_energies or {}
-        references = [given.get(symbol, energy) for symbol, energy in zip(species, kept, strict=True)]
-        return {**parameters, "atomic_energies": jnp.asarray(references, jnp.float64)}, np.zeros(len(species), bool)
+        stated = [given.get(symbol, energy) for symbol, energy in zip(species, kept, strict=True)]
+        return {**parameters, "atomic_energies": jnp.asarray(stated, jnp.float64)}, np.zeros(len(species), bool)
     with dataset.explained():
         labels.check_seen(species, found.species(), by_species)
     known = np.array([by_species.get(symbol, np.nan) for symbol in species])
