@@ -1,9 +1,11 @@
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import yaml
 from aiida import orm
 from aiida.engine import run_get_node
+from aiida.manage.caching import enable_caching
 from click.testing import CliRunner, Result
 
 from aiida_difftre.cli import cli, lineage, live, plots, report, snapshots
@@ -15,13 +17,27 @@ MACHINE = {"threads": 1}
 
 
 @pytest.fixture
-def trained(
+def train(
     engine: orm.InstalledCode, argon_potential: Any, argon_state_points: Any, dataset: Any, job_options: Any
-) -> orm.WorkChainNode:
-    """A run of the real engine from a potential and labels that exist."""
+) -> Callable[[], orm.WorkChainNode]:
+    """Runs the real engine from a potential and labels that exist; each time with other nodes of the same content."""
+
+    def run() -> orm.WorkChainNode:
+        return run_get_node(_builder(engine, argon_potential, argon_state_points, dataset, job_options))[1]
+
+    return run
+
+
+@pytest.fixture
+def trained(train: Callable[[], orm.WorkChainNode]) -> orm.WorkChainNode:
+    """A run that is over."""
+    return train()
+
+
+def _builder(engine: Any, argon_potential: Any, argon_state_points: Any, dataset: Any, job_options: Any) -> Any:
     sample = {"calc": {"parameters": {"sampling": SHORT_SAMPLING, "machine": MACHINE}}}
     update = {"calc": {"parameters": {"update": {"max_steps": 2, "gate": 0.2, "bootstrap": 20}, "machine": MACHINE}}}
-    builder = TrainWorkChain.get_builder_from_protocol(
+    return TrainWorkChain.get_builder_from_protocol(
         codes=dict.fromkeys(("sample", "update", "predict"), engine),
         state_points=argon_state_points(values=[-0.5], errors=[0.01]),
         potential=argon_potential(),
@@ -34,7 +50,22 @@ def trained(
         },
         options=dict.fromkeys(("sample", "update", "predict"), job_options),
     )  # fmt: skip
-    return run_get_node(builder)[1]
+
+
+@pytest.mark.slow
+def test_a_second_run_with_caching_redoes_nothing(train: Callable[[], orm.WorkChainNode]) -> None:
+    """What a run makes is the same node for the same content, so that all that comes after it is found too."""
+    first = train()
+    assert first.is_finished_ok, explain(first)
+    with enable_caching():
+        second = train()
+    assert second.is_finished_ok, explain(second)
+    steps = [node for node in second.called_descendants if isinstance(node, orm.CalculationNode)]
+    assert len(steps) == sum(isinstance(node, orm.CalculationNode) for node in first.called_descendants)
+    assert {"SampleCalculation", "UpdateCalculation", "PredictCalculation"} <= {node.process_label for node in steps}
+    redone = [node.process_label for node in steps if not node.base.caching.is_created_from_cache]
+    assert redone == ["collect_history"]  # which names the potentials of its own run by their UUIDs, and costs nothing
+    assert second.outputs.potential.digest == first.outputs.potential.digest
 
 
 @pytest.mark.slow
