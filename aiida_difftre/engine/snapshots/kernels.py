@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,7 @@ from jaxtyping import Array, Float, Int
 
 from aiida_difftre.engine.contract.jobs import PotentialSpec
 from aiida_difftre.engine.geometry.strain import deformation
-from aiida_difftre.engine.potentials import potential as potentials
+from aiida_difftre.engine.potentials.potential import Potential, build
 from aiida_difftre.engine.potentials.term import Environment, Parameters
 from aiida_difftre.engine.runtime import device
 from aiida_difftre.engine.snapshots.compact_lists import Compact, surroundings
@@ -48,6 +48,10 @@ class Shared(NamedTuple):
     cell: Float[Array, "3 3"]
     images: Int[Array, "images 3"]
     species: Int[Array, " atoms"]
+
+
+Strained: TypeAlias = Callable[[Array], list[Array]]
+"""Floating-point leaves of a projection under a strain."""
 
 
 def _split(tree: Any) -> tuple[list[Array], Callable[[list[Array]], Any]]:
@@ -96,16 +100,22 @@ class Kernels:
     born_vjp: Callable[..., Parameters]
 
 
-@functools.cache
-def kernels(spec_json: str, precision: str) -> Kernels:
-    """Compile (lazily) the functions of a potential; one set per process, potential and precision."""
-    potential = potentials.build(PotentialSpec.model_validate_json(spec_json))
-    dtype = jnp.dtype(precision)
-    mesh = device.mesh()
+@dataclass(frozen=True)
+class _Functions:
+    """What :class:`Kernels` compiles, of one potential in one precision.
 
-    def strained(shared: Shared, x: Array, listed: Compact, scale: Array) -> tuple[Any, Any]:
-        fractional, species = x.astype(dtype), shared.species
-        near = surroundings(listed, fractional, (scale * shared.cell).astype(dtype), shared.images)
+    Args:
+        potential: the potential.
+        dtype: precision of everything but the energies.
+    """
+
+    potential: Potential
+    dtype: Any
+
+    def strained(self, shared: Shared, x: Array, listed: Compact, scale: Array) -> tuple[Any, Strained]:
+        """The projection of one snapshot, and the floating-point part of that under a strain."""
+        fractional, species = x.astype(self.dtype), shared.species
+        near = surroundings(listed, fractional, (scale * shared.cell).astype(self.dtype), shared.images)
 
         def projection(strain: Array) -> Any:
             # Axis by axis, and not as a product of matrices: fused with what is projected.
@@ -113,107 +123,127 @@ def kernels(spec_json: str, precision: str) -> Kernels:
             a, b, c = near.components
             x, y, z = (a * f[0, axis] + b * f[1, axis] + c * f[2, axis] for axis in range(3))
             vectors = jnp.stack([x, y, z], -1)
-            return potential.project(
+            return self.potential.project(
                 Environment(vectors, near.mask, species, species[near.index], fractional, components=(x, y, z))
             )
 
-        reference = projection(jnp.zeros(6, dtype))
+        reference = projection(jnp.zeros(6, self.dtype))
         return reference, lambda strain: _split(projection(strain))[0]
 
-    def project(batch: Batch, shared: Shared) -> Any:
-        return jax.vmap(lambda *snapshot: strained(shared, *snapshot)[0])(*batch)
+    def project(self, batch: Batch, shared: Shared) -> Any:
+        """Projections."""
+        return jax.vmap(lambda *snapshot: self.strained(shared, *snapshot)[0])(*batch)
 
-    def slopes(batch: Batch, shared: Shared) -> tuple[Any, list[Array]]:
+    def slopes(self, batch: Batch, shared: Shared) -> tuple[Any, list[Array]]:
+        """Projections and their six strain derivatives."""
+
         def one(*snapshot: Any) -> tuple[Any, list[Array]]:
-            reference, floating = strained(shared, *snapshot)
-            first = jax.vmap(lambda e: jax.jvp(floating, (jnp.zeros(6, dtype),), (e,))[1])(jnp.eye(6, dtype=dtype))
+            reference, floating = self.strained(shared, *snapshot)
+            rest = jnp.zeros(6, self.dtype)
+            first = jax.vmap(lambda e: jax.jvp(floating, (rest,), (e,))[1])(jnp.eye(6, dtype=self.dtype))
             return reference, first
 
         return jax.vmap(one)(*batch)
 
-    def curves(batch: Batch, shared: Shared, vectors: Array) -> tuple[Any, list[Array], list[Array]]:
+    def curves(self, batch: Batch, shared: Shared, vectors: Array) -> tuple[Any, list[Array], list[Array]]:
+        """Projections, and their first and second derivatives along strain directions."""
+        rest, unit = jnp.zeros((), self.dtype), jnp.ones((), self.dtype)
+
         def one(directions: Array, *snapshot: Any) -> tuple[Any, list[Array], list[Array]]:
-            reference, floating = strained(shared, *snapshot)
+            reference, floating = self.strained(shared, *snapshot)
 
             def along(d: Array) -> tuple[list[Array], list[Array]]:
                 def slope(s: Array) -> list[Array]:
-                    return jax.jvp(lambda t: floating(t * d), (s,), (jnp.ones((), dtype),))[1]
+                    return jax.jvp(lambda t: floating(t * d), (s,), (unit,))[1]
 
-                return jax.jvp(slope, (jnp.zeros((), dtype),), (jnp.ones((), dtype),))
+                return jax.jvp(slope, (rest,), (unit,))
 
-            return (reference, *jax.vmap(along)(directions.astype(dtype)))
+            return (reference, *jax.vmap(along)(directions.astype(self.dtype)))
 
         return jax.vmap(one)(vectors, *batch)
 
-    def free(parameters: Parameters) -> Parameters:
-        # The reference energies are constant at fixed composition: they cancel in the weights and only cost digits.
-        return {**parameters, "atomic_energies": jnp.zeros_like(parameters["atomic_energies"])}
+    def total(self, parameters: Parameters, projection: Any) -> Array:
+        """Energy of one snapshot without the reference energies: constant, they only cost digits."""
+        free = {**parameters, "atomic_energies": jnp.zeros_like(parameters["atomic_energies"])}
+        return jnp.sum(self.potential.energy(free, projection))
 
-    def total(parameters: Parameters, projection: Any) -> Array:
-        return jnp.sum(potential.energy(parameters, projection))
+    def energy(self, parameters: Parameters, projection: Any) -> Array:
+        """Energies in double precision."""
 
-    def one_energy(parameters: Parameters, projection: Any) -> Array:
-        floating, merge = _split(projection)
-        return total(parameters, merge([x.astype(jnp.float64) for x in floating]))
+        def one(projection: Any) -> Array:
+            floating, merge = _split(projection)
+            return self.total(parameters, merge([x.astype(jnp.float64) for x in floating]))
 
-    def one_stress(parameters: Parameters, projection: Any, first: list[Array]) -> tuple[Array, Array]:
-        floating, merge = _split(projection)
-        value, gradient = jax.value_and_grad(lambda p: total(parameters, merge(p)))(floating)
-        return value, jax.vmap(lambda direction: _dot(direction, gradient))(first)
+        return jax.vmap(one)(projection)
 
-    def one_born(parameters: Parameters, projection: Any, first: list[Array], second: list[Array]) -> Array:
-        floating, merge = _split(projection)
+    def energy_of_precision(self, parameters: Parameters, projection: Any) -> Array:
+        """Energies in the precision of the projections."""
+        return jax.vmap(lambda p: self.total(parameters, p))(projection)
 
-        def along(p1: list[Array], p2: list[Array]) -> Array:
-            def value(s: Array) -> Array:
-                return total(
-                    parameters, merge([a + s * (b + s * c / 2) for a, b, c in zip(floating, p1, p2, strict=True)])
-                )
+    def energy_slopes(self, parameters: Parameters, projection: Any) -> Parameters:
+        """Derivatives of each energy by the parameters."""
+        return jax.vmap(lambda p: jax.grad(self.total)(parameters, p))(projection)
 
-            one = jnp.ones((), dtype)
-            return jax.jvp(lambda s: jax.jvp(value, (s,), (one,))[1], (jnp.zeros((), dtype),), (one,))[1]
+    def stress(self, parameters: Parameters, projection: Any, first: list[Array]) -> tuple[Array, Array]:
+        """Energies and their six strain derivatives."""
 
-        return jax.vmap(along)(first, second)
+        def one(projection: Any, first: list[Array]) -> tuple[Array, Array]:
+            floating, merge = _split(projection)
+            value, gradient = jax.value_and_grad(lambda p: self.total(parameters, merge(p)))(floating)
+            return value, jax.vmap(lambda direction: _dot(direction, gradient))(first)
 
-    def energy(parameters: Parameters, projection: Any) -> Array:
-        return jax.vmap(lambda p: one_energy(free(parameters), p))(projection)
+        return jax.vmap(one)(projection, first)
 
-    def stress(parameters: Parameters, projection: Any, first: list[Array]) -> tuple[Array, Array]:
-        return jax.vmap(lambda p, f: one_stress(free(parameters), p, f))(projection, first)
+    def born(self, parameters: Parameters, projection: Any, first: list[Array], second: list[Array]) -> Array:
+        """Second derivatives of the energies along strain directions."""
+        rest, unit = jnp.zeros((), self.dtype), jnp.ones((), self.dtype)
 
-    def born(parameters: Parameters, projection: Any, first: list[Array], second: list[Array]) -> Array:
-        return jax.vmap(lambda p, f, s: one_born(free(parameters), p, f, s))(projection, first, second)
+        def one(projection: Any, first: list[Array], second: list[Array]) -> Array:
+            floating, merge = _split(projection)
 
-    def energy_of_precision(parameters: Parameters, projection: Any) -> Array:
-        return jax.vmap(lambda p: total(free(parameters), p))(projection)
+            def along(p1: list[Array], p2: list[Array]) -> Array:
+                def value(s: Array) -> Array:
+                    moved = [a + s * (b + s * c / 2) for a, b, c in zip(floating, p1, p2, strict=True)]
+                    return self.total(parameters, merge(moved))
 
-    def energy_slopes(parameters: Parameters, projection: Any) -> Parameters:
-        return jax.vmap(lambda p: jax.grad(lambda q: total(free(q), p))(parameters))(projection)
+                return jax.jvp(lambda s: jax.jvp(value, (s,), (unit,))[1], (rest,), (unit,))[1]
 
-    def transpose(function: Callable[..., Any]) -> Callable[..., Parameters]:
-        def vjp(parameters: Parameters, arguments: tuple[Any, ...], cotangent: Any) -> Parameters:
-            value, pull = jax.vjp(lambda p: function(p, *arguments), parameters)
-            cotangent = jax.tree.map(lambda c, v: c.astype(v.dtype), cotangent, value)
-            return jax.tree.map(lambda g: g[None], pull(cotangent)[0])
+            return jax.vmap(along)(first, second)
 
-        # Each device returns its share and the caller adds them: collectives between CPU devices of one process can
-        # dead-lock when the machine is busy.
-        specs = (P(), P("device"), P("device"))
-        return jax.jit(jax.shard_map(vjp, mesh=mesh, in_specs=specs, out_specs=P("device"), check_vma=False))
+        return jax.vmap(one)(projection, first, second)
+
+
+def _transposed(function: Callable[..., Any]) -> Callable[..., Parameters]:
+    """Of (parameters, arguments, cotangent): the vector-Jacobian product of a function of (parameters, *arguments)."""
+
+    def vjp(parameters: Parameters, arguments: tuple[Any, ...], cotangent: Any) -> Parameters:
+        value, pull = jax.vjp(lambda p: function(p, *arguments), parameters)
+        cotangent = jax.tree.map(lambda c, v: c.astype(v.dtype), cotangent, value)
+        return jax.tree.map(lambda g: g[None], pull(cotangent)[0])
+
+    return vjp
+
+
+@functools.cache
+def kernels(spec_json: str, precision: str) -> Kernels:
+    """Compile (lazily) the functions of a potential; one set per process, potential and precision."""
+    of = _Functions(build(PotentialSpec.model_validate_json(spec_json)), jnp.dtype(precision))
+    mesh, each = device.mesh(), P("device")
 
     def spread(function: Callable[..., Any], *specs: Any) -> Callable[..., Any]:
-        return jax.jit(jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=P("device"), check_vma=False))
+        # Each device returns its share of a gradient and the caller adds them: collectives between CPU devices of one
+        # process can dead-lock when the machine is busy.
+        return jax.jit(jax.shard_map(function, mesh=mesh, in_specs=specs, out_specs=each, check_vma=False))
 
-    each = P("device")
     return Kernels(
-        project=spread(project, each, P()),
-        slopes=spread(slopes, each, P()),
-        curves=spread(curves, each, P(), each),
-        energy=spread(energy, P(), each),
-        stress=spread(lambda p, projection, first: stress(p, projection, first)[1], P(), each, each),
-        born=spread(born, P(), each, each, each),
-        energy_slopes=spread(energy_slopes, P(), each),
-        energy_vjp=transpose(energy_of_precision),
-        stress_vjp=transpose(stress),
-        born_vjp=transpose(born),
+        project=spread(of.project, each, P()),
+        slopes=spread(of.slopes, each, P()),
+        curves=spread(of.curves, each, P(), each),
+        energy=spread(of.energy, P(), each),
+        stress=spread(lambda p, projection, first: of.stress(p, projection, first)[1], P(), each, each),
+        born=spread(of.born, P(), each, each, each),
+        energy_slopes=spread(of.energy_slopes, P(), each),
+        energy_vjp=spread(_transposed(of.energy_of_precision), P(), each, each),
+        stress_vjp=spread(_transposed(of.stress), P(), each, each),
+        born_vjp=spread(_transposed(of.born), P(), each, each),
     )
