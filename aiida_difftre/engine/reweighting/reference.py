@@ -13,7 +13,7 @@ exactly uniform at θ = θ_ref.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import jax
@@ -365,16 +365,21 @@ def statistical_errors(
     counts = statistics.block_bootstrap_counts(ref.walkers, g, replicates, seed)
     counts /= (counts @ weight)[:, None]
 
+    # Features are arguments and no constants: trajectories of one size share the compiled program.
     @jax.jit
-    def resampled(arrays: Quantities, weight: Array, factors: Array) -> tuple[list[Array], list[Array]]:
+    def resampled(
+        arrays: Quantities, features: Quantities, weight: Array, factors: Array
+    ) -> tuple[list[Array], list[Array]]:
+        held = replace(ref, features=features)
+
         def averages(factor: Array) -> list[Array]:
             drawn = factor * weight
-            return ref.averages(arrays, drawn / drawn.sum())
+            return held.averages(arrays, drawn / drawn.sum())
 
         return jax.lax.map(averages, factors, batch_size=20), jax.jacrev(averages)(jnp.ones(len(weight)))
 
     errors = []
-    for values, slopes in zip(*resampled(dict(quantities), jnp.asarray(weight), counts), strict=True):
+    for values, slopes in zip(*resampled(dict(quantities), ref.features, jnp.asarray(weight), counts), strict=True):
         influences = np.asarray(slopes).T
         scatter, linear = (np.std(array, axis=0, ddof=1) for array in (np.asarray(values), counts @ influences))
         known = np.sqrt(statistics.mean_variance(len(weight) * influences, ref.walkers).variance)

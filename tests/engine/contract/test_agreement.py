@@ -66,3 +66,25 @@ def test_chi2_counts_points_and_not_targets() -> None:
     assert reduced_chi2(everything, "selection") == pytest.approx((3 * 1 + 9) / 4)
     assert reduced_chi2(everything, "training") == pytest.approx(4.0)
     assert reduced_chi2([UNWEIGHTED], "training") is None
+
+
+@pytest.mark.parametrize(
+    ("candidate", "incumbent", "experiment", "errors", "expected"),
+    [
+        # A deviation counts in units of the error of its point.
+        ([1.0, 3.0], [2.0, 2.0], [1.0, 10.0], ([0.0, 0.0], [0.0, 0.0]), True),
+        # At each point the smaller one of the errors of the simulation.
+        ([1.0, 3.0], [2.0, 2.0], [1.0, 1.0], ([0.0, 30.0], [5.0, 0.0]), False),
+        # Variances of experiment and simulation add up.
+        ([1.0, 2.0], [0.1, 2.5], [1.0, 1.0], ([0.9, 0.0], [0.9, 0.0]), True),
+    ],
+)
+def test_two_potentials_in_units_of_the_same_errors(
+    candidate: list[float], incumbent: list[float], experiment: list[float], errors: tuple, expected: bool
+) -> None:
+    first, second = (
+        Points(np.array(deviations), np.array(experiment), np.array(simulation))
+        for deviations, simulation in zip((candidate, incumbent), errors, strict=True)
+    )
+    assert is_better(first, second) is expected
+    assert is_better(second, first) is not expected
