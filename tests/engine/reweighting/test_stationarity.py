@@ -55,6 +55,14 @@ def test_relaxation_ends() -> None:
         assert stationarity.equilibration(series.T.ravel(), np.tile(np.arange(WALKERS), LENGTH)) == part
 
 
+def test_the_shortest_walker_keeps_some_snapshots() -> None:
+    """Although the long one relaxes for half of its time: four of six are what is left at least."""
+    relaxing = noise(4, 1)[0] + 8 * (TIME < 0.5)
+    values, walkers = np.concatenate([relaxing, np.zeros(6)]), np.repeat([0, 1], [LENGTH, 6])
+    assert stationarity.equilibration(relaxing, np.zeros(LENGTH, int)) >= 0.45
+    assert stationarity.equilibration(values, walkers) <= 1 / 3
+
+
 def test_end_of_equilibration_agrees_with_pymbar() -> None:
     os.environ["PYMBAR_DISABLE_JAX"] = "TRUE"
     with warnings.catch_warnings():

@@ -161,6 +161,14 @@ def test_bootstrap_of_independent_samples_with_weights() -> None:
     assert np.std(means) == pytest.approx(np.sqrt(np.sum(weights**2)), rel=0.15)
 
 
+def test_bootstrap_of_few_blocks_is_unbiased() -> None:
+    """The variance over replicates is s²/n with n = 8, not 7/8 of it."""
+    values = np.random.default_rng(8).normal(size=8)
+    counts = block_bootstrap_counts(np.arange(8), 1.0, 40_000, 0)
+    found = np.var(counts @ values / counts.sum(axis=1))
+    assert found == pytest.approx(np.var(values, ddof=1) / 8, rel=0.05)
+
+
 def test_bootstrap_is_reproducible_and_copes_with_one_snapshot() -> None:
     walkers = np.repeat([0, 1], 30)
     assert np.array_equal(block_bootstrap_counts(walkers, 2.0, 10, 5), block_bootstrap_counts(walkers, 2.0, 10, 5))
