@@ -143,8 +143,14 @@ def test_what_the_snapshots_do_not_tell_stays() -> None:
     assert found[0] == pytest.approx(-0.1 / np.sqrt(2), rel=0.05)
     assert abs(found[1]) < 1e-5
     assert found[2] == 0
+    # Of two arrays the one that changes no energy stays, and the other one moves.
+    half, _ = solve(linear, np.zeros(3), np.array([0, 0, 1]), damping=0.1, radius=0.1)
+    assert half[0] < -0.05
+    assert half[2] == 0
     still = Linear(np.ones(1), np.ones((1, 2)), np.zeros((2, 2)))
-    assert not solve(still, np.zeros(2), np.zeros(2, int), damping=0.1, radius=0.1)[0].any()
+    none, is_bounded = solve(still, np.zeros(2), np.zeros(2, int), damping=0.1, radius=0.1)
+    assert not none.any()
+    assert not is_bounded
     met = linear._replace(residuals=np.zeros(1))
     assert not solve(met, np.zeros(3), np.zeros(3, int), damping=0.1, radius=0.1)[0].any()
 
