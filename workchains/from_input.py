@@ -103,7 +103,7 @@ def plan(run: RunInput, folder: Path, spec: PotentialSpec) -> list[Sampling]:
     parts = []
     for label, point in run.state_points.items():
         cell = simulation_cell(run, label, folder)
-        size = {"atoms": len(cell), "volume": float(cell.get_volume())}
+        size: dict[str, Any] = {"atoms": len(cell), "volume": float(cell.get_volume())}
         if any(isinstance(target, Target) and target.is_in_loss for target in point.targets.values()):
             name, times = f"refinement at {label}", settings.max_iterations + settings.max_roll_backs
             parts.append(estimate.sampling(name, moving, spec, times=times, growth=growth, **size))

@@ -190,7 +190,8 @@ class _Builder:
 
     def take(self, event: yaml.Event) -> None:
         """Go on by one event."""
-        name, line = event.__class__.__name__, event.start_mark.line + 1
+        name = event.__class__.__name__
+        line = 1 + (event.start_mark.line if event.start_mark is not None else 0)
         if name == "DocumentStartEvent":
             self._documents += 1
             if self._documents > 1:

@@ -105,9 +105,13 @@ def kind(schema: dict[str, Any]) -> str:
     limits = (
         []
         if "prefixItems" in schema
-        else [text.format(schema[key]) for key, text in CONSTRAINTS.items() if key in schema]
+        else [text.format(_plain(schema[key])) for key, text in CONSTRAINTS.items() if key in schema]
     )
     return ", ".join([named, *limits])
+
+
+def _plain(number: float) -> str:
+    return f"{number:g}" if isinstance(number, float) else str(number)
 
 
 def _with_parts(*models: type[BaseModel]) -> list[type[BaseModel]]:
