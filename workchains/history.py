@@ -73,12 +73,13 @@ def collect_history(plan: orm.Dict, **nodes: Any) -> orm.Dict:
     """The course of a refinement in one node.
 
     Args:
-        plan: list ``iterations`` of what the chain decided, outcome, best iteration.
+        plan: list ``iterations`` of what the chain decided, outcome, best iteration and by what it was selected.
         **nodes: ``targets`` by state point; ``updates``, output parameters by iteration; ``sampled``, predictions of
             the last trajectories by state point.
 
     Returns:
-        ``iterations`` (see :func:`records.iteration_record`), ``best`` (index of the kept potential's), ``outcome``.
+        ``iterations`` (see :func:`records.iteration_record`), ``best`` (index of the kept potential's),
+        ``selected`` (:class:`~aiida_difftre.engine.contract.policy.Selected`), ``outcome``.
     """
     content = plan.get_dict()
     targets = {label: points.targets_of(group) for label, group in nodes["targets"].items()}

@@ -87,12 +87,6 @@ def iteration_record(compared: Mapping[str, Mapping[str, Comparison]], update: o
     }
 
 
-def has_moved(update: orm.Dict) -> bool:
-    """Whether an update made a step, or had no reason to: its history starts with where it began."""
-    content = update.get_dict()
-    return len(content["history"]) > 1 or content["reason"] == "chi2"
-
-
 def effective_fraction(step: Mapping[str, Any]) -> float:
     """The effective samples over all samples after an optimizer step; the smallest of all state points."""
     return float(step["n_eff_fraction"])

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 from aiida import orm
 from aiida.common import AttributeDict
 from aiida.engine import ExitCode, ProcessBuilder, WorkChain, if_, while_
@@ -13,9 +12,9 @@ from aiida.engine.processes.workchains.workchain import WorkChainSpec
 
 from aiida_difftre.data.dataset import DatasetData
 from aiida_difftre.data.potential import PotentialData
-from aiida_difftre.engine.contract.agreement import Points, is_better
+from aiida_difftre.engine.contract import policy
 from aiida_difftre.engine.contract.jobs import Prediction, validate
-from aiida_difftre.engine.errors import ExitStatus
+from aiida_difftre.engine.contract.policy import Action, Reason
 from aiida_difftre.workchains import absorption, exit_codes, records
 from aiida_difftre.workchains import state_points as points
 from aiida_difftre.workchains.builders import ProtocolMixin
@@ -26,8 +25,6 @@ from aiida_difftre.workchains.protocols import deep_merge
 from aiida_difftre.workchains.refine_settings import RefineSettings, check_settings
 from aiida_difftre.workchains.sample import SampleBaseWorkChain
 from aiida_difftre.workchains.update import UpdateBaseWorkChain
-
-RETRIED_WITH_SMALLER_STEPS = {ExitStatus.TOO_FEW_EFFECTIVE_SAMPLES, ExitStatus.NOT_FINITE}
 
 
 def _check_inputs(inputs: Mapping[str, Any], _: Any) -> str | None:
@@ -118,26 +115,14 @@ class RefineWorkChain(ProtocolMixin, WorkChain):
 
     def prepare(self) -> None:
         """Set up the state of the loop."""
-        self.ctx.potential = self.inputs.potential
-        self.ctx.optimizer_state = None
-        self.ctx.learning_rate_scale = 1.0
-        self.ctx.production_fs = points.production_fs(self.inputs.sample.calc.parameters.get_dict())
-        self.ctx.thresholds = list(self._settings().growth.thresholds)
-        self.ctx.reference = None  # potential, optimizer state, trajectories of the last stable sampling
-        self.ctx.best = None
+        production_fs = points.production_fs(self.inputs.sample.calc.parameters.get_dict())
         # Written at each change of state: nothing here may grow with every iteration; the called nodes keep the rest.
-        self.ctx.judged = 0  # iterations
-        self.ctx.discarded = []  # those whose update was done again
-        self.ctx.settings_from = []  # (first iteration, production_fs, learning_rate_scale) where these changed
-        self.ctx.sampled = {}
+        self._remember(policy.start(self._settings(), production_fs))
+        self.ctx.candidate = {"potential": self.inputs.potential, "optimizer_state": None}  # to be sampled next
+        self.ctx.reference = None  # potential, optimizer state and trajectories of the last stable sampling
+        self.ctx.best = None  # potential
+        self.ctx.sampled = {}  # predictions of the last trajectories
         self.ctx.lowered = {}  # what fits into memory, by call of the chain
-        self.ctx.samplings = 0
-        self.ctx.roll_backs = 0
-        self.ctx.since_best = 0
-        self.ctx.must_sample = True
-        self.ctx.is_stalled = False
-        self.ctx.outcome = None
-        self.ctx.failure = None
 
     def _state_points(self) -> dict[str, Any]:
         return points.in_refinement(self.inputs.state_points)
@@ -145,37 +130,47 @@ class RefineWorkChain(ProtocolMixin, WorkChain):
     def _settings(self) -> RefineSettings:
         return validate(RefineSettings, self.inputs.settings.get_dict())
 
+    def _course(self) -> policy.State:
+        return validate(policy.State, self.ctx.state)
+
+    def _remember(self, state: policy.State) -> None:
+        self.ctx.state = state.model_dump(mode="json")
+
+    def _decide(self, verdict: policy.Verdict) -> policy.State:
+        """Go on to what follows from a verdict, and report it."""
+        state = policy.decide(self._course(), verdict, self._settings())
+        self._remember(state)
+        if state.message:
+            self.report(state.message)
+        return state
+
     def is_unfinished(self) -> bool:
         """Whether there is anything left to do."""
-        return self.ctx.outcome is None
+        return self._course().action is not Action.END
 
     def needs_trajectories(self) -> bool:
         """Whether the present potential has not yet sampled."""
-        return bool(self.ctx.must_sample)
+        return self._course().action is Action.SAMPLE
 
     def needs_update(self) -> bool:
         """Whether the parameters are to move on, or the loop is over."""
-        return self.ctx.outcome is None
-
-    def _is_last(self) -> bool:
-        kept = self.ctx.judged - len(self.ctx.discarded)
-        return bool(kept >= self._settings().max_iterations)
+        return self._course().action is Action.UPDATE
 
     def sample_state_points(self) -> None:
         """Sample a trajectory at every state point, side by side."""
-        settings = self._settings()
+        settings, state = self._settings(), self._course()
         template = self.inputs.sample.calc.parameters.get_dict()
         previous = self.ctx.reference["points"] if self.ctx.reference else {}
         for label, point in self._state_points().items():
             inputs = AttributeDict(self.exposed_inputs(SampleBaseWorkChain, namespace="sample"))
-            inputs.calc.potential = self.ctx.potential
+            inputs.calc.potential = self.ctx.candidate["potential"]
             inputs.calc.structure = point["structure"]
             parameters = points.sampling_parameters(
                 template,
                 point,
-                seed=derived_seed(settings.seed, "sample", self.ctx.samplings, label),
-                predict=self._is_last(),
-                production_fs=self.ctx.production_fs,
+                seed=derived_seed(settings.seed, "sample", state.samplings, label),
+                predict=state.is_last(settings),
+                production_fs=state.production_fs,
                 equilibration_fs=settings.continued_equilibration_fs if label in previous else None,
             )
             lowered = self.ctx.lowered.get(f"sample_{label}", {})
@@ -183,9 +178,8 @@ class RefineWorkChain(ProtocolMixin, WorkChain):
             if label in previous:
                 inputs.calc.start_trajectory = previous[label]["trajectory"]
                 inputs.calc.start_folder = previous[label]["remote"]
-            inputs.metadata.call_link_label = f"sample_{self.ctx.samplings:03d}_{label}"
+            inputs.metadata.call_link_label = f"sample_{state.samplings:03d}_{label}"
             self.to_context(**{f"sample_{label}": self.submit(SampleBaseWorkChain, **inputs)})
-        self.ctx.samplings += 1
 
     def inspect_trajectories(self) -> ExitCode | None:
         """Take the trajectories as the new reference, or roll the potential back."""
@@ -195,71 +189,46 @@ class RefineWorkChain(ProtocolMixin, WorkChain):
                 continue
             reason = points.reason_of(node)
             if not points.is_unstable(node):
+                self._decide(policy.Stopped(Reason.FAILED, reason))
                 self._publish()
                 return self.exit_codes.ERROR_SAMPLING_FAILED.format(label=label, reason=reason)
-            if self.ctx.reference is None:
+            if self._decide(policy.Unstable(label, reason)).reason is Reason.UNSTABLE_START:
                 return self.exit_codes.ERROR_INITIAL_POTENTIAL_UNSTABLE.format(label=label, reason=reason)
-            self._roll_back(f"sampling at state point {label}: {reason}")
             return None
         for label, node in nodes.items():
             self._remember_memory(f"sample_{label}", node)
         self.ctx.reference = {
-            "potential": self.ctx.potential,
-            "optimizer_state": self.ctx.optimizer_state,
+            **self.ctx.candidate,
             "points": {
                 label: {"trajectory": node.outputs.trajectory, "remote": node.outputs.remote_folder}
                 for label, node in nodes.items()
             },
-            "judged": False,
         }
-        if self._is_last():
+        if self._decide(policy.Sampled()).action is Action.JUDGE:
             self.ctx.sampled = {label: node.outputs.predictions for label, node in nodes.items()}
             self._judge({label: records.predictions_of(node) for label, node in self.ctx.sampled.items()})
-            self.ctx.outcome = self.ctx.outcome or "max_iterations"
         return None
 
     def _remember_memory(self, name: str, node: orm.ProcessNode) -> None:
         """What a restart chain had to lower to fit into memory, the next one of the kind starts with."""
         self.ctx.lowered[name] = deep_merge(self.ctx.lowered.get(name, {}), lowered_for_memory(node))
 
-    def _roll_back(self, reason: str) -> None:
-        """Return to the last potential that sampled well, with half the learning rate; give up after too many times."""
-        reference = self.ctx.reference
-        self.ctx.potential, self.ctx.optimizer_state = reference["potential"], reference["optimizer_state"]
-        if self._is_last():
-            self.ctx.outcome = "last_update_discarded"
-            self.report(f"{reason}; the last update is discarded")
-        elif self.ctx.roll_backs >= self._settings().max_roll_backs:
-            self.ctx.outcome = "failed"
-            self.ctx.failure = {"number": self.ctx.roll_backs, "reason": reason}
-        else:
-            self.ctx.roll_backs += 1
-            self.ctx.learning_rate_scale /= 2
-            self.report(
-                f"{reason}; rolled back to potential {reference['potential'].pk}, learning rate scaled by "
-                f"{self.ctx.learning_rate_scale:g}"
-            )
-
     def update_potential(self) -> None:
         """Move the parameters on the reference trajectories."""
-        settings = self._settings()
+        settings, state = self._settings(), self._course()
         reference = self.ctx.reference
-        number = self.ctx.judged
         inputs = AttributeDict(self.exposed_inputs(UpdateBaseWorkChain, namespace="update"))
         template = inputs.calc.parameters.get_dict()
         parameters = {
             **template,
-            "seed": derived_seed(settings.seed, "update", number),
-            "learning_rate_scale": self.ctx.learning_rate_scale,
-            "update": {
-                "chi2_stop": settings.chi2_stop,
-                "chi2_converged": settings.chi2_stop,
-                **template.get("update", {}),
-            },
+            "seed": derived_seed(settings.seed, "update", state.iteration),
+            "learning_rate_scale": state.learning_rate_scale,
+            "update": {**settings.of_updates(), **template.get("update", {})},
         }
         inputs.calc.parameters = orm.Dict(deep_merge(parameters, self.ctx.lowered.get("update", {})))
         inputs.calc.potential = reference["potential"]
-        if reference["optimizer_state"] is not None:
+        is_fresh = state.reference is not None and state.reference.has_fresh_optimizer
+        if reference["optimizer_state"] is not None and not is_fresh:
             inputs.calc.optimizer_state = reference["optimizer_state"]
         if parameters["update"].get("loss", {}).get("dataset_weight", 0) > 0:
             inputs.calc.dataset = self.inputs.dataset
@@ -267,7 +236,7 @@ class RefineWorkChain(ProtocolMixin, WorkChain):
             label: {**reference["points"][label], "targets": dict(point["targets"])}
             for label, point in self._state_points().items()
         }
-        inputs.metadata.call_link_label = update_label(number, self.ctx.roll_backs)
+        inputs.metadata.call_link_label = update_label(state.iteration, state.roll_backs)
         self.to_context(update_job=self.submit(UpdateBaseWorkChain, **inputs))
 
     def inspect_update(self) -> ExitCode | None:
@@ -275,112 +244,61 @@ class RefineWorkChain(ProtocolMixin, WorkChain):
         node = self.ctx.update_job
         if not node.is_finished_ok:
             reason = points.reason_of(node)
-            if node.exit_status not in RETRIED_WITH_SMALLER_STEPS:
+            if node.exit_status not in policy.RETRIED_WITH_SMALLER_STEPS:
+                self._decide(policy.Stopped(Reason.FAILED, reason))
                 self._publish()
                 return self.exit_codes.ERROR_UPDATE_FAILED.format(reason=reason)
-            self._roll_back(f"the update: {reason}")
-            self.ctx.must_sample = False
+            self._decide(policy.UpdateFailed(reason))
             return None
         self._remember_memory("update", node)
-        self._judge(records.predictions_before(node.outputs.output_parameters))
-        self.ctx.potential, self.ctx.optimizer_state = node.outputs.potential, node.outputs.optimizer_state
-        self.ctx.must_sample = True
-        if self.ctx.outcome is not None:
-            return None
-        if records.has_moved(node.outputs.output_parameters):
-            self.ctx.is_stalled = False
-        elif self.ctx.is_stalled:
-            self.ctx.outcome = "stalled"
-        else:
-            self._restart_optimizer()
+        state = self._judge(records.predictions_before(node.outputs.output_parameters))
+        if state.action is not Action.END:
+            self.ctx.candidate = {"potential": node.outputs.potential, "optimizer_state": node.outputs.optimizer_state}
+            self._decide(policy.Updated(policy.has_moved(node.outputs.output_parameters.get_dict())))
         return None
 
-    def _restart_optimizer(self) -> None:
-        """Once more on the same trajectories, without the optimizer's memory of other ones, and with smaller steps."""
-        self.ctx.is_stalled = True
-        self.ctx.must_sample = False
-        self.ctx.reference["optimizer_state"] = None
-        self.ctx.learning_rate_scale /= 2
-        self.report(f"no step was found; a fresh optimizer, learning rate scaled by {self.ctx.learning_rate_scale:g}")
-
-    def _judge(self, predictions: Mapping[str, list[Prediction]]) -> None:
-        """Record an iteration, keep its potential where it is the best, and decide whether to stop.
+    def _judge(self, predictions: Mapping[str, list[Prediction]]) -> policy.State:
+        """Compare the reference with the targets, and keep its potential where it is the best.
 
         Args:
             predictions: by state point, on the trajectories that the potential sampled itself.
         """
-        number = self.ctx.judged
-        self.ctx.judged += 1
-        settings = [self.ctx.production_fs, self.ctx.learning_rate_scale]
-        if not self.ctx.settings_from or self.ctx.settings_from[-1][1:] != settings:
-            self.ctx.settings_from.append([number, *settings])
-        if self.ctx.reference["judged"]:  # the update was rolled back and done again
-            self.ctx.discarded.append(number - 1)
-            return
-        self.ctx.reference["judged"] = True
         targets = {label: points.targets_of(point["targets"]) for label, point in self._state_points().items()}
         compared = records.compare_points(targets, predictions)
         chi2 = records.judge(compared)
-        self.report(
-            f"iteration {number}: reduced chi² {chi2['training']:.3g} on fresh trajectories of "
-            f"{self.ctx.production_fs:g} fs"
-            + ("" if chi2["selection"] is None else f", selection targets {chi2['selection']:.3g}")
-        )
-        self._keep_best(decisive_points(item for items in compared.values() for item in items.values()), number)
-        self._decide(chi2["training"], number)
-
-    def _keep_best(self, found: Points, number: int) -> None:
-        """Only trajectories of equal length compare: a short one hides differences behind its own error."""
-        best = self.ctx.best
-        incumbent = None
-        if best is not None and self.ctx.production_fs <= best["production_fs"]:
-            incumbent = Points(*(np.array(column) for column in best["points"]))
-        margin = self._settings().min_improvement
-        self.ctx.since_best = 0 if incumbent is None or is_better(found, incumbent, margin) else self.ctx.since_best + 1
-        if incumbent is None or is_better(found, incumbent):
-            self.ctx.best = {
-                "iteration": number,
-                "points": [column.tolist() for column in found],
-                "production_fs": self.ctx.production_fs,
-                "potential": self.ctx.reference["potential"],
-            }
-
-    def _decide(self, chi2: float, number: int) -> None:
-        """Lengthen the trajectories, or stop; what short trajectories call agreement has to hold on longer ones."""
-        settings = self._settings()
-        passed = [threshold for threshold in self.ctx.thresholds if chi2 < threshold]
-        if passed:
-            self.ctx.thresholds = [threshold for threshold in self.ctx.thresholds if threshold not in passed]
-            self.ctx.production_fs *= settings.growth.factor ** len(passed)
-        elif chi2 <= settings.chi2_stop and self.ctx.best["iteration"] == number:
-            self.ctx.outcome = "converged"
-        elif self.ctx.since_best >= settings.patience:
-            self.ctx.outcome = "patience"
+        decisive = decisive_points(item for items in compared.values() for item in items.values())
+        state = self._decide(policy.Agreement(chi2["training"], chi2["selection"], decisive))
+        if state.reference is not None and state.reference.is_best:
+            self.ctx.best = self.ctx.reference["potential"]
+        return state
 
     def conclude(self) -> ExitCode | None:
         """Return the best potential and the history."""
         self._publish()
-        if self.ctx.failure is not None:
-            return self.exit_codes.ERROR_TOO_MANY_ROLL_BACKS.format(**self.ctx.failure)
+        state = self._course()
+        if state.reason is Reason.TOO_MANY_ROLL_BACKS:
+            return self.exit_codes.ERROR_TOO_MANY_ROLL_BACKS.format(number=state.roll_backs, reason=state.failure)
         return None
 
     def _publish(self) -> None:
         """Attach what there is: a job that dies must not take the good iterations with it."""
-        best = self.ctx.best
-        if best is None:
+        state = self._course()
+        selected = state.selected()
+        if selected is None:
             return
         updates = updates_of(self.node)
         plan = {
             "iterations": decisions(
-                self.ctx.judged,
+                state.iteration,
                 updates,
                 sampled=self.ctx.reference["potential"].uuid,
-                settings_from=self.ctx.settings_from,
-                discarded=self.ctx.discarded,
+                settings_from=state.settings_from,
+                discarded=state.discarded,
             ),
-            "best": best["iteration"],
-            "outcome": self.ctx.outcome,
-            "roll_backs": self.ctx.roll_backs,
+            "best": selected.iteration,
+            "selected": selected.model_dump(mode="json"),
+            "outcome": str(state.reason),
+            "roll_backs": state.roll_backs,
         }
         history = collect_history(
             orm.Dict(plan),
@@ -389,9 +307,9 @@ class RefineWorkChain(ProtocolMixin, WorkChain):
             sampled=dict(self.ctx.sampled),
             metadata={"call_link_label": "history"},
         )
-        self.out("potential", best["potential"])
+        self.out("potential", self.ctx.best)
         self.out("history", history)
-        self.report(f"{self.ctx.outcome or 'interrupted'}: the best potential is that of iteration {best['iteration']}")
+        self.report(f"{state.reason}: the best potential is that of {selected.sentence()}")
 
     @classmethod
     def get_builder_from_protocol(

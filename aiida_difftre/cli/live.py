@@ -39,6 +39,8 @@ def lines(snapshot: Snapshot, *, is_log: bool = False) -> list[str]:
     if snapshot.pretraining is not None:
         text.append("pretraining: " + pretraining_line(snapshot.pretraining))
     text.extend(iteration_line(iteration) for iteration in snapshot.iterations)
+    if snapshot.iterations and snapshot.selection:
+        text.append(snapshot.selection)
     if not is_log:
         text.extend(str(progress) for progress in snapshot.running)
     return text
@@ -143,7 +145,14 @@ def iteration_line(iteration: Iteration) -> str:
         f"; {iteration.number_of_steps} steps, loss {steps[0]['loss']:.4g} -> {steps[-1]['loss']:.4g}" if steps else ""
     )
     discarded = " (rolled back)" if iteration.discarded else ""
-    return f"iteration {iteration.number}{discarded}: chi² {iteration.chi2['training']:.3g}, {values}{moved}"
+    return f"iteration {iteration.number}{discarded}: chi² {iteration_chi2(iteration)}, {values}{moved}"
+
+
+def iteration_chi2(iteration: Iteration) -> str:
+    """The reduced chi² of the training targets, and of those of other roles where there are some."""
+    chi2 = iteration.chi2
+    others = records.shown_chi2({role: value for role, value in chi2.items() if role != "training"})
+    return f"{chi2['training']:.3g}" + (f" ({others})" if others else "")
 
 
 def picture(snapshot: Snapshot) -> Group:
@@ -171,6 +180,8 @@ def picture(snapshot: Snapshot) -> Group:
     parts.append(stages)
     if snapshot.iterations:
         parts.append(iteration_table(snapshot.iterations))
+        if snapshot.selection:
+            parts.append(Text(snapshot.selection))
     return Group(Panel(Group(*parts), title="aiida-difftre", expand=False))
 
 
@@ -190,7 +201,7 @@ def iteration_table(iterations: list[Iteration]) -> Any:
         values = quantities(iteration)
         table.add_row(
             str(iteration.number),
-            f"{iteration.chi2['training']:.3g}",
+            iteration_chi2(iteration),
             f"{steps[0]['loss']:.4g} → {steps[-1]['loss']:.4g}" if steps else "",
             f"{100 * records.effective_fraction(steps[-1]):.0f} %" if steps else "",
             *(with_error(*values[name][:2]) if name in values else "" for name in names),

@@ -130,7 +130,7 @@ def notes(snapshot: Snapshot) -> list[str]:
     That is chi², what was fitted of a measurement, independent snapshots, drifts, errors against DFT, static stiffness.
     """
     report = _report(snapshot)
-    found = []
+    found = [snapshot.selection] if snapshot.selection else []
     for when, chi2 in report["chi2"].items():
         found.append(f"reduced chi² {when}: {records.shown_chi2(chi2)}")
     for point, targets in report["state_points"].items():

@@ -11,7 +11,8 @@ from typing import Any
 from aiida import orm
 from aiida.common.links import LinkType
 
-from aiida_difftre.engine.contract.jobs import PROGRESS
+from aiida_difftre.engine.contract.jobs import PROGRESS, validate
+from aiida_difftre.engine.contract.policy import Selected
 from aiida_difftre.engine.units import AMU_PER_A3_IN_KG_PER_M3
 from aiida_difftre.workchains import records
 from aiida_difftre.workchains import state_points as points
@@ -74,6 +75,8 @@ class Snapshot:
         exit_status: of a process that finished; None before, and for one that did not.
         paused: processes that stand still until somebody plays them, by PK, and why.
         has_potential: whether it returned one.
+        selection: the best iteration of a refinement, and by which targets; the latter alone while it runs; empty where
+            that is not known.
     """
 
     pk: int
@@ -90,6 +93,7 @@ class Snapshot:
     exit_status: int | None = None
     paused: dict[int, str] = field(default_factory=dict)
     has_potential: bool = False
+    selection: str = ""
 
     @property
     def outcome(self) -> str:
@@ -146,6 +150,7 @@ def take(pk: int) -> Snapshot:
             if process.paused and not process.is_terminated
         },
         has_potential="potential" in node.outputs,
+        selection=_selection(parts[REFINE]) if REFINE in parts else "",
     )
 
 
@@ -236,6 +241,17 @@ def _iterations(node: orm.ProcessNode) -> Iterator[Iteration]:
         compared = records.compare_points(targets, records.predictions_before(parameters))
         record = records.iteration_record(compared, parameters)
         yield Iteration(number, record["chi2"], record["state_points"], record["steps"])
+
+
+def _selection(node: orm.ProcessNode) -> str:
+    """The best iteration and by what it was chosen, in words, where a refinement is over; else by what it will be."""
+    if _has_output(node, "history"):
+        selected = node.outputs.history.get_dict().get("selected")  # earlier versions did not tell
+        return "" if selected is None else f"the best is {validate(Selected, selected).sentence()}"
+    nested = node.base.links.get_incoming(link_type=LinkType.INPUT_WORK).nested()
+    targets = [item.target for point in nested["state_points"].values() for item in point["targets"].values()]
+    chooses = "selection" if any(target.role == "selection" for target in targets) else "training"
+    return f"the best is chosen by {chooses} targets"
 
 
 def _running(node: orm.ProcessNode) -> Iterator[Progress]:

@@ -75,6 +75,17 @@ def test_lines() -> None:
     assert "DFT labels: 50/50" in live.lines(snapshot(labels=(50, 0, 50)), is_log=True)
 
 
+def test_the_criterion_is_named() -> None:
+    chi2 = {"training": 3.43, "selection": 4.06, "test": None, "criterion": "selection"}
+    told = "the best is iteration 1, by selection targets: training chi² 3.43, lowest 0.84 at iteration 4"
+    shown = snapshot(
+        iterations=[Iteration(1, chi2, state_points(-14.0), [])], selection=told, report=validation(0.5, 0.9)
+    )
+    assert live.lines(shown)[-2] == told
+    assert any("chi² 3.43 (selection 4.06), P" in line for line in live.lines(shown))
+    assert report.notes(shown)[0] == told
+
+
 def test_picture_holds_everything() -> None:
     from rich.console import Console
 

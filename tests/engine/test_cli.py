@@ -176,12 +176,14 @@ def test_pretrain_and_refine(folder: Path) -> None:
     elsewhere = {"label": "warm", "temperature": 80.0, "targets": [{**PRESSURE, "role": "test"}]}
     refined = run(
         folder, "refine", potential=POTENTIAL_OUT, state_points=[elsewhere, point], sampling=SAMPLING, max_iterations=1,
-        validation=SAMPLING,
+        validation=SAMPLING, chi2_stop=0.0,
         update={"max_steps": 1, "gate": 0.5, "bootstrap": 20, "optimizer": {"learning_rate": 1e-4}},
     )  # fmt: skip
     assert refined["reason"] == "max_iterations"
     assert len(refined["iterations"]) == 2
     assert refined["best_iteration"] in {0, 1}
+    assert refined["selected"]["criterion"] == "training"
+    assert refined["selected"]["sentence"].startswith(f"iteration {refined['best_iteration']}, by training targets")
     assert refined["validation"]["cold"][0]["label"] == "pressure"
     # What only serves to check has no part in the refinement.
     assert all(set(item["predictions"]) == {"cold"} for item in refined["iterations"])
@@ -195,6 +197,7 @@ REFINEMENT: dict[str, Any] = {
     ],
     "sampling": SAMPLING,
     "max_iterations": 1,
+    "chi2_stop": 0.0,
     "update": {"max_steps": 1, "gate": 0.5, "bootstrap": 20, "optimizer": {"learning_rate": 1e-4}},
 }
 
@@ -253,8 +256,8 @@ def test_a_selection_target_chooses_and_moves_nothing(folder: Path) -> None:
     )
 
 
-def fail_with_results(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    assert main.cli(["refine", str(write(folder, **REFINEMENT, validation=SAMPLING))]) == 1
+def fail_with_results(folder: Path, **changes: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    assert main.cli(["refine", str(write(folder, **{**REFINEMENT, "validation": SAMPLING, **changes}))]) == 1
     results, error = (json.loads((folder / name).read_text()) for name in (RESULTS, ERROR))
     assert results["chi2"] > 0
     read_potential(folder / POTENTIAL_OUT)
@@ -289,10 +292,9 @@ def test_the_last_roll_back_leaves_the_refinement(folder: Path, monkeypatch: pyt
             return simulate(*_, **given)
         raise main.EngineError(ExitStatus.NOT_FINITE, "it exploded")
 
-    monkeypatch.setattr(refine, "MAX_ROLLBACKS", 0)
     monkeypatch.setattr(*((refine.sample, "simulate") if part == "sampling" else (refine.update, "minimise")), explode)
-    results, error = fail_with_results(folder)
-    assert (results["reason"], results["best_iteration"], results["validation"]) == ("failed", 0, None)
+    results, error = fail_with_results(folder, max_roll_backs=0, max_iterations=2)
+    assert (results["reason"], results["best_iteration"], results["validation"]) == ("too_many_roll_backs", 0, None)
     assert results["error"]["message"] == "it exploded"
     assert results["iterations"][0]["chi2"] == results["chi2"]
     assert error["exit_status"] == ExitStatus.NOT_FINITE

@@ -59,7 +59,7 @@ JOBS: dict[str, dict[str, Any]] = {
     },
     "predict": {"structures": STRUCTURE, "static_stiffness": True},
     "refine": {
-        "state_points": [POINT], "sampling": SAMPLING, "max_iterations": 10_000, "patience": 10_000,
+        "state_points": [POINT], "sampling": SAMPLING, "max_iterations": 10_000, "patience": 10_000, "chi2_stop": 0.0,
         "update": {**SMALL_STEPS, "max_steps": 1},
     },
 }  # fmt: skip

@@ -21,6 +21,7 @@ from aiida_difftre.engine.contract.documents import read_json
 from aiida_difftre.engine.contract.label_names import LabelKeys
 from aiida_difftre.engine.contract.observables import ObservableRequest, check_requests
 from aiida_difftre.engine.contract.optimizer_options import OPTAX
+from aiida_difftre.engine.contract.policy import LoopSettings
 from aiida_difftre.engine.contract.settings import (
     LONGEST_CUTOFF,
     BarostatSpec,
@@ -312,24 +313,25 @@ class PredictJob(Job):
         return self
 
 
-class RefineJob(Job):
+class RefineJob(Job, LoopSettings):
     """The whole loop in one process: sample, update, until it converges; then a long independent run.
+
+    It goes on and ends as ``difftre.refine`` does, the work chain.
 
     Args:
         potential: file.
-        state_points: structures, temperatures, targets; those without a training target are only validated.
+        state_points: structures, temperatures, targets; those with test targets alone are only validated.
         sampling: of the reference trajectories.
         update: settings of each update.
         dataset: for the matching term.
         keys: under which names the dataset has its labels; the usual ones are recognised.
-        max_iterations: resamplings.
-        patience: iterations without a better chi² (measured on the freshly sampled trajectory) before stopping.
         validation: sampling of the final run; None for none.
 
-    Writes: ``potential_out.safetensors`` (the best by chi² on fresh trajectories), ``results.json`` (iterations, the
-    best one and its chi², predictions of the validation by state point). A failure after the first iteration ends the
-    job with ``error.json`` and leaves both: ``reason`` is then ``failed``, or the validation of a state point an
-    ``error``.
+    Writes: ``potential_out.safetensors`` (the best on fresh trajectories), ``results.json`` (``reason`` to end,
+    ``iterations``, the best one and its chi², the criterion and what training chi² was given up for it in ``selected``,
+    predictions of the validation by state point). A failure after the first trajectories were judged ends the job with
+    ``error.json`` and leaves both: ``reason`` is then ``failed`` or ``too_many_roll_backs``, or the validation of a
+    state point an ``error``.
     """
 
     kind: Literal["refine"] = "refine"
@@ -339,8 +341,6 @@ class RefineJob(Job):
     update: UpdateSettings = Field(default_factory=UpdateSettings)
     dataset: FileName | None = None
     keys: LabelKeys = Field(default_factory=LabelKeys)
-    max_iterations: Iterations = 10
-    patience: Iterations = 4
     validation: SamplingSettings | None = None
 
     @model_validator(mode="after")

@@ -1,17 +1,21 @@
-"""The whole loop in one process: sample, update, until it converges; then a long independent run. No AiiDA."""
+"""The whole loop in one process: sample, update, until it is over; then a long independent run. No AiiDA.
+
+What to do next is decided in :mod:`aiida_difftre.engine.contract.policy`, as it is for the work chain.
+"""
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from aiida_difftre.engine.contract import files
-from aiida_difftre.engine.contract.agreement import Points, decisive_points, is_better, reduced_chi2
+from aiida_difftre.engine.contract import files, policy
+from aiida_difftre.engine.contract.agreement import decisive_points, reduced_chi2
 from aiida_difftre.engine.contract.jobs import POTENTIAL_OUT, RESULTS, RefineJob, RefineStatePoint, SamplingSettings
+from aiida_difftre.engine.contract.policy import RETRIED_WITH_SMALLER_STEPS, STOPPED, UNSTABLE, Action, Reason
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.jobs import sample, update
 from aiida_difftre.engine.matching.matching import matching_loss
@@ -19,34 +23,103 @@ from aiida_difftre.engine.potentials import potential as potentials
 from aiida_difftre.engine.potentials.potential import Potential
 from aiida_difftre.engine.potentials.term import Parameters, species_index
 from aiida_difftre.engine.refinement import losses, objective
+from aiida_difftre.engine.refinement.objective import ExtraLoss
 from aiida_difftre.engine.reweighting import reference as reweighting
 from aiida_difftre.engine.reweighting import stationarity
 from aiida_difftre.engine.runtime.progress import Reporter
 from aiida_difftre.engine.runtime.stop import Stop
 
-PHYSICS = {
-    ExitStatus.NOT_FINITE,
-    ExitStatus.ATOMS_TOO_CLOSE,
-    ExitStatus.TEMPERATURE_OUT_OF_BOUNDS,
-    ExitStatus.VOLUME_OUT_OF_BOUNDS,
-}
-RETRIED_WITH_SMALLER_STEPS = {ExitStatus.TOO_FEW_EFFECTIVE_SAMPLES, ExitStatus.NOT_FINITE}
-STOPPED = {ExitStatus.WALLTIME, ExitStatus.INTERRUPTED}
-MAX_ROLLBACKS = 4
+
+@dataclass(frozen=True)
+class Candidate:
+    """A potential, and the state in which its update left the optimizer; None for none.
+
+    Args:
+        parameters: of the potential.
+        optimizer_state: for the update that starts from them.
+    """
+
+    parameters: Parameters
+    optimizer_state: Any = None
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What does not change during a refinement.
+
+    Args:
+        job: as it was read.
+        folder: of its files.
+        potential: to refine.
+        structures: by state point, from which the first trajectories start.
+        extra: the DFT term of the loss; None for none.
+        progress: takes reports.
+        stop: asked between jobs.
+    """
+
+    job: RefineJob
+    folder: Path
+    potential: Potential
+    structures: dict[str, sample.Start]
+    extra: ExtraLoss | None
+    progress: Reporter
+    stop: Stop
+
+    @property
+    def sampled(self) -> list[RefineStatePoint]:
+        """The state points that every iteration samples; the others are validated alone."""
+        return [point for point in self.job.state_points if any(target.is_decisive for target in point.targets)]
 
 
 @dataclass
-class Best:
-    """The best parameters so far, judged on trajectories that they sampled themselves."""
+class Course:
+    """How far a refinement is: the state of its policy, and what that speaks of.
 
-    parameters: Parameters
-    chi2: float = float("inf")
-    iteration: int = -1
-    points: Points | None = None
+    Args:
+        state: of the policy.
+        candidate: to be sampled next.
+        best: parameters of the best potential.
+        reference: the last potential that sampled well; None before.
+        trajectories: that it sampled, by state point.
+        data: these, ready for an update; empty where they have to be prepared.
+        iterations: records for ``results.json``.
+        failure: the last one of a job.
+    """
+
+    state: policy.State
+    candidate: Candidate
+    best: Parameters
+    reference: Candidate | None = None
+    trajectories: dict[str, files.Trajectory] = field(default_factory=dict)
+    data: list[objective.Data] = field(default_factory=list)
+    iterations: list[dict[str, Any]] = field(default_factory=list)
+    failure: EngineError | None = None
+
+    def decide(self, verdict: policy.Verdict, job: RefineJob) -> None:
+        """Go on to what follows from a verdict."""
+        self.state = policy.decide(self.state, verdict, job)
+        if self.state.message and self.iterations:
+            self.iterations[-1]["decisions"].append(self.state.message)
+
+    def fail(self, error: EngineError, verdict: policy.Verdict | None, job: RefineJob) -> None:
+        """Go on after a failure.
+
+        Args:
+            error: of the job.
+            verdict: what it means where smaller steps may cure it; None where they do not.
+            job: with the settings.
+        """
+        self.failure = error
+        stopped = policy.Stopped(STOPPED.get(error.status, Reason.FAILED), error.message)
+        self.decide(stopped if verdict is None else verdict, job)
 
 
 def run(job: RefineJob, folder: Path, progress: Reporter) -> dict[str, Any]:
-    """Do a refinement job in a folder; returns what goes into ``results.json``."""
+    """Do a refinement job in a folder; returns what goes into ``results.json``.
+
+    Raises:
+        EngineError: of a job that failed; with results, where a potential was judged before.
+    """
     potential, parameters = potentials.load(folder / job.potential)
     structures = {point.label: sample.read_structure(folder / point.structure) for point in job.state_points}
     for structure in structures.values():
@@ -55,184 +128,216 @@ def run(job: RefineJob, folder: Path, progress: Reporter) -> dict[str, Any]:
         potential, folder / job.dataset if job.dataset else None, job.update.loss, job.machine, job.keys
     )
     began = time.monotonic()
-    best = Best(parameters)
-    good = parameters
-    # The others are validated alone.
-    sampled = [point for point in job.state_points if any(target.is_decisive for target in point.targets)]
-    trajectories: dict[str, files.Trajectory] = {}
-    state: Any = None
-    scale, rollbacks, worse = 1.0, 0, 0
-    iterations: list[dict[str, Any]] = []
-    reason = "max_iterations"
-    failure: EngineError | None = None
+    course = Course(policy.start(job, job.sampling.production_fs), Candidate(parameters), parameters)
+    steps = {Action.SAMPLE: _sample, Action.JUDGE: _judge, Action.UPDATE: _update}
     with Stop(job.machine.walltime_s) as stop:
-        for iteration in range(job.max_iterations + 1):
-            # What was kept of the last trajectories makes room for the next ones.
-            data: list[objective.Data] = []
-            try:
-                trajectories = {
-                    point.label: _sample(
-                        job, point, potential, parameters, structures[point.label], trajectories.get(point.label),
-                        job.sampling, job.seed + 1000 * iteration + number, progress, stop,
-                    )
-                    for number, point in enumerate(sampled)
-                }  # fmt: skip
-            except EngineError as error:
-                if error.status in STOPPED and iteration > 0:
-                    reason, failure = _stopped(error)
-                    break
-                if best.points is None:
-                    raise
-                if error.status not in PHYSICS or rollbacks == MAX_ROLLBACKS:
-                    reason, failure = "failed", error
-                    break
-                # The last update left the region where the potential is physical: back, and more carefully.
-                parameters, state, scale, rollbacks = good, None, scale / 2, rollbacks + 1
-                iterations.append({"iteration": iteration, "rollback": error.message, "learning_rate_scale": scale})
-                continue
-            good = parameters
-            data = [
-                objective.prepare(
-                    point.label, potential, parameters, trajectories[point.label],
-                    update.without_tests(point.targets),
-                    temperature=point.temperature, pressure=trajectories[point.label].pressure,
-                    settings=job.update, machine=job.machine, seed=job.seed + iteration, among=len(sampled),
-                )
-                for point in sampled
-            ]  # fmt: skip
-            training, fresh, points = _judge(data)
-            is_best = best.points is None or is_better(points, best.points)
-            worse = 0 if is_best else worse + 1
-            if is_best:
-                best = Best(parameters, fresh, iteration, points)
-                # Now, and not at the end alone: a failure of a later iteration leaves it.
-                potentials.save(folder / POTENTIAL_OUT, potential, parameters)
-            record: dict[str, Any] = {
-                "iteration": iteration,
-                "chi2": fresh,
-                "predictions": {point.label: [p.model_dump() for p in point.before] for point in data},
-                "stationarity": {label: stationarity.of_trajectory(found) for label, found in trajectories.items()},
-            }
-            iterations.append(record)
-            progress.report("refine", iteration, job.max_iterations, chi2=fresh)
-            if is_best and training <= max(job.update.chi2_stop, job.update.chi2_converged):
-                reason = "chi2"
-                break
-            if worse >= job.patience:
-                reason = "patience"
-                break
-            if iteration == job.max_iterations:
-                break
-            stopped = stop.requested()
-            if stopped is not None:
-                reason, failure = _stopped(stopped)
-                break
-            try:
-                outcome = update.minimise(
-                    potential, parameters, data, job.update, seed=job.seed + iteration, progress=progress,
-                    optimizer_state=state, learning_rate_scale=scale, extra=extra, stop=stop,
-                )  # fmt: skip
-            except EngineError as error:
-                if error.status in STOPPED:
-                    reason, failure = _stopped(error)
-                    break
-                if error.status not in RETRIED_WITH_SMALLER_STEPS or rollbacks == MAX_ROLLBACKS:
-                    reason, failure = "failed", error
-                    break
-                state, scale, rollbacks = None, scale / 2, rollbacks + 1
-                record.update(rollback=error.message, learning_rate_scale=scale)
-                continue
-            if outcome.reason == update.INTERRUPTED:
-                reason, failure = "interrupted", stop.requested()
-                break
-            parameters, state = outcome.parameters, outcome.optimizer_state
-            record["update"] = update.summary(data, outcome)
-        potentials.save(folder / POTENTIAL_OUT, potential, best.parameters)
-        validation = None
-        if reason not in {"interrupted", "walltime", "failed"}:
-            validation, failure = _validate(job, potential, best.parameters, structures, progress, stop)
-    results: dict[str, Any] = {
-        "reason": reason,
-        "best_iteration": best.iteration,
-        "chi2": best.chi2,
-        "iterations": iterations,
-        "validation": validation,
-        "timings": {"refine_s": time.monotonic() - began},
-    }
-    if failure is not None:
-        # What the iterations found took hours, and holds: the job ends as failed, and with its results.
-        during = f"iteration {iteration}" if reason in {"interrupted", "failed"} else "the validation"
-        ended = "was interrupted" if failure.status == ExitStatus.INTERRUPTED else "failed"
-        if reason == "failed":
-            results["error"] = _described(failure)
-        raise EngineError(
-            failure.status,
-            f"{during} of the refinement {ended}: {failure.message}; {RESULTS} and {POTENTIAL_OUT} hold the best "
-            f"potential so far, of iteration {best.iteration}",
-            failure.diagnostics,
-            results,
-        ) from failure
+        setup = Setup(job, folder, potential, structures, extra, progress, stop)
+        while course.state.action is not Action.END:
+            steps[course.state.action](setup, course)
+        if course.state.best is None and course.failure is not None:
+            raise course.failure
+        reason, validation = course.state.reason or Reason.FAILED, None
+        # It expects the walltime; a signal interrupts it.
+        failure = None if reason is Reason.WALLTIME else course.failure
+        if reason.is_complete:
+            validation, failure = _validate(setup, course.best)
+        results = {**_results(course), "validation": validation, "timings": {"refine_s": time.monotonic() - began}}
+        if failure is not None:
+            # Before the context ends, which obeys a signal at once and would leave no results.
+            raise _with_results(failure, reason, results, course.state.iteration) from failure
     return results
 
 
-def _sample(
-    job: RefineJob,
-    point: RefineStatePoint,
-    potential: Potential,
-    parameters: Parameters,
-    structure: sample.Start,
-    previous: files.Trajectory | None,
-    settings: SamplingSettings,
-    seed: int,
-    progress: Reporter,
-    stop: Stop | None,
-) -> files.Trajectory:
-    start, settings = sample.start_on_device(settings, structure, previous)
-    return sample.simulate(
-        potential, parameters, start, temperature=point.temperature, pressure=point.pressure, settings=settings,
-        machine=job.machine, seed=seed, progress=progress, stop=stop,
-    )  # fmt: skip
+def _with_results(failure: EngineError, reason: Reason, results: dict[str, Any], iteration: int) -> EngineError:
+    """What the iterations found took hours, and holds: the job ends as failed, and with its results."""
+    during = "the validation" if reason.is_complete else f"iteration {iteration}"
+    ended = "was interrupted" if failure.status == ExitStatus.INTERRUPTED else "failed"
+    if not reason.is_complete and reason is not Reason.INTERRUPTED:
+        results["error"] = _described(failure)
+    return EngineError(
+        failure.status,
+        f"{during} of the refinement {ended}: {failure.message}; {RESULTS} and {POTENTIAL_OUT} hold the best "
+        f"potential so far, of iteration {results['best_iteration']}",
+        failure.diagnostics,
+        results,
+    )
 
 
-def _judge(data: list[objective.Data]) -> tuple[float, float, Points]:
-    """Reduced chi² without reweighting: of the training targets, and of those that decide; with their points."""
+def _sample(setup: Setup, course: Course) -> None:
+    """Sample with the candidate at every state point; it becomes the reference where all goes well."""
+    job, state = setup.job, course.state
+    # What was kept of the last trajectories makes room for the next ones.
+    course.data = []
+    trajectories = {}
+    for number, point in enumerate(setup.sampled):
+        previous = course.trajectories.get(point.label)
+        changes = {"production_fs": state.production_fs}
+        if previous is not None and job.continued_equilibration_fs is not None:
+            changes["equilibration_fs"] = job.continued_equilibration_fs
+        settings = job.sampling.model_copy(update=changes)
+        seed = job.seed + 1000 * state.samplings + number
+        try:
+            trajectories[point.label] = _simulate(
+                setup, point, course.candidate.parameters, previous, settings=settings, seed=seed
+            )
+        except EngineError as error:
+            is_unstable = error.status in UNSTABLE
+            course.fail(error, policy.Unstable(point.label, error.message) if is_unstable else None, job)
+            return
+    course.reference, course.trajectories = course.candidate, trajectories
+    course.decide(policy.Sampled(), job)
+
+
+def _judge(setup: Setup, course: Course) -> None:
+    """Compare the reference's trajectories with the targets, and keep its potential where it is the best."""
+    job, number = setup.job, course.state.iteration
+    reference = _reference(course)
+    try:
+        course.data = course.data or _prepared(setup, course, reference)
+    except EngineError as error:
+        course.fail(error, None, job)
+        return
+    agreement = _agreement(course.data)
+    if len(course.iterations) == number:
+        course.iterations.append(_record(course, agreement))
+    course.decide(agreement, job)
+    if course.state.reference is not None and course.state.reference.is_best:
+        course.best = reference.parameters
+        # Now, and not at the end alone: a failure of a later iteration leaves it.
+        potentials.save(setup.folder / POTENTIAL_OUT, setup.potential, course.best)
+    setup.progress.report("refine", number, job.max_iterations, chi2=course.iterations[-1]["chi2"])
+
+
+def _prepared(setup: Setup, course: Course, reference: Candidate) -> list[objective.Data]:
+    return [
+        objective.prepare(
+            point.label, setup.potential, reference.parameters, course.trajectories[point.label],
+            update.without_tests(point.targets), temperature=point.temperature,
+            pressure=course.trajectories[point.label].pressure, settings=setup.job.update, machine=setup.job.machine,
+            seed=setup.job.seed + course.state.iteration, among=len(setup.sampled),
+        )
+        for point in setup.sampled
+    ]  # fmt: skip
+
+
+def _update(setup: Setup, course: Course) -> None:
+    """Judge the reference, which may end the refinement, and move its parameters."""
+    _judge(setup, course)
+    if course.state.action is Action.END:
+        return
+    job, state, reference = setup.job, course.state, _reference(course)
+    stopped = setup.stop.requested()
+    if stopped is not None:
+        course.fail(stopped, None, job)
+        return
+    given = job.update.model_fields_set
+    settings = job.update.model_copy(update={k: v for k, v in job.of_updates().items() if k not in given})
+    is_fresh = state.reference is not None and state.reference.has_fresh_optimizer
+    try:
+        outcome = update.minimise(
+            setup.potential, reference.parameters, course.data, settings, seed=job.seed + state.iteration,
+            progress=setup.progress, optimizer_state=None if is_fresh else reference.optimizer_state,
+            learning_rate_scale=state.learning_rate_scale, extra=setup.extra, stop=setup.stop,
+        )  # fmt: skip
+    except EngineError as error:
+        is_curable = error.status in RETRIED_WITH_SMALLER_STEPS
+        course.fail(error, policy.UpdateFailed(error.message) if is_curable else None, job)
+        return
+    if outcome.reason is Reason.INTERRUPTED and (stopped := setup.stop.requested()) is not None:
+        course.fail(stopped, None, job)
+        return
+    summary = update.summary(course.data, outcome)
+    course.iterations[-1] |= {"learning_rate_scale": state.learning_rate_scale, "update": summary}
+    course.candidate = Candidate(outcome.parameters, outcome.optimizer_state)
+    course.decide(policy.Updated(policy.has_moved(summary)), job)
+
+
+def _reference(course: Course) -> Candidate:
+    if course.reference is None:
+        raise ValueError("there is no trajectory to judge or to update on")
+    return course.reference
+
+
+def _agreement(data: list[objective.Data]) -> policy.Agreement:
+    """Without reweighting: of the training and the selection targets."""
     compared = [
         losses.compared(np.asarray(prediction.values), term)
         for point in data
         for prediction, term in zip(point.before, point.terms, strict=True)
     ]
-    training, selection = reduced_chi2(compared, "training"), reduced_chi2(compared, "selection")
+    training = reduced_chi2(compared, "training")
     if training is None:
         raise EngineError(ExitStatus.INVALID_INPUT, "no training target to judge the refinement by")
-    return training, training if selection is None else selection, decisive_points(compared)
+    return policy.Agreement(training, reduced_chi2(compared, "selection"), decisive_points(compared))
 
 
-def _validate(
-    job: RefineJob,
-    potential: Potential,
+def _record(course: Course, agreement: policy.Agreement) -> dict[str, Any]:
+    """What results tell of an iteration; of one on the trajectories of the one before, the same predictions."""
+    state = course.state
+    return {
+        "iteration": state.iteration,
+        "production_fs": state.reference.production_fs if state.reference is not None else state.production_fs,
+        "learning_rate_scale": state.learning_rate_scale,
+        "discarded": False,
+        "chi2": agreement.training if agreement.selection is None else agreement.selection,
+        "chi2_training": agreement.training,
+        "predictions": {point.label: [p.model_dump() for p in point.before] for point in course.data},
+        "stationarity": {label: stationarity.of_trajectory(found) for label, found in course.trajectories.items()},
+        "decisions": [],
+    }
+
+
+def _results(course: Course) -> dict[str, Any]:
+    """What results tell of the iterations."""
+    state, selected = course.state, course.state.selected()
+    for number in state.discarded:
+        course.iterations[number]["discarded"] = True
+    return {
+        "reason": state.reason,
+        "best_iteration": None if selected is None else selected.iteration,
+        "chi2": None if selected is None else course.iterations[selected.iteration]["chi2"],
+        "selected": None if selected is None else {**selected.model_dump(), "sentence": selected.sentence()},
+        "roll_backs": state.roll_backs,
+        "iterations": course.iterations,
+    }
+
+
+def _simulate(
+    setup: Setup,
+    point: RefineStatePoint,
     parameters: Parameters,
-    structures: dict[str, sample.Start],
-    progress: Reporter,
-    stop: Stop,
-) -> tuple[dict[str, Any] | None, EngineError | None]:
+    previous: files.Trajectory | None,
+    *,
+    settings: SamplingSettings,
+    seed: int,
+) -> files.Trajectory:
+    """A trajectory at a state point, from its structure, or from the last snapshots of the previous one."""
+    start, settings = sample.start_on_device(settings, setup.structures[point.label], previous)
+    return sample.simulate(
+        setup.potential, parameters, start, temperature=point.temperature, pressure=point.pressure, settings=settings,
+        machine=setup.job.machine, seed=seed, progress=setup.progress, stop=setup.stop,
+    )  # fmt: skip
+
+
+def _validate(setup: Setup, parameters: Parameters) -> tuple[dict[str, Any] | None, EngineError | None]:
     """A long run that shares nothing with the training trajectories: other seeds, equilibrated from the structure.
 
     Returns:
         By state point, the predictions or the ``error``, and the first failure. None where no validation is asked for,
         and where the job has to stop before the run is over.
     """
+    job = setup.job
     if job.validation is None:
         return None, None
     report: dict[str, Any] = {}
     failure: EngineError | None = None
     for number, point in enumerate(job.state_points):
         try:
-            trajectory = _sample(
-                job, point, potential, parameters, structures[point.label], None, job.validation,
-                job.seed + 1_000_000 + number, progress, stop,
-            )  # fmt: skip
+            trajectory = _simulate(
+                setup, point, parameters, None, settings=job.validation, seed=job.seed + 1_000_000 + number
+            )
             predictions = reweighting.predict_trajectory(
-                potential, parameters, trajectory, [target.request() for target in point.targets],
+                setup.potential, parameters, trajectory, [target.request() for target in point.targets],
                 machine=job.machine, seed=job.seed,
             )  # fmt: skip
         except EngineError as error:
@@ -243,11 +348,6 @@ def _validate(
         else:
             report[point.label] = [prediction.model_dump() for prediction in predictions]
     return report, failure
-
-
-def _stopped(error: EngineError) -> tuple[str, EngineError | None]:
-    """Why the refinement ends, and its failure: it expects the walltime, a signal interrupts it."""
-    return ("interrupted", error) if error.status == ExitStatus.INTERRUPTED else ("walltime", None)
 
 
 def _described(error: EngineError) -> dict[str, Any]:

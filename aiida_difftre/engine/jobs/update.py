@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from aiida_difftre.engine import optimizers
 from aiida_difftre.engine.contract import files, optimizer_options
 from aiida_difftre.engine.contract.jobs import OPTIMIZER_OUT, POTENTIAL_OUT, Prediction, UpdateJob, UpdateSettings
+from aiida_difftre.engine.contract.policy import Reason
 from aiida_difftre.engine.contract.targets import Target
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.matching.matching import matching_loss
@@ -35,9 +36,6 @@ from aiida_difftre.engine.refinement.objective import (
 from aiida_difftre.engine.reweighting import reference as reweighting
 from aiida_difftre.engine.runtime.progress import Reporter
 from aiida_difftre.engine.runtime.stop import Stop
-
-INTERRUPTED = "interrupted"
-"""Why an update ended that a signal cut short: what it would have come to is not known."""
 
 LEAST_GAIN = 0.01
 """Of a Gauss-Newton step, relative to the loss; the update ends before a smaller one."""
@@ -59,7 +57,7 @@ class Outcome:
     parameters: Parameters
     optimizer_state: Any
     history: list[dict[str, Any]]
-    reason: str
+    reason: Reason
     after: dict[str, list[Prediction]]
 
 
@@ -106,7 +104,7 @@ def minimise(
     free = potential.trainable(parameters)
     objective = Objective(data, settings, parameters, extra)
     history: list[dict[str, Any]] = []
-    reason, scale, point = "max_steps", learning_rate_scale, objective(parameters)
+    reason, scale, point = Reason.MAX_STEPS, learning_rate_scale, objective(parameters)
     for step in range(settings.max_steps + 1):
         entry = _entry(step, data, point)
         history.append(entry)
@@ -120,8 +118,8 @@ def minimise(
             if step == 0:
                 raise EngineError(stopped.status, f"{stopped.message} before the first step of the update")
             if stopped.status == ExitStatus.INTERRUPTED:
-                return Outcome(point.parameters, state, history, INTERRUPTED, {})
-            reason = "walltime"
+                return Outcome(point.parameters, state, history, Reason.INTERRUPTED, {})
+            reason = Reason.WALLTIME
             break
         slopes, entry["gradient_norm"], is_bounded = _direction(objective, point, free, settings)
         if not np.isfinite(entry["gradient_norm"]):
@@ -144,12 +142,12 @@ def minimise(
                     f"({settings.optimizer.learning_rate:g}) or raise max_halvings",
                     entry,
                 )
-            reason = "no_descent"
+            reason = Reason.NO_DESCENT
             break
         entry["step_scale"] = factor
         if step > 0 and not is_bounded and point.loss - found.loss < LEAST_GAIN * point.loss:
             # What the best of all steps hardly gains here, the next trajectory tells better.
-            reason = "minimum"
+            reason = Reason.MINIMUM
             break
         point = found
         state, is_fresh = next_state, False
@@ -190,14 +188,14 @@ def _masked(tree: Parameters, free: Parameters) -> Parameters:
     return masked
 
 
-def _ended(entry: dict[str, Any], step: int, settings: UpdateSettings) -> str | None:
+def _ended(entry: dict[str, Any], step: int, settings: UpdateSettings) -> Reason | None:
     """Why an update ends at this point; None where it goes on."""
     if entry["chi2"] <= (max(settings.chi2_stop, settings.chi2_converged) if step == 0 else settings.chi2_stop):
-        return "chi2"
+        return Reason.CHI2
     if entry["n_eff_fraction"] < settings.gate:
-        return "gate"
+        return Reason.GATE
     if step == settings.max_steps:
-        return "max_steps"
+        return Reason.MAX_STEPS
     return None
 
 
@@ -303,7 +301,7 @@ def run(job: UpdateJob, folder: Path, progress: Reporter) -> dict[str, Any]:
         )
         potentials.save(folder / POTENTIAL_OUT, potential, outcome.parameters)
         optimizers.write_state(folder / OPTIMIZER_OUT, outcome.optimizer_state)
-    if outcome.reason == INTERRUPTED:
+    if outcome.reason is Reason.INTERRUPTED:
         raise EngineError(
             ExitStatus.INTERRUPTED,
             f"a signal ended the update after {len(outcome.history) - 1} steps; {POTENTIAL_OUT} holds the potential "

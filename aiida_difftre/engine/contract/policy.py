@@ -1,0 +1,508 @@
+"""How a refinement goes on and ends: the one decision loop of ``difftre refine`` and of the work chain.
+
+A pure function, :func:`decide`, takes the state of a refinement and the verdict of its last job to the next state,
+which says what to do. Whoever runs the jobs keeps the state, plain JSON, and what it speaks of: the *reference* (the
+potential that sampled last without becoming unstable, its trajectories, and the optimizer's state before the update),
+the *candidate* (the potential that the last update made), and the best potential. An update always starts from the
+reference, so that a potential is rolled back by not being used. Free of JAX and AiiDA.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import Field
+
+from aiida_difftre.engine.contract.agreement import Criterion, Points, is_better
+from aiida_difftre.engine.contract.base import Strict
+from aiida_difftre.engine.contract.bounds import Chi2, DurationOrZero, Iterations, Limits
+from aiida_difftre.engine.errors import ExitStatus
+
+
+class Action(StrEnum):
+    """What to do next."""
+
+    SAMPLE = "sample"
+    """Sample trajectories with the candidate, which become the reference if the dynamics is stable."""
+    JUDGE = "judge"
+    """Compare the reference's trajectories with the targets; there is no update after it."""
+    UPDATE = "update"
+    """Judge the reference where that was not done yet, and move its parameters."""
+    END = "end"
+    """Nothing: the refinement is over."""
+
+
+class Reason(StrEnum):
+    """Why a refinement, or one update of it, is over."""
+
+    CONVERGED = "converged"
+    """The best potential agrees with the training targets (``chi2_stop``)."""
+    PATIENCE = "patience"
+    """No better potential for ``patience`` iterations."""
+    MAX_ITERATIONS = "max_iterations"
+    """All ``max_iterations`` updates were made, and the last potential judged."""
+    STALLED = "stalled"
+    """No step was found, with a fresh optimizer neither."""
+    LAST_UPDATE_DISCARDED = "last_update_discarded"
+    """The potential of the last update was unstable; there was no other to come."""
+    TOO_MANY_ROLL_BACKS = "too_many_roll_backs"
+    """The potential was rolled back ``max_roll_backs`` times and failed again."""
+    UNSTABLE_START = "unstable_start"
+    """The dynamics of the given potential is unstable."""
+    FAILED = "failed"
+    """A job failed in a way that smaller steps do not cure."""
+    WALLTIME = "walltime"
+    """The walltime of the job has passed."""
+    INTERRUPTED = "interrupted"
+    """A signal, such as SIGTERM, asked to stop."""
+    CHI2 = "chi2"
+    """An update met the training targets (``update.chi2_stop``)."""
+    GATE = "gate"
+    """An update left too few effective samples for another step."""
+    MAX_STEPS = "max_steps"
+    """An update made all its steps."""
+    MINIMUM = "minimum"
+    """The next step of an update would have gained next to nothing."""
+    NO_DESCENT = "no_descent"
+    """No step of an update, however small, lowered the loss."""
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the refinement came to an end of its own, which a validation may follow."""
+        return self in {
+            Reason.CONVERGED,
+            Reason.PATIENCE,
+            Reason.MAX_ITERATIONS,
+            Reason.STALLED,
+            Reason.LAST_UPDATE_DISCARDED,
+        }
+
+
+STOPPED = {ExitStatus.WALLTIME: Reason.WALLTIME, ExitStatus.INTERRUPTED: Reason.INTERRUPTED}
+"""What stopped a job, by its exit status."""
+
+RETRIED_WITH_SMALLER_STEPS = {ExitStatus.TOO_FEW_EFFECTIVE_SAMPLES, ExitStatus.NOT_FINITE}
+"""Failures of an update that smaller steps may cure."""
+
+UNSTABLE = {
+    ExitStatus.NOT_FINITE,
+    ExitStatus.ATOMS_TOO_CLOSE,
+    ExitStatus.TEMPERATURE_OUT_OF_BOUNDS,
+    ExitStatus.VOLUME_OUT_OF_BOUNDS,
+}
+"""Failures of sampling that are the potential's."""
+
+
+class Growth(Strict):
+    """Longer trajectories as the potential gets better, since their statistical error then decides.
+
+    A potential that falls below a threshold is sampled again, longer, before it may count as converged: agreement on
+    a short trajectory, whose own error is part of chi², has to hold on a longer one. So there is an iteration more
+    where the first trajectories already agree.
+
+    Args:
+        factor: by which production_fs grows each time that the reduced chi² falls below a threshold.
+        thresholds: of the reduced chi² of the training targets, each used once.
+    """
+
+    factor: Annotated[float, Limits(above=1, most=100, reason="trajectories that grow faster are never sampled")] = 2.0
+    thresholds: list[Chi2] = Field(default_factory=list)
+
+
+class LoopSettings(Strict):
+    """How the loop of a refinement goes on and ends.
+
+    Args:
+        max_iterations: updates of the potential.
+        patience: iterations without a better chi² before stopping.
+        min_improvement: fraction by which chi² has to fall to count as better: less is noise.
+        chi2_stop: stop when the reduced chi² of the training targets, on fresh trajectories, is at most this; an update
+            ends at it as well, unless its own ``chi2_stop`` is given.
+        max_roll_backs: how often the potential may be rolled back, the learning rate halved each time.
+        continued_equilibration_fs: equilibration of a trajectory that continues the previous one; None for that of
+            the sampling parameters.
+        growth: of the trajectories.
+    """
+
+    max_iterations: Iterations = 8
+    patience: Iterations = 4
+    min_improvement: Annotated[float, Limits(least=0, below=1, reason="it is a fraction of chi²")] = 0.02
+    chi2_stop: Chi2 = 1.0
+    max_roll_backs: Annotated[
+        int, Limits(least=0, most=60, reason="a learning rate halved more often moves nothing")
+    ] = 2
+    continued_equilibration_fs: DurationOrZero | None = None
+    growth: Growth = Field(default_factory=Growth)
+
+    def of_updates(self) -> dict[str, float]:
+        """Settings of an update that follow from these, where the update does not have its own."""
+        return {"chi2_stop": self.chi2_stop, "chi2_converged": self.chi2_stop}
+
+
+class Reference(Strict):
+    """What is known of the last trajectories that were stable.
+
+    Args:
+        production_fs: of each walker, fs.
+        is_judged: whether they were compared with the targets.
+        is_updated: whether an update has moved from them.
+        is_best: whether the potential that sampled them is the best.
+        has_fresh_optimizer: whether the next update starts without the optimizer's memory.
+    """
+
+    production_fs: float
+    is_judged: bool = False
+    is_updated: bool = False
+    is_best: bool = False
+    has_fresh_optimizer: bool = False
+
+
+class Judged(Strict):
+    """An iteration that was judged: its number and the reduced chi² of the training targets."""
+
+    iteration: int
+    training: float
+
+
+class Best(Judged):
+    """The best iteration.
+
+    Args:
+        points: columns of :class:`~aiida_difftre.engine.agreement.Points` of the targets that decide.
+        production_fs: of its trajectories.
+    """
+
+    points: tuple[list[float], list[float], list[float]]
+    production_fs: float
+
+
+class Selected(Strict):
+    """Which iteration was chosen, by what, and what was given up for it.
+
+    Args:
+        criterion: the role of the targets that decided.
+        iteration: the chosen one.
+        training: its reduced chi² of the training targets.
+        lowest: the iteration with the lowest one, on trajectories of the same length.
+    """
+
+    criterion: Criterion
+    iteration: int
+    training: float
+    lowest: Judged
+
+    def sentence(self) -> str:
+        """In words."""
+        other = f"lowest {self.lowest.training:.3g} at iteration {self.lowest.iteration}"
+        lowest = "the lowest" if self.lowest.iteration == self.iteration else other
+        return f"iteration {self.iteration}, by {self.criterion} targets: training chi² {self.training:.3g}, {lowest}"
+
+
+class State(Strict):
+    """Everything on which the decisions depend; of bounded size but for the iterations that were discarded.
+
+    Args:
+        action: what to do.
+        production_fs: of each walker in the next sampling, fs.
+        thresholds: of growth that are left.
+        learning_rate_scale: factor on the learning rate of the next update.
+        iteration: number of the present one; an iteration ends with its update.
+        discarded: iterations whose update was done again.
+        settings_from: first iteration, production_fs and learning_rate_scale, where these changed.
+        samplings: so far.
+        roll_backs: so far.
+        since_best: iterations since chi² has last improved.
+        is_stalled: whether the last update found no step.
+        reference: of the present iteration; None before the first trajectories.
+        criterion: the role of the targets that decide; None before the first judgement.
+        best: iteration.
+        lowest: iteration by chi² of the training targets alone, on trajectories as long as those of the best.
+        reason: why it is over.
+        failure: the message of what ended it.
+        message: what was decided last, for a log.
+    """
+
+    action: Action = Action.SAMPLE
+    production_fs: float
+    thresholds: list[float] = Field(default_factory=list)
+    learning_rate_scale: float = 1.0
+    iteration: int = 0
+    discarded: list[int] = Field(default_factory=list)
+    settings_from: list[tuple[int, float, float]] = Field(default_factory=list)
+    samplings: int = 0
+    roll_backs: int = 0
+    since_best: int = 0
+    is_stalled: bool = False
+    reference: Reference | None = None
+    criterion: Criterion | None = None
+    best: Best | None = None
+    lowest: Judged | None = None
+    reason: Reason | None = None
+    failure: str = ""
+    message: str = ""
+
+    def is_last(self, settings: LoopSettings) -> bool:
+        """Whether the next trajectories are only judged, since there were as many updates as there may be."""
+        return self.iteration - len(self.discarded) >= settings.max_iterations
+
+    def selected(self) -> Selected | None:
+        """Which iteration is the best, and by what; None before the first judgement."""
+        if self.best is None or self.lowest is None or self.criterion is None:
+            return None
+        best = self.best
+        return Selected(criterion=self.criterion, iteration=best.iteration, training=best.training, lowest=self.lowest)
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """Verdict of sampling: the trajectories of all state points are stable."""
+
+
+@dataclass(frozen=True)
+class Unstable:
+    """Verdict of sampling: the dynamics became unstable.
+
+    Args:
+        label: of a state point where it did.
+        reason: the message of its job.
+    """
+
+    label: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Verdict on the reference: how well its trajectories agree with the targets.
+
+    Args:
+        training: reduced chi² of the training targets.
+        selection: that of the selection targets; None where there is none.
+        points: of the targets that decide.
+    """
+
+    training: float
+    selection: float | None
+    points: Points
+
+
+@dataclass(frozen=True)
+class Updated:
+    """Verdict of an update that ended well.
+
+    Args:
+        has_moved: whether it made a step, or had no reason to.
+    """
+
+    has_moved: bool
+
+
+@dataclass(frozen=True)
+class UpdateFailed:
+    """Verdict of an update: it failed in a way that smaller steps may cure, for the given reason."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """The refinement cannot go on, whatever the steps.
+
+    Args:
+        reason: a failure, a walltime or a signal.
+        message: of the job.
+    """
+
+    reason: Reason
+    message: str
+
+
+def has_moved(update: Mapping[str, Any]) -> bool:
+    """Whether an update made a step, or had no reason to: its history starts with where it began.
+
+    Args:
+        update: its results.
+    """
+    return len(update["history"]) > 1 or update["reason"] == Reason.CHI2
+
+
+Verdict = Sampled | Unstable | Agreement | Updated | UpdateFailed | Stopped
+
+
+def start(settings: LoopSettings, production_fs: float) -> State:
+    """The state before the first job.
+
+    Args:
+        settings: of the loop.
+        production_fs: of the first trajectories, fs.
+    """
+    return State(production_fs=production_fs, thresholds=list(settings.growth.thresholds))
+
+
+def decide(state: State, verdict: Verdict, settings: LoopSettings) -> State:
+    """What follows from the verdict of a job.
+
+    After an update that ended well there are two verdicts: its :class:`Agreement`, which also may come before the
+    update, and :class:`Updated`, unless the agreement has ended the refinement.
+
+    Args:
+        state: when the job began.
+        verdict: of the job.
+        settings: of the loop.
+
+    Returns:
+        The next state, with the action to take and a message for a log.
+    """
+    state = _changed(state, message="")
+    match verdict:
+        case Sampled():
+            return _sampled(state, settings)
+        case Unstable():
+            return _unstable(state, verdict, settings)
+        case Agreement():
+            return _judged(state, verdict, settings)
+        case Updated():
+            return _updated(state, verdict)
+        case UpdateFailed():
+            return _rolled_back(state, f"the update: {verdict.reason}", settings)
+        case Stopped():
+            return _ended(state, verdict.reason, failure=verdict.message)
+
+
+def _changed(state: State, **changes: Any) -> State:
+    return state.model_copy(update=changes)
+
+
+def _ended(state: State, reason: Reason, **changes: Any) -> State:
+    return _changed(state, action=Action.END, reason=reason, **changes)
+
+
+def _reference(state: State) -> Reference:
+    if state.reference is None:
+        raise ValueError("a verdict on trajectories came before there were any: sample first")
+    return state.reference
+
+
+def _sampled(state: State, settings: LoopSettings) -> State:
+    return _changed(
+        state,
+        samplings=state.samplings + 1,
+        reference=Reference(production_fs=state.production_fs),
+        action=Action.JUDGE if state.is_last(settings) else Action.UPDATE,
+    )
+
+
+def _unstable(state: State, verdict: Unstable, settings: LoopSettings) -> State:
+    state = _changed(state, samplings=state.samplings + 1)
+    if state.reference is None:
+        return _ended(state, Reason.UNSTABLE_START, failure=verdict.reason)
+    return _rolled_back(state, f"sampling at state point {verdict.label}: {verdict.reason}", settings)
+
+
+def _rolled_back(state: State, reason: str, settings: LoopSettings) -> State:
+    """Return to the reference, with half the learning rate; give up after too many times."""
+    if state.is_last(settings):
+        message = f"{reason}; the last update is discarded"
+        return _ended(state, Reason.LAST_UPDATE_DISCARDED, message=message)
+    if state.roll_backs >= settings.max_roll_backs:
+        return _ended(state, Reason.TOO_MANY_ROLL_BACKS, failure=reason)
+    scale = state.learning_rate_scale / 2
+    return _changed(
+        state,
+        action=Action.UPDATE,
+        roll_backs=state.roll_backs + 1,
+        learning_rate_scale=scale,
+        message=f"{reason}; rolled back to the last potential that sampled well, learning rate scaled by {scale:g}",
+    )
+
+
+def _judged(state: State, verdict: Agreement, settings: LoopSettings) -> State:
+    """Keep the potential where it is the best, then lengthen the trajectories, go on or stop."""
+    reference = _reference(state)
+    if reference.is_judged:
+        return _changed(state, action=Action.UPDATE)
+    number = state.iteration
+    told = f"iteration {number}: reduced chi² {verdict.training:.3g} on fresh trajectories of "
+    told += f"{reference.production_fs:g} fs"
+    if verdict.selection is not None:
+        told += f", selection targets {verdict.selection:.3g}"
+    state = _with_best(state, reference, verdict, settings)
+    state = _changed(state, message=told, criterion="training" if verdict.selection is None else "selection")
+    reason = None
+    passed = [threshold for threshold in state.thresholds if verdict.training < threshold]
+    if passed:
+        # What short trajectories call agreement has to hold on longer ones.
+        state = _changed(
+            state,
+            thresholds=[threshold for threshold in state.thresholds if threshold not in passed],
+            production_fs=state.production_fs * settings.growth.factor ** len(passed),
+        )
+    elif verdict.training <= settings.chi2_stop and _reference(state).is_best:
+        reason = Reason.CONVERGED
+    elif state.since_best >= settings.patience:
+        reason = Reason.PATIENCE
+    if reason is None and state.action is Action.JUDGE:
+        reason = Reason.MAX_ITERATIONS
+    return _changed(state, action=Action.UPDATE) if reason is None else _ended(_closed(state), reason)
+
+
+def _with_best(state: State, reference: Reference, verdict: Agreement, settings: LoopSettings) -> State:
+    """Only trajectories of equal length compare: a short one hides differences behind its own error."""
+    best, number = state.best, state.iteration
+    incumbent = None
+    if best is not None and reference.production_fs <= best.production_fs:
+        incumbent = Points(*(np.array(column) for column in best.points))
+    is_improved = incumbent is None or is_better(verdict.points, incumbent, settings.min_improvement)
+    is_best = incumbent is None or is_better(verdict.points, incumbent)
+    this = Judged(iteration=number, training=verdict.training)
+    is_lowest = incumbent is None or state.lowest is None or this.training < state.lowest.training
+    return _changed(
+        state,
+        since_best=0 if is_improved else state.since_best + 1,
+        reference=reference.model_copy(update={"is_judged": True, "is_best": is_best}),
+        lowest=this if is_lowest else state.lowest,
+        best=best
+        if not is_best
+        else Best(
+            iteration=number,
+            training=verdict.training,
+            points=tuple(column.tolist() for column in verdict.points),
+            production_fs=reference.production_fs,
+        ),
+    )
+
+
+def _closed(state: State) -> State:
+    """The present iteration is over; where its trajectories have served one before, that one is discarded."""
+    reference, number = _reference(state), state.iteration
+    settings = (reference.production_fs, state.learning_rate_scale)
+    changed = not state.settings_from or tuple(state.settings_from[-1][1:]) != settings
+    return _changed(
+        state,
+        iteration=number + 1,
+        discarded=[*state.discarded, number - 1] if reference.is_updated else state.discarded,
+        settings_from=[*state.settings_from, (number, *settings)] if changed else state.settings_from,
+        reference=reference.model_copy(update={"is_updated": True}),
+    )
+
+
+def _updated(state: State, verdict: Updated) -> State:
+    """Sample with what the update made; where it found no step, try once more without the optimizer's memory."""
+    state = _closed(state)
+    if verdict.has_moved:
+        return _changed(state, action=Action.SAMPLE, is_stalled=False)
+    if state.is_stalled:
+        return _ended(state, Reason.STALLED)
+    scale = state.learning_rate_scale / 2
+    return _changed(
+        state,
+        action=Action.UPDATE,
+        is_stalled=True,
+        learning_rate_scale=scale,
+        reference=_reference(state).model_copy(update={"has_fresh_optimizer": True}),
+        message=f"no step was found; a fresh optimizer, learning rate scaled by {scale:g}",
+    )

@@ -1,0 +1,179 @@
+"""Every transition of the loop of a refinement, without a job."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+
+from aiida_difftre.engine.contract import policy
+from aiida_difftre.engine.contract.agreement import Points
+from aiida_difftre.engine.contract.policy import (
+    Action,
+    Agreement,
+    LoopSettings,
+    Reason,
+    Sampled,
+    State,
+    Stopped,
+    Unstable,
+    Updated,
+    UpdateFailed,
+    Verdict,
+    decide,
+)
+
+MOVED, STUCK = Updated(has_moved=True), Updated(has_moved=False)
+HOT, LOST = Unstable("warm", "too hot"), UpdateFailed("too few effective samples")
+
+
+def points(deviation: float) -> Points:
+    return Points(np.array([deviation]), np.array([1.0]), np.array([0.0]))
+
+
+def agreement(training: float, selection: float | None = None) -> Agreement:
+    """With these reduced chi²."""
+    return Agreement(training, selection, points((training if selection is None else selection) ** 0.5))
+
+
+def settings(**changes: Any) -> LoopSettings:
+    return LoopSettings(**{"max_iterations": 50, "chi2_stop": 0.5, **changes})
+
+
+def follow(*verdicts: Verdict, production_fs: float = 100.0, **changes: Any) -> State:
+    """The state after some verdicts, each of which finds the refinement going on; stored as JSON in between."""
+    state = policy.start(settings(**changes), production_fs)
+    for verdict in verdicts:
+        assert state.action is not Action.END, state
+        state = State.model_validate(json.loads(state.model_dump_json()))
+        state = decide(state, verdict, settings(**changes))
+    return state
+
+
+def iteration(training: float, selection: float | None = None) -> list[Verdict]:
+    return [Sampled(), agreement(training, selection), MOVED]
+
+
+def test_an_iteration_samples_then_updates() -> None:
+    assert follow().action is Action.SAMPLE
+    assert follow(Sampled()).action is Action.UPDATE
+    judged = follow(Sampled(), agreement(9.0))
+    assert (judged.action, judged.iteration) == (Action.UPDATE, 0)
+    assert judged.message == "iteration 0: reduced chi² 9 on fresh trajectories of 100 fs"
+    after = follow(*iteration(9.0))
+    assert (after.action, after.iteration, after.samplings) == (Action.SAMPLE, 1, 1)
+    assert after.settings_from == [(0, 100.0, 1.0)]
+    selected = follow(Sampled(), agreement(9.0, 4.0))
+    assert selected.message.endswith("of 100 fs, selection targets 4")
+
+
+def test_converges_where_the_best_agrees() -> None:
+    over = follow(*iteration(9.0), Sampled(), agreement(0.5))
+    assert (over.action, over.reason, over.iteration) == (Action.END, Reason.CONVERGED, 2)
+    # Agreement that is not the best does not count: selection targets have the last word.
+    assert follow(*iteration(9.0, 2.0), Sampled(), agreement(0.4, 3.0)).action is Action.UPDATE
+
+
+def test_patience_counts_iterations_without_a_better_one() -> None:
+    worse = [*iteration(4.0), *iteration(9.0)]
+    assert follow(*worse, patience=2).since_best == 1
+    over = follow(*worse, Sampled(), agreement(8.0), patience=2)
+    assert (over.reason, over.best.iteration, over.iteration) == (Reason.PATIENCE, 0, 3)
+    # Better by less than the margin is noise, but better.
+    barely = follow(*iteration(4.0), *iteration(3.99), patience=2, min_improvement=0.02)
+    assert (barely.since_best, barely.best.iteration) == (1, 1)
+
+
+def test_the_last_trajectories_are_only_judged() -> None:
+    last = follow(*iteration(9.0), Sampled(), max_iterations=1)
+    assert last.action is Action.JUDGE
+    over = follow(*iteration(9.0), Sampled(), agreement(8.0), max_iterations=1)
+    assert (over.reason, over.best.iteration, over.iteration) == (Reason.MAX_ITERATIONS, 1, 2)
+    assert follow(*iteration(9.0), Sampled(), agreement(0.1), max_iterations=1).reason is Reason.CONVERGED
+
+
+def test_an_unstable_potential_is_rolled_back() -> None:
+    back = follow(*iteration(9.0), HOT)
+    assert (back.action, back.roll_backs, back.learning_rate_scale, back.samplings) == (Action.UPDATE, 1, 0.5, 2)
+    assert "sampling at state point warm: too hot; rolled back" in back.message
+    # The same trajectories again: they are not judged twice, and the iteration before is discarded.
+    again = follow(*iteration(9.0), HOT, agreement(1.0), MOVED)
+    assert (again.discarded, again.iteration, again.best.training) == ([0], 2, 9.0)
+    assert again.settings_from == [(0, 100.0, 1.0), (1, 100.0, 0.5)]
+    assert again.iteration - len(again.discarded) == 1, "a discarded iteration is no update"
+
+
+def test_gives_up_after_too_many_roll_backs() -> None:
+    over = follow(*iteration(9.0), HOT, agreement(9.0), MOVED, HOT, max_roll_backs=1)
+    assert (over.reason, over.failure, over.roll_backs) == (
+        Reason.TOO_MANY_ROLL_BACKS, "sampling at state point warm: too hot", 1,
+    )  # fmt: skip
+    over = follow(Sampled(), LOST, max_roll_backs=0)
+    assert (over.reason, over.failure) == (Reason.TOO_MANY_ROLL_BACKS, "the update: too few effective samples")
+
+
+def test_an_unstable_start_or_end() -> None:
+    over = follow(HOT)
+    assert (over.reason, over.failure, over.selected()) == (Reason.UNSTABLE_START, "too hot", None)
+    over = follow(*iteration(9.0), HOT, max_iterations=1)
+    assert (over.reason, over.best.iteration) == (Reason.LAST_UPDATE_DISCARDED, 0)
+
+
+@pytest.mark.parametrize("judged", [[], [agreement(9.0)]])
+def test_a_failed_update_is_done_again_with_smaller_steps(judged: list[Verdict]) -> None:
+    """Whether the trajectories were judged before the update or with it."""
+    back = follow(Sampled(), *judged, LOST)
+    assert (back.action, back.roll_backs, back.learning_rate_scale, back.iteration) == (Action.UPDATE, 1, 0.5, 0)
+    after = follow(Sampled(), *judged, LOST, agreement(9.0), MOVED)
+    assert (after.discarded, after.iteration, after.settings_from) == ([], 1, [(0, 100.0, 0.5)])
+
+
+def test_no_step_restarts_the_optimizer_once() -> None:
+    restart = follow(Sampled(), agreement(9.0), STUCK)
+    assert (restart.action, restart.learning_rate_scale, restart.is_stalled) == (Action.UPDATE, 0.5, True)
+    assert restart.reference.has_fresh_optimizer
+    over = follow(Sampled(), agreement(9.0), STUCK, agreement(9.0), STUCK)
+    assert (over.reason, over.discarded, over.iteration) == (Reason.STALLED, [0], 2)
+    moved = follow(Sampled(), agreement(9.0), STUCK, agreement(9.0), MOVED, Sampled())
+    assert not moved.is_stalled
+    assert not moved.reference.has_fresh_optimizer, "of these trajectories"
+
+
+def test_trajectories_grow_before_agreement_counts() -> None:
+    growth = {"factor": 2.0, "thresholds": [10.0, 2.0]}
+    grown = follow(*iteration(0.4), growth=growth)
+    assert (grown.production_fs, grown.thresholds, grown.reason) == (400.0, [], None)
+    assert grown.settings_from == [(0, 100.0, 1.0)], "the time that was sampled, not the next one"
+    # On longer trajectories a worse number is the better one.
+    longer = follow(*iteration(0.4), Sampled(), agreement(0.45), growth=growth)
+    assert (longer.best.iteration, longer.lowest.iteration, longer.reason) == (1, 1, Reason.CONVERGED)
+
+
+def test_what_was_given_up_for_the_selection() -> None:
+    state = follow(*iteration(5.0, 8.0), *iteration(3.43, 4.06), *iteration(0.84, 5.0), *iteration(2.0, 6.0))
+    selected = state.selected()
+    assert selected.sentence() == "iteration 1, by selection targets: training chi² 3.43, lowest 0.84 at iteration 2"
+    alone = follow(*iteration(5.0), *iteration(0.84), *iteration(2.0)).selected()
+    assert alone.sentence() == "iteration 1, by training targets: training chi² 0.84, the lowest"
+
+
+@pytest.mark.parametrize("reason", [Reason.WALLTIME, Reason.INTERRUPTED, Reason.FAILED])
+def test_stops_at_once(reason: Reason) -> None:
+    for before in ([], [Sampled()], iteration(9.0)):
+        over = follow(*before, Stopped(reason, "because"))
+        assert (over.action, over.reason, over.failure) == (Action.END, reason, "because")
+        assert not over.reason.is_complete
+
+
+def test_a_verdict_without_trajectories_is_refused() -> None:
+    with pytest.raises(ValueError, match="sample first"):
+        follow(agreement(1.0))
+
+
+def test_updates_stop_where_the_loop_does() -> None:
+    assert settings(chi2_stop=0.7).of_updates() == {"chi2_stop": 0.7, "chi2_converged": 0.7}
+    assert policy.has_moved({"history": [1, 2], "reason": "gate"})
+    assert policy.has_moved({"history": [1], "reason": "chi2"})
+    assert not policy.has_moved({"history": [1], "reason": "no_descent"})
