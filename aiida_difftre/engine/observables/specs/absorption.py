@@ -236,8 +236,8 @@ def window_filter(options: dict[str, Any], grid: list[float]) -> Filter | None:
     """
     if options["r_range"] is None:
         return None
-    k, (low, high), taper = np.array(grid), options["r_range"], options["k_taper"]
-    matrix = fourier_filter(k, (low, high), taper, options["r_taper"])
+    k, (low, high), taper = np.array(grid, dtype=float), map(float, options["r_range"]), float(options["k_taper"])
+    matrix = fourier_filter(k, (low, high), taper, float(options["r_taper"]))
     return Filter(
         matrix,
         f"Fourier filtered from {low:g} to {high:g} Å (Hanning windows, tapers of {taper:g} 1/Å and "
