@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from beartype import beartype
+from beartype import BeartypeConf, beartype
 from beartype.door import is_bearable
 from beartype.roar import BeartypeException
+
+CONFIGURATION = BeartypeConf(is_pep484_tower=True)
+"""An int does where a float is wanted, as for mypy."""
 
 FunctionT = TypeVar("FunctionT", bound=Callable)
 
@@ -15,11 +18,11 @@ FunctionT = TypeVar("FunctionT", bound=Callable)
 def checked(function: FunctionT) -> FunctionT:
     """Check arguments and what is returned, but for what beartype cannot check: ``Self``, and plain protocols."""
     try:
-        return beartype(function)
+        return beartype(function, conf=CONFIGURATION)
     except BeartypeException:
         hints = function.__annotations__.items()
         function.__annotations__ = {name: hint if _is_checkable(hint) else Any for name, hint in hints}
-        return beartype(function)
+        return beartype(function, conf=CONFIGURATION)
 
 
 def _is_checkable(hint: Any) -> bool:

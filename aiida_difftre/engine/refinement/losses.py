@@ -38,21 +38,21 @@ class TargetTerm:
         return np.asarray(self.target.errors) ** 2 + self.simulation_errors**2
 
 
-def chi2(prediction: Float[Array | np.ndarray, " points"], term: TargetTerm) -> Float[Array | np.ndarray, ""]:
+def chi2(prediction: Float[Array | np.ndarray, " points"], term: TargetTerm) -> Float[Array | np.ndarray, ""] | float:
     """Reduced chi² of one target."""
     return ((prediction - np.asarray(term.target.values)) ** 2 / term.variance).mean()
 
 
-def mse(prediction: Float[Array | np.ndarray, " points"], term: TargetTerm) -> Float[Array | np.ndarray, ""]:
+def mse(prediction: Float[Array | np.ndarray, " points"], term: TargetTerm) -> Float[Array | np.ndarray, ""] | float:
     """Mean squared error of one target."""
     return ((prediction - np.asarray(term.target.values)) ** 2).mean()
 
 
 def target_loss(
-    predictions: Sequence[Float[Array | np.ndarray, " points"]],
+    predictions: Sequence[Float[Array | np.ndarray, " _"]],
     terms: Sequence[TargetTerm],
     kind: Literal["chi2", "mse"],
-) -> Float[Array | np.ndarray, ""]:
+) -> Float[Array | np.ndarray, ""] | float:
     """Weighted sum over the training targets; of NumPy arrays without a compiled program."""
     measure = {"chi2": chi2, "mse": mse}[kind]
     total = np.zeros(())
@@ -69,7 +69,7 @@ def noise(terms: Sequence[TargetTerm], kind: Literal["chi2", "mse"]) -> float:
 
 
 def residuals(
-    predictions: Sequence[Float[Array, " points"]], terms: Sequence[TargetTerm], kind: Literal["chi2", "mse"]
+    predictions: Sequence[Float[Array, " _"]], terms: Sequence[TargetTerm], kind: Literal["chi2", "mse"]
 ) -> Float[Array, " residuals"]:
     """Of all points of the training targets, scaled such that the sum of their squares is :func:`target_loss`."""
     parts = []

@@ -46,7 +46,7 @@ SNAPSHOTS_AT_ONCE = 8
 def weights(
     energies: Float[Array, " S"],
     reference: Float[Array, " S"],
-    temperature: float,
+    temperature: float | Float[Array, ""],
     shift: Float[Array, " S"] | float = 0.0,
 ) -> Float[Array, " S"]:
     """Normalised weights of snapshots; invariant under a constant added to either energy. Energies in eV, float64.
