@@ -12,7 +12,7 @@ author = "The aiida-difftre developers"
 copyright = author  # noqa: A001 (the name that Sphinx reads)
 version = release = __version__
 
-extensions = ["myst_parser", "difftre_reference"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax", "difftre_reference"]
 myst_enable_extensions = ["amsmath", "dollarmath", "deflist"]
 myst_heading_anchors = 3
 exclude_patterns = ["_build", "_ext", "_generated"]
@@ -21,3 +21,8 @@ html_title = f"aiida-difftre {__version__}"
 html_static_path: list[str] = []
 templates_path: list[str] = []
 nitpicky = True
+nitpick_ignore_regex = [("py:exc|py:class", r"(?!aiida_difftre\.).*")]  # of Python, NumPy, ase and AiiDA
+autodoc_typehints = "none"  # docstrings state shapes and units
+autodoc_member_order = "bysource"
+napoleon_numpy_docstring = False
+napoleon_use_rtype = False

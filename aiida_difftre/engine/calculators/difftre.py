@@ -23,17 +23,39 @@ from aiida_difftre.engine.potentials.term import Environment, Parameters, specie
 
 
 class DiffTReCalculator(Calculator):
-    """Energies (eV), forces (eV/Å) and stress (eV/Å³, positive in tension) of a potential.
+    """Any potential as an ASE calculator: energies (eV), forces (eV/Å) and stress (eV/Å³, positive in tension).
 
-    Any cell and any periodicity. The neighbour list reaches a skin beyond the cutoff and is kept until an atom has
-    moved half of it or the cell changes; it grows when it overflows.
+    It takes any cell and any periodicity. The neighbour list reaches a skin beyond the cutoff, and is kept until an
+    atom has moved half of it or the cell changes.
 
     Args:
-        potential: a potential file, or a spec (or what
-            :func:`~aiida_difftre.engine.potentials.potential.build` made of one).
-        parameters: of the potential, where it is not a file.
-        precision: of the arithmetic; atomic reference energies are always added in float64.
-        skin: Å.
+        potential: A potential file, or the spec of a potential, or a
+            :class:`~aiida_difftre.engine.potentials.potential.Potential`.
+        parameters: Parameters of the potential; None where it is a file, which holds them.
+        precision: Precision of the arithmetic; the reference energies of the atoms are always added in float64.
+        skin: How far the neighbour list reaches beyond the cutoff, Å.
+
+    Raises:
+        ValueError: Where a spec or potential is given without parameters.
+        EngineError: Where the file is corrupt, or the spec is invalid.
+
+    Example:
+        Two argon atoms at the bottom of their Lennard-Jones well:
+
+        >>> import jax
+        >>> from ase import Atoms
+        >>> from aiida_difftre.engine.calculator import DiffTReCalculator
+        >>> from aiida_difftre.engine.contract.settings import PotentialSpec
+        >>> from aiida_difftre.engine.potentials.potential import build
+        >>> hyperparameters = {"epsilon": 0.0103, "sigma": 3.4}
+        >>> term = {"architecture": "lennard_jones", "cutoff": 8.5, "hyperparameters": hyperparameters}
+        >>> potential = build(PotentialSpec(species=["Ar"], terms=[term]))
+        >>> dimer = Atoms("Ar2", positions=[[0, 0, 0], [3.4 * 2 ** (1 / 6), 0, 0]])
+        >>> dimer.calc = DiffTReCalculator(potential, potential.init(jax.random.key(0)))
+        >>> round(dimer.get_potential_energy(), 4)
+        -0.0103
+        >>> bool(abs(dimer.get_forces()).max() < 1e-6)
+        True
     """
 
     implemented_properties = ["energy", "free_energy", "energies", "forces", "stress"]
@@ -71,10 +93,16 @@ class DiffTReCalculator(Calculator):
         properties: Sequence[str] = ("energy",),
         system_changes: Sequence[str] = all_changes,
     ) -> None:
-        """Compute everything at once.
+        """Compute energies, forces and, in a periodic cell, stress of a structure; ASE calls it.
+
+        Args:
+            atoms: The structure.
+            properties: What is asked for; everything is computed at once.
+            system_changes: What changed since the last call.
 
         Raises:
-            EngineError: naming the elements that the potential does not know, or what is wrong with positions or cell.
+            EngineError: Where the potential does not know an element, or positions or cell are invalid; the message
+                names them.
         """
         super().calculate(atoms, properties, system_changes)
         current = self.atoms

@@ -25,22 +25,43 @@ RELAXATION_STEPS = 500
 
 
 def static_stiffness(atoms: Atoms, calculator: DiffTReCalculator, progress: Reporter) -> dict[str, Any]:
-    r"""Stress and stiffness at rest (T = 0) of a crystal in its cell as it is.
+    r"""Compute stress and stiffness of a crystal at rest (T = 0), in its cell as it is.
 
-    Stress-strain coefficients :math:`C_{ij} = d\sigma_i/d\varepsilon_j` by central differences with symmetric strains;
-    internal coordinates relax in every cell. Under a stress these differ from second derivatives of the energy.
+    .. math:: C_{ij} = \frac{d\sigma_i}{d\varepsilon_j}
+
+    by central differences with symmetric strains; the atoms relax in every strained cell. Under a stress these
+    stress-strain coefficients differ from second derivatives of the energy.
 
     Args:
-        atoms: periodic in all directions.
-        calculator: in float64.
-        progress: takes the strains done.
+        atoms: The crystal, periodic in all directions.
+        calculator: A calculator in float64.
+        progress: Takes the number of strains that are done.
 
     Returns:
-        ``stress`` (six, GPa), ``stiffness`` (C11, C12, C44, cubic averages, GPa), ``tensor`` (6x6, GPa), ``density``
-        (kg/m³), ``energy`` (eV/atom) and ``strain``.
+        ``stress`` (six, Voigt order, GPa), ``stiffness`` (C11, C12, C44, averages for cubic crystals, GPa), ``tensor``
+        (6 x 6, GPa), ``density`` (kg/m³), ``energy`` (eV/atom) and ``strain``.
 
     Raises:
-        EngineError: for a structure that is not periodic or does not relax.
+        EngineError: For a structure that is not periodic or whose atoms do not relax.
+
+    Example:
+        In a cubic crystal of central forces at zero stress C12 = C44:
+
+        >>> import jax
+        >>> from ase.build import bulk
+        >>> from aiida_difftre.engine.calculator import DiffTReCalculator
+        >>> from aiida_difftre.engine.calculators.elasticity import static_stiffness
+        >>> from aiida_difftre.engine.contract.settings import PotentialSpec
+        >>> from aiida_difftre.engine.potentials.potential import build
+        >>> from aiida_difftre.engine.runtime.progress import Silent
+        >>> hyperparameters = {"epsilon": 0.0103, "sigma": 3.4}
+        >>> term = {"architecture": "lennard_jones", "cutoff": 8.5, "hyperparameters": hyperparameters}
+        >>> potential = build(PotentialSpec(species=["Ar"], terms=[term]))
+        >>> calculator = DiffTReCalculator(potential, potential.init(jax.random.key(0)))
+        >>> found = static_stiffness(bulk("Ar", "fcc", 5.25), calculator, Silent())
+        >>> stiffness = found["stiffness"]
+        >>> stiffness["C11"] > stiffness["C12"] > 0 and stiffness["C44"] > 0
+        True
     """
     if not atoms.pbc.all() or atoms.cell.rank < 3:
         raise EngineError(

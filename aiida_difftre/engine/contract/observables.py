@@ -32,36 +32,60 @@ Seen = tuple[dict[str, Any], tuple[str, ...]]
 
 @dataclass(frozen=True)
 class ObservableSpec:
-    """What an observable is called, in which unit it comes and which shape its values have.
+    """What an observable is called, in which unit it comes, which options it has and which shape its values have.
+
+    A spec is free of JAX: requests and targets are checked against it wherever they are made. It names the
+    implementation in JAX, which is imported where snapshots are. Only the first four arguments are required; ``labels``
+    or ``grid_unit`` says what the values are.
 
     Args:
-        name: registry name.
-        unit: unit of the values, as a target must state it.
-        implementation: ``module:attribute`` of the JAX implementation.
-        description: one line.
-        grid_unit: unit of the grid; None where the values carry labels instead.
-        bins: over what values on a grid are averages: equal ``intervals`` with the grid at their centres, or spherical
+        name: Name under which it is registered.
+        unit: Unit of the values, as a target must state it.
+        implementation: Where the implementation is, ``module:attribute``; see
+            :class:`~aiida_difftre.engine.observables.protocol.Observable`.
+        description: What it is, in one line.
+        grid_unit: Unit of the grid; None where the values carry labels instead.
+        bins: What values on a grid are averages over: equal ``intervals`` with the grid at their centres, or spherical
             ``shells`` of equal thickness; None where they are values at points.
-        options: default options; an option that is not listed here is refused.
-        labels: the labels of the values for given options; None where there is a grid.
-        check: further checks of options; raises ValueError naming the value and the remedy.
-        check_grid: the same, of the grid for complete options.
-        check_system: whether a system can give what is asked: (request, species of the atoms, cell in Å); raises
-            likewise.
-        seen: what the atoms are to the measurement: (complete options, species, masses in u or None) to the options
-            with all that follows from the system, and the name of each atom; None where these are the species.
-        check_values: whether measured values are the observable's, in its normalisation and units: (complete options,
-            grid, values, errors); raises ValueError naming the value and the conversion that fits.
-        check_tail: the part of it that a table as a whole can be held to, wherever the values wanted of it lie:
-            (complete options, grid, values); raises likewise.
-        unit_of: unit of the values for given options, where it depends on them; ``unit`` is that of the defaults.
-        bins_of: the same of ``bins``.
-        grid_powers: units in which tables hold the values times a power of the grid, and the power.
-        filter_of: the linear filter through which values at points have gone, for complete options and a grid; None
-            where there is none. ``target import`` applies it to tables.
-        tables: options that are long tables, which predictions do not repeat.
-        is_fitted: whether the observable fits parameters of the measurement; a request then carries what was measured.
-        ensembles: those whose trajectories can give the observable, for given options; None for all.
+        options: Options with their defaults; an option that is not listed here is refused.
+        labels: Function from complete options to the labels of the values; None where there is a grid.
+        check: Function that checks complete options further, and raises ValueError with the value and the remedy.
+        check_grid: The same for the grid: from complete options and grid.
+        check_system: The same for a system: from request, species of the atoms and cell (Å).
+        seen: What the atoms are to the measurement: function from complete options, species and masses (u, or None) to
+            the options with all that follows from the system, and the name of each atom; None where these are the
+            species.
+        check_values: Function that refuses measured values which are not in the observable's normalisation and units:
+            from complete options, grid, values and errors.
+        check_tail: The part of that check which holds for a whole table, wherever the values wanted of it lie: from
+            complete options, grid and values.
+        unit_of: Function from complete options to the unit, where it depends on them; ``unit`` is then that of the
+            defaults.
+        bins_of: The same for ``bins``.
+        grid_powers: Units in which tables hold the values times a power of the grid, with that power.
+        filter_of: Function from complete options and grid to the linear filter through which values have gone, or to
+            None; ``target import`` applies it to tables.
+        tables: Names of options that are long tables, which predictions do not repeat.
+        is_fitted: Whether the observable fits parameters of the measurement; a request then carries what was measured.
+        ensembles: Function from complete options to the ensembles whose trajectories can give the observable; None for
+            all.
+
+    Example:
+        >>> from aiida_difftre.engine.observable_specs import ObservableSpec
+        >>> spec = ObservableSpec(
+        ...     name="square_displacement",
+        ...     unit="angstrom^2",
+        ...     implementation="my_package.observables:SquareDisplacement",
+        ...     description="mean square distance of the atoms from the centre of the cell",
+        ...     options={"axis": None},
+        ...     labels=lambda options: ("msd",),
+        ... )
+        >>> spec.complete_options({})
+        {'axis': None}
+        >>> spec.complete_options({"axes": 1})
+        Traceback (most recent call last):
+        ...
+        ValueError: observable 'square_displacement' has no option 'axes'; known options: axis
     """
 
     name: str
@@ -87,10 +111,16 @@ class ObservableSpec:
     ensembles: Callable[[dict[str, Any]], tuple[Ensemble, ...]] | None = None
 
     def complete_options(self, options: dict[str, Any]) -> dict[str, Any]:
-        """Fill in the defaults and refuse what the observable does not know.
+        """Fill in the defaults, and refuse options that the observable does not know.
+
+        Args:
+            options: Options by name.
+
+        Returns:
+            All options by name.
 
         Raises:
-            ValueError: for an unknown option or a value out of range.
+            ValueError: For an unknown option or a value out of range.
         """
         for key in options:
             if key not in self.options:
@@ -102,26 +132,60 @@ class ObservableSpec:
         return completed
 
     def unit_for(self, options: dict[str, Any]) -> str:
-        """Unit of the values for complete options."""
+        """Tell the unit of the values.
+
+        Args:
+            options: Complete options.
+
+        Returns:
+            The unit, such as ``GPa``.
+        """
         return self.unit if self.unit_of is None else self.unit_of(options)
 
     def bins_for(self, options: dict[str, Any]) -> Averages | None:
-        """Over what values on a grid are averages, for complete options."""
+        """Tell what values on a grid are averages over.
+
+        Args:
+            options: Complete options.
+
+        Returns:
+            ``intervals``, ``shells``, or None for values at points.
+        """
         return self.bins if self.bins_of is None else self.bins_of(options)
 
 
 @cache
 def registered() -> dict[str, EntryPoint]:
-    """Where all observables are, by name; other packages add theirs through the entry-point group."""
+    """List the observables that are installed, those of other packages included.
+
+    Returns:
+        Entry points by the name of the observable.
+
+    Example:
+        >>> from aiida_difftre.engine.contract.observables import registered
+        >>> {"rdf", "stress", "stiffness"} <= set(registered())
+        True
+    """
     return {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
 
 
 @cache
 def observable(name: str) -> ObservableSpec:
-    """The spec of the observable called ``name``; only its module is imported.
+    """Look up the spec of an observable; only its module is imported.
+
+    Args:
+        name: Name under which it is registered.
+
+    Returns:
+        The spec.
 
     Raises:
-        ValueError: for a name that nobody registered.
+        ValueError: For a name that nobody registered; the message lists those that there are.
+
+    Example:
+        >>> from aiida_difftre.engine.contract.observables import observable
+        >>> observable("density").unit
+        'kg/m3'
     """
     if name not in registered():
         raise ValueError(f"unknown observable {name!r}; registered observables: {', '.join(sorted(registered()))}")
@@ -142,14 +206,20 @@ class Measured(Strict):
 
 
 class ObservableRequest(Strict):
-    """An observable to predict.
+    """An observable that a job is asked to predict, checked against its spec when it is made.
 
     Args:
-        observable: registry name.
-        options: options of the observable.
-        grid: values of the independent variable, in the observable's grid unit; required where there is one.
-        label: name of the prediction in results; the observable's name by default.
-        measured: what the parameters of the measurement are fitted to, for observables that have some.
+        observable: Name under which it is registered.
+        options: Options of the observable; those that are left out have their defaults.
+        grid: Values of the independent variable, in the grid unit of the observable; required where it has one.
+        label: Name of the prediction in results; None for the name of the observable.
+        measured: What parameters of the measurement are fitted to, for observables that have some; else None.
+
+    Example:
+        >>> from aiida_difftre.engine.observable_specs import ObservableRequest
+        >>> request = ObservableRequest(observable="rdf", grid=[2.05, 2.15, 2.25], label="g(r)")
+        >>> request.name, request.grid
+        ('g(r)', [2.05, 2.15, 2.25])
     """
 
     observable: str
@@ -175,17 +245,17 @@ class ObservableRequest(Strict):
     def for_system(
         self, species: Sequence[str], masses: Iterable[float] | None = None
     ) -> tuple[ObservableRequest, tuple[str, ...]]:
-        """The request with what follows from a system, such as scattering lengths, and what its atoms are to it.
+        """Complete the request with what follows from a system, such as scattering lengths.
 
         Args:
-            species: chemical symbol of each atom.
-            masses: of the atoms, u; None for the standard atomic weights.
+            species: Chemical symbol of each atom.
+            masses: Masses of the atoms, u; None for the standard atomic weights.
 
         Returns:
-            The request, and a name for each atom: isotopes to neutrons, the chemical symbol else.
+            The request, and the name of each atom: isotopes to neutrons, the chemical symbol else.
 
         Raises:
-            ValueError: for a mass that means nothing to the observable.
+            ValueError: For a mass that means nothing to the observable.
         """
         seen = observable(self.observable).seen
         if seen is None:
@@ -199,12 +269,12 @@ class ObservableRequest(Strict):
         """Refuse a system that cannot give the observable.
 
         Args:
-            species: chemical symbol of each atom.
-            cell: rows are the lattice vectors, Å.
-            masses: of the atoms, u; None for the standard atomic weights.
+            species: Chemical symbol of each atom.
+            cell: Lattice vectors in rows, (3, 3), Å.
+            masses: Masses of the atoms, u; None for the standard atomic weights.
 
         Raises:
-            ValueError: naming the value and the remedy.
+            ValueError: With the value and the remedy.
         """
         check = observable(self.observable).check_system
         if check is not None:

@@ -10,15 +10,45 @@ from numpy.typing import ArrayLike, NDArray
 
 
 def heights(cell: ArrayLike) -> NDArray[np.float64]:
-    """Distances between opposite faces, Å."""
+    """Compute the distances between the opposite faces of a cell.
+
+    Args:
+        cell: Lattice vectors in rows, (3, 3), Å.
+
+    Returns:
+        The height along each lattice vector, (3,), Å.
+
+    Example:
+        >>> from aiida_difftre.engine.geometry.lattice import heights
+        >>> heights([[4.0, 0.0, 0.0], [3.0, 4.0, 0.0], [0.0, 0.0, 5.0]]).round(6).tolist()
+        [3.2, 4.0, 5.0]
+    """
     return 1.0 / np.linalg.norm(np.linalg.inv(np.asarray(cell, np.float64)), axis=0)
 
 
 def images(cell: ArrayLike, cutoff: float) -> NDArray[np.int32]:
-    """Lattice shifts that can bring a nearest image within ``cutoff``, besides the shift to that nearest image.
+    r"""List the periodic images of a neighbour that can lie within a cutoff, besides its nearest image.
 
-    With fractional differences reduced to [-1/2, 1/2], a shift n_k matters only if (|n_k| - 1/2) h_k < cutoff, with
-    h_k the heights of the cell.
+    With fractional differences reduced to [-1/2, 1/2], shifts by n_k lattice vectors matter only if
+
+    .. math:: (|n_k| - \tfrac12)\, h_k < r_c
+
+    with the heights h of the cell.
+
+    Args:
+        cell: Lattice vectors in rows, (3, 3), Å.
+        cutoff: Cutoff, Å.
+
+    Returns:
+        Numbers of lattice vectors to add to the nearest image, (images, 3); the nearest image itself is one of them.
+
+    Example:
+        A cell wider than twice the cutoff needs nearest images alone:
+
+        >>> import numpy as np
+        >>> from aiida_difftre.engine.geometry.lattice import images
+        >>> images(10 * np.eye(3), 4.0).tolist(), len(images(10 * np.eye(3), 6.0))
+        ([[0, 0, 0]], 27)
     """
     limits = np.maximum(np.ceil(cutoff / heights(cell) - 0.5), 0).astype(int)
     axes = [np.arange(-n, n + 1) for n in limits]
@@ -26,13 +56,41 @@ def images(cell: ArrayLike, cutoff: float) -> NDArray[np.int32]:
 
 
 def reciprocal(cell: ArrayLike) -> NDArray[np.float64]:
-    """Reciprocal lattice vectors in rows, 1/Å, with the factor 2π."""
+    r"""Compute the reciprocal lattice vectors of a cell.
+
+    .. math:: \mathbf{a}_i \cdot \mathbf{b}_j = 2\pi\, \delta_{ij}
+
+    Args:
+        cell: Lattice vectors a in rows, (3, 3), Å.
+
+    Returns:
+        Reciprocal lattice vectors b in rows, (3, 3), 1/Å.
+
+    Example:
+        >>> import numpy as np
+        >>> from aiida_difftre.engine.geometry.lattice import reciprocal
+        >>> reciprocal(2 * np.pi * np.diag([1.0, 2.0, 4.0])).diagonal().round(6).tolist()
+        [1.0, 0.5, 0.25]
+    """
     inverse: NDArray[np.float64] = np.linalg.inv(np.asarray(cell, np.float64))
     return 2 * np.pi * inverse.T
 
 
 def shortest_wave_vector(cell: ArrayLike) -> float:
-    """Length of the shortest reciprocal lattice vector, 1/Å: 2π/L for a cube of edge L."""
+    """Compute the length of the shortest reciprocal lattice vector: 2π/L for a cube of edge L.
+
+    Args:
+        cell: Lattice vectors in rows, (3, 3), Å.
+
+    Returns:
+        The length, 1/Å; a structure factor cannot be computed below it.
+
+    Example:
+        >>> import numpy as np
+        >>> from aiida_difftre.engine.geometry.lattice import shortest_wave_vector
+        >>> round(shortest_wave_vector(20 * np.eye(3)), 4)
+        0.3142
+    """
     vectors = reciprocal(cell)
     # No vector shorter than the shortest row has an index beyond this.
     bound = np.floor(np.linalg.norm(vectors, axis=1).min() / heights(vectors) + 1e-9).astype(int)

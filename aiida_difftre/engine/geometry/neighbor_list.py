@@ -30,16 +30,25 @@ GRID_COST, NARROW_GRID_COST = 0.8, 1.2
 
 
 class NeighborList(NamedTuple):
-    """Dense neighbour list.
+    """A list of the neighbours of every atom, padded to the same length.
+
+    A neighbour is the index of an atom and a lattice shift, so that any cell works, also one that is smaller than twice
+    the cutoff.
 
     Args:
-        index: neighbour of each atom; the atom itself where ``mask`` is False.
-        shift: lattice vectors to add to the neighbour's fractional position.
-        mask: True for real neighbours.
-        needed: the largest number of neighbours of an atom; the list overflows when it exceeds the capacity.
-        occupancy: the largest number of atoms in a bin; the search overflows when it exceeds the room of the
-            :class:`~aiida_difftre.engine.geometry.linked_cells.Grid`, and ``needed`` counts too few. Zero where there
-            are no bins.
+        index: Index of each neighbour, (atoms, neighbors); that of the atom itself where ``mask`` is False.
+        shift: Numbers of lattice vectors to add to the neighbour's fractional position, (atoms, neighbors, 3).
+        mask: Whether an entry is a real neighbour, (atoms, neighbors).
+        needed: The largest number of neighbours that an atom has; the list is incomplete where this exceeds its length.
+        occupancy: The largest number of atoms in a bin of the search; the list is incomplete where this exceeds the
+            room of the bins. Zero where the search has no bins.
+
+    Example:
+        >>> import numpy as np
+        >>> from aiida_difftre.engine.geometry.neighbor_list import build_batch
+        >>> lists = build_batch(np.array([[[0.0, 0.0, 0.0], [0.5, 0.5, 0.5]]], np.float32), 4 * np.eye(3), 3.6)
+        >>> int(lists.needed[0]), int(lists.mask.sum())  # eight neighbours of each atom, in a cell of two
+        (8, 16)
     """
 
     index: Int[Array, "*batch atoms neighbors"]  # type: ignore[assignment]  # hides tuple.index, which nobody calls
@@ -90,13 +99,24 @@ def requirements(lists: NeighborList) -> Int[Array, "*batch 2"]:
 
 
 def search(cell: ArrayLike, cutoff: float, atoms: int, room: int = 0) -> Search:
-    """The faster search for neighbours: all images of all atoms, or a grid of bins.
+    """Choose the faster search for neighbours: all images of all atoms, or a grid of bins.
 
     Args:
-        cell: rows are lattice vectors, Å.
-        cutoff: Å; the largest that will be asked for.
-        atoms: in the cell.
-        room: atoms that a bin can hold; chosen if zero. Which search it is does not depend on it.
+        cell: Lattice vectors in rows, (3, 3), Å.
+        cutoff: The largest cutoff that will be asked for, Å.
+        atoms: Number of atoms in the cell.
+        room: Number of atoms that a bin can hold; 0 to choose. Which search it is does not depend on it.
+
+    Returns:
+        Lattice shifts of images, (images, 3), or the bins.
+
+    Example:
+        >>> import numpy as np
+        >>> from aiida_difftre.engine.geometry.neighbor_list import search
+        >>> search(10 * np.eye(3), 4.0, 64).tolist()
+        [[0, 0, 0]]
+        >>> search(60 * np.eye(3), 4.0, 8000).bins
+        (14, 14, 14)
     """
     shifts, bins = images(cell, cutoff), cells.grid(cell, cutoff, atoms)
     tested = np.prod(bins.bins) * bins.room / atoms * bins.candidates
@@ -113,18 +133,25 @@ def build(
     capacity: int,
     search: Search,
 ) -> NeighborList:
-    """Build the list of all pairs closer than ``cutoff``; traceable.
+    """List all pairs of atoms that are closer than a cutoff; JAX can compile it.
 
     Args:
-        positions: fractional, unwrapped.
-        cell: rows are lattice vectors, Å.
-        cutoff: Å.
-        capacity: neighbours per atom that the list can hold.
-        search: from :func:`search`, :func:`images` or :func:`~aiida_difftre.engine.geometry.linked_cells.grid`, for
-            this cell and at least this cutoff.
+        positions: Fractional coordinates, unwrapped, (atoms, 3).
+        cell: Lattice vectors in rows, (3, 3), Å.
+        cutoff: Cutoff, Å.
+        capacity: Number of neighbours per atom that the list can hold.
+        search: What :func:`search` chose for this cell and at least this cutoff.
 
     Returns:
-        The list; complete unless ``needed > capacity`` or ``occupancy`` exceeds the room of the bins.
+        The list; complete unless ``needed`` exceeds the capacity or ``occupancy`` the room of the bins.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from aiida_difftre.engine.geometry.neighbor_list import build, search
+        >>> cell = 10 * jnp.eye(3)
+        >>> found = build(jnp.array([[0.0, 0.0, 0.0], [0.9, 0.0, 0.0]]), cell, 3.0, 1, search(cell, 3.0, 2))
+        >>> found.index.tolist(), found.shift[0, 0].tolist()
+        ([[1], [0]], [-1, 0, 0])
     """
     index, mask, shift, *counts = _found(positions, cell, cutoff, capacity, search, _whole)
     return NeighborList(index, jnp.stack(shift, -1), mask, *counts)
@@ -219,16 +246,24 @@ def _shortened(lists: NeighborList, capacity: int) -> NeighborList:
 def build_batch(
     positions: ArrayLike, cell: ArrayLike, cutoff: float | NDArray[np.float64], capacity: int | None = None
 ) -> NeighborList:
-    """Lists of many snapshots in one cell, with a capacity that holds them all; repeats on overflow.
+    """List the neighbours in many snapshots of one cell, with a length that holds them all.
 
     Args:
-        positions: (snapshots, atoms, 3), fractional.
-        cell: (3, 3), Å.
-        cutoff: Å; of all snapshots, or of each. In a cell scaled by s the cutoff r is r/s in the cell unscaled.
-        capacity: a first guess; the number of neighbours at the mean density by default.
+        positions: Fractional coordinates, (snapshots, atoms, 3).
+        cell: Lattice vectors in rows, (3, 3), Å.
+        cutoff: Cutoff, Å; one for all snapshots, or one for each, (snapshots,). In a cell scaled by s the cutoff r is
+            r/s in the cell unscaled.
+        capacity: A first guess of the number of neighbours per atom; None takes that at the mean density.
 
     Returns:
-        Lists with a leading snapshot axis and a capacity that is what they need, :func:`rounded`.
+        Complete lists, with the snapshots as their first axis.
+
+    Example:
+        >>> import numpy as np
+        >>> from aiida_difftre.engine.geometry.neighbor_list import build_batch
+        >>> positions = np.array([[[0.0, 0.0, 0.0], [0.2, 0.0, 0.0]], [[0.0, 0.0, 0.0], [0.5, 0.0, 0.0]]], np.float32)
+        >>> build_batch(positions, 10 * np.eye(3), 3.0).mask.sum((1, 2)).tolist()  # only the first pair is close
+        [2, 0]
     """
     positions = jnp.asarray(positions)
     atoms, longest = positions.shape[1], float(np.max(cutoff))
@@ -262,7 +297,23 @@ def capacity_for(atoms: int, cell: ArrayLike, cutoff: float, margin: float = 1.3
 def displacements(
     positions: Float[Array, "atoms 3"], cell: Float[Array, "3 3"], neighbors: NeighborList
 ) -> Float[Array, "atoms neighbors 3"]:
-    """Vectors from each atom to its neighbours, Å; zero where the list is padded."""
+    """Compute the vectors from each atom to its neighbours.
+
+    Args:
+        positions: Fractional coordinates, unwrapped, (atoms, 3).
+        cell: Lattice vectors in rows, (3, 3), Å.
+        neighbors: The list of one configuration.
+
+    Returns:
+        Vectors r_j - r_i, (atoms, neighbors, 3), Å; zero where the list is padded.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from aiida_difftre.engine.geometry.neighbor_list import build, displacements, search
+        >>> positions, cell = jnp.array([[0.0, 0.0, 0.0], [0.75, 0.0, 0.0]]), 10 * jnp.eye(3)
+        >>> displacements(positions, cell, build(positions, cell, 3.0, 1, search(cell, 3.0, 2)))[0].tolist()
+        [[-2.5, 0.0, 0.0]]
+    """
     difference = positions[neighbors.index] - positions[:, None] + neighbors.shift.astype(positions.dtype)
     return difference @ cell
 

@@ -34,10 +34,23 @@ def equal_width(grid: Sequence[float], name: str, unit: str = "") -> float:
 
 
 def edges(grid: Sequence[float], name: str, unit: str = "Å") -> NDArray[np.float64]:
-    """Edges of the equal bins that have their centres on ``grid``, in its unit.
+    """Compute the edges of equal bins from their centres.
+
+    Args:
+        grid: Centres of the bins, in equal steps.
+        name: Name of the observable, for messages.
+        unit: Unit of the grid, for messages.
+
+    Returns:
+        The edges, (bins + 1,), in the unit of the grid.
 
     Raises:
-        ValueError: for a grid that is not equally spaced, or whose first bin begins below zero.
+        ValueError: For a grid that is not equally spaced, or whose first bin begins below zero.
+
+    Example:
+        >>> from aiida_difftre.engine.observables.bins import edges
+        >>> edges([0.5, 1.5, 2.5], "rdf").tolist()
+        [0.0, 1.0, 2.0, 3.0]
     """
     centres, width = np.array(grid, np.float64), equal_width(grid, name, unit)
     if centres[0] < width / 2 * (1 - 1e-6):
@@ -49,10 +62,22 @@ def edges(grid: Sequence[float], name: str, unit: str = "Å") -> NDArray[np.floa
 
 
 def fractional_edges(grid: Sequence[float], name: str) -> NDArray[np.float64]:
-    """Edges of the equal bins of a fractional coordinate that have their centres on ``grid``.
+    """Compute the edges of equal bins of a fractional coordinate from their centres.
+
+    Args:
+        grid: Centres of the bins, in equal steps.
+        name: Name of the observable, for messages.
+
+    Returns:
+        The edges, (bins + 1,), between 0 and 1.
 
     Raises:
-        ValueError: for a grid that is not equally spaced, or reaches beyond the cell.
+        ValueError: For a grid that is not equally spaced, or reaches beyond the cell.
+
+    Example:
+        >>> from aiida_difftre.engine.observables.bins import fractional_edges
+        >>> fractional_edges([0.125, 0.375, 0.625, 0.875], "density_profile").tolist()
+        [0.0, 0.25, 0.5, 0.75, 1.0]
     """
     width = equal_width(grid, name)
     limits = grid[0] - width / 2 + width * np.arange(len(grid) + 1)

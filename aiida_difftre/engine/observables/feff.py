@@ -49,16 +49,26 @@ class Cluster:
 
 
 def cluster(atoms: Atoms, absorber: str, radius: float, site: int | None = None) -> Cluster:
-    """Cut a cluster out of a crystal.
+    """Cut the cluster around an absorbing atom out of a crystal, for FEFF.
 
     Args:
-        atoms: periodic; the ideal crystal, since FEFF merges neighbours at the same distance.
-        absorber: chemical symbol.
-        radius: up to which neighbours scatter, Å.
-        site: index of the absorbing atom; the first one of the species by default.
+        atoms: The ideal crystal, periodic; FEFF merges neighbours at the same distance.
+        absorber: Chemical symbol of the absorbing atom.
+        radius: Distance up to which neighbours scatter, Å.
+        site: Index of the absorbing atom; None for the first one of the species.
+
+    Returns:
+        The cluster, with the absorber at the origin.
 
     Raises:
-        ValueError: where there is no such atom, no neighbour within the radius, or more than FEFF takes.
+        ValueError: Where there is no such atom, no neighbour within the radius, or more atoms than FEFF takes.
+
+    Example:
+        >>> from ase.build import bulk
+        >>> from aiida_difftre.engine.feff import cluster
+        >>> copper = cluster(bulk("Cu", "fcc", 3.61), "Cu", 3.0)
+        >>> round(copper.cutoff, 3)  # between the first shell, 2.55 Å, and the second, 3.61 Å
+        3.081
     """
     symbols = atoms.get_chemical_symbols()
     if absorber not in symbols:
@@ -166,16 +176,30 @@ def read_path(text: str, name: str) -> ScatteringPath:
 
 
 def path_table(paths: Sequence[ScatteringPath], found: Cluster, edge: str, source: str) -> PathTable:
-    """The single-scattering paths as a table, one shell for each species and distance.
+    """Make the table of scattering paths that an EXAFS target carries, one shell for each species and distance.
 
     Args:
-        paths: all of a run; those with more legs are left out.
-        found: the cluster.
-        edge: K, L1, L2 or L3.
-        source: what made them, and for what.
+        paths: All paths of a run of FEFF; those with more than one scattering are left out.
+        found: The cluster that the run was for.
+        edge: Absorption edge, K, L1, L2 or L3.
+        source: What made the paths, and for what, in words.
+
+    Returns:
+        The table.
 
     Raises:
-        ValueError: where there is no single-scattering path.
+        ValueError: Where there is no single-scattering path.
+
+    Example:
+        >>> import numpy as np
+        >>> from ase.build import bulk
+        >>> from aiida_difftre.engine.feff import cluster, path_table
+        >>> from aiida_difftre.engine.observables.feff import COLUMNS, ScatteringPath
+        >>> copper = cluster(bulk("Cu", "fcc", 3.61), "Cu", 3.0)
+        >>> columns = {name: np.linspace(1.0, 2.0, 60) for name in COLUMNS} | {"k": np.linspace(0.0, 20.0, 60)}
+        >>> table = path_table([ScatteringPath(("Cu", "Cu"), 12.0, 2.5527, columns)], copper, "K", "made up")
+        >>> [(shell.scatterer, shell.distance) for shell in table.shells]
+        [('Cu', 2.5527)]
     """
     single = sorted((path for path in paths if len(path.symbols) == 2), key=lambda path: path.distance)
     if not single:
@@ -221,10 +245,24 @@ def _rounded(values: NDArray[np.float64]) -> list[float]:
 
 
 def read_folder(folder: Path) -> list[ScatteringPath]:
-    """All paths in a folder in which FEFF ran.
+    """Read all scattering paths of a folder in which FEFF ran.
+
+    Args:
+        folder: The folder, with files ``feffNNNN.dat``.
+
+    Returns:
+        The paths, in the order of their files.
 
     Raises:
-        ValueError: naming a file that is no path.
+        ValueError: For a file that is no path; the message names it.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from aiida_difftre.engine.feff import read_folder
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     read_folder(Path(folder))
+        []
     """
     files = sorted(path for path in folder.iterdir() if PATH_FILE.fullmatch(path.name))
     return [read_path(path.read_text(encoding="ascii", errors="replace"), path.name) for path in files]

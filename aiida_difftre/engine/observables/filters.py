@@ -44,19 +44,34 @@ def spacing(k: Floats) -> float:
 
 
 def fourier_filter(k: Floats, r_range: tuple[float, float], k_taper: float, r_taper: float) -> Floats:
-    """The matrix of a filter, (k, k).
+    r"""Make the matrix of a Fourier filter, which keeps the part of a fine structure from a range of distances.
+
+    .. math:: y_f(k) = \frac{2}{\pi} \int_0^\infty w(R) \int W(k')\, y(k') \cos[2 (k - k') R]\, dk'\, dR
 
     Args:
-        k: equidistant; the window W falls to zero at its ends, 1/Å.
-        r_range: in the middle of the tapers of the window w, Å.
-        k_taper: over which W rises and falls, 1/Å.
-        r_taper: over which w rises and falls, Å.
+        k: Wave numbers in equal steps, (points,), 1/Å; the window W falls to zero at both ends.
+        r_range: Middles of the tapers of the window w, Å; not corrected for the phase of scattering.
+        k_taper: Width over which W rises and falls, 1/Å.
+        r_taper: Width over which w rises and falls, Å.
+
+    Returns:
+        The matrix, (points, points); times the values y it gives the filtered ones.
 
     Raises:
-        ValueError: for points that are not equidistant or too far apart, or windows without room for their tapers.
+        ValueError: For points that are not equidistant or too far apart, or windows without room for their tapers.
 
     References:
         Sayers, Stern & Lytle, Phys. Rev. Lett. 27, 1204 (1971).
+
+    Example:
+        A wave from 2 Å passes a filter for 1 to 3 Å, one from 5 Å does not:
+
+        >>> import numpy as np
+        >>> from aiida_difftre.engine.observables.filters import fourier_filter
+        >>> k = np.arange(3, 15.01, 0.05)
+        >>> matrix = fourier_filter(k, (1.0, 3.0), 1.0, 0.5)
+        >>> [round(float(np.abs(matrix @ np.sin(2 * k * r))[80:160].max()), 1) for r in (2.0, 5.0)]
+        [1.0, 0.0]
     """
     step, (low, high) = spacing(k), r_range
     if k[-1] - k[0] < 2 * k_taper:
@@ -82,9 +97,25 @@ def fourier_filter(k: Floats, r_range: tuple[float, float], k_taper: float, r_ta
 
 
 def independent_points(k: Floats, r_range: tuple[float, float], k_taper: float) -> float:
-    """How many independent numbers filtered values hold: 2 Δk ΔR/π + 1, with Δk between the middles of the tapers.
+    r"""Count the independent numbers in a filtered fine structure.
+
+    .. math:: N = \frac{2 \Delta k\, \Delta R}{\pi} + 1
+
+    Args:
+        k: Wave numbers, (points,), 1/Å; Δk is between the middles of the tapers at their ends.
+        r_range: Middles of the tapers of the window over distances, Å.
+        k_taper: Width of the tapers at the ends of k, 1/Å.
+
+    Returns:
+        The number, not rounded.
 
     References:
         Stern, Phys. Rev. B 48, 9825 (1993), who argues for one more.
+
+    Example:
+        >>> import numpy as np
+        >>> from aiida_difftre.engine.observables.filters import independent_points
+        >>> round(independent_points(np.arange(3, 15.01, 0.05), (1.0, 3.0), 1.0), 1)
+        15.0
     """
     return 2 * float(k[-1] - k[0] - k_taper) * (r_range[1] - r_range[0]) / math.pi + 1

@@ -24,14 +24,20 @@ from aiida_difftre.engine.snapshots.snapshots import Directions
 
 @dataclass(frozen=True)
 class StatePoint:
-    """What a combination needs besides averages.
+    """The state point of a trajectory, which some observables need besides averages over snapshots.
 
     Args:
-        temperature: K.
-        volume: Å³; the mean over the snapshots at constant pressure.
-        atoms: number of atoms.
-        pressure: GPa; None at constant volume.
-        mass: of all atoms, amu.
+        temperature: Temperature, K.
+        volume: Volume, Å³; the mean over the snapshots at constant pressure.
+        atoms: Number of atoms.
+        pressure: Pressure of the barostat, GPa; None at constant volume.
+        mass: Mass of all atoms together, amu.
+
+    Example:
+        >>> from aiida_difftre.engine.observables.protocol import StatePoint
+        >>> gas = StatePoint(temperature=300.0, volume=1000.0, atoms=10)
+        >>> round(gas.thermal_energy, 5), round(gas.ideal_pressure, 5)  # eV, GPa
+        (0.02585, 0.04142)
     """
 
     temperature: float
@@ -57,11 +63,39 @@ class StatePoint:
 
 
 class Observable(Protocol):
-    """An observable of a trajectory.
+    """What the implementation of an observable has: any class with these attributes and methods will do.
+
+    An observable is computed in two steps: ``features`` of each snapshot, and ``combine``, which turns weighted
+    averages over all snapshots into the values. JAX differentiates ``combine``; a gradient needs no code of its own.
 
     Attributes:
-        quantities: theta-dependent quantities that it needs besides the energy: ``stress``, ``born``.
-        static: True where it has features that depend on positions only (``features``).
+        quantities: Quantities that depend on the parameters and that ``combine`` needs besides the energy: ``stress``,
+            ``born``.
+        static: Whether the features depend on positions and cell alone; they are then computed once per trajectory.
+
+    Example:
+        The mean distance of the atoms from the centre of the cell:
+
+        >>> import jax.numpy as jnp
+        >>> from aiida_difftre.engine.observables.protocol import StatePoint
+        >>> class MeanDistance:
+        ...     quantities = ()
+        ...     static = True
+        ...
+        ...     @classmethod
+        ...     def from_request(cls, request, species, cell):
+        ...         return cls()
+        ...
+        ...     def features(self, positions, cell):
+        ...         return jnp.mean(jnp.linalg.norm((positions - 0.5) @ cell, axis=-1), keepdims=True)
+        ...
+        ...     def combine(self, inputs, weights, point):
+        ...         return weights @ inputs["features"]
+        >>> observable = MeanDistance()
+        >>> snapshots = jnp.array([[[0.5, 0.5, 0.25]], [[0.5, 0.5, 0.0]]])
+        >>> features = jnp.stack([observable.features(snapshot, 4 * jnp.eye(3)) for snapshot in snapshots])
+        >>> observable.combine({"features": features}, jnp.array([0.5, 0.5]), StatePoint(300.0, 64.0, 1)).tolist()
+        [1.5]
     """
 
     quantities: tuple[str, ...]
@@ -69,19 +103,55 @@ class Observable(Protocol):
 
     @classmethod
     def from_request(cls, request: ObservableRequest, species: tuple[str, ...], cell: NDArray[np.float64]) -> Self:
-        """Prepare for a system, with the smallest cell of the trajectory (Å); ValueError names the value."""
+        """Prepare the observable for a system.
+
+        Args:
+            request: What is asked for, with complete options.
+            species: Chemical symbol of each atom.
+            cell: The smallest cell of the trajectory, lattice vectors in rows, (3, 3), Å.
+
+        Returns:
+            The observable.
+
+        Raises:
+            ValueError: Where the system cannot give what is asked; the message refuses the job.
+        """
 
     def directions(self, snapshots: int) -> Directions:
-        """Strain directions of the Born terms, for observables that need ``born``."""
+        """Choose the strains along which Born terms are computed, for observables that need ``born``.
+
+        Args:
+            snapshots: Number of snapshots.
+
+        Returns:
+            Strains for some or all of the snapshots.
+        """
 
     def features(self, positions: Float[Array, "atoms 3"], cell: Float[Array, "3 3"]) -> Float[Array, " features"]:
-        """Features of one snapshot that depend on positions only."""
+        """Compute what is needed of one snapshot and depends on positions and cell alone.
+
+        Args:
+            positions: Fractional coordinates, unwrapped, (atoms, 3).
+            cell: Lattice vectors in rows, (3, 3), Å.
+
+        Returns:
+            Features, (features,).
+        """
 
     def combine(
         self, inputs: Mapping[str, Array], weights: Float[Array, " snapshots"], point: StatePoint
     ) -> Float[Array, " values"]:
-        """The observable from quantities (``energy``, ``volume``, ``stress``, ``born``) or ``features`` of all
-        snapshots.
+        """Compute the values of the observable from all snapshots.
+
+        Args:
+            inputs: ``features``, (snapshots, features), of a static observable; else ``energy`` (eV), ``volume`` (Å³)
+                and, where they are asked for, ``stress`` (GPa) and ``born`` (GPa), with the snapshots as their first
+                axis.
+            weights: Weights of the snapshots, (snapshots,), which add up to one.
+            point: The state point.
+
+        Returns:
+            The values, (values,), in the observable's unit.
         """
 
 
@@ -123,17 +193,32 @@ def make(
     scales: tuple[float, float] = (1.0, 1.0),
     masses: Iterable[float] | None = None,
 ) -> Observable:
-    """The implementation of a requested observable.
+    """Make the implementation of an observable that is asked for.
 
     Args:
-        request: what is asked for.
-        species: chemical symbol of each atom.
-        cell: of the structure, (3, 3), Å; it decides whether the system can give the observable.
-        scales: of the smallest and of the largest cell in the trajectory, which fluctuate at constant pressure.
-        masses: of the atoms, u; None for the standard atomic weights.
+        request: What is asked for.
+        species: Chemical symbol of each atom.
+        cell: Lattice vectors of the structure in rows, (3, 3), Å; they decide whether the system can give the
+            observable.
+        scales: The smallest and the largest cell of the trajectory, over ``cell``; cells fluctuate at constant
+            pressure.
+        masses: Masses of the atoms, u; None for the standard atomic weights.
+
+    Returns:
+        The implementation.
 
     Raises:
-        EngineError: with status INVALID_INPUT, when the request does not fit the system.
+        EngineError: With status INVALID_INPUT, where the request does not fit the system.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import numpy as np
+        >>> from aiida_difftre.engine.observable_specs import ObservableRequest
+        >>> from aiida_difftre.engine.observables.protocol import StatePoint, make
+        >>> energy = make(ObservableRequest(observable="potential_energy"), ("Ar", "Ar"), 10 * np.eye(3))
+        >>> inputs, weights = {"energy": jnp.array([-0.25, -0.75])}, jnp.array([0.5, 0.5])
+        >>> energy.combine(inputs, weights, StatePoint(300.0, 1000.0, 2)).tolist()  # eV/atom
+        [-0.25]
     """
     module, _, name = observable(request.observable).implementation.partition(":")
     implementation: Any = getattr(importlib.import_module(module), name)

@@ -24,14 +24,30 @@ from aiida_difftre.engine.potentials.term import Parameters
 
 @dataclass(frozen=True)
 class Dispersion(SwitchedPairs):
-    """Damped dispersion with a switch.
+    r"""London dispersion, damped at short distances, with a smooth end at the cutoff: what semilocal functionals lack.
+
+    .. math:: u(r) = -\frac{C_6}{r^6 + R^6} S(r)
 
     Args:
-        species: chemical symbols.
-        cutoff: Å.
-        c6: initial coefficient of each pair of species, eV Å⁶; 1 Hartree Bohr⁶ is 0.5975 eV Å⁶.
-        radius: of the damping for each pair of species, Å.
-        onset: where the switch starts, Å; 0.9 of the cutoff by default.
+        species: Chemical symbols of the potential.
+        cutoff: Distance from which the energy is zero, Å.
+        c6: Initial coefficient C₆ for each pair of species, (pairs,), eV Å⁶; 1 Hartree Bohr⁶ is 0.5975 eV Å⁶.
+        radius: Damping length R for each pair of species, (pairs,), Å, which is not trained.
+        onset: Distance up to which S is 1, Å; a spec may leave it out, and it is then 0.9 of the cutoff.
+
+    References:
+        A. D. Becke and E. R. Johnson, J. Chem. Phys. 123, 154101 (2005);
+        S. Grimme, S. Ehrlich and L. Goerigk, J. Comput. Chem. 32, 1456 (2011).
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> from aiida_difftre.engine.potentials.dispersion import Dispersion
+        >>> from aiida_difftre.engine.potentials.pairs import PairDistances
+        >>> term = Dispersion.from_spec(("Ar",), 9.0, {"c6": 38.4, "radius": 3.0})
+        >>> pairs = PairDistances(jnp.array([[3.0, 6.0]]), jnp.array([[True, True]]), jnp.array([[0, 0]]))
+        >>> [round(u, 4) for u in term.pair_energy(term.init(jax.random.key(0)), pairs)[0].tolist()]  # eV
+        [-0.0263, -0.0008]
     """
 
     c6: tuple[float, ...]

@@ -32,18 +32,28 @@ def coordinate(environment: Environment, axis: int) -> Float[Array, " atoms"]:
 
 @dataclass(frozen=True)
 class ExternalPolynomial(Term):
-    r"""Polynomial of the fractional coordinate's distance from a centre.
+    r"""External field that is a polynomial of the distance from a plane, in fractions of the cell.
 
     .. math:: u(s) = \sum_k c_k (s - s_0)^k
 
     with s - s_0 reduced to [-1/2, 1/2]. Where the sum of the odd powers is not zero the energy jumps at s_0 + 1/2.
 
     Args:
-        species: chemical symbols; all of them feel the field.
-        cutoff: Å; without meaning here.
-        coefficients: c_0, c_1, ..., eV.
-        axis: 0, 1 or 2.
-        center: s_0.
+        species: Chemical symbols of the potential; all of them feel the field.
+        cutoff: A distance, Å, without meaning for a field.
+        coefficients: The coefficients c_0, c_1, ..., eV.
+        axis: Lattice vector along which the field varies, 0, 1 or 2.
+        center: The fractional coordinate s_0.
+
+    Example:
+        A double well, 1 eV high in the middle and zero at s = 0.25 and 0.75:
+
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> from aiida_difftre.engine.potentials.external import ExternalPolynomial
+        >>> field = ExternalPolynomial.from_spec(("Ar",), 3.0, {"coefficients": [1.0, 0.0, -32.0, 0.0, 256.0]})
+        >>> field.energy(field.init(jax.random.key(0)), jnp.array([-0.25, 0.0, 0.25])).tolist()  # of s - 0.5
+        [0.0, 1.0, 0.0]
     """
 
     coefficients: tuple[float, ...]
@@ -96,20 +106,28 @@ class SplinePlace(NamedTuple):
 
 @dataclass(frozen=True)
 class ExternalSpline(Term):
-    r"""Periodic cubic spline of the fractional coordinate.
+    r"""External field of free shape: a periodic cubic spline of a fractional coordinate.
 
     .. math:: u(s) = \sum_{k=0}^{n-1} c_k B(n s - k)
 
-    B is the cardinal cubic B-spline, periodic in n, so that u is twice continuously differentiable everywhere.
+    with the cardinal cubic B-spline B, periodic in n, so that u is twice continuously differentiable everywhere. The
+    control points c are the parameters, and start at zero.
 
     Args:
-        species: chemical symbols; all of them feel the field.
-        cutoff: Å; without meaning here.
-        knots: n, one control point for each.
-        axis: 0, 1 or 2.
+        species: Chemical symbols of the potential; all of them feel the field.
+        cutoff: A distance, Å, without meaning for a field.
+        knots: Number n of control points.
+        axis: Lattice vector along which the field varies, 0, 1 or 2.
 
     References:
         de Boor, A Practical Guide to Splines (Springer, 2001), chapter IX.
+
+    Example:
+        >>> import jax
+        >>> from aiida_difftre.engine.potentials.external import ExternalSpline
+        >>> field = ExternalSpline.from_spec(("Ar",), 3.0, {"knots": 20, "axis": 2})
+        >>> field.init(jax.random.key(0))["control_points"].shape
+        (20,)
     """
 
     knots: int = 50

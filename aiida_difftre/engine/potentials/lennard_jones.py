@@ -19,14 +19,31 @@ from aiida_difftre.engine.potentials.term import Parameters
 
 @dataclass(frozen=True)
 class LennardJones(SwitchedPairs):
-    """Lennard-Jones with a switch.
+    r"""Lennard-Jones potential with a smooth end at the cutoff.
+
+    .. math:: u(r) = 4 \epsilon \left[(\sigma/r)^{12} - (\sigma/r)^6\right] S(r)
 
     Args:
-        species: chemical symbols.
-        cutoff: Å.
-        epsilon: initial depth of the well of each pair of species, eV.
-        sigma: initial diameter of each pair of species, Å.
-        onset: where the switch starts, Å; 0.9 of the cutoff by default.
+        species: Chemical symbols of the potential.
+        cutoff: Distance from which the energy is zero, Å.
+        epsilon: Initial depth of the well for each pair of species, (pairs,), eV.
+        sigma: Initial distance of zero energy for each pair of species, (pairs,), Å.
+        onset: Distance up to which S is 1, Å; a spec may leave it out, and it is then 0.9 of the cutoff.
+
+    References:
+        J. E. Lennard-Jones, Proc. R. Soc. Lond. A 106, 463 (1924).
+
+    Example:
+        The well is epsilon deep, at 2^(1/6) sigma:
+
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> from aiida_difftre.engine.potentials.lennard_jones import LennardJones
+        >>> from aiida_difftre.engine.potentials.pairs import PairDistances
+        >>> term = LennardJones.from_spec(("Ar",), 8.5, {"epsilon": 0.0103, "sigma": 3.4})
+        >>> well = PairDistances(jnp.array([[3.4 * 2 ** (1 / 6)]]), jnp.array([[True]]), jnp.array([[0]]))
+        >>> round(float(term.pair_energy(term.init(jax.random.key(0)), well)[0, 0]), 4)
+        -0.0103
     """
 
     epsilon: tuple[float, ...]

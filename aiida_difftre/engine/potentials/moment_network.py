@@ -93,17 +93,30 @@ class Moments(NamedTuple):
 
 @dataclass(frozen=True)
 class MomentNetwork(Term):
-    """Invariant network over Cartesian moments.
+    """Neural network of the distances and angles around each atom, which rotations and permutations leave unchanged.
+
+    Cartesian moments of the neighbour density, of rank 0 to 3, are contracted to invariants, which go through a
+    multilayer perceptron for each species of the centre. The module's documentation has the equations.
 
     Args:
-        species: chemical symbols.
-        cutoff: Å.
-        n_radial: radial functions, and channels after mixing.
-        rank: highest moment, 0 to 3.
-        hidden: widths of the hidden layers.
+        species: Chemical symbols of the potential.
+        cutoff: Distance beyond which a neighbour does not count, Å.
+        n_radial: Number of radial functions, and of channels after mixing species.
+        rank: Highest rank of the moments, 0 to 3; 0 sees distances and no angles.
+        hidden: Widths of the hidden layers.
         activation: ``silu``, ``tanh`` or ``softplus``.
-        output_scale: factor on the random weights of the last layer; 0 for a residual that starts as exactly zero, and
-            leaves a prior as it is. Its last layer moves from the first step on, the others from the second.
+        output_scale: Factor on the random weights of the last layer; with 0 the term starts as exactly zero, and leaves
+            a prior as it is.
+
+    References:
+        A. V. Shapeev, Multiscale Model. Simul. 14, 1153 (2016); V. Zaverkin and J. Kästner, J. Chem. Theory Comput. 16,
+        5410 (2020); R. Drautz, Phys. Rev. B 99, 014104 (2019).
+
+    Example:
+        >>> from aiida_difftre.engine.potentials.moment_network import MomentNetwork
+        >>> term = MomentNetwork.from_spec(("C",), 5.0, {"n_radial": 6, "rank": 2, "hidden": [32, 32]})
+        >>> term.rank, term.hidden, term.kind.name
+        (2, (32, 32), 'GENERAL')
     """
 
     n_radial: int = 8

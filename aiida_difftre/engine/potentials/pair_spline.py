@@ -26,15 +26,36 @@ from aiida_difftre.engine.potentials.term import Parameters
 
 @dataclass(frozen=True)
 class PairSpline(PairTerm):
-    """Cubic spline of the distance.
+    r"""Pair potential of free shape: a cubic spline of the distance for each pair of species.
+
+    .. math:: u(r) = \sum_k c_k B\left(\frac{r - r_k}{h}\right), \qquad r_k = r_0 + k h
+
+    with the cardinal cubic B-spline B. The control points c are the parameters.
 
     Args:
-        species: chemical symbols.
-        cutoff: Å.
-        inner: first knot, Å; the potential is a line below it.
-        knots: control points of each pair of species that are free, at ``inner`` and then every
+        species: Chemical symbols of the potential.
+        cutoff: Distance from which the energy is zero, Å.
+        inner: The first knot r_0, Å; the potential is a line below it.
+        knots: Number of free control points of each pair of species, at ``inner`` and then every
             h = (cutoff - inner)/(knots + 1).
-        values: initial energies at these knots for each pair of species, eV; None for no interaction.
+        values: Initial energies at these knots for each pair of species, (pairs, knots), eV; None for no interaction.
+
+    References:
+        de Boor, A Practical Guide to Splines (Springer, 2001), chapter IX.
+
+    Example:
+        The spline goes through the values at its knots:
+
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> from aiida_difftre.engine.potentials.pair_spline import PairSpline
+        >>> from aiida_difftre.engine.potentials.pairs import PairDistances
+        >>> term = PairSpline.from_spec(("Ar",), 6.0, {"inner": 3.0, "knots": 5, "values": [1.0, 0.5, 0.2, 0.1, 0.0]})
+        >>> term.positions.tolist()
+        [3.0, 3.5, 4.0, 4.5, 5.0]
+        >>> pairs = PairDistances(jnp.array([[3.0, 4.0]]), jnp.array([[True, True]]), jnp.array([[0, 0]]))
+        >>> [round(u, 4) for u in term.pair_energy(term.init(jax.random.key(0)), pairs)[0].tolist()]
+        [1.0, 0.2]
     """
 
     inner: float
@@ -54,7 +75,7 @@ class PairSpline(PairTerm):
 
     @property
     def positions(self) -> np.ndarray:
-        """Knots of the free control points, Å."""
+        """The knots of the free control points, (knots,), Å."""
         return np.linspace(self.inner, self.cutoff, self.knots + 2)[: self.knots]
 
     def init(self, key: Array) -> Parameters:

@@ -18,12 +18,20 @@ from aiida_difftre.engine.potentials.term import Environment, Kind, Parameters, 
 
 
 class PairDistances(NamedTuple):
-    """Distances from each atom to its neighbours.
+    """Distances from each atom to its neighbours, and which pair of species each neighbour forms with the atom.
 
     Args:
-        distance: Å; the cutoff where ``within`` is False.
-        within: True for real neighbours inside the cutoff.
-        pair: index into :func:`aiida_difftre.engine.contract.term_options.pair_labels`.
+        distance: Distances, (atoms, neighbors), Å; the cutoff itself where ``within`` is False.
+        within: Whether a real neighbour is inside the cutoff, (atoms, neighbors).
+        pair: Index of the pair of species, (atoms, neighbors), in the order of
+            ``aiida_difftre.engine.contract.term_options.pair_labels``.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from aiida_difftre.engine.potentials.pairs import PairDistances
+        >>> pairs = PairDistances(jnp.array([[3.8, 8.5]]), jnp.array([[True, False]]), jnp.array([[0, 0]]))
+        >>> int(pairs.within.sum())
+        1
     """
 
     distance: Float[Array, "atoms neighbors"]
@@ -33,11 +41,38 @@ class PairDistances(NamedTuple):
 
 @dataclass(frozen=True)
 class PairTerm(Term):
-    """A sum over pairs, U = ½ Σ_i Σ_j u(r_ij), where u depends on the pair of species and is zero beyond the cutoff.
+    r"""Base class of sums over pairs; a subclass defines the energy of a pair.
+
+    .. math:: U = \tfrac12 \sum_i \sum_j u(r_{ij})
+
+    where u depends on the pair of species and must go smoothly to zero at the cutoff.
 
     Args:
-        species: chemical symbols.
-        cutoff: Å.
+        species: Chemical symbols of the potential.
+        cutoff: Distance from which u is zero, Å.
+
+    Example:
+        Soft spheres, u = (1 - r/r_c)³ in eV:
+
+        >>> from dataclasses import dataclass
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> from aiida_difftre.engine.potentials.pairs import PairDistances, PairTerm
+        >>> @dataclass(frozen=True)
+        ... class SoftSpheres(PairTerm):
+        ...     @classmethod
+        ...     def from_spec(cls, species, cutoff, hyperparameters):
+        ...         return cls(species, cutoff)
+        ...
+        ...     def init(self, key):
+        ...         return {"height": jnp.array(1.0)}
+        ...
+        ...     def pair_energy(self, parameters, pairs):
+        ...         return parameters["height"] * (1 - pairs.distance / self.cutoff) ** 3
+        >>> term = SoftSpheres.from_spec(("Ar",), 4.0, {})
+        >>> pairs = PairDistances(jnp.array([[2.0]]), jnp.array([[True]]), jnp.array([[0]]))
+        >>> term.energy(term.init(jax.random.key(0)), pairs).tolist()
+        [0.0625]
     """
 
     @property
@@ -46,29 +81,69 @@ class PairTerm(Term):
         return Kind.PAIRWISE
 
     def project(self, environment: Environment) -> PairDistances:
-        """Distances and pairs."""
+        """Compute distances and pairs of species.
+
+        Args:
+            environment: The neighbours of all atoms.
+
+        Returns:
+            Distances within the cutoff.
+        """
         return pair_distances(environment, self.cutoff, len(self.species))
 
     def energy(self, parameters: Parameters, projected: PairDistances) -> Float[Array, " atoms"]:
-        """Energy of each atom, eV: half of that of each of its pairs."""
+        """Compute the energy of each atom, half of that of each of its pairs.
+
+        Args:
+            parameters: Parameters of this term.
+            projected: What ``project`` returned.
+
+        Returns:
+            Energy of each atom, (atoms,), eV.
+        """
         return 0.5 * jnp.sum(jnp.where(projected.within, self.pair_energy(parameters, projected), 0.0), -1)
 
     @abstractmethod
     def pair_energy(self, parameters: Parameters, pairs: PairDistances) -> Float[Array, "atoms neighbors"]:
-        """u, eV; any finite value where a neighbour is not within the cutoff."""
+        """Compute the energy u of each pair.
+
+        Args:
+            parameters: Parameters of this term.
+            pairs: Distances and pairs of species.
+
+        Returns:
+            Energies, (atoms, neighbors), eV; any finite value where a neighbour is not within the cutoff.
+        """
 
 
 @dataclass(frozen=True)
 class SwitchedPairs(PairTerm):
-    """A sum over pairs that a factor takes smoothly to zero, with positive numbers for each pair of species.
+    r"""Base class of pair potentials that a factor takes smoothly to zero at the cutoff.
 
-    Such hyperparameters are fields that ``trained`` or ``fixed`` names; ``trained`` are the parameters. A class with
-    other fields states its ``options``.
+    .. math:: u(r) = u_\mathrm{bare}(r)\, S(r)
+
+    A subclass names its trained and its fixed hyperparameters, one positive number for each pair of species, and
+    defines ``bare_energy``. Where the hyperparameters are anything else it states its ``options``.
 
     Args:
-        species: chemical symbols.
-        cutoff: Å.
-        onset: where the switch starts, Å; 0.9 of the cutoff by default.
+        species: Chemical symbols of the potential.
+        cutoff: Distance from which the energy is zero, Å.
+        onset: Distance up to which S is 1, Å; a spec may leave it out, and it is then 0.9 of the cutoff.
+
+    Example:
+        >>> from dataclasses import dataclass
+        >>> import jax
+        >>> from aiida_difftre.engine.potentials.pairs import SwitchedPairs, of_pair
+        >>> @dataclass(frozen=True)
+        ... class InverseSquare(SwitchedPairs):
+        ...     strength: tuple[float, ...]
+        ...     trained = ("strength",)
+        ...
+        ...     def bare_energy(self, parameters, pairs):
+        ...         return of_pair(parameters["strength"], pairs) / pairs.distance**2
+        >>> term = InverseSquare.from_spec(("C", "O"), 5.0, {"strength": {"C-C": 1.0, "C-O": 2.0, "O-O": 3.0}})
+        >>> term.onset, term.strength
+        (4.5, (1.0, 2.0, 3.0))
     """
 
     onset: float = field(kw_only=True)
@@ -80,10 +155,18 @@ class SwitchedPairs(PairTerm):
 
     @classmethod
     def from_spec(cls, species: tuple[str, ...], cutoff: float, hyperparameters: dict[str, Any]) -> Self:
-        """Check the hyperparameters; those of pairs are numbers, or mappings such as ``{"C-O": 3.1}``.
+        """Make the term from the spec of a potential, and check its hyperparameters.
+
+        Args:
+            species: Chemical symbols of the potential.
+            cutoff: Cutoff, Å.
+            hyperparameters: One number for all pairs of species, or a mapping such as ``{"C-O": 3.1}``, by name.
+
+        Returns:
+            The term.
 
         Raises:
-            ValueError: naming the value.
+            ValueError: Where a hyperparameter is unknown or out of range; the message names it and the remedy.
         """
         options = cls.options or positive_pairs(cls.__name__, (*cls.trained, *cls.fixed))
         return cls(species=species, cutoff=cutoff, **options.read(hyperparameters).complete(species, cutoff))
@@ -98,11 +181,37 @@ class SwitchedPairs(PairTerm):
 
     @abstractmethod
     def bare_energy(self, parameters: Parameters, pairs: PairDistances) -> Float[Array, "atoms neighbors"]:
-        """u without the switch, eV."""
+        """Compute the energy of each pair without the factor that takes it to zero.
+
+        Args:
+            parameters: Parameters of this term.
+            pairs: Distances and pairs of species.
+
+        Returns:
+            Energies, (atoms, neighbors), eV.
+        """
 
 
 def pair_distances(environment: Environment, cutoff: float, n_species: int) -> PairDistances:
-    """Distances within the cutoff and the pairs of species that they belong to."""
+    """Compute the distances to the neighbours within a cutoff, and the pair of species of each.
+
+    Args:
+        environment: The neighbours of all atoms.
+        cutoff: Cutoff, Å.
+        n_species: Number of species of the potential.
+
+    Returns:
+        Distances, which of them are within the cutoff, and indices of pairs.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from aiida_difftre.engine.potentials.pairs import pair_distances
+        >>> from aiida_difftre.engine.potentials.term import Environment
+        >>> vectors = jnp.array([[[2.0, 0.0, 0.0]], [[-2.0, 0.0, 0.0]]])
+        >>> dimer = Environment(vectors, jnp.ones((2, 1), bool), jnp.array([0, 1]), jnp.array([[1], [0]]))
+        >>> pair_distances(dimer, 3.0, 2).pair.tolist()  # of C-C, C-O, O-O
+        [[1], [1]]
+    """
     distance, within = masked_distances(environment, cutoff)
     low = jnp.minimum(environment.species[..., None], environment.neighbor_species)
     high = jnp.maximum(environment.species[..., None], environment.neighbor_species)
@@ -112,9 +221,27 @@ def pair_distances(environment: Environment, cutoff: float, n_species: int) -> P
 def masked_distances(
     environment: Environment, cutoff: float
 ) -> tuple[Float[Array, "atoms neighbors"], Bool[Array, "atoms neighbors"]]:
-    """Distances, the cutoff where there is no neighbour within it, and where there is one.
+    """Compute distances that are safe to differentiate, also where a list is padded.
 
     The mask acts before the square root: padded pairs sit at r = 0, where it has no derivative.
+
+    Args:
+        environment: The neighbours of all atoms.
+        cutoff: Cutoff, Å.
+
+    Returns:
+        Distances, (atoms, neighbors), Å, with the cutoff where there is no neighbour within it; and where there is one,
+        (atoms, neighbors).
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from aiida_difftre.engine.potentials.pairs import masked_distances
+        >>> from aiida_difftre.engine.potentials.term import Environment
+        >>> vectors = jnp.array([[[2.0, 0.0, 0.0], [0.0, 0.0, 0.0]]])
+        >>> atom = Environment(vectors, jnp.array([[True, False]]), jnp.array([0]), jnp.array([[0, 0]]))
+        >>> distance, within = masked_distances(atom, 3.0)
+        >>> distance.tolist(), within.tolist()
+        ([[2.0, 3.0]], [[True, False]])
     """
     if environment.distances is not None:
         within = environment.mask & (environment.distances < cutoff)
@@ -125,12 +252,47 @@ def masked_distances(
 
 
 def of_pair(values: Float[Array, " pairs"], distances: PairDistances) -> Array:
-    """The parameter of each neighbour's pair of species, in the precision of the distances."""
+    """Look up the parameter of each neighbour's pair of species.
+
+    Args:
+        values: One value for each pair of species, (pairs,).
+        distances: Distances with the index of each pair.
+
+    Returns:
+        The values, (atoms, neighbors), or a single number where there is one species; in the precision of the
+        distances.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from aiida_difftre.engine.potentials.pairs import PairDistances, of_pair
+        >>> pairs = PairDistances(jnp.array([[2.0, 3.0]]), jnp.array([[True, True]]), jnp.array([[0, 2]]))
+        >>> of_pair(jnp.array([1.0, 2.0, 3.0]), pairs).tolist()
+        [[1.0, 3.0]]
+    """
     values = values.astype(distances.distance.dtype)
     return values[0] if values.shape[0] == 1 else values[distances.pair]
 
 
 def switch(distance: Float[Array, "*shape"], onset: float, cutoff: float) -> Float[Array, "*shape"]:
-    """1 up to ``onset``, then 1 - 10 t³ + 15 t⁴ - 6 t⁵ to 0 at ``cutoff``: twice continuously differentiable."""
+    r"""Compute the factor that takes a pair potential smoothly to zero at the cutoff.
+
+    .. math:: S(r) = 1 - 10 t^3 + 15 t^4 - 6 t^5, \qquad t = \frac{r - r_\mathrm{onset}}{r_c - r_\mathrm{onset}}
+
+    between the onset and the cutoff, 1 below and 0 above: twice continuously differentiable.
+
+    Args:
+        distance: Distances, any shape, Å.
+        onset: Distance up to which the factor is 1, Å.
+        cutoff: Distance from which it is 0, Å.
+
+    Returns:
+        The factor, in the shape of the distances.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from aiida_difftre.engine.potentials.pairs import switch
+        >>> switch(jnp.array([2.0, 3.5, 4.0]), 3.0, 4.0).tolist()
+        [1.0, 0.5, 0.0]
+    """
     t = jnp.clip((distance - onset) / (cutoff - onset), 0.0, 1.0)
     return 1 - t**3 * (10 - t * (15 - 6 * t))

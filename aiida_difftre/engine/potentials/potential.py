@@ -20,11 +20,27 @@ from aiida_difftre.engine.potentials.term import Environment, Kind, Parameters, 
 
 @dataclass(frozen=True)
 class Potential:
-    """A sum of terms and of atomic reference energies.
+    r"""An interatomic potential: the sum of its terms and of a reference energy for each atom.
+
+    .. math:: U = \sum_i \Big[ E_{s_i} + \sum_t u_t(i) \Big]
+
+    It holds no parameters: these are a tree of arrays that each method takes, so that JAX can differentiate by them.
+    :func:`build` makes a potential from its spec, and :func:`load` reads one with its parameters.
 
     Args:
-        spec: what the potential is.
-        terms: one for each term of the spec.
+        spec: Species, and architecture, cutoff and hyperparameters of each term.
+        terms: One term for each of the spec, in the same order.
+
+    Example:
+        >>> import jax
+        >>> from aiida_difftre.engine.contract.settings import PotentialSpec
+        >>> from aiida_difftre.engine.potentials.potential import build
+        >>> hyperparameters = {"epsilon": 0.0103, "sigma": 3.4}
+        >>> term = {"architecture": "lennard_jones", "cutoff": 8.5, "hyperparameters": hyperparameters}
+        >>> potential = build(PotentialSpec(species=["Ar"], terms=[term]))
+        >>> parameters = potential.init(jax.random.key(0))
+        >>> potential.names(), potential.cutoff, sorted(parameters["terms"]["0_lennard_jones"])
+        (['0_lennard_jones'], 8.5, ['epsilon', 'sigma'])
     """
 
     spec: PotentialSpec
@@ -40,17 +56,39 @@ class Potential:
         return [f"{number}_{term.architecture}" for number, term in enumerate(self.spec.terms)]
 
     def init(self, key: Array) -> Parameters:
-        """Initial parameters; atomic reference energies are zero."""
+        """Make the initial parameters; the reference energies of the atoms are zero.
+
+        Args:
+            key: Random key of JAX.
+
+        Returns:
+            ``atomic_energies``, (species,), eV, and under ``terms`` the parameters of each term by its name.
+        """
         keys = jax.random.split(key, len(self.terms))
         terms = {name: term.init(k) for name, term, k in zip(self.names(), self.terms, keys, strict=True)}
         return {"atomic_energies": jnp.zeros(len(self.spec.species)), "terms": terms}
 
     def project(self, environment: Environment) -> tuple[Any, ...]:
-        """What the energies need of the environment, free of parameters, term by term; species last."""
+        """Compute what the energies need of the neighbours and what does not depend on the parameters.
+
+        Args:
+            environment: The neighbours of all atoms.
+
+        Returns:
+            The projection of each term, and the species of the atoms last.
+        """
         return (*(term.project(environment) for term in self.terms), environment.species)
 
     def energy(self, parameters: Parameters, projected: tuple[Any, ...]) -> Float[Array, " atoms"]:
-        """Energy of each atom, eV, atomic reference energies included."""
+        """Compute the energy of each atom from projections.
+
+        Args:
+            parameters: Parameters of the potential.
+            projected: What ``project`` returned.
+
+        Returns:
+            Energy of each atom, (atoms,), eV, with the reference energies.
+        """
         *parts, species = projected
         energy = parameters["atomic_energies"][species]
         for name, term, part in zip(self.names(), self.terms, parts, strict=True):
@@ -58,11 +96,27 @@ class Potential:
         return energy
 
     def energies(self, parameters: Parameters, environment: Environment) -> Float[Array, " atoms"]:
-        """Energy of each atom of an environment, eV."""
+        """Compute the energy of each atom.
+
+        Args:
+            parameters: Parameters of the potential.
+            environment: The neighbours of all atoms.
+
+        Returns:
+            Energy of each atom, (atoms,), eV, with the reference energies.
+        """
         return self.energy(parameters, self.project(environment))
 
     def total(self, parameters: Parameters, environment: Environment) -> Float[Array, ""]:
-        """Potential energy, eV."""
+        """Compute the potential energy.
+
+        Args:
+            parameters: Parameters of the potential.
+            environment: The neighbours of all atoms.
+
+        Returns:
+            The energy of all atoms, eV.
+        """
         return jnp.sum(self.energies(parameters, environment))
 
     @property
@@ -78,7 +132,20 @@ class Potential:
     def external_forces(
         self, parameters: Parameters, environment: Environment, cell: Float[Array, "3 3"]
     ) -> Float[Array, "atoms 3"]:
-        """Forces of the external fields, eV/Å: -(∂U/∂s) (hᵀ)⁻¹ with fractional positions s and cell rows h."""
+        r"""Compute the forces of the external fields.
+
+        .. math:: \mathbf{F} = -\frac{\partial U}{\partial \mathbf{s}} (\mathbf{h}^\mathsf{T})^{-1}
+
+        with fractional positions s and the lattice vectors as rows of h.
+
+        Args:
+            parameters: Parameters of the potential.
+            environment: The neighbours of all atoms, with fractional positions.
+            cell: Lattice vectors in rows, (3, 3), Å.
+
+        Returns:
+            Forces, (atoms, 3), eV/Å.
+        """
         external = [
             (term, parameters["terms"][name])
             for name, term in zip(self.names(), self.terms, strict=True)
@@ -104,15 +171,18 @@ class Potential:
         environment: Environment,
         index: Int[Array, "atoms neighbors"],
     ) -> tuple[Float[Array, "atoms 3"], Float[Array, ""]]:
-        """Forces, eV/Å, and the trace of the virial, eV: what molecular dynamics needs, as fast as possible.
+        """Compute forces and the trace of the virial, as fast as molecular dynamics wants them.
 
-        External fields aside, the same numbers as of the gradient, :func:`forces` and :func:`virial`.
+        External fields aside, these are the numbers that :func:`forces` and :func:`virial` give.
 
         Args:
-            parameters: of the potential.
-            components: x, y and z of the displacements, as separate arrays, Å.
-            environment: the environment; its displacements are not used.
-            index: neighbours.
+            parameters: Parameters of the potential.
+            components: The x, y and z of the displacements as separate arrays, (atoms, neighbors), Å.
+            environment: The neighbours of all atoms; its displacements are not used.
+            index: Index of each neighbour, (atoms, neighbors).
+
+        Returns:
+            Forces, (atoms, 3), eV/Å, and the trace of the virial, eV.
         """
         named = list(zip(self.names(), self.terms, strict=True))
         dtype = components[0].dtype
@@ -142,7 +212,14 @@ class Potential:
         return force.T, trace
 
     def trainable(self, parameters: Parameters) -> Parameters:
-        """Tree of booleans: which parameters an optimizer may move (not those of fixed terms, buffers, references)."""
+        """Tell which parameters an optimizer may move: not those of fixed terms, buffers and reference energies.
+
+        Args:
+            parameters: Parameters of the potential.
+
+        Returns:
+            A tree of booleans in the shape of the parameters.
+        """
         tree: Parameters = {"atomic_energies": False, "terms": {}}
         for name, term, spec in zip(self.names(), self.terms, self.spec.terms, strict=True):
             tree["terms"][name] = {
@@ -187,23 +264,76 @@ def _slope(
 def forces(
     gradient: Float[Array, "atoms neighbors 3"], index: Int[Array, "atoms neighbors"]
 ) -> Float[Array, "atoms 3"]:
-    """F_i = Σ_j dU/dr_ij - Σ_(k: i neighbour of k) dU/dr_ki, eV/Å."""
+    r"""Compute forces from the derivatives of the energy by the displacements to the neighbours.
+
+    .. math:: \mathbf{F}_i = \sum_j \frac{\partial U}{\partial \mathbf{r}_{ij}}
+        - \sum_{k:\, i \text{ neighbour of } k} \frac{\partial U}{\partial \mathbf{r}_{ki}}
+
+    Args:
+        gradient: Derivatives ∂U/∂r_ij, (atoms, neighbors, 3), eV/Å; zero where a list is padded.
+        index: Index of each neighbour, (atoms, neighbors).
+
+    Returns:
+        Forces, (atoms, 3), eV/Å.
+
+    Example:
+        A bond along x that pulls its two atoms together with 0.2 eV/Å, half of which each atom holds:
+
+        >>> import jax.numpy as jnp
+        >>> from aiida_difftre.engine.potentials.potential import forces
+        >>> gradient = jnp.array([[[0.1, 0.0, 0.0]], [[-0.1, 0.0, 0.0]]])
+        >>> [round(x, 3) for x in forces(gradient, jnp.array([[1], [0]]))[:, 0].tolist()]
+        [0.2, -0.2]
+    """
     return jnp.sum(gradient, 1) - jnp.zeros((gradient.shape[0], 3), gradient.dtype).at[index].add(gradient)
 
 
 def virial(
     gradient: Float[Array, "atoms neighbors 3"], displacements: Float[Array, "atoms neighbors 3"]
 ) -> Float[Array, "3 3"]:
-    """dU/dε = Σ dU/dr_ij ⊗ r_ij, eV; stress times volume, positive in tension."""
+    r"""Compute the derivative of the energy by strain, which is the stress times the volume: positive in tension.
+
+    .. math:: \frac{\partial U}{\partial \varepsilon} = \sum_{ij} \frac{\partial U}{\partial \mathbf{r}_{ij}} \otimes
+        \mathbf{r}_{ij}
+
+    Args:
+        gradient: Derivatives ∂U/∂r_ij, (atoms, neighbors, 3), eV/Å; zero where a list is padded.
+        displacements: Vectors r_ij to the neighbours, (atoms, neighbors, 3), Å.
+
+    Returns:
+        The symmetric tensor, (3, 3), eV.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from aiida_difftre.engine.potentials.potential import virial
+        >>> gradient = jnp.array([[[0.5, 0.0, 0.0]], [[-0.5, 0.0, 0.0]]])
+        >>> virial(gradient, 2 * jnp.sign(gradient)).tolist()
+        [[2.0, 0.0, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]]
+    """
     total = jnp.einsum("ija,ijb->ab", gradient, displacements)
     return (total + total.T) / 2
 
 
 def build(spec: PotentialSpec) -> Potential:
-    """The potential that a spec describes.
+    """Make the potential that a spec describes.
+
+    Args:
+        spec: Species, and architecture, cutoff and hyperparameters of each term. Architectures are found by entry point
+            (``difftre.potentials``), also those of other packages.
+
+    Returns:
+        The potential.
 
     Raises:
-        EngineError: with status INVALID_INPUT, for an unknown architecture or a hyperparameter out of range.
+        EngineError: With status INVALID_INPUT, for an unknown architecture or a hyperparameter out of range.
+
+    Example:
+        >>> from aiida_difftre.engine.contract.settings import PotentialSpec
+        >>> from aiida_difftre.engine.potentials.potential import build
+        >>> prior = {"architecture": "repulsion", "cutoff": 3.0, "hyperparameters": {"epsilon": 1.0, "sigma": 1.2}}
+        >>> network = {"architecture": "moment_network", "cutoff": 5.0}
+        >>> build(PotentialSpec(species=["C"], terms=[prior, network])).names()
+        ['0_repulsion', '1_moment_network']
     """
     try:
         architectures.check(spec)
@@ -244,10 +374,31 @@ def unflatten(arrays: files.Arrays) -> Parameters:
 
 
 def load(path: Path) -> tuple[Potential, Parameters]:
-    """Read a potential file.
+    """Read a potential and its parameters from a file.
+
+    Args:
+        path: A ``.safetensors`` file that this package wrote.
+
+    Returns:
+        The potential, and its parameters.
 
     Raises:
-        EngineError: for a file that is corrupt, or whose parameters do not fit its spec.
+        EngineError: Where the file is corrupt, or its parameters do not fit its spec.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import jax
+        >>> from aiida_difftre.engine.contract.settings import PotentialSpec
+        >>> from aiida_difftre.engine.potentials.potential import build, load, save
+        >>> hyperparameters = {"epsilon": 0.0103, "sigma": 3.4}
+        >>> term = {"architecture": "lennard_jones", "cutoff": 8.5, "hyperparameters": hyperparameters}
+        >>> potential = build(PotentialSpec(species=["Ar"], terms=[term]))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save(Path(folder, "argon.safetensors"), potential, potential.init(jax.random.key(0)))
+        ...     same, parameters = load(Path(folder, "argon.safetensors"))
+        >>> same == potential, [round(value, 4) for value in parameters["terms"]["0_lennard_jones"]["sigma"].tolist()]
+        (True, [3.4])
     """
     spec, arrays = files.read_potential(path)
     potential = build(spec)
@@ -266,7 +417,26 @@ def _shapes(potential: Potential) -> dict[str, tuple[int, ...]]:
 
 
 def save(path: Path, potential: Potential, parameters: Parameters) -> None:
-    """Write a potential file."""
+    """Write a potential and its parameters to a file.
+
+    Args:
+        path: The file to write, which is replaced as a whole where it exists.
+        potential: The potential.
+        parameters: Its parameters.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import jax
+        >>> from aiida_difftre.engine.contract.settings import PotentialSpec
+        >>> from aiida_difftre.engine.potentials.potential import build, save
+        >>> potential = build(PotentialSpec(species=["C"], terms=[{"architecture": "pair_spline", "cutoff": 5.0}]))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "potential.safetensors")
+        ...     save(path, potential, potential.init(jax.random.key(0)))
+        ...     path.exists()
+        True
+    """
     files.write_potential(path, potential.spec, flatten(parameters))
 
 

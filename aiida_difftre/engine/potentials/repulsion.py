@@ -18,15 +18,27 @@ from aiida_difftre.engine.potentials.term import Parameters
 
 @dataclass(frozen=True)
 class Repulsion(SwitchedPairs):
-    """Inverse-power repulsion with a switch.
+    r"""Repulsion that falls with a power of the distance; as a prior it keeps atoms apart where the data say nothing.
+
+    .. math:: u(r) = \epsilon (\sigma/r)^n S(r)
 
     Args:
-        species: chemical symbols.
-        cutoff: Å.
-        epsilon: initial energy of each pair of species at its sigma, eV.
-        sigma: initial length of each pair of species, Å.
-        exponent: n, fixed.
-        onset: where the switch starts, Å; 0.9 of the cutoff by default.
+        species: Chemical symbols of the potential.
+        cutoff: Distance from which the energy is zero, Å.
+        epsilon: Initial energy at the distance sigma for each pair of species, (pairs,), eV.
+        sigma: Initial length for each pair of species, (pairs,), Å.
+        exponent: The power n, which is not trained.
+        onset: Distance up to which S is 1, Å; a spec may leave it out, and it is then 0.9 of the cutoff.
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> from aiida_difftre.engine.potentials.pairs import PairDistances
+        >>> from aiida_difftre.engine.potentials.repulsion import Repulsion
+        >>> term = Repulsion.from_spec(("C",), 3.0, {"epsilon": 1.0, "sigma": 1.2, "exponent": 12})
+        >>> pairs = PairDistances(jnp.array([[1.2, 2.4]]), jnp.array([[True, True]]), jnp.array([[0, 0]]))
+        >>> [round(u, 5) for u in term.pair_energy(term.init(jax.random.key(0)), pairs)[0].tolist()]  # eV
+        [1.0, 0.00024]
     """
 
     epsilon: tuple[float, ...]

@@ -51,14 +51,36 @@ class Bonds(NamedTuple):
 
 @dataclass(frozen=True)
 class StillingerWeber(Term):
-    """Stillinger-Weber; several species share the parameters.
+    r"""Stillinger-Weber potential of tetrahedral crystals: pairs and angles; several species share the parameters.
+
+    .. math::
+        U = \sum_{i<j} A \epsilon \left[B (\sigma/r)^p - (\sigma/r)^q\right] e^{\sigma/(r - r_c)}
+          + \sum_i \sum_{j<k} \lambda \epsilon \left(\cos\theta_{jik} + \tfrac13\right)^2
+            e^{\gamma\sigma/(r_{ij} - r_c)} e^{\gamma\sigma/(r_{ik} - r_c)}
 
     Args:
-        species: chemical symbols.
-        cutoff: Å; must be a times the initial sigma.
-        initial: initial parameters: epsilon (eV), sigma (Å), A, B, lambda, gamma.
-        p: exponent of the repulsion.
-        q: exponent of the attraction.
+        species: Chemical symbols of the potential.
+        cutoff: The cutoff r_c, Å, which must be a times the initial sigma.
+        initial: Names and initial values of the parameters: epsilon (eV), sigma (Å), A, B, lambda, gamma.
+        p: Exponent of the repulsion.
+        q: Exponent of the attraction.
+
+    References:
+        F. H. Stillinger and T. A. Weber, Phys. Rev. B 31, 5262 (1985), eqs. 2.3-2.5 and table I.
+
+    Example:
+        A pair of silicon atoms is bound by epsilon = 2.17 eV at 2^(1/6) sigma = 2.35 Å:
+
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> from aiida_difftre.engine.potentials.stillinger_weber import StillingerWeber
+        >>> from aiida_difftre.engine.potentials.term import Environment
+        >>> term = StillingerWeber.from_spec(("Si",), 1.8 * 2.0951, {"preset": "silicon"})
+        >>> vectors = jnp.array([[[2.3517, 0.0, 0.0]], [[-2.3517, 0.0, 0.0]]])
+        >>> dimer = Environment(vectors, jnp.ones((2, 1), bool), jnp.zeros(2, int), jnp.zeros((2, 1), int))
+        >>> energies = term.energy(term.init(jax.random.key(0)), term.project(dimer))
+        >>> round(float(energies.sum()), 2)
+        -2.17
     """
 
     initial: tuple[tuple[str, float], ...]
@@ -67,12 +89,19 @@ class StillingerWeber(Term):
 
     @classmethod
     def from_spec(cls, species: tuple[str, ...], cutoff: float, hyperparameters: dict[str, Any]) -> Self:
-        """Check the hyperparameters: epsilon, sigma, A, B, lambda, gamma, a, p, q; or a ``preset``.
+        """Make the term from the spec of a potential, and check its hyperparameters.
 
-        ``preset`` is ``silicon`` (the default) or ``diamond``; what is given beside it takes precedence.
+        Args:
+            species: Chemical symbols of the potential.
+            cutoff: Cutoff, Å.
+            hyperparameters: Any of epsilon, sigma, A, B, lambda, gamma, a, p, q and ``preset``, which is ``silicon``
+                (the default) or ``diamond``; what is given beside it takes precedence.
+
+        Returns:
+            The term.
 
         Raises:
-            ValueError: naming the value.
+            ValueError: Where a hyperparameter is unknown or out of range; the message names it and the remedy.
         """
         return cls(species, cutoff, **StillingerWeberOptions.read(hyperparameters).complete(species, cutoff))
 

@@ -24,16 +24,35 @@ Parameters: TypeAlias = dict[str, Any]
 
 
 class Environment(NamedTuple):
-    """The neighbourhoods of all atoms of a configuration.
+    """The neighbours of every atom of a configuration, which is all that a potential sees of it.
+
+    Lists of neighbours are padded to the same length; ``mask`` says which entries are real.
 
     Args:
-        displacements: r_j - r_i, Å; any finite value where ``mask`` is False.
-        mask: True for real neighbours, which may lie beyond a term's cutoff.
-        species: index of each atom's species.
-        neighbor_species: index of each neighbour's species.
-        positions: fractional, unwrapped; None where there is no cell. Only external fields look at them.
-        components: x, y and z of the displacements as separate arrays, where they are at hand.
-        distances: lengths of the displacements, Å, where they are at hand; not zero where ``mask`` is False.
+        displacements: Vectors r_j - r_i from each atom to its neighbours, (atoms, neighbors, 3), Å; any finite value
+            where ``mask`` is False.
+        mask: Whether an entry is a real neighbour, (atoms, neighbors); it may lie beyond the cutoff of a term.
+        species: Index of the species of each atom, (atoms,).
+        neighbor_species: Index of the species of each neighbour, (atoms, neighbors).
+        positions: Fractional coordinates, unwrapped, (atoms, 3); None where there is no cell. Only external fields look
+            at them.
+        components: The x, y and z of the displacements as separate arrays, where they are at hand; else None.
+        distances: Lengths of the displacements, (atoms, neighbors), Å, where they are at hand; else None. Not zero
+            where ``mask`` is False.
+
+    Example:
+        Two atoms, each the only neighbour of the other:
+
+        >>> import jax.numpy as jnp
+        >>> from aiida_difftre.engine.potentials.term import Environment
+        >>> dimer = Environment(
+        ...     displacements=jnp.array([[[2.0, 0.0, 0.0]], [[-2.0, 0.0, 0.0]]]),
+        ...     mask=jnp.array([[True], [True]]),
+        ...     species=jnp.array([0, 0]),
+        ...     neighbor_species=jnp.array([[0], [0]]),
+        ... )
+        >>> dimer.squared_distances().tolist()
+        [[4.0], [4.0]]
     """
 
     displacements: Float[Array, "atoms neighbors 3"]
@@ -45,20 +64,34 @@ class Environment(NamedTuple):
     distances: Float[Array, "atoms neighbors"] | None = None
 
     def axes(self) -> tuple[Array, Array, Array]:
-        """x, y and z of the displacements; faster to work with, on CPUs, than vectors of three."""
+        """Split the displacements into x, y and z; on CPUs these are faster to work with than vectors of three.
+
+        Returns:
+            Three arrays, (atoms, neighbors), Å.
+        """
         if self.components is not None:
             return self.components
         x, y, z = (self.displacements[..., axis] for axis in range(3))
         return x, y, z
 
     def squared_distances(self) -> Float[Array, "atoms neighbors"]:
-        """|r_j - r_i|², Å²."""
+        """Compute the squared distances to the neighbours.
+
+        Returns:
+            Squares of the lengths of the displacements, (atoms, neighbors), Å².
+        """
         x, y, z = self.axes()
         return x * x + y * y + z * z
 
 
 class Kind(enum.Enum):
-    """What the energy of a term depends on. Forces are cheaper the less it is."""
+    """What the energy of a term depends on; the less it is, the cheaper are the forces.
+
+    Example:
+        >>> from aiida_difftre.engine.potentials.lennard_jones import LennardJones
+        >>> LennardJones.from_spec(("Ar",), 8.5, {"epsilon": 0.0103, "sigma": 3.4}).kind
+        <Kind.PAIRWISE: 1>
+    """
 
     PAIRWISE = enum.auto()
     """Half of a sum over pairs, the same seen from either atom: no sum over those whose neighbour an atom is."""
@@ -75,14 +108,47 @@ class Kind(enum.Enum):
 
 @dataclass(frozen=True)
 class Term(ABC):
-    """One term of a potential: immutable, all methods traceable.
+    """Base class of the terms whose sum is a potential; a term of another package inherits from it.
 
-    A term of another package inherits from this class. It states its ``kind`` where forces can be cheaper than those of
-    a general term, or where it is an external field.
+    A term gives the energy of each atom from the neighbours around it, in two parts: ``project`` computes what does not
+    depend on the parameters, ``energy`` the rest. A refinement calls the first once per trajectory and the second in
+    every step. Terms are immutable, and JAX can differentiate and compile all methods but ``from_spec``.
+
+    A subclass defines the abstract methods, and ``kind`` where it sees less than vectors to all neighbours. The energy
+    must go smoothly to zero at the cutoff, and must be finite, with finite derivatives, for padded neighbours.
 
     Args:
-        species: Chemical symbols of the potential.
+        species: Chemical symbols of the potential, in the order of the indices in an :class:`Environment`.
         cutoff: Distance beyond which a neighbour does not count, Å.
+
+    Example:
+        A term that makes crowded places costly, U = k Σ_i n_i², with a smooth number of neighbours n_i:
+
+        >>> from dataclasses import dataclass
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> from aiida_difftre.engine.potentials.term import Environment, Term
+        >>> @dataclass(frozen=True)
+        ... class Crowding(Term):
+        ...     @classmethod
+        ...     def from_spec(cls, species, cutoff, hyperparameters):
+        ...         return cls(species, cutoff)
+        ...
+        ...     def init(self, key):
+        ...         return {"k": jnp.array(0.5)}
+        ...
+        ...     def project(self, environment):
+        ...         ratio = jnp.where(environment.mask, environment.squared_distances() / self.cutoff**2, 1.0)
+        ...         return jnp.sum(jnp.maximum(1 - ratio, 0) ** 3, -1)
+        ...
+        ...     def energy(self, parameters, projected):
+        ...         return parameters["k"] * projected**2
+        >>> term = Crowding.from_spec(("Ar",), 4.0, {})
+        >>> vectors = jnp.array([[[2.0, 0.0, 0.0]], [[-2.0, 0.0, 0.0]]])
+        >>> ones = jnp.ones((2, 1), bool)
+        >>> dimer = Environment(vectors, ones, jnp.zeros(2, int), jnp.zeros((2, 1), int))
+        >>> [round(energy, 4) for energy in term.energy(term.init(jax.random.key(0)), term.project(dimer)).tolist()]
+        [0.089, 0.089]
     """
 
     species: tuple[str, ...]
@@ -93,35 +159,69 @@ class Term(ABC):
 
     @property
     def kind(self) -> Kind:
-        """What the energy depends on."""
+        """What the energy depends on; vectors to the neighbours unless a subclass says otherwise."""
         return Kind.GENERAL
 
     @classmethod
     @abstractmethod
     def from_spec(cls, species: tuple[str, ...], cutoff: float, hyperparameters: dict[str, Any]) -> Self:
-        """Check the hyperparameters; ValueError names the value."""
+        """Make the term from what the spec of a potential says, and check it.
+
+        Args:
+            species: Chemical symbols of the potential.
+            cutoff: Cutoff of the term, Å.
+            hyperparameters: Settings of the term by name.
+
+        Returns:
+            The term.
+
+        Raises:
+            ValueError: Where a hyperparameter is unknown or out of range; the message names it and the remedy.
+        """
 
     @abstractmethod
     def init(self, key: Array) -> Parameters:
-        """Initial parameters, float64."""
+        """Make the initial parameters.
+
+        Args:
+            key: Random key of JAX.
+
+        Returns:
+            Arrays by name, float64; the tree may be nested.
+        """
 
     @abstractmethod
     def project(self, environment: Environment) -> Any:
-        """What the energy needs of the environment: a pytree with a leading atoms axis, free of parameters."""
+        """Compute what the energy needs of the neighbours and what does not depend on the parameters.
+
+        Args:
+            environment: The neighbours of all atoms.
+
+        Returns:
+            An array, or a tree of arrays, whose first axis is that of the atoms.
+        """
 
     @abstractmethod
     def energy(self, parameters: Parameters, projected: Any) -> Float[Array, " atoms"]:
-        """Energy of each atom, eV."""
-
-    def standardise(self, parameters: Parameters, projected: Any) -> Parameters:
-        """The parameters with ``buffers`` that fit a batch of training configurations.
+        """Compute the energy of each atom.
 
         Args:
             parameters: Parameters of this term.
-            projected: Projections of real atoms; the leading axis is that of all atoms of the batch.
+            projected: What ``project`` returned.
 
         Returns:
-            The parameters; unchanged where there are no buffers.
+            Energy of each atom, (atoms,), eV.
+        """
+
+    def standardise(self, parameters: Parameters, projected: Any) -> Parameters:
+        """Set the parameters that ``buffers`` names, such as means and deviations, from training configurations.
+
+        Args:
+            parameters: Parameters of this term.
+            projected: Projections of the atoms of many configurations; the first axis is that of all these atoms.
+
+        Returns:
+            The parameters with new buffers; unchanged where there are no buffers.
         """
         return parameters
 

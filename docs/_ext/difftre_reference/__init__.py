@@ -1,7 +1,7 @@
 """Sphinx extension: reference pages made from the code itself, before Sphinx looks for files.
 
 Processes come from their specs, file formats from the pydantic models, observables and potentials from their
-registries, commands from click. What has no description fails the build.
+registries, commands from click. What has no description fails the build, and so does a public name without an example.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from difftre_reference import commands, models, processes, registries
+from difftre_reference import api, commands, models, processes, registries
 
 FOLDER = "_generated"
 
@@ -47,6 +47,7 @@ def _generate(app: Any) -> None:
         reset_config()
         load_profile(SqliteTempBackend.create_profile("docs"), allow_switch=True)
         write(Path(app.srcdir) / FOLDER)
+        api.check(Path(app.srcdir) / "reference" / "api")
 
 
 def setup(app: Any) -> dict[str, Any]:
