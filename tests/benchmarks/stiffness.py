@@ -24,7 +24,7 @@ def measured(walkers: int, atoms: int, machine: Machine, runs: int) -> dict[str,
     import numpy as np
 
     from aiida_difftre.engine.jobs import sample
-    from aiida_difftre.engine.reweighting import reference as reweighting
+    from aiida_difftre.engine.reweighting.reference import prepare_reference
     from aiida_difftre.engine.runtime.progress import Silent
 
     system, start, parameters = md.system_of("network", atoms, 200, walkers)
@@ -35,7 +35,7 @@ def measured(walkers: int, atoms: int, machine: Machine, runs: int) -> dict[str,
     requests = [ObservableRequest(observable=name) for name in ("stress", "stiffness")]
 
     def prepared() -> Any:
-        return reweighting.reference(
+        return prepare_reference(
             system.potential, parameters, trajectory, requests, temperature=system.temperature, machine=machine
         ).snapshots
 

@@ -21,7 +21,9 @@ from aiida_difftre.engine.matching import matching
 from aiida_difftre.engine.potentials.potential import Potential, load
 from aiida_difftre.engine.potentials.term import Parameters
 from aiida_difftre.engine.reweighting import extrapolation
-from aiida_difftre.engine.reweighting import reference as reweighting
+from aiida_difftre.engine.reweighting.predictions import reweighted_predictions
+from aiida_difftre.engine.reweighting.reference import prepare_reference
+from aiida_difftre.engine.reweighting.weights import effective_size, reliable_size
 from aiida_difftre.engine.runtime import device
 from aiida_difftre.engine.runtime.progress import Reporter
 from aiida_difftre.engine.units import EV_PER_A3_IN_GPA
@@ -71,7 +73,7 @@ def _trajectory(
         EngineError: with status TOO_FEW_EFFECTIVE_SAMPLES, where these are too few.
     """
     temperature = job.temperature or trajectory.temperature
-    ref = reweighting.reference(
+    ref = prepare_reference(
         potential,
         parameters,
         trajectory,
@@ -82,12 +84,12 @@ def _trajectory(
         machine=job.machine,
     )
     weight = np.asarray(ref.weights(jnp.asarray(ref.energies)))
-    size, reliable = reweighting.effective_size(weight), reweighting.reliable_size(weight)
-    snapshots, g = len(ref.energies), reweighting.inefficiency(ref, {"energy": ref.energies})
+    size, reliable = effective_size(weight), reliable_size(weight)
+    snapshots, g = len(ref.energies), ref.inefficiency({"energy": ref.energies})
     asked = _described(temperature, ref.point.pressure)
     here = _described(trajectory.temperature, trajectory.pressure)
     extrapolation.check(reliable, snapshots, g, here, asked)
-    predictions = reweighting.predictions(ref, parameters, replicates=REPLICATES, seed=job.seed)[0]
+    predictions = reweighted_predictions(ref, parameters, replicates=REPLICATES, seed=job.seed)[0]
     sampled = {"temperature": trajectory.temperature, "pressure": trajectory.pressure}
     return {
         "predictions": [prediction.model_dump() for prediction in predictions],

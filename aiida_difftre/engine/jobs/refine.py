@@ -24,8 +24,8 @@ from aiida_difftre.engine.potentials.potential import Potential
 from aiida_difftre.engine.potentials.term import Parameters, species_index
 from aiida_difftre.engine.refinement import losses, objective
 from aiida_difftre.engine.refinement.objective import ExtraLoss
-from aiida_difftre.engine.reweighting import reference as reweighting
 from aiida_difftre.engine.reweighting import stationarity
+from aiida_difftre.engine.reweighting.predictions import predict_trajectory
 from aiida_difftre.engine.runtime.progress import Reporter
 from aiida_difftre.engine.runtime.stop import Stop
 
@@ -336,7 +336,7 @@ def _validate(setup: Setup, parameters: Parameters) -> tuple[dict[str, Any] | No
             trajectory = _simulate(
                 setup, point, parameters, None, settings=job.validation, seed=job.seed + 1_000_000 + number
             )
-            predictions = reweighting.predict_trajectory(
+            predictions = predict_trajectory(
                 setup.potential, parameters, trajectory, [target.request() for target in point.targets],
                 machine=job.machine, seed=job.seed,
             )  # fmt: skip

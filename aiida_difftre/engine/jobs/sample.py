@@ -20,8 +20,8 @@ from aiida_difftre.engine.observables import protocol as observables
 from aiida_difftre.engine.potentials import potential as potentials
 from aiida_difftre.engine.potentials.potential import Potential
 from aiida_difftre.engine.potentials.term import Parameters, species_index
-from aiida_difftre.engine.reweighting import reference as reweighting
 from aiida_difftre.engine.reweighting import stationarity, statistics
+from aiida_difftre.engine.reweighting.predictions import predict_trajectory
 from aiida_difftre.engine.runtime.progress import Reporter
 from aiida_difftre.engine.runtime.stop import Stop
 from aiida_difftre.engine.sampling import checkpoints, guards
@@ -251,10 +251,10 @@ def run(job: SampleJob, folder: Path, progress: Reporter) -> dict[str, Any]:
         )
         files.write_trajectory(folder / TRAJECTORY, trajectory)
     sampled = time.monotonic()
-    predictions = reweighting.predict_trajectory(
+    predictions = predict_trajectory(
         potential, parameters, trajectory, job.observables, machine=job.machine, seed=job.seed
     )
-    g = np.max(statistics.statistical_inefficiency(reweighting.thermal_columns(trajectory), trajectory.walkers))
+    g = np.max(statistics.statistical_inefficiency(stationarity.thermal_columns(trajectory), trajectory.walkers))
     return {
         "snapshots": len(trajectory.energies),
         "walkers": len(start.positions),

@@ -33,7 +33,7 @@ from aiida_difftre.engine.refinement.objective import (
     prepare,
     reduced_chi2,
 )
-from aiida_difftre.engine.reweighting import reference as reweighting
+from aiida_difftre.engine.reweighting.predictions import reweighted_predictions
 from aiida_difftre.engine.runtime.progress import Reporter
 from aiida_difftre.engine.runtime.stop import Stop
 
@@ -155,7 +155,7 @@ def minimise(
         scale = min(learning_rate_scale, 2 * factor)
     parameters = point.parameters
     after = {
-        p.label: reweighting.predictions(p.reference, parameters, replicates=settings.bootstrap, seed=seed)[0]
+        p.label: reweighted_predictions(p.reference, parameters, replicates=settings.bootstrap, seed=seed)[0]
         for p in data
     }
     return Outcome(parameters, state, history, reason, after)

@@ -20,8 +20,9 @@ from aiida_difftre.engine.potentials.potential import Potential
 from aiida_difftre.engine.potentials.term import Parameters
 from aiida_difftre.engine.refinement import losses
 from aiida_difftre.engine.refinement.losses import TargetTerm
-from aiida_difftre.engine.reweighting import reference as reweighting
-from aiida_difftre.engine.reweighting.reference import EffectiveSize, Reference
+from aiida_difftre.engine.reweighting.predictions import reweighted_predictions
+from aiida_difftre.engine.reweighting.reference import Reference, prepare_reference
+from aiida_difftre.engine.reweighting.weights import EffectiveSize, effective_size
 
 Quantities = dict[str, NDArray[np.float64]]
 ExtraLoss = Callable[[Parameters], tuple[float, Parameters]]
@@ -108,11 +109,11 @@ def prepare(
         EngineError: with status INVALID_INPUT, for a trajectory of another state point or potential.
     """
     requests = [target.request() for target in targets]
-    ref = reweighting.reference(
+    ref = prepare_reference(
         potential, parameters, trajectory, requests, temperature=temperature, machine=machine, pressure=pressure,
         among=among,
     )  # fmt: skip
-    before, values = reweighting.predictions(ref, parameters, replicates=settings.bootstrap, seed=seed)
+    before, values = reweighted_predictions(ref, parameters, replicates=settings.bootstrap, seed=seed)
     terms = tuple(TargetTerm(t, np.asarray(p.errors)) for t, p in zip(targets, before, strict=True))
 
     def loss(arrays: dict[str, Any]) -> tuple[Any, Any]:
@@ -127,7 +128,7 @@ def prepare(
 
     gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))
     jacobian = jax.jit(jax.jacrev(residuals, has_aux=True))
-    return Data(label, ref, terms, reweighting.inefficiency(ref, values), tuple(before), gradient, jacobian)
+    return Data(label, ref, terms, ref.inefficiency(values), tuple(before), gradient, jacobian)
 
 
 def evaluate(data: Sequence[Data], parameters: Parameters) -> Evaluation:
@@ -144,7 +145,7 @@ def evaluate(data: Sequence[Data], parameters: Parameters) -> Evaluation:
         (loss, (averages, weight)), slopes = point.gradient({k: jnp.asarray(v) for k, v in values.items()})
         total += float(loss)
         predictions[point.label] = [np.asarray(average) for average in averages]
-        effective[point.label] = reweighting.effective_size(np.asarray(weight))
+        effective[point.label] = effective_size(np.asarray(weight))
         cotangents[point.label] = {key: np.asarray(slope) for key, slope in slopes.items()}
     return Evaluation(total, predictions, effective, cotangents, quantities)
 
@@ -177,7 +178,7 @@ def effective_fraction(data: Sequence[Data], parameters: Parameters) -> float:
         if not np.isfinite(energies).all():
             return 0.0
         weight = ref.weights(jnp.asarray(energies))
-        fractions.append(reweighting.effective_size(np.asarray(weight)).smallest / len(energies))
+        fractions.append(effective_size(np.asarray(weight)).smallest / len(energies))
     return min(fractions)
 
 

@@ -4,7 +4,7 @@ r"""Weights of snapshots pooled from several references, each sampled with a pot
 
 over all snapshots of all references k, with N_k snapshots each. The free energies f_k follow from the snapshots alone;
 the denominator does not depend on the parameters that are refined. One reference gives the softmax of
-:func:`aiida_difftre.engine.reweighting.reference.weights`.
+:func:`aiida_difftre.engine.reweighting.weights.boltzmann_weights`.
 
 References:
     Shirts & Chodera, J. Chem. Phys. 129, 124105 (2008), eqs. 11 and 13.

@@ -128,6 +128,11 @@ def of_trajectory(trajectory: Trajectory) -> dict[str, Any]:
     return record(series, trajectory.walkers)
 
 
+def thermal_columns(trajectory: Trajectory) -> NDArray[np.float64]:
+    """Energy and volume of each snapshot, (snapshots, 2), for the statistical inefficiency."""
+    return np.stack([trajectory.energies, trajectory.volumes], 1)
+
+
 def _places(walkers: NDArray[np.integer]) -> NDArray[np.float64]:
     """Of each snapshot within its walker, from 0 to below 1."""
     places = np.empty(len(walkers))

@@ -13,11 +13,12 @@ from ase import Atoms
 from ase.build import bulk
 from ase.neighborlist import neighbor_list
 
+from aiida_difftre.engine.contract.jobs import Machine
 from aiida_difftre.engine.contract.observables import ObservableRequest
 from aiida_difftre.engine.errors import EngineError
 from aiida_difftre.engine.observables.angular import AngularDistribution
 from aiida_difftre.engine.observables.protocol import StatePoint
-from aiida_difftre.engine.reweighting import reference as reweighting
+from aiida_difftre.engine.reweighting.predictions import predict_trajectory
 from tests.fixtures.engine import alloy, lennard_jones, trajectory
 
 POINT = StatePoint(300.0, 1.0, 1)
@@ -142,17 +143,15 @@ def test_of_a_trajectory_with_more_neighbours_than_expected() -> None:
     found = trajectory(potential, parameters, cluster, positions, temperature=80.0)
     wanted = request(30, cutoff=4.5)
     assert make(cluster, wanted).capacity < 12
-    predicted = reweighting.predict_trajectory(
-        potential, parameters, found, [wanted], machine=reweighting.Machine(precision="float64"), seed=0, replicates=10
+    predicted = predict_trajectory(
+        potential, parameters, found, [wanted], machine=Machine(precision="float64"), seed=0, replicates=10
     )[0]
     frames = [Atoms(cluster.symbols, scaled_positions=x, cell=cluster.cell, pbc=True) for x in found.positions]
     everything = np.concatenate([angles(frame, 4.5) for frame in frames])
     expected, _ = np.histogram(np.radians(everything), bins=30, range=(0, np.pi), density=True)
     np.testing.assert_allclose(predicted.values, expected, atol=1e-9)
     with pytest.raises(EngineError, match=r"observable 'adf': no snapshot has a triplet within the cutoff of 1.2 Å"):
-        reweighting.predict_trajectory(
-            potential, parameters, found, [request(cutoff=1.2)], machine=reweighting.Machine(), seed=0
-        )
+        predict_trajectory(potential, parameters, found, [request(cutoff=1.2)], machine=Machine(), seed=0)
 
 
 def test_large_system_in_bounded_memory() -> None:

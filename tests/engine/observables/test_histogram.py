@@ -16,8 +16,8 @@ from jax.extend.core import jaxprs_in_params
 from aiida_difftre.engine.contract.observables import ObservableRequest
 from aiida_difftre.engine.geometry import lattice
 from aiida_difftre.engine.observables import histogram
+from aiida_difftre.engine.observables.features import snapshots_at_once
 from aiida_difftre.engine.observables.structural import RadialDistribution
-from aiida_difftre.engine.reweighting import reference as reweighting
 
 BYTES_OF_A_PAIR = 3 * 8
 
@@ -53,7 +53,7 @@ def test_memory_is_bounded(repeat: int) -> None:
     atoms = bulk("Ar", "fcc", a=5.3, cubic=True).repeat(repeat)
     request = ObservableRequest(observable="rdf", grid=[0.05 + 0.1 * k for k in range(80)])
     observable = RadialDistribution.from_request(request, tuple(atoms.get_chemical_symbols()), atoms.cell.array)
-    batch = reweighting.snapshots_at_once(len(atoms))
+    batch = snapshots_at_once(len(atoms))
 
     def compute(snapshots: Any) -> Any:
         cell = jnp.asarray(atoms.cell.array)
@@ -62,10 +62,3 @@ def test_memory_is_bounded(repeat: int) -> None:
     program = jax.make_jaxpr(compute)(jax.ShapeDtypeStruct((2 * batch, len(atoms), 3), jnp.float64))
     largest = max(math.prod(found.shape) * found.dtype.itemsize for found in arrays(program.jaxpr))
     assert len(atoms) * 8 < largest <= histogram.PAIRS_AT_ONCE * BYTES_OF_A_PAIR
-
-
-@pytest.mark.parametrize(
-    ("atoms", "snapshots"), [(1, 1024), (10, 10), (32, 8), (362, 8), (512, 4), (1024, 1), (4000, 1)]
-)
-def test_snapshots_of_large_systems_come_one_by_one(atoms: int, snapshots: int) -> None:
-    assert reweighting.snapshots_at_once(atoms) == snapshots

@@ -23,7 +23,7 @@ from aiida_difftre.engine.jobs import sample
 from aiida_difftre.engine.observables import mechanical
 from aiida_difftre.engine.observables import protocol as observables
 from aiida_difftre.engine.observables.protocol import StatePoint
-from aiida_difftre.engine.reweighting import reference as reweighting
+from aiida_difftre.engine.reweighting.predictions import predict_trajectory
 from aiida_difftre.engine.runtime.progress import Silent
 from tests.fixtures.engine import DOUBLE, argon, lennard_jones, silicon, start, stillinger_weber, trajectory
 
@@ -46,7 +46,7 @@ def cold_silicon(lattice: float) -> Trajectory:
 
 def predict(lattice: float, **options: Any) -> Prediction:
     requests = [ObservableRequest(observable="stiffness", options={"born_stride": 20, **options})]
-    return reweighting.predict_trajectory(
+    return predict_trajectory(
         *stillinger_weber(), cold_silicon(lattice), requests, machine=DOUBLE, seed=0, replicates=100
     )[0]
 
@@ -90,7 +90,7 @@ def test_stressed_crystal_without_internal_coordinates(strain: np.ndarray) -> No
         ObservableRequest(observable="stress"),
         ObservableRequest(observable="pressure"),
     ]
-    stiffness, stress, pressure = reweighting.predict_trajectory(
+    stiffness, stress, pressure = predict_trajectory(
         potential, parameters, at_rest, requests, machine=DOUBLE, seed=0, replicates=10
     )
     static = static_stiffness(atoms, DiffTReCalculator(potential, parameters), Silent())
@@ -178,9 +178,9 @@ def cold_hcp() -> tuple[Atoms, Trajectory]:
 def predict_hcp(symmetry: str) -> tuple[dict[str, float], dict[str, float]]:
     request = ObservableRequest(observable="stiffness", options={"symmetry": symmetry, "born_stride": 100})
     potential, parameters = lennard_jones(7.0)
-    found = reweighting.predict_trajectory(
-        potential, parameters, cold_hcp()[1], [request], machine=DOUBLE, seed=0, replicates=100
-    )[0]
+    found = predict_trajectory(potential, parameters, cold_hcp()[1], [request], machine=DOUBLE, seed=0, replicates=100)[
+        0
+    ]
     return dict(zip(found.labels, found.values, strict=True)), dict(zip(found.labels, found.errors, strict=True))
 
 

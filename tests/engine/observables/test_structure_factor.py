@@ -21,9 +21,10 @@ from aiida_difftre.engine.geometry import lattice
 from aiida_difftre.engine.jobs import sample
 from aiida_difftre.engine.observables import protocol as observables
 from aiida_difftre.engine.observables import scattering
+from aiida_difftre.engine.observables.features import static_features
 from aiida_difftre.engine.observables.protocol import StatePoint
 from aiida_difftre.engine.observables.structure_factor import Direct, StructureFactor, Transform, wave_vectors
-from aiida_difftre.engine.reweighting.reference import predict_trajectory, static_features
+from aiida_difftre.engine.reweighting.predictions import predict_trajectory
 from aiida_difftre.engine.runtime.progress import Silent
 from tests.fixtures.engine import DOUBLE, argon, lennard_jones, rattled, start
 

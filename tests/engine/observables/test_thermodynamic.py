@@ -34,7 +34,8 @@ from aiida_difftre.engine.potentials import potential as potentials
 from aiida_difftre.engine.potentials.term import Parameters
 from aiida_difftre.engine.refinement import objective
 from aiida_difftre.engine.reweighting import extrapolation
-from aiida_difftre.engine.reweighting import reference as reweighting
+from aiida_difftre.engine.reweighting.predictions import predict_trajectory, statistical_errors
+from aiida_difftre.engine.reweighting.reference import Reference, prepare_reference
 from aiida_difftre.engine.runtime.progress import Silent
 from tests.fixtures.engine import DOUBLE, argon, lennard_jones, rattled, silicon, start, stillinger_weber
 
@@ -83,7 +84,7 @@ def test_heat_capacity_of_a_harmonic_crystal() -> None:
         progress=Silent(),
     )  # fmt: skip
     wanted = [ObservableRequest(observable="heat_capacity", options={"kind": "cv"})]
-    found = reweighting.predict_trajectory(*stillinger_weber(), trajectory, wanted, machine=DOUBLE, seed=0)[0]
+    found = predict_trajectory(*stillinger_weber(), trajectory, wanted, machine=DOUBLE, seed=0)[0]
     expected = 3 * GAS_CONSTANT * (1 - 1 / 16)
     assert found.labels == ["C_V"]
     assert found.errors[0] < 0.06 * expected
@@ -122,7 +123,7 @@ def test_density_is_that_of_the_masses() -> None:
     light = breathing()
     heavy = replace(light, masses=np.full(32, 2 * 39.948))
     values = [
-        reweighting.predict_trajectory(potential, parameters, t, requests("density"), machine=DOUBLE, seed=0)[0].values
+        predict_trajectory(potential, parameters, t, requests("density"), machine=DOUBLE, seed=0)[0].values
         for t in (light, heavy)
     ]
     assert values[1] == pytest.approx([2 * values[0][0]])
@@ -157,10 +158,10 @@ def test_gradient_is_the_finite_difference(name: str) -> None:
     assert float(found["sigma"][0]) == pytest.approx(by_sigma, rel=1e-4)
 
 
-def prepared(**changes: Any) -> reweighting.Reference:
+def prepared(**changes: Any) -> Reference:
     potential, parameters = lennard_jones()
     options = {"temperature": TEMPERATURE, "machine": DOUBLE, **changes}
-    return reweighting.reference(potential, parameters, breathing(), requests("volume", "potential_energy"), **options)
+    return prepare_reference(potential, parameters, breathing(), requests("volume", "potential_energy"), **options)
 
 
 def test_weights_at_the_sampled_state_are_exactly_uniform() -> None:
@@ -214,7 +215,7 @@ def test_predict_reports_what_is_left_of_the_snapshots(tmp_path: Path) -> None:
     )
     assert results["predictions"][0]["effective_samples"] == pytest.approx(left["n_eff_independent"])
     # The error is that of the weighted snapshots, widened.
-    plain = reweighting.statistical_errors(ref, {"energy": ref.energies}, weight, replicates=200, seed=0)[0][0]
+    plain = statistical_errors(ref, {"energy": ref.energies}, weight, replicates=200, seed=0)[0][0]
     assert left["widening"] > 1
     assert results["predictions"][0]["errors"][0] == pytest.approx(left["widening"] * plain, rel=1e-9)
 
@@ -292,6 +293,6 @@ def test_ensembles_that_cannot_give_an_observable() -> None:
     potential, parameters = lennard_jones()
     fixed = rattled(potential, parameters, argon(1), snapshots=4, amplitude=0.1, temperature=60.0)
     with pytest.raises(EngineError, match="needs an NPT trajectory"):
-        reweighting.predict_trajectory(potential, parameters, fixed, requests("volume"), machine=DOUBLE, seed=0)
+        predict_trajectory(potential, parameters, fixed, requests("volume"), machine=DOUBLE, seed=0)
     with pytest.raises(EngineError, match="sampled at constant volume"):
-        reweighting.reference(potential, parameters, fixed, [], temperature=60.0, pressure=0.1, machine=DOUBLE)
+        prepare_reference(potential, parameters, fixed, [], temperature=60.0, pressure=0.1, machine=DOUBLE)

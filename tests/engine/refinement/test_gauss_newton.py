@@ -15,7 +15,7 @@ from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.jobs import update
 from aiida_difftre.engine.refinement import gauss_newton, objective
 from aiida_difftre.engine.refinement.gauss_newton import Linear, solve
-from aiida_difftre.engine.reweighting import reference as reweighting
+from aiida_difftre.engine.reweighting.weights import effective_size
 from aiida_difftre.engine.runtime.progress import Silent
 from tests.fixtures.engine import DOUBLE, argon, build, network, rattled, target
 
@@ -201,7 +201,7 @@ def test_length_is_that_of_lost_samples() -> None:
         weight = np.asarray(
             point.reference.weights(jnp.asarray(snapshots.energies(jax.tree.map(jnp.add, start(), moved))))
         )
-        lost = -np.log(reweighting.effective_size(weight).kish / len(weight))
+        lost = -np.log(effective_size(weight).kish / len(weight))
         assert lost == pytest.approx(radius**2, rel=0.15)
     # The derivatives of single energies are those of the one vector-Jacobian product.
     cotangent = np.random.default_rng(0).normal(size=200)

@@ -7,7 +7,7 @@ import pytest
 
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.reweighting import extrapolation
-from aiida_difftre.engine.reweighting.reference import reliable_size
+from aiida_difftre.engine.reweighting.weights import reliable_size
 
 REPEATS = 2000
 

@@ -9,7 +9,7 @@ import pytest
 
 from aiida_difftre.engine import units
 from aiida_difftre.engine.reweighting import mbar
-from aiida_difftre.engine.reweighting import reference as reweighting
+from aiida_difftre.engine.reweighting.weights import boltzmann_weights
 
 COUNTS = np.array([400, 300, 500])
 SPRINGS = np.array([1.0, 2.0, 0.7])
@@ -29,7 +29,7 @@ def test_one_reference_is_the_softmax() -> None:
     free = mbar.free_energies(reference[None] / kT, np.array([80]))
     mixture = mbar.log_mixture(reference[None] / kT, np.array([80]), free)
     found = mbar.weights(jnp.asarray(energy / kT), jnp.asarray(reference / kT), jnp.asarray(mixture))
-    expected = reweighting.weights(jnp.asarray(energy), jnp.asarray(reference), 300.0)
+    expected = boltzmann_weights(jnp.asarray(energy), jnp.asarray(reference), 300.0)
     np.testing.assert_allclose(found, expected, rtol=1e-9)
     # The exponents are of the order of 1e5: what is left of their digits decides. At the reference nothing is lost.
     uniform = mbar.weights(jnp.asarray(reference / kT), jnp.asarray(reference / kT), jnp.asarray(mixture))

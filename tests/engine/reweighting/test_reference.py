@@ -1,200 +1,45 @@
-"""Weights and reweighted averages against an exactly solvable system: two atoms in a periodic box.
-
-Their separation is drawn independently from the Boltzmann distribution, so that averages, their changes with the
-parameters and their errors are known by quadrature.
-"""
+"""What is kept of a trajectory: weights at the parameters that sampled it, and what is refused."""
 
 from __future__ import annotations
 
-import dataclasses
 from functools import cache
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from ase import Atoms
 
-from aiida_difftre.engine import units
 from aiida_difftre.engine.contract.files import Trajectory
-from aiida_difftre.engine.contract.jobs import UpdateSettings
 from aiida_difftre.engine.contract.observables import ObservableRequest
 from aiida_difftre.engine.errors import EngineError
-from aiida_difftre.engine.potentials.term import Parameters
-from aiida_difftre.engine.refinement import objective
-from aiida_difftre.engine.reweighting import reference as reweighting
-from tests.fixtures.engine import DOUBLE, lennard_jones, target, trajectory
+from aiida_difftre.engine.reweighting.reference import prepare_reference
+from aiida_difftre.engine.reweighting.weights import boltzmann_weights, effective_size
+from tests.fixtures.engine import DOUBLE, argon, lennard_jones, rattled
 
-EDGE, CUTOFF, TEMPERATURE = 13.0, 6.0, 120.0
-KT = units.BOLTZMANN * TEMPERATURE
-POTENTIAL, PARAMETERS = lennard_jones(CUTOFF)
-OBSERVABLES = ["potential_energy", "pressure"]
-SAMPLES = 4096
-
-
-def changed(epsilon: float, sigma: float) -> Parameters:
-    term = {"epsilon": jnp.array([epsilon]), "sigma": jnp.array([sigma])}
-    return {**PARAMETERS, "terms": {"0_lennard_jones": term}}
-
-
-def energy_and_slope(r: np.ndarray, epsilon: float, sigma: float) -> tuple[np.ndarray, np.ndarray]:
-    """The pair energy written anew, and its derivative."""
-    x = (sigma / r) ** 6
-    bare, slope = 4 * epsilon * (x * x - x), 4 * epsilon * (6 * x - 12 * x * x) / r
-    t = np.clip((r - 0.9 * CUTOFF) / (0.1 * CUTOFF), 0, 1)
-    switch, turn = 1 - 10 * t**3 + 15 * t**4 - 6 * t**5, -30 * t**2 * (1 - t) ** 2 / (0.1 * CUTOFF)
-    return bare * switch, slope * switch + bare * turn
-
-
-def exact(epsilon: float, sigma: float) -> np.ndarray:
-    """Energy per atom (eV) and pressure (GPa) by quadrature over the separation; beyond the cutoff U = 0."""
-    r, width = np.linspace(1.0, CUTOFF, 40001, retstep=True)
-    energy, slope = energy_and_slope(r, epsilon, sigma)
-    measure = 4 * np.pi * r**2 * np.exp(-energy / KT) * width
-    total = EDGE**3 - 4 / 3 * np.pi * CUTOFF**3 + measure.sum()
-    mean, virial = (measure * energy).sum() / total, (measure * r * slope).sum() / total
-    return np.array([mean / 2, (2 * KT - virial / 3) / EDGE**3 * units.EV_PER_A3_IN_GPA])
+TEMPERATURE, SAMPLES = 120.0, 64
+POTENTIAL, PARAMETERS = lennard_jones()
 
 
 @cache
-def dimers() -> Trajectory:
-    """Independent snapshots, by rejection."""
-    rng = np.random.default_rng(7)
-    separation = rng.uniform(-EDGE / 2, EDGE / 2, size=(60 * SAMPLES, 3))
-    r = np.maximum(np.linalg.norm(separation, axis=1), 1.0)
-    energy = np.where(r < CUTOFF, energy_and_slope(r, 0.0104, 3.4)[0], 0.0)
-    kept = separation[rng.random(len(r)) < np.exp(-(energy + 0.0104) / KT)][:SAMPLES]
-    positions = rng.random((SAMPLES, 1, 3)) + np.stack([np.zeros_like(kept), kept], 1) / EDGE
-    atoms = Atoms("Ar2", cell=EDGE * np.eye(3), pbc=True)
-    return trajectory(POTENTIAL, PARAMETERS, atoms, positions, temperature=TEMPERATURE, walkers=4)
-
-
-@cache
-def reference() -> reweighting.Reference:
-    requests = [ObservableRequest(observable=name) for name in OBSERVABLES]
-    return reweighting.reference(POTENTIAL, PARAMETERS, dimers(), requests, temperature=TEMPERATURE, machine=DOUBLE)
-
-
-def predicted(parameters: Parameters) -> tuple[np.ndarray, np.ndarray]:
-    found, _ = reweighting.predictions(reference(), parameters, replicates=100, seed=0)
-    return np.array([p.values[0] for p in found]), np.array([p.errors[0] for p in found])
-
-
-@pytest.mark.parametrize(("epsilon", "sigma"), [(0.0104, 3.4), (0.0115, 3.4), (0.0100, 3.45)])
-def test_reweighted_averages_are_those_of_the_changed_system(epsilon: float, sigma: float) -> None:
-    values, errors = predicted(changed(epsilon, sigma))
-    assert np.all(np.abs(values - exact(epsilon, sigma)) < 3.5 * errors)
-    # The changes are resolved: the test would notice weights with the wrong sign.
-    assert np.all(errors < np.abs(exact(0.0115, 3.4) - exact(0.0104, 3.4)))
-
-
-def sampled_slopes(number: int) -> tuple[np.ndarray, np.ndarray]:
-    """d<a>/dθ = <da> - (<a dU> - <a><dU>)/kT over the snapshots in NumPy, with standard errors."""
-    x = dimers().positions.astype(np.float64)
-    separation = x[:, 1] - x[:, 0]
-    r = np.linalg.norm((separation - np.round(separation)) * EDGE, axis=1)
-
-    def energy_and_feature(epsilon: float, sigma: float) -> tuple[np.ndarray, np.ndarray]:
-        energy, slope = energy_and_slope(r, epsilon, sigma)
-        energy, slope = np.where(r < CUTOFF, energy, 0), np.where(r < CUTOFF, slope, 0)
-        pressure = (2 * KT - r * slope / 3) / EDGE**3 * units.EV_PER_A3_IN_GPA
-        return energy, (energy / 2, pressure)[number]
-
-    h, slopes, errors = 1e-5, [], []
-    for a, b in ((0.0104 * h, 0.0), (0.0, 3.4 * h)):
-        up, down = energy_and_feature(0.0104 + a, 3.4 + b), energy_and_feature(0.0104 - a, 3.4 - b)
-        d_energy, d_feature = ((x - y) / (2 * (a + b)) for x, y in zip(up, down, strict=True))
-        feature = energy_and_feature(0.0104, 3.4)[1]
-        each = d_feature - (feature - feature.mean()) * (d_energy - d_energy.mean()) / KT
-        slopes.append(each.mean())
-        errors.append(each.std() / np.sqrt(SAMPLES))
-    return np.array(slopes), np.array(errors)
-
-
-@pytest.mark.parametrize("number", [0, 1])
-def test_gradient_is_that_of_the_exact_averages(number: int) -> None:
-    """d<U>/dθ and dP/dθ: as sampled, to rounding; as the quadrature's finite differences, to sampling error."""
-    # With one value of 0 and a mean squared error the loss is A², so that dA/dθ = dL/dθ/2A.
-    data = objective.prepare(
-        "dimer", POTENTIAL, PARAMETERS, dimers(), [target(OBSERVABLES[number], [0.0])], temperature=TEMPERATURE,
-        settings=UpdateSettings(loss={"kind": "mse"}, bootstrap=10), machine=DOUBLE, seed=0,
-    )  # fmt: skip
-    evaluation = objective.evaluate([data], PARAMETERS)
-    gradient = objective.gradient([data], PARAMETERS, evaluation)["terms"]["0_lennard_jones"]
-    average = evaluation.predictions["dimer"][0][0]
-    assert evaluation.loss == pytest.approx(average**2, rel=1e-12)
-    found = np.array([float(gradient["epsilon"][0]), float(gradient["sigma"][0])]) / (2 * average)
-    sampled, errors = sampled_slopes(number)
-    np.testing.assert_allclose(found, sampled, rtol=1e-4, atol=1e-4 * errors.min())
-    h = 1e-4
-    up, down = exact(0.0104 * (1 + h), 3.4), exact(0.0104 * (1 - h), 3.4)
-    wide, narrow = exact(0.0104, 3.4 * (1 + h)), exact(0.0104, 3.4 * (1 - h))
-    expected = np.array([(up - down)[number] / 0.0104, (wide - narrow)[number] / 3.4]) / (2 * h)
-    assert np.all(np.abs(found - expected) < 3.5 * errors)
+def snapshots() -> Trajectory:
+    """Of a crystal whose atoms are moved at random."""
+    return rattled(POTENTIAL, PARAMETERS, argon(), snapshots=SAMPLES, amplitude=0.1, temperature=TEMPERATURE, walkers=4)
 
 
 def test_weights_are_exactly_uniform_at_the_reference() -> None:
     """Whatever the precision; then both effective sizes are N."""
     for machine in (DOUBLE, DOUBLE.model_copy(update={"precision": "float32"})):
-        ref = reweighting.reference(POTENTIAL, PARAMETERS, dimers(), [], temperature=TEMPERATURE, machine=machine)
+        ref = prepare_reference(POTENTIAL, PARAMETERS, snapshots(), [], temperature=TEMPERATURE, machine=machine)
         energies = ref.snapshots.evaluate(PARAMETERS)["energy"]
-        weight = np.asarray(reweighting.weights(jnp.asarray(energies), jnp.asarray(ref.energies), TEMPERATURE))
+        weight = np.asarray(boltzmann_weights(jnp.asarray(energies), jnp.asarray(ref.energies), TEMPERATURE))
         assert np.all(weight == 1 / SAMPLES)
-        size = reweighting.effective_size(weight)
+        size = effective_size(weight)
         assert size.entropy == pytest.approx(SAMPLES, rel=1e-12)
         assert size.kish == SAMPLES
-
-
-def test_weights_are_invariant_under_an_offset_and_safe_for_large_differences() -> None:
-    rng = np.random.default_rng(0)
-    a, b = jnp.asarray(rng.normal(size=50)), jnp.asarray(rng.normal(size=50))
-    plain = reweighting.weights(a, b, 300.0)
-    np.testing.assert_allclose(reweighting.weights(a + 123.0, b - 45.0, 300.0), plain, rtol=1e-9)
-    expected = np.exp(-np.asarray(a - b) / (units.BOLTZMANN * 300))
-    np.testing.assert_allclose(plain, expected / expected.sum(), rtol=1e-10)
-    extreme = reweighting.weights(a * 1e6, b, 1.0)
-    assert np.isfinite(extreme).all()
-    assert float(extreme.sum()) == pytest.approx(1)
-
-
-def test_effective_sizes_lie_between_one_and_all() -> None:
-    for seed in range(20):
-        weight = np.random.default_rng(seed).dirichlet(np.full(30, 10.0 ** (seed / 5 - 2)))
-        size = reweighting.effective_size(weight)
-        assert 1 <= size.kish <= size.entropy <= 30
-        assert size.smallest == size.kish
-    single = reweighting.effective_size(np.eye(30)[3])
-    assert single == (1.0, 1.0)
-
-
-def test_bootstrap_errors_cover_the_scatter() -> None:
-    """Of 64 independent parts of the trajectory."""
-    ref, parts = reference(), 64
-    values = ref.snapshots.evaluate(PARAMETERS)
-    each = SAMPLES // parts
-    found, errors = [], []
-    weight = np.full(each, 1 / each)
-    for part in range(parts):
-        rows = slice(part * each, (part + 1) * each)
-        walkers = np.arange(each, dtype=np.int32) // (each // 2)
-        short = dataclasses.replace(ref, walkers=walkers, volumes=ref.volumes[rows])
-        quantities = {key: value[rows] for key, value in values.items()}
-        averages = short.averages({key: jnp.asarray(value) for key, value in quantities.items()}, jnp.asarray(weight))
-        found.append(np.concatenate([np.asarray(a) for a in averages]))
-        stated = reweighting.statistical_errors(short, quantities, weight, replicates=60, seed=part)
-        errors.append(np.concatenate(stated))
-    ratio = np.std(found, axis=0, ddof=1) / np.sqrt(np.mean(np.square(errors), axis=0))
-    assert np.all(ratio > 1 / 1.5)
-    assert np.all(ratio < 1.5)
 
 
 def test_repeated_labels_are_refused() -> None:
     request = ObservableRequest(observable="pressure")
     with pytest.raises(EngineError, match="is used twice"):
-        reweighting.reference(
-            POTENTIAL, PARAMETERS, dimers(), [request, request], temperature=TEMPERATURE, machine=DOUBLE
+        prepare_reference(
+            POTENTIAL, PARAMETERS, snapshots(), [request, request], temperature=TEMPERATURE, machine=DOUBLE
         )
-
-
-def test_no_observable_no_prediction() -> None:
-    found = reweighting.predict_trajectory(POTENTIAL, PARAMETERS, dimers(), [], machine=DOUBLE, seed=0)
-    assert found == []

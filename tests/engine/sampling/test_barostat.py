@@ -19,8 +19,10 @@ from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.geometry import neighbor_list as space
 from aiida_difftre.engine.jobs import sample
 from aiida_difftre.engine.potentials.potential import virial
-from aiida_difftre.engine.reweighting import reference as reweighting
 from aiida_difftre.engine.reweighting import statistics
+from aiida_difftre.engine.reweighting.predictions import predict_trajectory, reweighted_predictions
+from aiida_difftre.engine.reweighting.reference import prepare_reference
+from aiida_difftre.engine.reweighting.weights import effective_size
 from aiida_difftre.engine.runtime.progress import Silent
 from aiida_difftre.engine.sampling import barostat
 from aiida_difftre.engine.sampling import dynamics as sampling
@@ -125,7 +127,7 @@ def error_of_mean(values: np.ndarray, trajectory: Trajectory) -> float:
 
 def predict(trajectory: Trajectory, *names: str) -> dict[str, tuple[float, float]]:
     requests = [ObservableRequest(observable=name) for name in names]
-    found = reweighting.predict_trajectory(*lennard_jones(), trajectory, requests, machine=DOUBLE, seed=0)
+    found = predict_trajectory(*lennard_jones(), trajectory, requests, machine=DOUBLE, seed=0)
     return {p.label: (p.values[0], p.errors[0]) for p in found}
 
 
@@ -160,11 +162,11 @@ def test_ratio_of_two_pressures() -> None:
 @pytest.mark.slow
 def test_reweighting_to_a_neighbouring_state_is_a_run_there() -> None:
     requests = [ObservableRequest(observable=name) for name in ("volume", "potential_energy")]
-    ref = reweighting.reference(
+    ref = prepare_reference(
         *lennard_jones(), crystal(), requests, temperature=42.0, pressure=0.12, elsewhere=True, machine=DOUBLE
     )
-    found = reweighting.predictions(ref, lennard_jones()[1], replicates=200, seed=0)[0]
-    size = reweighting.effective_size(np.asarray(ref.weights(jnp.asarray(ref.energies))))
+    found = reweighted_predictions(ref, lennard_jones()[1], replicates=200, seed=0)[0]
+    size = effective_size(np.asarray(ref.weights(jnp.asarray(ref.energies))))
     assert 0.2 < size.kish / len(ref.energies) < 0.95
     there = predict(crystal(42.0, 0.12), "volume", "potential_energy")
     for prediction in found:

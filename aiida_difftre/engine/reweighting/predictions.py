@@ -1,0 +1,115 @@
+"""Predictions of observables by reweighting, with their statistical errors."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+from numpy.typing import NDArray
+
+from aiida_difftre.engine.contract.files import Trajectory
+from aiida_difftre.engine.contract.jobs import Machine, Prediction
+from aiida_difftre.engine.contract.observables import ObservableRequest
+from aiida_difftre.engine.observables import protocol
+from aiida_difftre.engine.potentials.potential import Potential
+from aiida_difftre.engine.potentials.term import Parameters
+from aiida_difftre.engine.reweighting import extrapolation, statistics
+from aiida_difftre.engine.reweighting.reference import Quantities, Reference, prepare_reference
+from aiida_difftre.engine.reweighting.weights import reliable_size
+
+
+def statistical_errors(
+    ref: Reference,
+    quantities: Mapping[str, NDArray[np.float64]],
+    weight: NDArray[np.float64],
+    *,
+    replicates: int,
+    seed: int,
+) -> list[NDArray[np.float64]]:
+    r"""Standard errors of all observables of the weighted snapshots.
+
+    To first order an observable is the mean of its influences :math:`N \partial A/\partial \ln w_i`, whose variance is
+    known without bias (:func:`aiida_difftre.engine.reweighting.statistics.mean_variance`). By which factor the
+    observable itself scatters more or less than that mean is seen in a block bootstrap, in the same draws for both.
+
+    Args:
+        ref: the reference.
+        quantities: of all snapshots.
+        weight: (snapshots,).
+        replicates: of the bootstrap.
+        seed: of the draws.
+
+    Returns:
+        A standard error for each value of each observable.
+    """
+    g = ref.inefficiency(quantities)
+    for values in ref.features.values():
+        g = max(g, float(np.max(statistics.statistical_inefficiency(values, ref.walkers))))
+    counts = statistics.block_bootstrap_counts(ref.walkers, g, replicates, seed)
+    counts /= (counts @ weight)[:, None]
+
+    # Features are arguments and no constants: trajectories of one size share the compiled program.
+    @jax.jit
+    def resampled(
+        arrays: Quantities, features: Quantities, weight: Array, factors: Array
+    ) -> tuple[list[Array], list[Array]]:
+        held = replace(ref, features=features)
+
+        def averages(factor: Array) -> list[Array]:
+            drawn = factor * weight
+            return held.averages(arrays, drawn / drawn.sum())
+
+        return jax.lax.map(averages, factors, batch_size=20), jax.jacrev(averages)(jnp.ones(len(weight)))
+
+    errors = []
+    for values, slopes in zip(*resampled(dict(quantities), ref.features, jnp.asarray(weight), counts), strict=True):
+        influences = np.asarray(slopes).T
+        scatter, linear = (np.std(array, axis=0, ddof=1) for array in (np.asarray(values), counts @ influences))
+        known = np.sqrt(statistics.mean_variance(len(weight) * influences, ref.walkers).variance)
+        is_linear = linear > 0
+        errors.append(np.where(is_linear, known / np.where(is_linear, linear, 1.0), 1.0) * scatter)
+    return errors
+
+
+def reweighted_predictions(
+    ref: Reference, parameters: Parameters, *, replicates: int, seed: int
+) -> tuple[list[Prediction], dict[str, NDArray[np.float64]]]:
+    """Predictions of a potential on a reference with errors, and the quantities behind them.
+
+    Errors of what is reweighted are widened (:mod:`aiida_difftre.engine.reweighting.extrapolation`).
+    """
+    quantities = ref.snapshots.evaluate(parameters)
+    weight = np.asarray(ref.weights(jax.device_put(quantities["energy"])))
+    arrays = {key: jax.device_put(value) for key, value in quantities.items()}
+    values = jax.jit(ref.averages)(arrays, weight)
+    errors = statistical_errors(ref, quantities, weight, replicates=replicates, seed=seed)
+    size, g = reliable_size(weight), ref.inefficiency(quantities)
+    factor = extrapolation.widening(size, len(weight), g)
+    made = [
+        protocol.prediction(request, np.asarray(value), factor * error, ref.fitted(number, arrays, weight), size / g)
+        for number, (request, value, error) in enumerate(zip(ref.requests, values, errors, strict=True))
+    ]
+    return made, quantities
+
+
+def predict_trajectory(
+    potential: Potential,
+    parameters: Parameters,
+    trajectory: Trajectory,
+    requests: Sequence[ObservableRequest],
+    *,
+    machine: Machine,
+    seed: int,
+    replicates: int = 200,
+) -> list[Prediction]:
+    """Observables of a trajectory with the potential that sampled it, at its state point, with bootstrap errors."""
+    if not requests:
+        return []
+    ref = prepare_reference(
+        potential, parameters, trajectory, requests, temperature=trajectory.temperature, machine=machine
+    )
+    return reweighted_predictions(ref, parameters, replicates=replicates, seed=seed)[0]
