@@ -178,7 +178,7 @@ def check_generation(atoms: Atoms, generation: Generation) -> None:
     Raises:
         ValueError: naming the repeat or the count.
     """
-    copies = [*generation.rattles, *generation.strains, *generation.volumes]
+    copies: list[Rattle | Strain | Volumes] = [*generation.rattles, *generation.strains, *generation.volumes]
     repeats = [(1, 1, 1), *(part.repeat for part in copies)]
     largest = max(repeats, key=math.prod)
     if (number := len(atoms) * math.prod(largest)) > MOST_LABELLED_ATOMS:

@@ -14,9 +14,10 @@ LONGEST_MESSAGE = 900
 
 def shown(value: Any) -> str:
     """A value as a message names it: as Python writes it, control characters escaped, shortened in the middle."""
+    part = value
     if isinstance(value, str | bytes) and len(value) > 4 * LONGEST_VALUE:
-        value = value[: 2 * LONGEST_VALUE] + value[-LONGEST_VALUE:]  # what is left out anyway need not be escaped
-    return _shortened(repr(value), LONGEST_VALUE)
+        part = part[: 2 * LONGEST_VALUE] + part[-LONGEST_VALUE:]  # what is left out anyway need not be escaped
+    return _shortened(repr(part), LONGEST_VALUE)
 
 
 def one_line(text: str) -> str:

@@ -88,7 +88,7 @@ def _tabulated(symbol: str, q: NDArray[np.float64], radiation: str) -> NDArray[n
 
 
 def structure_factor_from_rdf(
-    r: ArrayLike, g: ArrayLike, q: ArrayLike, density: float, window: Window = "lorch"
+    r: ArrayLike, g: ArrayLike, q: ArrayLike, density: float, window: str = "lorch"
 ) -> NDArray[np.float64]:
     """S(q) of a radial distribution function.
 
@@ -112,7 +112,7 @@ def structure_factor_from_rdf(
 
 
 def rdf_from_structure_factor(
-    q: ArrayLike, s: ArrayLike, r: ArrayLike, density: float, window: Window = "lorch"
+    q: ArrayLike, s: ArrayLike, r: ArrayLike, density: float, window: str = "lorch"
 ) -> NDArray[np.float64]:
     """Radial distribution function of an S(q).
 
@@ -132,9 +132,7 @@ def rdf_from_structure_factor(
     return 1 + rdf_matrix(q, r, density, window) @ (_values(s, q, "S(q)") - 1)
 
 
-def structure_factor_matrix(
-    r: ArrayLike, q: ArrayLike, density: float, window: Window = "lorch"
-) -> NDArray[np.float64]:
+def structure_factor_matrix(r: ArrayLike, q: ArrayLike, density: float, window: str = "lorch") -> NDArray[np.float64]:
     """M with S - 1 = M (g - 1), (q, r); independent errors e of g make errors sqrt(M² e²) of S.
 
     Arguments and errors as in :func:`structure_factor_from_rdf`.
@@ -142,12 +140,12 @@ def structure_factor_matrix(
     return 4 * np.pi * _density(density) * _sine_transform(r, q, window)
 
 
-def rdf_matrix(q: ArrayLike, r: ArrayLike, density: float, window: Window = "lorch") -> NDArray[np.float64]:
+def rdf_matrix(q: ArrayLike, r: ArrayLike, density: float, window: str = "lorch") -> NDArray[np.float64]:
     """M with g - 1 = M (S - 1), (r, q); arguments and errors as in :func:`rdf_from_structure_factor`."""
     return _sine_transform(q, r, window) / (2 * np.pi**2 * _density(density))
 
 
-def _sine_transform(x: ArrayLike, y: ArrayLike, window: Window) -> NDArray[np.float64]:
+def _sine_transform(x: ArrayLike, y: ArrayLike, window: str) -> NDArray[np.float64]:
     """M with M h = 1/y ∫ x h(x) W(x) sin(yx) dx, from 0 to the last x, (y, x)."""
     from scipy.special import spherical_jn  # late: SciPy is a third of what a short job imports
 
