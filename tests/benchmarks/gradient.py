@@ -38,7 +38,8 @@ def problem(cells: int) -> tuple[Any, ...]:
     from aiida_difftre.engine.observables import histogram
     from aiida_difftre.engine.potentials import potential as potentials
     from aiida_difftre.engine.potentials.term import Environment
-    from aiida_difftre.engine.sampling import dynamics as sampling
+    from aiida_difftre.engine.sampling.integrators import integrator
+    from aiida_difftre.engine.sampling.system import System
 
     atoms = bulk("Ar", "fcc", a=SIGMA * (4 / DENSITY) ** (1 / 3), cubic=True).repeat(cells)
     number, cell = len(atoms), np.array(atoms.cell)
@@ -50,7 +51,7 @@ def problem(cells: int) -> tuple[Any, ...]:
     parameters = potential.init(jax.random.key(0))
     settings = SamplingSettings(timestep_fs=0.005 * TIME, thermostat=LangevinSpec(friction_per_ps=1e3 / TIME))
     temperature = EPSILON / units.BOLTZMANN
-    system = sampling.System(potential, ("Ar",) * number, cell, temperature, settings, "float64")
+    system = System(potential, ("Ar",) * number, cell, temperature, settings, "float64")
     index = np.array([[j for j in range(number) if j != i] for i in range(number)])
     kinds, everyone = jnp.zeros(number, int), jnp.ones(index.shape, bool)
 
@@ -60,18 +61,18 @@ def problem(cells: int) -> tuple[Any, ...]:
         parts = [vectors[..., axis] for axis in range(3)]
         return parts, Environment(vectors, everyone, kinds, kinds[index], positions)
 
-    def force(positions: Any, *, parameters: Any) -> Any:
+    def force(positions: Any, _: Any, *, parameters: Any) -> Any:
         parts, environment = surroundings(positions)
-        return potential.forces_and_virial(parameters, parts, environment, jnp.asarray(index))[0]
+        return potential.forces_and_virial(parameters, parts, environment, jnp.asarray(index))
 
-    init, apply = sampling.integrator(system, force, dtype=jnp.dtype("float64"))
+    init, apply = integrator(system, force, jnp.dtype("float64"))
     width = cutoff / BINS
     edges = width * np.arange(BINS + 1)
     shells = 4 / 3 * math.pi * np.diff(edges**3) * number * (number - 1) / np.linalg.det(cell)
 
     start = init(
-        jax.random.key(1), jnp.asarray(atoms.get_scaled_positions()), mass=jnp.asarray(system.mass),
-        parameters=parameters,
+        jax.random.key(1), jnp.asarray(atoms.get_scaled_positions()), jnp.ones(()),
+        mass=jnp.asarray(system.mass), parameters=parameters,
     )  # fmt: skip
     start = jax.jit(
         lambda state: jax.lax.fori_loop(0, 1000, lambda _, s: apply(s, parameters=parameters), state)

@@ -48,7 +48,7 @@ def problem(friction_per_ps: float) -> tuple[Any, ...]:
     from aiida_difftre.engine.contract.observables import ObservableRequest
     from aiida_difftre.engine.observables import protocol as observables
     from aiida_difftre.engine.potentials import potential as potentials
-    from aiida_difftre.engine.sampling import dynamics as sampling
+    from aiida_difftre.engine.sampling.system import System
 
     terms = [
         {"architecture": "external_spline", "cutoff": 0.1},
@@ -63,7 +63,7 @@ def problem(friction_per_ps: float) -> tuple[Any, ...]:
     settings = SamplingSettings.model_validate(
         {"timestep_fs": 5.0, "thermostat": {"name": "langevin", "friction_per_ps": friction_per_ps}}
     )
-    system = sampling.System(potential, ("He",), cell, TEMPERATURE, settings, "float64")
+    system = System(potential, ("He",), cell, TEMPERATURE, settings, "float64")
     request = ObservableRequest(
         observable="density_profile", grid=((np.arange(BINS) + 0.5) / BINS).tolist(), options={"smearing": SMEARING}
     )
@@ -98,7 +98,7 @@ def gradients(friction_per_ps: float, lengths: list[int], walkers: int, seed: in
     import jax.numpy as jnp
 
     from aiida_difftre.engine.potentials.term import Environment, masses
-    from aiida_difftre.engine.sampling import dynamics as sampling
+    from aiida_difftre.engine.sampling.integrators import integrator
 
     potential, parameters, system, features, target = problem(friction_per_ps)
     cell, mass, kinds = jnp.asarray(system.cell), jnp.asarray(masses(["He"])), jnp.zeros(1, int)
@@ -107,12 +107,12 @@ def gradients(friction_per_ps: float, lengths: list[int], walkers: int, seed: in
         terms = {**parameters["terms"], "0_external_spline": {"control_points": points}}
         return {**parameters, "terms": terms}
 
-    def force(positions: Any, *, points: Any) -> Any:
+    def force(positions: Any, scale: Any, *, points: Any) -> Any:
         nobody = jnp.zeros((1, 1), bool)
         environment = Environment(jnp.zeros((1, 1, 3)), nobody, kinds, kinds[:, None], positions)
-        return potential.external_forces(with_points(points), environment, cell)
+        return potential.external_forces(with_points(points), environment, cell), 0 * scale
 
-    init, apply = sampling.integrator(system, force, dtype=jnp.dtype("float64"))
+    init, apply = integrator(system, force, jnp.dtype("float64"))
     points = parameters["terms"]["0_external_spline"]["control_points"]
     x = (jnp.arange(POINTS) + 0.5) / POINTS
     reference = energies(potential, parameters, x)
@@ -125,7 +125,7 @@ def gradients(friction_per_ps: float, lengths: list[int], walkers: int, seed: in
         return loss_of(weight @ features(x))
 
     start = jax.random.choice(jax.random.key(seed), x, (walkers,), p=jax.nn.softmax(-reference / KT))
-    states = jax.vmap(lambda k, s: init(k, jnp.full((1, 3), s), mass=mass, points=points))(
+    states = jax.vmap(lambda k, s: init(k, jnp.full((1, 3), s), jnp.ones(()), mass=mass, points=points))(
         jax.random.split(jax.random.key(seed + 1), walkers), start
     )
 

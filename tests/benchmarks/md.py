@@ -122,9 +122,9 @@ def system_of(kind: str, number: int, steps: int, walkers: int = 1) -> tuple[Any
     from ase.build import bulk
 
     from aiida_difftre.engine import units
-    from aiida_difftre.engine.jobs import sample
     from aiida_difftre.engine.potentials import potential as potentials
-    from aiida_difftre.engine.sampling import dynamics as sampling
+    from aiida_difftre.engine.sampling.starts import Start
+    from aiida_difftre.engine.sampling.system import System
 
     timestep, temperature = 1.0, 300.0
     friction = 1.0
@@ -158,8 +158,8 @@ def system_of(kind: str, number: int, steps: int, walkers: int = 1) -> tuple[Any
         production_fs=steps * timestep, stride_fs=steps / 5 * timestep,
     )  # fmt: skip
     positions = atoms.get_scaled_positions()[None].repeat(walkers, 0)
-    begin = sample.Start(positions, None, np.array(atoms.cell), tuple(atoms.symbols))
-    system = sampling.System(potential, begin.symbols, begin.cell, temperature, settings, "float32")
+    begin = Start(positions, None, np.array(atoms.cell), tuple(atoms.symbols))
+    system = System(potential, begin.symbols, begin.cell, temperature, settings, "float32")
     return system, begin, parameters
 
 
@@ -167,18 +167,18 @@ def prepared(kind: str, number: int, steps: int, walkers: int = 1) -> tuple[Call
     """What advances walkers of this package, their state after equilibration, and the steps of one call."""
     import numpy as np
 
-    from aiida_difftre.engine.jobs import sample
-    from aiida_difftre.engine.sampling import dynamics as sampling
+    from aiida_difftre.engine.sampling.dynamics import dynamics as dynamics_of
+    from aiida_difftre.engine.sampling.run import list_capacity, start_lists
 
     system, begin, parameters = system_of(kind, number, steps, walkers)
-    lists = sample.start_lists(system, begin)
-    dynamics = sampling.dynamics(system, sample.list_capacity(lists))
+    lists = start_lists(system, begin)
+    dynamics = dynamics_of(system, list_capacity(lists))
     state = dynamics.init(1, begin.positions, np.ones(walkers), None, parameters, lists)
     while True:
         state, _ = dynamics.apply(state, parameters)
         if not dynamics.capacity.exceeded(state.needed):
             break
-        dynamics = sampling.dynamics(system, dynamics.capacity.enlarged(state.needed))
+        dynamics = dynamics_of(system, dynamics.capacity.enlarged(state.needed))
         state = dynamics.relist(state)
     per_call = system.snapshots_per_call * system.steps_per_snapshot
     return lambda state: dynamics.apply(state, parameters)[0], state, per_call

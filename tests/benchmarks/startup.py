@@ -33,7 +33,8 @@ import jax, numpy as np
 from ase.build import bulk
 from aiida_difftre.engine.refinement import objective
 from aiida_difftre.engine.potentials import potential as potentials
-from aiida_difftre.engine.jobs import sample
+from aiida_difftre.engine.sampling import protocol
+from aiida_difftre.engine.sampling.starts import Start
 from aiida_difftre.engine.runtime.progress import Silent
 from aiida_difftre.engine.contract.targets import Conditions, Target
 machine = Machine(threads=1)
@@ -43,9 +44,9 @@ spec = PotentialSpec(species=["C"], terms=[TermSpec(architecture="moment_network
 potential = potentials.build(spec)
 parameters = potential.init(jax.random.key(0))
 settings = SamplingSettings(walkers=2, equilibration_fs=0, production_fs=40, stride_fs=10, min_distance=0.1)
-start = sample.Start(atoms.get_scaled_positions()[None].repeat(2, 0), None, np.array(atoms.cell), tuple(atoms.symbols))
-trajectory = sample.simulate(potential, parameters, start, temperature=300.0, settings=settings, machine=machine,
-                             seed=1, progress=Silent())
+start = Start(atoms.get_scaled_positions()[None].repeat(2, 0), None, np.array(atoms.cell), tuple(atoms.symbols))
+trajectory = protocol.sample(potential, parameters, start, protocol.StatePoint(300.0), settings,
+                             protocol.Run(machine, 1, Silent()))
 if sys.argv[2] == "update":
     target = Target(observable="pressure", values=[0.0], errors=[1.0], unit="GPa",
                     conditions=Conditions(temperature=300.0), citation="made for this benchmark")

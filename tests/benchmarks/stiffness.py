@@ -23,14 +23,14 @@ def measured(walkers: int, atoms: int, machine: Machine, runs: int) -> dict[str,
     import jax
     import numpy as np
 
-    from aiida_difftre.engine.jobs import sample
     from aiida_difftre.engine.reweighting.reference import prepare_reference
     from aiida_difftre.engine.runtime.progress import Silent
+    from aiida_difftre.engine.sampling import protocol
 
     system, start, parameters = md.system_of("network", atoms, 200, walkers)
-    trajectory = sample.simulate(
-        system.potential, parameters, start, temperature=system.temperature, settings=system.settings, machine=machine,
-        seed=1, progress=Silent(),
+    trajectory = protocol.sample(
+        system.potential, parameters, start, protocol.StatePoint(system.temperature), system.settings,
+        protocol.Run(machine, 1, Silent()),
     )  # fmt: skip
     requests = [ObservableRequest(observable=name) for name in ("stress", "stiffness")]
 

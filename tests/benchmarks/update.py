@@ -92,11 +92,14 @@ def ours(work: dict[str, Any], runs: int) -> dict[str, Any]:
     import numpy as np
     import optax
 
-    from aiida_difftre.engine.jobs import sample
     from aiida_difftre.engine.potentials import potential as potentials
     from aiida_difftre.engine.refinement import objective
     from aiida_difftre.engine.runtime.progress import Silent
-    from aiida_difftre.engine.sampling import dynamics as sampling
+    from aiida_difftre.engine.sampling import protocol
+    from aiida_difftre.engine.sampling import run as running
+    from aiida_difftre.engine.sampling.dynamics import dynamics as dynamics_of
+    from aiida_difftre.engine.sampling.starts import Start
+    from aiida_difftre.engine.sampling.system import System
 
     pair = TermSpec(
         architecture="lennard_jones",
@@ -120,7 +123,7 @@ def ours(work: dict[str, Any], runs: int) -> dict[str, Any]:
         stride_fs=work["stride"] * step,
     )
     cell = work["box"] * SIGMA * np.eye(3)
-    start = sample.Start(np.array([work["positions"]]), None, cell, ("Ar",) * len(work["positions"]))
+    start = Start(np.array([work["positions"]]), None, cell, ("Ar",) * len(work["positions"]))
     centers = (np.arange(work["bins"]) + 0.5) * work["rdf_end"] / work["bins"] * SIGMA
     target = Target(
         observable="rdf",
@@ -137,10 +140,8 @@ def ours(work: dict[str, Any], runs: int) -> dict[str, Any]:
     trainable = potential.trainable(parameters)
 
     def sampled(seed: int) -> Any:
-        return sample.simulate(
-            potential, parameters, start, temperature=temperature, settings=settings, machine=machine, seed=seed,
-            progress=Silent(),
-        )  # fmt: skip
+        point, run = protocol.StatePoint(temperature), protocol.Run(machine, seed, Silent())
+        return protocol.sample(potential, parameters, start, point, settings, run)
 
     def prepared(trajectory: Any) -> Any:
         return objective.prepare(
@@ -155,9 +156,9 @@ def ours(work: dict[str, Any], runs: int) -> dict[str, Any]:
         change, state = optimizer.update(slope, state, parameters)
         return jax.block_until_ready((optax.apply_updates(parameters, change), state))
 
-    system = sampling.System(potential, start.symbols, cell, temperature, settings, machine.precision)
-    lists = sample.start_lists(system, start)
-    dynamics = sampling.dynamics(system, sample.list_capacity(lists))
+    system = System(potential, start.symbols, cell, temperature, settings, machine.precision)
+    lists = running.start_lists(system, start)
+    dynamics = dynamics_of(system, running.list_capacity(lists))
     begun = dynamics.init(1, start.positions, np.ones(1), None, parameters, lists)
     total = system.snapshots(settings.equilibration_fs) + system.snapshots(settings.production_fs)
 
@@ -171,7 +172,7 @@ def ours(work: dict[str, Any], runs: int) -> dict[str, Any]:
     data = prepared(trajectory)
     while dynamics.capacity.exceeded(needed := steps().needed):
         # Lists that the liquid, unlike the crystal at the start, fills: steps with incomplete ones would be cheaper.
-        dynamics = sampling.dynamics(system, dynamics.capacity.enlarged(needed))
+        dynamics = dynamics_of(system, dynamics.capacity.enlarged(needed))
         begun = dynamics.relist(begun)
     moved, state = step_from(data, parameters, optimizer.init(parameters))
     reused, kept, whole, preparing = [], [], [], []

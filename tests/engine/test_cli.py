@@ -266,14 +266,15 @@ def fail_with_results(folder: Path, **changes: Any) -> tuple[dict[str, Any], dic
 
 
 def test_a_validation_that_fails_leaves_the_refinement(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    simulate = refine.sample.simulate
+    sample = refine.protocol.sample
 
-    def unstable(*arguments: Any, seed: int, temperature: float, **given: Any) -> Any:
-        if seed >= 1_000_000 and temperature == 80.0:
+    def unstable(*arguments: Any) -> Any:
+        *_, point, _, run = arguments
+        if run.seed >= 1_000_000 and point.temperature == 80.0:
             raise main.EngineError(ExitStatus.NOT_FINITE, "it exploded", {"last": np.inf})
-        return simulate(*arguments, seed=seed, temperature=temperature, **given)
+        return sample(*arguments)
 
-    monkeypatch.setattr(refine.sample, "simulate", unstable)
+    monkeypatch.setattr(refine.protocol, "sample", unstable)
     results, error = fail_with_results(folder)
     assert (results["reason"], len(results["iterations"])) == ("max_iterations", 2)
     described = {"status": "NOT_FINITE", "message": "it exploded", "diagnostics": {"last": "inf"}}
@@ -285,14 +286,14 @@ def test_a_validation_that_fails_leaves_the_refinement(folder: Path, monkeypatch
 
 @pytest.mark.parametrize("part", ["sampling", "update"])
 def test_the_last_roll_back_leaves_the_refinement(folder: Path, monkeypatch: pytest.MonkeyPatch, part: str) -> None:
-    simulate = refine.sample.simulate
+    sample = refine.protocol.sample
 
-    def explode(*_: Any, **given: Any) -> Any:
-        if part == "sampling" and given["seed"] < 1000:
-            return simulate(*_, **given)
+    def explode(*arguments: Any, **_: Any) -> Any:
+        if part == "sampling" and arguments[-1].seed < 1000:
+            return sample(*arguments)
         raise main.EngineError(ExitStatus.NOT_FINITE, "it exploded")
 
-    monkeypatch.setattr(*((refine.sample, "simulate") if part == "sampling" else (refine.update, "minimise")), explode)
+    monkeypatch.setattr(*((refine.protocol, "sample") if part == "sampling" else (refine.update, "minimise")), explode)
     results, error = fail_with_results(folder, max_roll_backs=0, max_iterations=2)
     assert (results["reason"], results["best_iteration"], results["validation"]) == ("too_many_roll_backs", 0, None)
     assert results["error"]["message"] == "it exploded"
@@ -305,7 +306,7 @@ def test_a_first_trajectory_that_fails_leaves_no_results(folder: Path, monkeypat
     def explode(*_: Any, **__: Any) -> Any:
         raise main.EngineError(ExitStatus.NOT_FINITE, "it exploded")
 
-    monkeypatch.setattr(refine.sample, "simulate", explode)
+    monkeypatch.setattr(refine.protocol, "sample", explode)
     assert fail(folder, "refine", **REFINEMENT)["message"] == "it exploded"
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from ase.data import atomic_numbers
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from aiida_difftre.engine.contract import optimizer_options
+from aiida_difftre.engine.contract import optimizer_options, samplers
 from aiida_difftre.engine.contract.base import Strict
 from aiida_difftre.engine.contract.bounds import Chi2, Duration, DurationOrZero, Iterations, Limits, Spacing, Weight
 from aiida_difftre.engine.contract.observables import Ensemble
@@ -195,9 +195,10 @@ MOST_SNAPSHOTS = 1_000_000
 
 
 class SamplingSettings(Strict):
-    """Molecular dynamics of several independent walkers.
+    """Sampling by several independent walkers: molecular dynamics, unless another sampler is chosen.
 
     Args:
+        sampler: registered name of what samples: ``jax_md``, or a sampler of another package.
         thermostat: of the atoms.
         barostat: isotropic, of the cell; None keeps it fixed (NVT) even where there is a pressure.
         walkers: independent walkers, batched in one program. None: 8; on a GPU as many as make 65 536 atoms, sharing
@@ -213,6 +214,7 @@ class SamplingSettings(Strict):
         checkpoint_interval_s: time between checkpoints, s.
     """
 
+    sampler: Annotated[str, AfterValidator(samplers.check)] = samplers.JAX_MD
     thermostat: LangevinSpec | NoseHooverSpec = Field(default_factory=LangevinSpec, discriminator="name")
     barostat: BarostatSpec | None = None
     walkers: (

@@ -17,7 +17,7 @@ from aiida_difftre.engine.contract.agreement import decisive_points, reduced_chi
 from aiida_difftre.engine.contract.jobs import POTENTIAL_OUT, RESULTS, RefineJob, RefineStatePoint, SamplingSettings
 from aiida_difftre.engine.contract.policy import RETRIED_WITH_SMALLER_STEPS, STOPPED, UNSTABLE, Action, Reason
 from aiida_difftre.engine.errors import EngineError, ExitStatus
-from aiida_difftre.engine.jobs import sample, update
+from aiida_difftre.engine.jobs import update
 from aiida_difftre.engine.matching.matching import matching_loss
 from aiida_difftre.engine.potentials import potential as potentials
 from aiida_difftre.engine.potentials.potential import Potential
@@ -28,6 +28,8 @@ from aiida_difftre.engine.reweighting import stationarity
 from aiida_difftre.engine.reweighting.predictions import predict_trajectory
 from aiida_difftre.engine.runtime.progress import Reporter
 from aiida_difftre.engine.runtime.stop import Stop
+from aiida_difftre.engine.sampling import protocol
+from aiida_difftre.engine.sampling.starts import Start, read_structure, start_on_device
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ class Setup:
     job: RefineJob
     folder: Path
     potential: Potential
-    structures: dict[str, sample.Start]
+    structures: dict[str, Start]
     extra: ExtraLoss | None
     progress: Reporter
     stop: Stop
@@ -121,7 +123,7 @@ def run(job: RefineJob, folder: Path, progress: Reporter) -> dict[str, Any]:
         EngineError: of a job that failed; with results, where a potential was judged before.
     """
     potential, parameters = potentials.load(folder / job.potential)
-    structures = {point.label: sample.read_structure(folder / point.structure) for point in job.state_points}
+    structures = {point.label: read_structure(folder / point.structure) for point in job.state_points}
     for structure in structures.values():
         species_index(structure.symbols, potential.spec.species)
     extra = matching_loss(
@@ -312,11 +314,10 @@ def _simulate(
     seed: int,
 ) -> files.Trajectory:
     """A trajectory at a state point, from its structure, or from the last snapshots of the previous one."""
-    start, settings = sample.start_on_device(settings, setup.structures[point.label], previous)
-    return sample.simulate(
-        setup.potential, parameters, start, temperature=point.temperature, pressure=point.pressure, settings=settings,
-        machine=setup.job.machine, seed=seed, progress=setup.progress, stop=setup.stop,
-    )  # fmt: skip
+    start, settings = start_on_device(settings, setup.structures[point.label], previous)
+    run = protocol.Run(setup.job.machine, seed, setup.progress, setup.stop)
+    state = protocol.StatePoint(point.temperature, point.pressure)
+    return protocol.sample(setup.potential, parameters, start, state, settings, run)
 
 
 def _validate(setup: Setup, parameters: Parameters) -> tuple[dict[str, Any] | None, EngineError | None]:

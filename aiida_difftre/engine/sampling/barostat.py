@@ -21,22 +21,36 @@ References:
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
-from numpy.typing import NDArray
 
 from aiida_difftre.engine import units
-from aiida_difftre.engine.contract.settings import BarostatSpec, LangevinSpec, NoseHooverSpec
+from aiida_difftre.engine.contract.settings import LangevinSpec, NoseHooverSpec
 from aiida_difftre.engine.sampling.jax_md_simulate import simulate
+from aiida_difftre.engine.sampling.system import System
 
 PISTON_FRICTION = 2.0
 """Friction of the piston times its relaxation time: fluctuations of an underdamped volume then decay within that."""
 
 ForcesAndVirial = Callable[..., tuple[Array, Array]]
+"""(Fractional positions, scale of the cell, other arguments) -> forces, eV/Å, and dU/dε, eV."""
+
+
+class Integrator(NamedTuple):
+    """The (init, apply) pair of one walker; :mod:`~aiida_difftre.engine.sampling.integrators` says of what.
+
+    Args:
+        init: (key, positions, scale, *, mass, momenta, **arguments of the forces) -> state.
+        apply: (state, **arguments of the forces) -> state, one time step later.
+    """
+
+    init: Callable[..., Any]
+    apply: Callable[..., Any]
 
 
 class State(NamedTuple):
@@ -65,112 +79,167 @@ class State(NamedTuple):
     chain: Any
 
 
-def langevin_piston(
-    forces_and_virial: ForcesAndVirial,
-    cell: NDArray[np.float64],
-    *,
-    atoms: int,
-    freedom: int,
-    temperature: float,
-    pressure: float,
-    timestep_fs: float,
-    thermostat: LangevinSpec | NoseHooverSpec,
-    barostat: BarostatSpec,
-    dtype: Any,
-) -> tuple[Callable[..., State], Callable[..., State]]:
-    """The (init, apply) pair of one walker, in Å, eV, amu.
+@dataclass(frozen=True)
+class Piston:
+    """Atoms and piston: the constants of the equations of motion, and the parts into which a step is split.
 
     Args:
-        forces_and_virial: (fractional positions, scale of the cell, ...) -> forces (eV/Å) and dU/dε (eV).
-        cell: reference cell, (3, 3), Å.
-        atoms: their number.
-        freedom: degrees of freedom of the kinetic energy.
-        temperature: K.
-        pressure: GPa.
-        timestep_fs: fs.
-        thermostat: of the atoms.
-        barostat: relaxation time.
-        dtype: of everything.
-
-    Returns:
-        init: (key, positions, scale, mass, momenta or None, **arguments of the forces) -> State.
-        apply: (State, **arguments of the forces) -> State, one time step later.
+        step: Time step, Å sqrt(amu/eV).
+        thermal_energy: kT, eV.
+        relaxation_time: τ of the piston, Å sqrt(amu/eV).
+        mass: W, eV times the square of the unit of time.
+        work: 3 P V_0, eV.
+        measure: (3N - f + 3) kT, eV.
+        inverse: Inverse of the reference cell, (3, 3), 1/Å.
+        friction: Friction of the atoms, over the unit of time; None where a chain acts on them.
+        chain: Nose-Hoover chain of jax-md; None where friction acts on the atoms.
+        freedom: Degrees of freedom of the kinetic energy.
+        dtype: Precision of all numbers.
     """
-    dt = timestep_fs / units.TIME_UNIT_IN_FS
-    kT = units.BOLTZMANN * temperature
-    tau = barostat.relaxation_time_fs / units.TIME_UNIT_IN_FS
-    piston_mass = 3 * (atoms + 1) * kT * tau**2
-    work = 3 * pressure / units.EV_PER_A3_IN_GPA * float(abs(np.linalg.det(cell)))
-    measure = (3 * atoms - freedom + 3) * kT
-    inverse = jnp.asarray(np.linalg.inv(cell), dtype)
-    thermal_energy = jnp.asarray(kT, dtype)
-    is_langevin = isinstance(thermostat, LangevinSpec)
-    chain = None
-    if isinstance(thermostat, NoseHooverSpec):
-        time_constant = jnp.asarray(thermostat.time_constant_fs / units.TIME_UNIT_IN_FS, dtype)
-        options = simulate.default_nhc_kwargs(time_constant, {"chain_length": thermostat.chain_length})
-        chain = simulate.nose_hoover_chain(jnp.asarray(dt, dtype), **options)
 
-    def thermalised(key: Array, momentum: Array, variance: Array | float, friction_per_time: float) -> Array:
-        kept = float(np.exp(-friction_per_time * dt))
-        noise = jax.random.normal(key, momentum.shape, dtype)
-        return kept * momentum + jnp.sqrt(jnp.asarray((1 - kept**2) * variance, dtype)) * noise
+    step: float
+    thermal_energy: float
+    relaxation_time: float
+    mass: float
+    work: float
+    measure: float
+    inverse: Array
+    friction: float | None
+    chain: Any
+    freedom: int
+    dtype: Any
 
-    def kick(state: State) -> State:
-        piston_force = -state.virial - work * jnp.exp(3 * state.strain) + measure
-        return state._replace(
-            momentum=state.momentum + dt / 2 * state.force,
-            strain_momentum=state.strain_momentum + dt / 2 * piston_force,
+    @classmethod
+    def of(cls, system: System, dtype: Any) -> Piston:
+        """The constants for a system at constant pressure.
+
+        Raises:
+            TypeError: For a system in a fixed cell.
+        """
+        if system.barostat is None or system.pressure is None:
+            raise TypeError("a Langevin piston needs a barostat and a pressure")
+        atoms, freedom, thermostat = len(system.symbols), system.degrees_of_freedom, system.settings.thermostat
+        step = system.settings.timestep_fs / units.TIME_UNIT_IN_FS
+        kT = units.BOLTZMANN * system.temperature
+        tau = system.barostat.relaxation_time_fs / units.TIME_UNIT_IN_FS
+        chain, friction = None, None
+        if isinstance(thermostat, NoseHooverSpec):
+            time_constant = jnp.asarray(thermostat.time_constant_fs / units.TIME_UNIT_IN_FS, dtype)
+            options = simulate.default_nhc_kwargs(time_constant, {"chain_length": thermostat.chain_length})
+            chain = simulate.nose_hoover_chain(jnp.asarray(step, dtype), **options)
+        elif isinstance(thermostat, LangevinSpec):
+            friction = thermostat.friction_per_ps * 1e-3 * units.TIME_UNIT_IN_FS
+        return cls(
+            step=step,
+            thermal_energy=kT,
+            relaxation_time=tau,
+            mass=3 * (atoms + 1) * kT * tau**2,
+            work=3 * system.pressure / units.EV_PER_A3_IN_GPA * float(abs(np.linalg.det(system.cell))),
+            measure=(3 * atoms - freedom + 3) * kT,
+            inverse=jnp.asarray(np.linalg.inv(system.cell), dtype),
+            friction=friction,
+            chain=chain,
+            freedom=freedom,
+            dtype=dtype,
         )
 
-    def drift(state: State) -> State:
+    def begin(self, key: Array, positions: Array, scale: Array, mass: Array, momenta: Array | None) -> State:
+        """The state at the start but for its forces; momenta are drawn where there are none."""
+        rng, of_atoms, of_piston = jax.random.split(key, 3)
+        mass = jnp.reshape(mass, (-1, 1))
+        momentum = momenta
+        if momentum is None:
+            momentum = self.ornstein_uhlenbeck(of_atoms, 0 * positions, self.thermal_energy * mass, np.inf)
+        if self.friction is None and len(positions) > 1:
+            momentum = momentum - jnp.mean(momentum, 0, keepdims=True)
+        piston = self.ornstein_uhlenbeck(of_piston, 0 * scale, self.thermal_energy * self.mass, np.inf)
+        state = State(positions, momentum, 0 * positions, mass, rng, jnp.log(scale), piston, 0 * scale, None)
+        if self.chain is None:
+            return state
+        kinetic = jnp.sum(momentum**2 / mass) / 2
+        return state._replace(chain=self.chain.initialize(self.freedom, kinetic, self._thermal_energy))
+
+    @property
+    def _thermal_energy(self) -> Array:
+        """Thermal energy as jax-md's chain takes it, eV."""
+        return jnp.asarray(self.thermal_energy, self.dtype)
+
+    def ornstein_uhlenbeck(self, key: Array, momentum: Array, variance: Array | float, friction: float) -> Array:
+        """Momenta after a step of friction and noise: the exact solution of an Ornstein-Uhlenbeck process."""
+        kept = float(np.exp(-friction * self.step))
+        noise = jax.random.normal(key, momentum.shape, self.dtype)
+        return kept * momentum + jnp.sqrt(jnp.asarray((1 - kept**2) * variance, self.dtype)) * noise
+
+    def kick(self, state: State) -> State:
+        """Half a step of the momenta under the forces."""
+        piston_force = -state.virial - self.work * jnp.exp(3 * state.strain) + self.measure
+        return state._replace(
+            momentum=state.momentum + self.step / 2 * state.force,
+            strain_momentum=state.strain_momentum + self.step / 2 * piston_force,
+        )
+
+    def drift(self, state: State) -> State:
         """A quarter step of the atoms, a half step of the piston, another quarter of the atoms."""
-        return move(dilate(move(state)))
+        return self.move(self.dilate(self.move(state)))
 
-    def move(state: State) -> State:
-        moved = dt / 4 * (state.momentum / state.mass) @ inverse * jnp.exp(-state.strain)
+    def move(self, state: State) -> State:
+        """A quarter step of the positions; the kinetic energy pushes the piston."""
+        moved = self.step / 4 * (state.momentum / state.mass) @ self.inverse * jnp.exp(-state.strain)
         kinetic = jnp.sum(state.momentum**2 / state.mass)
-        return state._replace(position=state.position + moved, strain_momentum=state.strain_momentum + dt / 4 * kinetic)
+        return state._replace(
+            position=state.position + moved, strain_momentum=state.strain_momentum + self.step / 4 * kinetic
+        )
 
-    def dilate(state: State) -> State:
-        change = dt / 2 * state.strain_momentum / piston_mass
+    def dilate(self, state: State) -> State:
+        """Half a step of the cell; momenta scale with it."""
+        change = self.step / 2 * state.strain_momentum / self.mass
         return state._replace(strain=state.strain + change, momentum=state.momentum * jnp.exp(-change))
 
-    def friction(state: State) -> State:
+    def thermalise(self, state: State) -> State:
+        """A step of friction and noise, of the piston and of atoms without a chain."""
         rng, of_atoms, of_piston = jax.random.split(state.rng, 3)
         momentum = state.momentum
-        if isinstance(thermostat, LangevinSpec):
-            per_time = thermostat.friction_per_ps * 1e-3 * units.TIME_UNIT_IN_FS
-            momentum = thermalised(of_atoms, momentum, kT * state.mass, per_time)
-        piston = thermalised(of_piston, state.strain_momentum, kT * piston_mass, PISTON_FRICTION / tau)
+        if self.friction is not None:
+            momentum = self.ornstein_uhlenbeck(of_atoms, momentum, self.thermal_energy * state.mass, self.friction)
+        piston = self.ornstein_uhlenbeck(
+            of_piston, state.strain_momentum, self.thermal_energy * self.mass, PISTON_FRICTION / self.relaxation_time
+        )
         return state._replace(momentum=momentum, strain_momentum=piston, rng=rng)
 
-    def half_step_of_chain(state: State) -> State:
-        if chain is None:
+    def half_step_of_chain(self, state: State) -> State:
+        """Half a step of the Nose-Hoover chain, if there is one."""
+        if self.chain is None:
             return state
         kinetic = jnp.sum(state.momentum**2 / state.mass) / 2
-        momentum, moved = chain.half_step(state.momentum, state.chain.set(kinetic_energy=kinetic), thermal_energy)
-        return state._replace(momentum=momentum, chain=moved)
+        chain = state.chain.set(kinetic_energy=kinetic)
+        momentum, chain = self.chain.half_step(state.momentum, chain, self._thermal_energy)
+        return state._replace(momentum=momentum, chain=chain)
+
+
+def langevin_piston(system: System, forces_and_virial: ForcesAndVirial, dtype: jnp.dtype) -> Integrator:
+    """The (init, apply) pair of one walker at constant pressure, in Å, eV, amu.
+
+    Args:
+        system: What is simulated, with a barostat and a pressure.
+        forces_and_virial: (fractional positions, scale of the cell, ...) -> forces (eV/Å) and dU/dε (eV).
+        dtype: Precision of all numbers.
+
+    Returns:
+        init: (key, positions, scale, *, mass, momenta or None, **arguments of the forces) -> State.
+        apply: (State, **arguments of the forces) -> State, one time step later.
+    """
+    piston = Piston.of(system, dtype)
 
     def init(
         key: Array, positions: Array, scale: Array, *, mass: Array, momenta: Array | None = None, **arguments: Any
     ) -> State:
-        rng, of_atoms, of_piston = jax.random.split(key, 3)
-        mass = jnp.reshape(mass, (-1, 1))
-        momentum = thermalised(of_atoms, 0 * positions, kT * mass, np.inf) if momenta is None else momenta
-        if not is_langevin and atoms > 1:
-            momentum = momentum - jnp.mean(momentum, 0, keepdims=True)
-        piston = thermalised(of_piston, 0 * scale, kT * piston_mass, np.inf)
+        state = piston.begin(key, positions, scale, mass, momenta)
         force, virial = forces_and_virial(positions, scale, **arguments)
-        state = State(positions, momentum, force, mass, rng, jnp.log(scale), piston, virial, None)
-        if chain is None:
-            return state
-        kinetic = jnp.sum(momentum**2 / mass) / 2
-        return state._replace(chain=chain.initialize(freedom, kinetic, thermal_energy))
+        return state._replace(force=force, virial=virial)
 
     def apply(state: State, **arguments: Any) -> State:
-        state = drift(friction(drift(kick(half_step_of_chain(state)))))
+        state = piston.drift(piston.thermalise(piston.drift(piston.kick(piston.half_step_of_chain(state)))))
         force, virial = forces_and_virial(state.position, jnp.exp(state.strain), **arguments)
-        return half_step_of_chain(kick(state._replace(force=force, virial=virial)))
+        return piston.half_step_of_chain(piston.kick(state._replace(force=force, virial=virial)))
 
-    return init, apply
+    return Integrator(init, apply)

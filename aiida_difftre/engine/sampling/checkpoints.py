@@ -6,6 +6,7 @@ import hashlib
 import json
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -15,8 +16,24 @@ from aiida_difftre.engine.contract import files
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.geometry import neighbor_list as space
 from aiida_difftre.engine.potentials.term import Parameters
-from aiida_difftre.engine.sampling import dynamics as sampling
+from aiida_difftre.engine.sampling.dynamics import Dynamics, dynamics
 from aiida_difftre.engine.sampling.starts import Start
+from aiida_difftre.engine.sampling.system import System
+from aiida_difftre.engine.sampling.walkers import Walkers
+
+
+class Simulation(NamedTuple):
+    """A run at one moment.
+
+    Args:
+        system: what is simulated, with the skin that it has come to.
+        dynamics: for it, with the capacity that its lists have come to.
+        walkers: their state.
+    """
+
+    system: System
+    dynamics: Dynamics
+    walkers: Walkers
 
 
 @dataclass
@@ -29,7 +46,7 @@ class Recording:
     done: int = 0
 
 
-def identity_of(system: sampling.System, parameters: Parameters, start: Start, seed: int) -> str:
+def identity_of(system: System, parameters: Parameters, start: Start, seed: int) -> str:
     """What a checkpoint belongs to: potential, system, state point, dynamics and start, but not how long they last."""
     settings = system.settings.model_dump(
         include={"thermostat", "walkers", "timestep_fs", "equilibration_fs", "stride_fs"}
@@ -44,54 +61,43 @@ def identity_of(system: sampling.System, parameters: Parameters, start: Start, s
     return digest.hexdigest()
 
 
-def write(
-    path: Path,
-    identity: str,
-    system: sampling.System,
-    dynamics: sampling.Dynamics,
-    state: sampling.Walkers,
-    recording: Recording,
-) -> None:
+def write(path: Path, identity: str, simulation: Simulation, recording: Recording) -> None:
     """Write a checkpoint, atomically.
 
     Args:
         path: of the file.
         identity: from :func:`identity_of`.
-        system: that is simulated.
-        dynamics: with the capacity of the lists.
-        state: of the walkers.
+        simulation: as it is.
         recording: until then.
     """
+    state = simulation.walkers
     arrays = {f"md/{number}": np.asarray(leaf) for number, leaf in enumerate(jax.tree.leaves(state.md))}
     arrays["built"], arrays["built_scale"] = np.asarray(state.built), np.asarray(state.built_scale)
     if recording.positions:
         arrays["positions"] = np.concatenate(recording.positions)
         arrays["temperatures"] = np.concatenate(recording.temperatures)
         arrays["scales"] = np.concatenate(recording.scales)
-    metadata = {"done": str(recording.done), "capacity": json.dumps(dynamics.capacity), "identity": identity}
-    metadata["widened"] = repr(system.widened)
+    metadata = {"done": str(recording.done), "capacity": json.dumps(simulation.dynamics.capacity), "identity": identity}
+    metadata["widened"] = repr(simulation.system.widened)
     files.write_arrays(path, arrays, metadata)
 
 
-def restore(
-    path: Path, identity: str, system: sampling.System, dynamics: sampling.Dynamics, state: sampling.Walkers
-) -> tuple[sampling.System, sampling.Dynamics, sampling.Walkers, Recording]:
+def restore(path: Path, identity: str, simulation: Simulation) -> tuple[Simulation, Recording]:
     """Continue from a checkpoint.
 
     Args:
         path: of the file.
         identity: what it must belong to.
-        system: that is simulated.
-        dynamics: for it.
-        state: the initial one; its leaves say what those of the checkpoint must look like.
+        simulation: at the start; the leaves of its walkers say what those of the checkpoint must look like.
 
     Returns:
-        System and dynamics with the skin and the capacity that the run had come to, the walkers, and the recording.
+        The simulation, with the skin and the capacity that the run had come to, and the recording.
 
     Raises:
         EngineError: with status CORRUPT_FILE, for a checkpoint of another run.
     """
     arrays, metadata = files.read_arrays(path)
+    state = simulation.walkers
     leaves, structure = jax.tree.flatten(state.md)
     stored = [arrays.get(f"md/{number}") for number in range(len(leaves))]
     fits = all(
@@ -119,7 +125,7 @@ def restore(
             ExitStatus.CORRUPT_FILE, f"{path.name} lacks what a checkpoint has ({error}); remove it to start anew"
         ) from None
     state = state._replace(md=jax.tree.unflatten(structure, put), built=built, built_scale=built_scale)
-    if capacity != dynamics.capacity or widened != system.widened:
-        system = replace(system, widened=widened)
-        dynamics = sampling.dynamics(system, capacity)
-    return system, dynamics, dynamics.relist(state), recording
+    if capacity != simulation.dynamics.capacity or widened != simulation.system.widened:
+        system = replace(simulation.system, widened=widened)
+        simulation = Simulation(system, dynamics(system, capacity), state)
+    return simulation._replace(walkers=simulation.dynamics.relist(state)), recording

@@ -1,17 +1,13 @@
 """Molecular dynamics at constant temperature, and pressure: many independent walkers in one compiled program.
 
-The integrators are jax-md's (BAOAB Langevin: Leimkuhler & Matthews, J. Chem. Phys. 138, 174102 (2013); Nose-Hoover
-chains: Martyna, Klein & Tuckerman, J. Chem. Phys. 97, 2635 (1992)); at constant pressure that of
-:mod:`~aiida_difftre.engine.sampling.barostat`. Walkers are spread over devices and batched on each; the neighbour lists
-of a walker are rebuilt when one of its atoms has moved nearly half the skin, or its cell has shrunk by as much.
-
-A cell that changes its size is a scale s times the reference cell; lists are built in the latter with the cutoff r/s.
+Walkers are spread over devices and batched on each. A block of steps between two snapshots goes on as long as the
+neighbour lists allow, then builds the worn ones anew (:mod:`~aiida_difftre.engine.sampling.walker_lists`); how one step
+is taken is up to the integrator (:mod:`~aiida_difftre.engine.sampling.integrators`).
 """
 
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -25,145 +21,14 @@ from jaxtyping import Array, Float, Int
 from numpy.typing import NDArray
 
 from aiida_difftre.engine import units
-from aiida_difftre.engine.contract.jobs import BarostatSpec, LangevinSpec, SamplingSettings
 from aiida_difftre.engine.geometry import neighbor_list as space
-from aiida_difftre.engine.potentials.potential import Potential
-from aiida_difftre.engine.potentials.term import Environment, Parameters, masses, species_index
+from aiida_difftre.engine.potentials.term import Environment, Parameters, species_index
 from aiida_difftre.engine.runtime import device
-from aiida_difftre.engine.sampling import barostat
-from aiida_difftre.engine.sampling.jax_md_simulate import simulate
-
-SNAPSHOTS_PER_CALL = 5
-"""Snapshots between two looks at the guards, at most; what is lost when a run goes bad."""
-
-
-FAST = 5.0
-"""Thermal velocities, along one axis, of an atom that is hardly ever outrun: one in 65 000 is faster."""
-
-
-class Walkers(NamedTuple):
-    """The state of all walkers; every leaf has a leading walkers (or devices) axis.
-
-    Args:
-        md: jax-md's integrator state, or that of the barostat.
-        lists: neighbour lists.
-        built: fractional positions for which the lists were built.
-        built_scale: scales of the cell for which they were built.
-        needed: what the fullest list of each device has needed so far: neighbours, and atoms in a bin.
-        farthest: the longest way of an atom since its list was built, at any step so far, Å; half of what a cell that
-            shrinks brings two atoms nearer is added. Beyond half the skin neighbours may have been missed.
-    """
-
-    md: Any
-    lists: space.Neighbors
-    built: Float[Array, "walkers atoms 3"]
-    built_scale: Float[Array, " walkers"]
-    needed: Int[Array, "devices 2"]
-    farthest: Float[Array, " walkers"]
-
-
-class Snapshot(NamedTuple):
-    """What is recorded of all walkers.
-
-    Args:
-        positions: fractional, unwrapped.
-        temperature: instantaneous, K.
-        min_distance: between two atoms, Å.
-        finite: whether positions and forces are finite.
-        scale: of the cell.
-    """
-
-    positions: Float[Array, "snapshots walkers atoms 3"]
-    temperature: Float[Array, "snapshots walkers"]
-    min_distance: Float[Array, "snapshots walkers"]
-    finite: Array
-    scale: Float[Array, "snapshots walkers"]
-
-
-@dataclass(frozen=True)
-class System:
-    """What the dynamics is of.
-
-    Args:
-        potential: the potential.
-        symbols: chemical symbols, one per atom.
-        cell: (3, 3), rows are lattice vectors, Å.
-        temperature: K.
-        settings: thermostat, barostat, times, skin.
-        precision: ``float32`` or ``float64``.
-        pressure: GPa; None, or settings without a barostat, for a fixed cell.
-        widened: factor of the skin, above one where atoms have outrun it.
-        masses: of the atoms, amu; None for the standard atomic weights.
-    """
-
-    potential: Potential
-    symbols: tuple[str, ...]
-    cell: NDArray[np.float64]
-    temperature: float
-    settings: SamplingSettings
-    precision: str
-    pressure: float | None = None
-    widened: float = 1.0
-    masses: NDArray[np.float64] | None = None
-
-    @property
-    def mass(self) -> NDArray[np.float64]:
-        """Of each atom, amu."""
-        return masses(self.symbols) if self.masses is None else self.masses
-
-    @property
-    def barostat(self) -> BarostatSpec | None:
-        """None where the cell is fixed."""
-        return self.settings.barostat if self.settings.ensemble(self.pressure) == "NPT" else None
-
-    @property
-    def smallest_scale(self) -> float:
-        """Of the cell, for lists: below the bound that stops the run, which is asked after some steps only."""
-        return 1.0 if self.barostat is None else 0.95 * self.barostat.max_volume_ratio ** (-1 / 3)
-
-    @property
-    def list_cutoff(self) -> float:
-        """Cutoff of the neighbour lists, Å."""
-        return self.potential.cutoff + self.skin
-
-    @property
-    def skin(self) -> float:
-        """Of the neighbour lists, Å."""
-        return self.widened * (self.settings.skin or skin_for(self))
-
-    @property
-    def fast_step(self) -> float:
-        """What a fast atom of the lightest species moves in a step, Å."""
-        velocity = FAST * math.sqrt(units.BOLTZMANN * self.temperature / float(self.mass.min()))
-        return velocity * self.settings.timestep_fs / units.TIME_UNIT_IN_FS
-
-    @property
-    def steps_per_snapshot(self) -> int:
-        """Time steps between two snapshots."""
-        return max(1, round(self.settings.stride_fs / self.settings.timestep_fs))
-
-    @property
-    def stride_fs(self) -> float:
-        """Time between two snapshots, a multiple of the time step, fs."""
-        return self.steps_per_snapshot * self.settings.timestep_fs
-
-    @property
-    def degrees_of_freedom(self) -> int:
-        """Of the kinetic energy: Nose-Hoover keeps the total momentum, Langevin does not."""
-        atoms = len(self.symbols)
-        keeps_momentum = not isinstance(self.settings.thermostat, LangevinSpec) and atoms > 1
-        return 3 * atoms - 3 * keeps_momentum
-
-    def snapshots(self, duration_fs: float) -> int:
-        """Snapshots of one walker in a duration."""
-        return round(duration_fs / self.stride_fs)
-
-    @property
-    def snapshots_per_call(self) -> int:
-        """A divisor of the snapshots of equilibration and production, so that one compiled program does both."""
-        settings = self.settings
-        common = math.gcd(self.snapshots(settings.equilibration_fs), max(1, self.snapshots(settings.production_fs)))
-        return next(n for n in range(min(common, SNAPSHOTS_PER_CALL), 0, -1) if common % n == 0)
+from aiida_difftre.engine.sampling.barostat import Integrator
+from aiida_difftre.engine.sampling.integrators import integrator
+from aiida_difftre.engine.sampling.system import System
+from aiida_difftre.engine.sampling.walker_lists import Listing, built_of, listing, lists_of, nearer, renewed
+from aiida_difftre.engine.sampling.walkers import Snapshot, Walkers, each_walker, scale_of
 
 
 class Dynamics(NamedTuple):
@@ -182,201 +47,200 @@ class Dynamics(NamedTuple):
     capacity: space.Capacity
 
 
-def worn_at(system: System, skin: Any) -> Any:
-    """How far an atom may have moved before its list is built anew, Å: half the skin, less a step of a fast atom.
+class Arrays(NamedTuple):
+    """What a system has on the device.
 
-    A tenth less at least, for cells that shrink.
+    Args:
+        cell: (3, 3), of the reference cell, Å.
+        species: index of each atom's species.
+        mass: of each atom, amu.
     """
-    return np.maximum(np.minimum(skin / 2 - system.fast_step, 0.45 * skin), skin / 4)
+
+    cell: Float[Array, "3 3"]
+    species: Int[Array, " atoms"]
+    mass: Float[Array, " atoms"]
 
 
-def skin_for(system: System) -> float:
-    """The skin s, Å, that should make a step cheapest: (1 + s/r_c)³ + R v Δt/(s/2 - v Δt).
+class Seeds(NamedTuple):
+    """With what walkers begin; every leaf has a leading walkers axis.
 
-    The first term is the work on listed pairs, the second that of building a list, R times a force evaluation, whenever
-    a fast atom, v, has worn it (:func:`worn_at`).
+    Args:
+        keys: of their noise, as plain numbers.
+        positions: fractional.
+        scales: of their cells.
+        momenta: sqrt(amu eV); None to draw them.
     """
-    rebuild, way = 5.0 if system.potential.is_pairwise else 0.5, system.fast_step
-    widest = max(0.25, min(2.0, system.potential.cutoff / 2))
-    skins = np.arange(min(max(0.2, 4 * way), widest), widest + 0.05, 0.1)
-    costs = (1 + skins / system.potential.cutoff) ** 3 + rebuild * way / worn_at(system, skins)
-    return float(round(skins[np.argmin(costs)], 2))
+
+    keys: Array
+    positions: Float[Array, "walkers atoms 3"]
+    scales: Float[Array, " walkers"]
+    momenta: Float[Array, "walkers atoms 3"] | None
 
 
-def integrator(
-    system: System, force: Callable[..., Array], *, dtype: jnp.dtype
-) -> tuple[Callable[..., Any], Callable[..., Any]]:
-    """jax-md's (init, apply) pair for one walker in a fixed cell, in Å, eV, amu, with fractional positions."""
-    settings, thermostat = system.settings, system.settings.thermostat
-    # jax-md's shift of a periodic cell inverts the cell in a program of its own, 0.15 CPU s at the start of each job.
-    inverse = np.linalg.inv(system.cell).astype(dtype)
-    scalar = functools.partial(np.asarray, dtype=dtype)
-    step = scalar(settings.timestep_fs / units.TIME_UNIT_IN_FS)
-    kT = scalar(units.BOLTZMANN * system.temperature)
+@dataclass(frozen=True)
+class Stepper:
+    """All that the steps of a system are made of; the functions below take it first.
 
-    def shift(positions: Array, displacement: Array, **_: Any) -> Array:
-        return positions + displacement @ inverse
+    Args:
+        system: what is simulated.
+        arrays: the same on the device.
+        listing: how its lists are built.
+        integrator: how a step is taken.
+    """
 
-    if isinstance(thermostat, LangevinSpec):
-        friction = thermostat.friction_per_ps * 1e-3 * units.TIME_UNIT_IN_FS
-        return simulate.nvt_langevin(force, shift, step, kT, scalar(friction))
-    tau = scalar(thermostat.time_constant_fs / units.TIME_UNIT_IN_FS)
-    init, apply = simulate.nvt_nose_hoover(force, shift, step, kT, chain_length=thermostat.chain_length, tau=tau)
+    system: System
+    arrays: Arrays
+    listing: Listing
+    integrator: Integrator
 
-    def init_at_rest(*args: Any, **kwargs: Any) -> Any:
-        # The dynamics keeps the total momentum, so that the chain must not count its three degrees of freedom: jax-md
-        # does, which would sample N/(N-1) times the temperature.
-        state = init(*args, **kwargs)
-        momentum = state.momentum - jnp.mean(state.momentum, 0, keepdims=True)
-        kinetic = jnp.sum(momentum**2 / state.mass) / 2
-        chain = state.chain.set(kinetic_energy=kinetic, degrees_of_freedom=system.degrees_of_freedom)
-        return state.set(momentum=momentum, chain=chain)
-
-    return (init_at_rest if len(system.symbols) > 1 else init), apply
-
-
-def each_walker(function: Callable[..., Any], *arguments: Any) -> Any:
-    """What a function makes of each walker; a single one is not batched, since batched look-ups are slower on CPUs."""
-    if len(jax.tree.leaves(arguments)[0]) > 1:
-        return jax.vmap(function)(*arguments)
-    found = function(*jax.tree.map(lambda array: array[0], arguments))
-    return jax.tree.map(lambda array: array[None], found)
+    @classmethod
+    def of(cls, system: System, capacity: space.Capacity) -> Stepper:
+        """For a capacity of the neighbour lists."""
+        dtype = jnp.dtype(system.precision)
+        # Converted on the host: each operation outside of a compiled function is a program of its own.
+        host = (
+            np.asarray(system.cell, dtype),
+            species_index(system.symbols, system.potential.spec.species),
+            np.asarray(system.mass, dtype),
+        )
+        arrays = Arrays(*(jax.device_put(array) for array in host))
+        force = functools.partial(forces_and_virial, system, arrays)
+        return cls(system, arrays, listing(system, capacity, arrays.cell), integrator(system, force, dtype))
 
 
-def scale_of(md: Any) -> Float[Array, " walkers"]:
-    """Edges of the cells of walkers over those of the reference cell."""
-    if isinstance(md, barostat.State):
-        return jnp.exp(md.strain)
-    return jnp.ones(md.position.shape[:-2], md.position.dtype)
+def forces_and_virial(
+    system: System,
+    arrays: Arrays,
+    positions: Float[Array, "atoms 3"],
+    scale: Float[Array, ""],
+    *,
+    parameters: Parameters,
+    lists: space.Neighbors,
+) -> tuple[Float[Array, "atoms 3"], Float[Array, ""]]:
+    """Forces of one walker, eV/Å, and the trace of its virial, eV.
+
+    Args:
+        system: what is simulated.
+        arrays: the same on the device.
+        positions: fractional.
+        scale: of the cell.
+        parameters: of the potential.
+        lists: neighbours.
+    """
+    vectors = [scale * part for part in space.components(positions, arrays.cell, lists)]
+    species = arrays.species
+    environment = Environment(jnp.stack(vectors, -1), lists.mask, species, species[lists.index], positions)
+    between, work = system.potential.forces_and_virial(parameters, vectors, environment, lists.index)
+    if not system.potential.has_external:
+        return between, work
+    return between + system.potential.external_forces(parameters, environment, arrays.cell), work
+
+
+def begin(stepper: Stepper, seeds: Seeds, parameters: Parameters, found: space.NeighborList) -> Walkers:
+    """Walkers at rest in their lists, with the momenta that they are given or draw.
+
+    Args:
+        stepper: what steps are made of.
+        seeds: with what walkers begin.
+        parameters: of the potential.
+        found: neighbours at the start.
+    """
+    lists = jax.vmap(lambda one: space.neighbors(one, stepper.arrays.cell))(found)
+    needed = jnp.max(space.requirements(found), 0, keepdims=True)
+
+    def one(seed: Seeds, neighbors: space.Neighbors) -> Any:
+        return stepper.integrator.init(
+            seed.keys, seed.positions, seed.scales,
+            mass=stepper.arrays.mass, momenta=seed.momenta, parameters=parameters, lists=neighbors,
+        )  # fmt: skip
+
+    md = jax.vmap(one)(seeds, lists)
+    farthest = jnp.zeros(len(seeds.positions), seeds.positions.dtype)
+    return Walkers(md, lists, seeds.positions, seeds.scales, needed, farthest)
+
+
+def step(stepper: Stepper, parameters: Parameters, walkers: Walkers, md: Any) -> tuple[Any, Array]:
+    """One time step of all walkers in the lists that they have.
+
+    Args:
+        stepper: what steps are made of.
+        parameters: of the potential.
+        walkers: whose lists these are.
+        md: states of the integrator.
+
+    Returns:
+        The states after the step, and by how much the lists are worn (:func:`nearer`).
+    """
+    apply = stepper.integrator.apply
+    md = each_walker(lambda one, lists: apply(one, parameters=parameters, lists=lists), md, walkers.lists)
+    return md, nearer(stepper.listing, md.position, scale_of(md), built_of(walkers))
+
+
+def steps_until_worn(
+    stepper: Stepper, parameters: Parameters, taken: Array, walkers: Walkers
+) -> tuple[Array, Walkers, Array]:
+    """As many steps of a block as the lists allow: a loop in which lists do not change does not copy them.
+
+    Args:
+        stepper: what steps are made of.
+        parameters: of the potential.
+        taken: steps of the block so far.
+        walkers: all of a device.
+
+    Returns:
+        Steps so far, the walkers, and whose list is worn.
+    """
+
+    def one(state: tuple[Array, Any, Array, Array]) -> tuple[Array, Any, Array, Array]:
+        taken, md, _, farthest = state
+        md, wear = step(stepper, parameters, walkers, md)
+        return taken + 1, md, wear > stepper.listing.worn_beyond, jnp.maximum(farthest, wear)
+
+    fresh = jnp.zeros(len(walkers.built), bool)
+    taken, md, worn, farthest = jax.lax.while_loop(
+        lambda state: (state[0] < stepper.system.steps_per_snapshot) & ~jnp.any(state[2]),
+        one,
+        (taken, walkers.md, fresh, walkers.farthest),
+    )
+    return taken, walkers._replace(md=md, farthest=farthest), worn
+
+
+def observe(stepper: Stepper, walkers: Walkers) -> Snapshot:
+    """What is recorded of walkers, where they are."""
+    system = stepper.system
+
+    def one(md: Any, lists: space.Neighbors, scale: Array) -> Snapshot:
+        squared = sum((scale * part) ** 2 for part in space.components(md.position, stepper.arrays.cell, lists))
+        kinetic = jnp.sum(md.momentum**2 / md.mass) / 2
+        return Snapshot(
+            md.position,
+            2 * kinetic / (system.degrees_of_freedom * units.BOLTZMANN),
+            jnp.sqrt(jnp.min(jnp.where(lists.mask, squared, jnp.inf))),
+            jnp.all(jnp.isfinite(md.position)) & jnp.all(jnp.isfinite(md.force)),
+            scale,
+        )
+
+    return each_walker(one, walkers.md, walkers.lists, scale_of(walkers.md))
+
+
+def block(stepper: Stepper, parameters: Parameters, walkers: Walkers) -> tuple[Walkers, Snapshot]:
+    """The steps from one snapshot to the next, and that snapshot."""
+
+    def further(state: tuple[Array, Walkers]) -> tuple[Array, Walkers]:
+        taken, walkers, worn = steps_until_worn(stepper, parameters, *state)
+        return taken, renewed(stepper.listing, walkers, worn)
+
+    _, walkers = jax.lax.while_loop(
+        lambda state: state[0] < stepper.system.steps_per_snapshot, further, (jnp.zeros((), jnp.int32), walkers)
+    )
+    return walkers, observe(stepper, walkers)
 
 
 def dynamics(system: System, capacity: space.Capacity) -> Dynamics:
     """Build the dynamics of a system for a given capacity of its neighbour lists."""
-    dtype = jnp.dtype(system.precision)
-    # Converted on the host: each operation outside of a compiled function is a program of its own.
-    cell = jax.device_put(np.asarray(system.cell, dtype))
-    species = jax.device_put(species_index(system.symbols, system.potential.spec.species))
-    mass = jax.device_put(np.asarray(system.mass, dtype))
-    longest = system.list_cutoff / system.smallest_scale
-    search = space.search(system.cell, longest, len(system.symbols), capacity.room)
-    worn_beyond = float(worn_at(system, system.skin))
+    stepper = Stepper.of(system, capacity)
     mesh = device.mesh()
-    sharding = NamedSharding(mesh, P("device"))
-
-    def one_list(positions: Array, scale: Array) -> tuple[space.Neighbors, Array]:
-        return space.build_ready(positions, cell, system.list_cutoff / scale, capacity.neighbors, search)
-
-    def lists_of(positions: Array, scales: Array) -> tuple[space.Neighbors, Array]:
-        lists, needed = each_walker(one_list, positions, scales)
-        return lists, jnp.max(needed, 0, keepdims=True)
-
-    def forces_and_virial(
-        positions: Array, scale: Array, *, parameters: Parameters, lists: space.Neighbors
-    ) -> tuple[Array, Array]:
-        vectors = [scale * part for part in space.components(positions, cell, lists)]
-        environment = Environment(jnp.stack(vectors, -1), lists.mask, species, species[lists.index], positions)
-        between, work = system.potential.forces_and_virial(parameters, vectors, environment, lists.index)
-        if not system.potential.has_external:
-            return between, work
-        return between + system.potential.external_forces(parameters, environment, cell), work
-
-    def force(positions: Array, **arguments: Any) -> Array:
-        return forces_and_virial(positions, jnp.ones((), dtype), **arguments)[0]
-
-    if system.barostat is None or system.pressure is None:
-        md_init, md_apply = integrator(system, force, dtype=dtype)
-    else:
-        piston_init, md_apply = barostat.langevin_piston(
-            forces_and_virial, system.cell, atoms=len(system.symbols), freedom=system.degrees_of_freedom,
-            temperature=system.temperature, pressure=system.pressure, timestep_fs=system.settings.timestep_fs,
-            thermostat=system.settings.thermostat, barostat=system.barostat, dtype=dtype,
-        )  # fmt: skip
-
-    def start(
-        keys: Array, positions: Array, scales: Array, momenta: Array | None, parameters: Parameters,
-        found: space.NeighborList,
-    ) -> Walkers:  # fmt: skip
-        lists = jax.vmap(lambda one: space.neighbors(one, cell))(found)
-        needed = jnp.max(space.requirements(found), 0, keepdims=True)
-
-        def one(key: Array, x: Array, scale: Array, neighbors: space.Neighbors, momentum: Array | None) -> Any:
-            arguments = {"mass": mass, "momenta": momentum, "parameters": parameters, "lists": neighbors}
-            if system.barostat is None:
-                return md_init(key, x, **arguments)
-            return piston_init(key, x, scale, **arguments)
-
-        axes = (0, 0, 0, 0, None if momenta is None else 0)
-        md = jax.vmap(one, in_axes=axes)(keys, positions, scales, lists, momenta)
-        return Walkers(md, lists, positions, scales, needed, jnp.zeros(len(positions), dtype))
-
-    def steps(taken: Array, walkers: Walkers, parameters: Parameters) -> tuple[Array, Walkers]:
-        # As many as these lists allow: a loop in which lists do not change does not copy them.
-        def step(state: tuple[Array, Any, Array, Array]) -> tuple[Array, Any, Array, Array]:
-            taken, md, _, farthest = state
-            md = each_walker(lambda one, x: md_apply(one, parameters=parameters, lists=x), md, walkers.lists)
-            scale = scale_of(md)
-            moved = jnp.sqrt(jnp.max(jnp.sum(((md.position - walkers.built) @ cell) ** 2, -1), -1))
-            # Two atoms that were at least the list's cutoff apart are nearer by at most twice this.
-            nearer = scale * moved + system.list_cutoff * (1 - scale / walkers.built_scale) / 2
-            return taken + 1, md, nearer > worn_beyond, jnp.maximum(farthest, nearer)
-
-        fresh = jnp.zeros(len(walkers.built), bool)
-        taken, md, worn, farthest = jax.lax.while_loop(
-            lambda state: (state[0] < system.steps_per_snapshot) & ~jnp.any(state[2]),
-            step,
-            (taken, walkers.md, fresh, walkers.farthest),
-        )
-        listed = (walkers.lists, walkers.built, walkers.built_scale, walkers.needed)
-        lists, built, built_scale, needed = rebuild(worn, md.position, scale_of(md), listed)
-        return taken, Walkers(md, lists, built, built_scale, needed, farthest)
-
-    def rebuild(worn: Array, positions: Array, scales: Array, listed: tuple[Any, ...]) -> tuple[Any, ...]:
-        if jax.default_backend() != "cpu":
-
-            def anew(_: None) -> tuple[Any, ...]:
-                lists, needed = lists_of(positions, scales)
-                return lists, positions, scales, jnp.maximum(listed[-1], needed)
-
-            return jax.lax.cond(jnp.any(worn), anew, lambda _: listed, None)
-
-        # On a CPU lists of several walkers cost as much together as one by one: only worn ones are built.
-        def next_one(state: tuple[Any, ...]) -> tuple[Any, ...]:
-            worn, lists, built, built_scale, needed = state
-            walker = jnp.argmax(worn)
-            one, requirement = one_list(positions[walker], scales[walker])
-            lists = jax.tree.map(lambda every, new: every.at[walker].set(new), lists, one)
-            built = built.at[walker].set(positions[walker])
-            built_scale = built_scale.at[walker].set(scales[walker])
-            return worn.at[walker].set(False), lists, built, built_scale, jnp.maximum(needed, requirement)
-
-        state: tuple[Any, ...] = jax.lax.while_loop(lambda state: jnp.any(state[0]), next_one, (worn, *listed))
-        return state[1:]
-
-    def observe(walkers: Walkers) -> Snapshot:
-        def one(md: Any, lists: space.Neighbors, scale: Array) -> Snapshot:
-            squared = sum((scale * part) ** 2 for part in space.components(md.position, cell, lists))
-            kinetic = jnp.sum(md.momentum**2 / md.mass) / 2
-            return Snapshot(
-                md.position,
-                2 * kinetic / (system.degrees_of_freedom * units.BOLTZMANN),
-                jnp.sqrt(jnp.min(jnp.where(lists.mask, squared, jnp.inf))),
-                jnp.all(jnp.isfinite(md.position)) & jnp.all(jnp.isfinite(md.force)),
-                scale,
-            )
-
-        return each_walker(one, walkers.md, walkers.lists, scale_of(walkers.md))
-
-    def block(walkers: Walkers, parameters: Parameters) -> tuple[Walkers, Snapshot]:
-        _, walkers = jax.lax.while_loop(
-            lambda state: state[0] < system.steps_per_snapshot,
-            lambda state: steps(*state, parameters),
-            (jnp.zeros((), jnp.int32), walkers),
-        )
-        return walkers, observe(walkers)
-
-    def run(walkers: Walkers, parameters: Parameters) -> tuple[Walkers, Snapshot]:
-        return jax.lax.scan(lambda w, _: block(w, parameters), walkers, None, length=system.snapshots_per_call)
-
+    each, sharding = P("device"), NamedSharding(mesh, P("device"))
     spread = functools.partial(jax.shard_map, mesh=mesh, check_vma=False)
 
     def init(
@@ -387,25 +251,29 @@ def dynamics(system: System, capacity: space.Capacity) -> Dynamics:
         parameters: Parameters,
         lists: space.NeighborList,
     ) -> Walkers:
-        given = [None if x is None else np.asarray(x, dtype) for x in (positions, scales, momenta)]
+        given = [None if x is None else np.asarray(x, system.precision) for x in (positions, scales, momenta)]
         listed = space.enlarged(lists, capacity.neighbors)
-        each = P("device")
-        begin = spread(start, in_specs=(each, each, each, each, P(), each), out_specs=each)
+        spread_begin = spread(functools.partial(begin, stepper), in_specs=(each, P(), each), out_specs=each)
 
         @jax.jit
-        def seeded(seed: Array, *arguments: Any) -> Walkers:
+        def seeded(seed: Array, given: list[Any], parameters: Parameters, lists: space.NeighborList) -> Walkers:
             keys = jax.vmap(jax.random.key_data)(jax.random.split(jax.random.key(seed), len(positions)))
-            walkers: Walkers = begin(keys, *arguments)
+            walkers: Walkers = spread_begin(Seeds(keys, *given), parameters, lists)
             return walkers
 
-        arguments = (*jax.device_put(given, sharding), parameters, jax.device_put(listed, sharding))
+        arguments = (jax.device_put(given, sharding), parameters, jax.device_put(listed, sharding))
         walkers: Walkers = seeded(np.int64(seed), *arguments)
         return walkers
 
+    def run(walkers: Walkers, parameters: Parameters) -> tuple[Walkers, Snapshot]:
+        return jax.lax.scan(
+            lambda state, _: block(stepper, parameters, state), walkers, None, length=system.snapshots_per_call
+        )
+
     def relist(walkers: Walkers) -> Walkers:
-        make = jax.jit(spread(lists_of, in_specs=P("device"), out_specs=P("device")))
+        make = jax.jit(spread(functools.partial(lists_of, stepper.listing), in_specs=each, out_specs=each))
         lists, needed = make(walkers.built, walkers.built_scale)
         return walkers._replace(lists=lists, needed=needed)
 
-    apply = jax.jit(spread(run, in_specs=(P("device"), P()), out_specs=(P("device"), P(None, "device"))))
+    apply = jax.jit(spread(run, in_specs=(each, P()), out_specs=(each, P(None, "device"))))
     return Dynamics(init, apply, relist, capacity)

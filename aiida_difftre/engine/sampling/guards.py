@@ -10,12 +10,13 @@ from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.geometry import neighbor_list as space
 from aiida_difftre.engine.potentials.term import Parameters
 from aiida_difftre.engine.runtime import device
-from aiida_difftre.engine.sampling import dynamics as sampling
 from aiida_difftre.engine.sampling.starts import Start
+from aiida_difftre.engine.sampling.system import System
+from aiida_difftre.engine.sampling.walkers import Snapshot, Walkers
 from aiida_difftre.engine.snapshots import snapshots as quantities
 
 
-def check_start(system: sampling.System, start: Start, parameters: Parameters, lists: space.NeighborList) -> None:
+def check_start(system: System, start: Start, parameters: Parameters, lists: space.NeighborList) -> None:
     """Refuse a start whose atoms overlap, and a JAX that miscompiles, before the run.
 
     Args:
@@ -48,7 +49,7 @@ def check_start(system: sampling.System, start: Start, parameters: Parameters, l
     device.self_check(system.potential, parameters, environment, system.precision)
 
 
-def failure(system: sampling.System, snapshot: sampling.Snapshot, walkers: int, done: int) -> EngineError | None:
+def failure(system: System, snapshot: Snapshot, walkers: int, done: int) -> EngineError | None:
     """What is wrong with a run, or None.
 
     Args:
@@ -90,6 +91,16 @@ def failure(system: sampling.System, snapshot: sampling.Snapshot, walkers: int, 
             {"volume_ratio": farthest},
         )
     return None
+
+
+def farthest(walkers: Walkers) -> float:
+    """The longest way of an atom since its list was built, at any step so far, Å."""
+    return float(np.max(np.asarray(walkers.farthest)))
+
+
+def has_outrun(system: System, walkers: Walkers) -> bool:
+    """Whether an atom has moved beyond half the skin in one list, so that neighbours may have been missed."""
+    return system.potential.has_neighbors and farthest(walkers) > system.skin / 2
 
 
 def hottest(ratio: float, atoms: int) -> float:

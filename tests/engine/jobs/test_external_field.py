@@ -14,11 +14,13 @@ import yaml
 
 from aiida_difftre.engine.contract.jobs import Machine, PotentialSpec, RefineJob
 from aiida_difftre.engine.contract.settings import SamplingSettings
-from aiida_difftre.engine.jobs import refine, sample
+from aiida_difftre.engine.jobs import refine
 from aiida_difftre.engine.potentials import potential as potentials
 from aiida_difftre.engine.runtime.progress import Silent
 from aiida_difftre.engine.sampling import guards
+from aiida_difftre.engine.sampling.starts import read_structure, start_walkers
 from aiida_difftre.engine.units import BOLTZMANN
+from tests.fixtures.engine import simulate
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "double_well"
 WELL = runpy.run_path(str(EXAMPLE / "well.py"))
@@ -58,10 +60,10 @@ def test_samples_the_exact_density() -> None:
     hyperparameters = {"coefficients": (KT * np.array([-0.025, 1, -10, 0, 0, 0, 2500])).tolist()}
     term = {"architecture": "external_polynomial", "cutoff": 0.1, "hyperparameters": hyperparameters}
     potential = potentials.build(PotentialSpec.model_validate({"species": ["He"], "terms": [term]}))
-    start = sample.start_walkers(1000, sample.read_structure(EXAMPLE / "cell.extxyz"), None)
-    trajectory = sample.simulate(
+    start = start_walkers(1000, read_structure(EXAMPLE / "cell.extxyz"), None)
+    trajectory = simulate(
         potential, potential.init(jax.random.key(0)), start, temperature=WELL["TEMPERATURE"], seed=3,
-        settings=SamplingSettings.model_validate({**SAMPLING, "walkers": 1000}), machine=Machine(), progress=Silent(),
+        settings=SamplingSettings.model_validate({**SAMPLING, "walkers": 1000}), machine=Machine(),
     )  # fmt: skip
     found, _ = np.histogram(trajectory.positions[:, 0, 0], bins=10, range=(0, 1), density=True)
     expected = np.reshape(TARGET["values"], (10, 5)).mean(1)

@@ -19,13 +19,12 @@ from aiida_difftre.engine.contract.jobs import Prediction, SamplingSettings
 from aiida_difftre.engine.contract.observables import ObservableRequest
 from aiida_difftre.engine.errors import EngineError
 from aiida_difftre.engine.geometry import voigt
-from aiida_difftre.engine.jobs import sample
 from aiida_difftre.engine.observables import mechanical
 from aiida_difftre.engine.observables import protocol as observables
 from aiida_difftre.engine.observables.protocol import StatePoint
 from aiida_difftre.engine.reweighting.predictions import predict_trajectory
 from aiida_difftre.engine.runtime.progress import Silent
-from tests.fixtures.engine import DOUBLE, argon, lennard_jones, silicon, start, stillinger_weber, trajectory
+from tests.fixtures.engine import DOUBLE, argon, lennard_jones, silicon, simulate, start, stillinger_weber, trajectory
 
 LITERATURE = np.array([151.4, 76.4, 56.4])
 """C11, C12, C44 of Stillinger-Weber silicon at rest, GPa."""
@@ -38,10 +37,7 @@ def cold_silicon(lattice: float) -> Trajectory:
         thermostat={"name": "langevin", "friction_per_ps": 20.0}, walkers=16, timestep_fs=2.0,
         equilibration_fs=800.0, production_fs=8000.0, stride_fs=40.0, skin=0.3,
     )  # fmt: skip
-    return sample.simulate(
-        *stillinger_weber(), start(silicon(lattice), 16), temperature=1.0, settings=chosen, machine=DOUBLE, seed=2,
-        progress=Silent(),
-    )  # fmt: skip
+    return simulate(*stillinger_weber(), start(silicon(lattice), 16), temperature=1.0, settings=chosen, seed=2)
 
 
 def predict(lattice: float, **options: Any) -> Prediction:

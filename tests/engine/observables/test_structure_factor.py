@@ -18,15 +18,13 @@ from aiida_difftre.engine.contract.jobs import SamplingSettings
 from aiida_difftre.engine.contract.observables import ObservableRequest
 from aiida_difftre.engine.errors import EngineError
 from aiida_difftre.engine.geometry import lattice
-from aiida_difftre.engine.jobs import sample
 from aiida_difftre.engine.observables import protocol as observables
 from aiida_difftre.engine.observables import scattering
 from aiida_difftre.engine.observables.features import static_features
 from aiida_difftre.engine.observables.protocol import StatePoint
 from aiida_difftre.engine.observables.structure_factor import Direct, StructureFactor, Transform, wave_vectors
 from aiida_difftre.engine.reweighting.predictions import predict_trajectory
-from aiida_difftre.engine.runtime.progress import Silent
-from tests.fixtures.engine import DOUBLE, argon, lennard_jones, rattled, start
+from tests.fixtures.engine import DOUBLE, argon, lennard_jones, rattled, simulate, start
 
 POINT = StatePoint(100.0, 1.0, 1)
 
@@ -246,10 +244,7 @@ def liquid() -> Trajectory:
         equilibration_fs=4000.0, production_fs=12000.0, stride_fs=400.0, skin=0.5,
     )  # fmt: skip
     atoms = argon(4, 5.9)
-    return sample.simulate(
-        *lennard_jones(6.0), start(atoms, 2), temperature=140.0, settings=settings, machine=DOUBLE, seed=1,
-        progress=Silent(),
-    )  # fmt: skip
+    return simulate(*lennard_jones(6.0), start(atoms, 2), temperature=140.0, settings=settings)
 
 
 @pytest.mark.slow

@@ -27,7 +27,7 @@ from aiida_difftre.engine.contract.jobs import (
 from aiida_difftre.engine.contract.observables import ObservableRequest
 from aiida_difftre.engine.contract.targets import Target
 from aiida_difftre.engine.errors import EngineError, ExitStatus
-from aiida_difftre.engine.jobs import predict, sample
+from aiida_difftre.engine.jobs import predict
 from aiida_difftre.engine.observables import thermodynamic
 from aiida_difftre.engine.observables.protocol import StatePoint
 from aiida_difftre.engine.potentials import potential as potentials
@@ -37,7 +37,7 @@ from aiida_difftre.engine.reweighting import extrapolation
 from aiida_difftre.engine.reweighting.predictions import predict_trajectory, statistical_errors
 from aiida_difftre.engine.reweighting.reference import Reference, prepare_reference
 from aiida_difftre.engine.runtime.progress import Silent
-from tests.fixtures.engine import DOUBLE, argon, lennard_jones, rattled, silicon, start, stillinger_weber
+from tests.fixtures.engine import DOUBLE, argon, lennard_jones, rattled, silicon, simulate, start, stillinger_weber
 
 GAS_CONSTANT = 8.31446261815324
 NPT = ("heat_capacity", "volume", "density", "thermal_expansion", "compressibility")
@@ -79,10 +79,7 @@ def test_heat_capacity_of_a_harmonic_crystal() -> None:
         thermostat={"name": "langevin", "friction_per_ps": 20.0}, walkers=16, timestep_fs=2.0, equilibration_fs=800.0,
         production_fs=8000.0, stride_fs=40.0, skin=0.4,
     )  # fmt: skip
-    trajectory = sample.simulate(
-        *stillinger_weber(), start(silicon(), 16), temperature=10.0, settings=chosen, machine=DOUBLE, seed=1,
-        progress=Silent(),
-    )  # fmt: skip
+    trajectory = simulate(*stillinger_weber(), start(silicon(), 16), temperature=10.0, settings=chosen)
     wanted = [ObservableRequest(observable="heat_capacity", options={"kind": "cv"})]
     found = predict_trajectory(*stillinger_weber(), trajectory, wanted, machine=DOUBLE, seed=0)[0]
     expected = 3 * GAS_CONSTANT * (1 - 1 / 16)

@@ -17,16 +17,17 @@ from aiida_difftre.engine.contract.jobs import CHECKPOINT, TRAJECTORY, Machine, 
 from aiida_difftre.engine.contract.observables import ObservableRequest
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.geometry import neighbor_list as space
-from aiida_difftre.engine.jobs import sample
 from aiida_difftre.engine.potentials.potential import virial
 from aiida_difftre.engine.reweighting import statistics
 from aiida_difftre.engine.reweighting.predictions import predict_trajectory, reweighted_predictions
 from aiida_difftre.engine.reweighting.reference import prepare_reference
 from aiida_difftre.engine.reweighting.weights import effective_size
-from aiida_difftre.engine.runtime.progress import Silent
-from aiida_difftre.engine.sampling import barostat
-from aiida_difftre.engine.sampling import dynamics as sampling
+from aiida_difftre.engine.sampling import barostat, run
+from aiida_difftre.engine.sampling.dynamics import dynamics as dynamics_of
+from aiida_difftre.engine.sampling.starts import Start, start_walkers
+from aiida_difftre.engine.sampling.system import System
 from aiida_difftre.engine.snapshots import snapshots as quantities
+from tests.fixtures import engine
 from tests.fixtures.engine import DOUBLE, argon, build, energy_and_gradient, lennard_jones, start
 
 TEMPERATURE, PRESSURE = 40.0, 0.1
@@ -44,12 +45,12 @@ def settings(**changes: Any) -> SamplingSettings:
 
 
 def simulate(
-    chosen: SamplingSettings, begin: sample.Start | None = None, *, temperature: float = TEMPERATURE, **options: Any
+    chosen: SamplingSettings, begin: Start | None = None, *, temperature: float = TEMPERATURE, **options: Any
 ) -> Trajectory:
     potential, parameters = options.pop("model", None) or lennard_jones()
-    arguments = {"seed": 1, "progress": Silent(), "machine": DOUBLE, "pressure": PRESSURE, **options}
+    options = {"pressure": PRESSURE, **options}
     begin = begin or start(argon(lattice=5.2), chosen.walkers)
-    return sample.simulate(potential, parameters, begin, temperature=temperature, settings=chosen, **arguments)
+    return engine.simulate(potential, parameters, begin, temperature=temperature, settings=chosen, **options)
 
 
 @pytest.mark.parametrize("thermostat", [LANGEVIN, NOSE_HOOVER])
@@ -64,7 +65,7 @@ def test_volume_of_an_ideal_gas_has_its_gamma_distribution(thermostat: dict[str,
         max_temperature_ratio=100.0,
     )  # fmt: skip
     positions = np.random.default_rng(0).random((walkers, atoms, 3))
-    begin = sample.Start(positions, None, 10 * np.eye(3), ("Ar",) * atoms)
+    begin = Start(positions, None, 10 * np.eye(3), ("Ar",) * atoms)
     model = (potential, potential.init(jax.random.key(0)))
     volumes = simulate(chosen, begin, temperature=temperature, pressure=pressure, model=model).volumes
     each = volumes.reshape(walkers, -1)
@@ -84,12 +85,12 @@ def test_extended_energy_is_conserved_without_friction(monkeypatch: pytest.Monke
         chosen = settings(
             timestep_fs=step, stride_fs=16.0, production_fs=800.0, thermostat={**LANGEVIN, "friction_per_ps": 1e-20}
         )
-        system = sampling.System(
+        system = System(
             potential, tuple(atoms.get_chemical_symbols()), atoms.cell.array, TEMPERATURE, chosen, "float64", PRESSURE
         )
         begin = start(atoms, 2)
-        lists = sample.start_lists(system, begin)
-        dynamics = sampling.dynamics(system, sample.list_capacity(lists))
+        lists = run.start_lists(system, begin)
+        dynamics = dynamics_of(system, run.list_capacity(lists))
         state = dynamics.init(0, begin.positions, np.ones(2), None, parameters, lists)
         energies = []
         for _ in range(10):
@@ -101,7 +102,7 @@ def test_extended_energy_is_conserved_without_friction(monkeypatch: pytest.Monke
     assert 2.5 < errors[0] / errors[1] < 6.5
 
 
-def extended_energy(system: sampling.System, md: barostat.State, parameters: Any) -> np.ndarray:
+def extended_energy(system: System, md: barostat.State, parameters: Any) -> np.ndarray:
     tau = 300.0 / units.TIME_UNIT_IN_FS
     mass = 3 * (len(system.symbols) + 1) * KT * tau**2
     strain = np.asarray(md.strain)
@@ -216,10 +217,10 @@ def test_lists_stay_complete_in_a_cell_that_shrinks() -> None:
         timestep_fs=4.0,
     )  # fmt: skip
     symbols = tuple(atoms.get_chemical_symbols())
-    system = sampling.System(potential, symbols, atoms.cell.array, TEMPERATURE, chosen, "float64", 0.5)
+    system = System(potential, symbols, atoms.cell.array, TEMPERATURE, chosen, "float64", 0.5)
     begin = start(atoms, 2)
-    dynamics = sampling.dynamics(system, space.Capacity(64, 32))
-    momenta, lists = 0 * begin.positions, sample.start_lists(system, begin)
+    dynamics = dynamics_of(system, space.Capacity(64, 32))
+    momenta, lists = 0 * begin.positions, run.start_lists(system, begin)
     state = dynamics.init(0, begin.positions, np.ones(2), momenta, parameters, lists)
     shrunk = []
     for _ in range(6):
@@ -267,12 +268,12 @@ def test_restart_continues_bit_for_bit(tmp_path: Path, thermostat: dict[str, Any
 
 def test_a_trajectory_goes_on_in_its_cells() -> None:
     first = simulate(settings(production_fs=800.0))
-    begin = sample.start_walkers(2, start(argon(lattice=5.2), 1), first)
+    begin = start_walkers(2, start(argon(lattice=5.2), 1), first)
     np.testing.assert_allclose(begin.scales, first.last_scales, rtol=1e-14)
     assert np.all(first.last_scales > 1.02)
     second = simulate(settings(production_fs=16.0), begin)
     np.testing.assert_allclose(second.scales, first.last_scales, atol=8e-3)
-    other = sample.start_walkers(2, start(argon(lattice=5.3), 1), first)
+    other = start_walkers(2, start(argon(lattice=5.3), 1), first)
     np.testing.assert_allclose(other.scales * 5.3, first.last_scales * 5.2)
     fixed = simulate(settings(barostat=None), begin)
     assert np.all(fixed.scales == 1)

@@ -20,13 +20,14 @@ from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.geometry import linked_cells as cells
 from aiida_difftre.engine.geometry import neighbor_list as space
 from aiida_difftre.engine.geometry.neighbor_list import Capacity
-from aiida_difftre.engine.jobs import sample
 from aiida_difftre.engine.potentials import potential as potentials
 from aiida_difftre.engine.potentials.term import masses
-from aiida_difftre.engine.runtime.progress import Silent
-from aiida_difftre.engine.sampling import dynamics as sampling
-from aiida_difftre.engine.sampling import guards, starts
-from tests.fixtures.engine import DOUBLE, argon, lennard_jones, silicon, start, stillinger_weber
+from aiida_difftre.engine.sampling import guards, run, starts
+from aiida_difftre.engine.sampling.integrators import integrator
+from aiida_difftre.engine.sampling.system import System
+from aiida_difftre.engine.sampling.walkers import Snapshot
+from tests.fixtures import engine
+from tests.fixtures.engine import argon, lennard_jones, silicon, start, stillinger_weber
 
 LANGEVIN = {"name": "langevin", "friction_per_ps": 5.0}
 NOSE_HOOVER = {"name": "nose_hoover", "time_constant_fs": 200.0}
@@ -42,12 +43,11 @@ def settings(**changes: Any) -> SamplingSettings:
 
 
 def simulate(
-    chosen: SamplingSettings, begin: sample.Start | None = None, *, temperature: float = 60.0, **options: Any
+    chosen: SamplingSettings, begin: starts.Start | None = None, *, temperature: float = 60.0, **options: Any
 ) -> Trajectory:
     potential, parameters = options.pop("model", None) or lennard_jones()
-    arguments = {"seed": 1, "progress": Silent(), "machine": DOUBLE, **options}
     begin = begin or start(argon(), chosen.walkers)
-    return sample.simulate(potential, parameters, begin, temperature=temperature, settings=chosen, **arguments)
+    return engine.simulate(potential, parameters, begin, temperature=temperature, settings=chosen, **options)
 
 
 def total_energy(trajectory: Trajectory) -> np.ndarray:
@@ -83,7 +83,7 @@ def test_heavier_atoms_are_slower() -> None:
     np.testing.assert_allclose(2 * path.last_velocities, light.last_velocities, rtol=1e-8)
     assert path.temperatures.mean() == pytest.approx(light.temperatures.mean())
     # The next trajectory keeps velocities, not momenta of other masses.
-    further = [sample.start_walkers(2, structure, path) for structure in (heavy, begin)]
+    further = [starts.start_walkers(2, structure, path) for structure in (heavy, begin)]
     assert further[0].masses is heavy.masses
     np.testing.assert_array_equal(further[0].velocities, path.last_velocities)
 
@@ -91,29 +91,29 @@ def test_heavier_atoms_are_slower() -> None:
 def test_masses_of_a_file(tmp_path: Path) -> None:
     atoms = argon()
     atoms.write(tmp_path / "structure.extxyz")
-    assert sample.read_structure(tmp_path / "structure.extxyz").masses is None
+    assert starts.read_structure(tmp_path / "structure.extxyz").masses is None
     atoms.set_masses([36.0] * len(atoms))
     atoms.write(tmp_path / "structure.extxyz")
-    begin = sample.read_structure(tmp_path / "structure.extxyz")
+    begin = starts.read_structure(tmp_path / "structure.extxyz")
     assert begin.masses is not None
     assert (begin.masses == 36.0).all()
     atoms.set_masses([36.0, -1.0, *[36.0] * (len(atoms) - 2)])
     atoms.write(tmp_path / "structure.extxyz")
     with pytest.raises(EngineError, match=r"mass of atom 1 in structure\.extxyz is -1\.0 amu"):
-        sample.read_structure(tmp_path / "structure.extxyz")
+        starts.read_structure(tmp_path / "structure.extxyz")
 
 
-def read_again(path: Path, header: str) -> sample.Start:
+def read_again(path: Path, header: str) -> starts.Start:
     """With another header, which says the same but is not as ase writes it."""
     number, _, *lines = path.read_text().splitlines()
     path.write_text("\n".join([number, header, *lines]))
-    return sample.read_structure(path)
+    return starts.read_structure(path)
 
 
 def test_a_structure_may_name_isotopes(tmp_path: Path) -> None:
     path = tmp_path / "structure.extxyz"
     path.write_text('2\nLattice="5 0 0 0 5 0 0 0 5" Properties=species:S:1:pos:R:3 pbc="T T T"\nD 0 0 0\nH 1 0 0\n')
-    begin = sample.read_structure(path)
+    begin = starts.read_structure(path)
     assert begin.symbols == ("H", "H")
     assert begin.masses == pytest.approx([2.0141, 1.008], abs=1e-4)
 
@@ -129,10 +129,10 @@ def test_plain_structures_are_read_as_ase_reads_them(
     Atoms(["Ar", "H", "Cu", "H", "Si"], rng.normal(0, 9, (5, 3)), cell=cell, pbc=True, masses=masses).write(path)
     with monkeypatch.context() as patch:
         patch.setattr(starts, "_read_any", pytest.fail)
-        plain = sample.read_structure(path)
+        plain = starts.read_structure(path)
     with monkeypatch.context() as patch:
         patch.setattr(starts, "_read_plain", lambda _: None)
-        expected = sample.read_structure(path)
+        expected = starts.read_structure(path)
     lattice = " ".join(f"{number:.8f}" for number in cell.ravel())
     shuffled = read_again(path, f'pbc="T T T" Properties=species:S:1:pos:R:3{columns} Lattice="{lattice}"')
     for found in (plain, expected):
@@ -237,9 +237,9 @@ def test_overflow_repeats_the_block(monkeypatch: pytest.MonkeyPatch) -> None:
     chosen = settings(production_fs=800.0, stride_fs=40.0, skin=0.3)
     ample = simulate(chosen)
     grown = []
-    enlarge = sample._enlarge
-    monkeypatch.setattr(sample, "_enlarge", lambda *a: (grown.append(a[1]), enlarge(*a))[1])
-    monkeypatch.setattr(sample, "list_capacity", lambda *a: Capacity(12, 0))
+    enlarge = run.relisted
+    monkeypatch.setattr(run, "relisted", lambda *a: (grown.append(a[1]), enlarge(*a))[1])
+    monkeypatch.setattr(run, "list_capacity", lambda *a: Capacity(12, 0))
     tight = simulate(chosen)
     assert grown
     assert all(capacity.neighbors > 12 for capacity in grown)
@@ -255,9 +255,9 @@ def test_bins_that_overflow_repeat_the_block(monkeypatch: pytest.MonkeyPatch) ->
     ample = simulate(chosen)
     assert isinstance(space.search(argon().cell, 5.3, 32), cells.Grid)
     grown = []
-    capacity, enlarge = sample.list_capacity, sample._enlarge
-    monkeypatch.setattr(sample, "_enlarge", lambda *a: (grown.append(a[1]), enlarge(*a))[1])
-    monkeypatch.setattr(sample, "list_capacity", lambda *a: capacity(*a)._replace(room=4))
+    capacity, enlarge = run.list_capacity, run.relisted
+    monkeypatch.setattr(run, "relisted", lambda *a: (grown.append(a[1]), enlarge(*a))[1])
+    monkeypatch.setattr(run, "list_capacity", lambda *a: capacity(*a)._replace(room=4))
     tight = simulate(chosen)
     assert grown
     assert all(capacity.room > 4 for capacity in grown)
@@ -268,8 +268,8 @@ def test_atoms_that_outrun_a_list_repeat_the_block(monkeypatch: pytest.MonkeyPat
     """A skin that atoms cross in one step: the same trajectory as with a wide one."""
     narrow = settings(timestep_fs=8.0, stride_fs=16.0, production_fs=320.0, skin=0.02)
     widened = []
-    widen = sample._widened
-    monkeypatch.setattr(sample, "_widened", lambda *a: (widened.append(a[1]), widen(*a))[1])
+    widen = run.widened
+    monkeypatch.setattr(run, "widened", lambda *a: (widened.append(a[1]), widen(*a))[1])
     found = simulate(narrow)
     assert widened
     assert min(widened) > 0.01
@@ -299,9 +299,9 @@ def test_a_block_whose_lists_ended_is_judged_again(monkeypatch: pytest.MonkeyPat
 
 def test_atoms_too_fast_for_any_list_are_refused() -> None:
     potential, _ = lennard_jones()
-    system = sampling.System(potential, ("Ar",), 9 * np.eye(3), 60.0, settings(skin=8.0), "float64", widened=3.0)
+    system = System(potential, ("Ar",), 9 * np.eye(3), 60.0, settings(skin=8.0), "float64", widened=3.0)
     with pytest.raises(EngineError, match="too fast for any neighbour list; use a shorter time step"):
-        sample._widened(system, 20.0)
+        run.widened(system, 20.0)
 
 
 def test_the_skin_follows_the_atoms() -> None:
@@ -310,7 +310,7 @@ def test_the_skin_follows_the_atoms() -> None:
 
     def skin(temperature: float, **changes: Any) -> float:
         chosen = settings(**{"skin": None, **changes})
-        return sampling.System(potential, ("Ar",), 9 * np.eye(3), temperature, chosen, "float64").skin
+        return System(potential, ("Ar",), 9 * np.eye(3), temperature, chosen, "float64").skin
 
     assert skin(1.0) < skin(60.0) < skin(600.0) <= 2.0
     assert skin(60.0, timestep_fs=1.0) < skin(60.0, timestep_fs=8.0)
@@ -322,7 +322,7 @@ def test_a_trajectory_continues_another() -> None:
     whole = simulate(settings(thermostat=NO_FRICTION, production_fs=160.0))
     half = settings(thermostat=NO_FRICTION, production_fs=80.0)
     first = simulate(half)
-    second = simulate(half, sample.start_walkers(2, start(argon(), 1), first))
+    second = simulate(half, starts.start_walkers(2, start(argon(), 1), first))
     np.testing.assert_allclose(second.last_positions, whole.last_positions, atol=1e-10)
     np.testing.assert_allclose(second.last_velocities, whole.last_velocities, atol=1e-12)
     whole_positions = whole.positions.reshape(2, 20, 32, 3)
@@ -331,11 +331,11 @@ def test_a_trajectory_continues_another() -> None:
     np.testing.assert_array_equal(first.walkers, [0] * 10 + [1] * 10)
     assert first.positions.dtype == np.float32
 
-    more = sample.start_walkers(5, start(argon(), 1), first)
+    more = starts.start_walkers(5, start(argon(), 1), first)
     assert more.velocities is None
     np.testing.assert_array_equal(more.positions[4], first.last_positions[0])
     with pytest.raises(EngineError, match="another order of atoms") as caught:
-        sample.start_walkers(2, start(argon(1), 1), first)
+        starts.start_walkers(2, start(argon(1), 1), first)
     assert caught.value.status == ExitStatus.INVALID_INPUT
 
 
@@ -344,7 +344,7 @@ def test_nose_hoover_stops_the_centre_of_mass() -> None:
     first = simulate(settings())
     momentum = first.last_velocities.sum(1)
     assert np.abs(momentum).max() > 1e-6
-    second = simulate(settings(thermostat=NOSE_HOOVER), sample.start_walkers(2, start(argon(), 1), first))
+    second = simulate(settings(thermostat=NOSE_HOOVER), starts.start_walkers(2, start(argon(), 1), first))
     np.testing.assert_allclose(second.last_velocities.sum(1), 0, atol=1e-12)
 
 
@@ -401,8 +401,8 @@ def test_energies_that_are_not_finite() -> None:
 def test_positions_that_are_not_finite() -> None:
     potential, _ = lennard_jones()
     symbols = tuple(argon().get_chemical_symbols())
-    system = sampling.System(potential, symbols, argon().cell.array, 60.0, settings(), "float64")
-    good = sampling.Snapshot(
+    system = System(potential, symbols, argon().cell.array, 60.0, settings(), "float64")
+    good = Snapshot(
         np.zeros((1, 2, 32, 3)), np.full((1, 2), 60.0), np.full((1, 2), 3.5), np.array([[True, True]]), np.ones((1, 2))
     )
     assert guards.failure(system, good, 2, 5) is None
@@ -433,7 +433,7 @@ def test_snapshots_per_call_divides_both_phases() -> None:
     potential, _ = lennard_jones()
     for equilibration, production, per_call in ((0, 970, 1), (0, 800, 5), (250, 1000, 5), (40, 120, 4), (30, 70, 1)):
         chosen = settings(equilibration_fs=equilibration, production_fs=production, stride_fs=10.0, timestep_fs=1.0)
-        system = sampling.System(potential, ("Ar",), 9 * np.eye(3), 60.0, chosen, "float64")
+        system = System(potential, ("Ar",), 9 * np.eye(3), 60.0, chosen, "float64")
         assert system.snapshots_per_call == per_call
 
 
@@ -454,14 +454,14 @@ def test_snapshots_per_call_divides_both_phases() -> None:
 def test_structures_that_are_refused(tmp_path: Path, content: str, message: str) -> None:
     (tmp_path / "structure.extxyz").write_text(content)
     with pytest.raises(EngineError, match=message):
-        sample.read_structure(tmp_path / "structure.extxyz")
+        starts.read_structure(tmp_path / "structure.extxyz")
 
 
 def test_one_of_several_frames(tmp_path: Path) -> None:
     frame = '1\nLattice="9 0 0 0 9 0 0 0 9" Properties=species:S:1:pos:R:3 pbc="T T T"\nAr 0 0 {}\n'
     (tmp_path / "md.extxyz").write_text(frame.format(0.9) + frame.format(1.8))
-    assert sample.read_structure(tmp_path / "md.extxyz@0").positions[0, 0, 2] == pytest.approx(0.1)
-    assert sample.read_structure(tmp_path / "md.extxyz@-1").positions[0, 0, 2] == pytest.approx(0.2)
+    assert starts.read_structure(tmp_path / "md.extxyz@0").positions[0, 0, 2] == pytest.approx(0.1)
+    assert starts.read_structure(tmp_path / "md.extxyz@-1").positions[0, 0, 2] == pytest.approx(0.2)
 
 
 @pytest.mark.parametrize("thermostat", [{"name": "langevin"}, NOSE_HOOVER])
@@ -470,13 +470,13 @@ def test_steps_can_be_differentiated(thermostat: object) -> None:
     term = {"architecture": "external_polynomial", "cutoff": 0.1, "hyperparameters": {"coefficients": [0.0, 0.0, 1.0]}}
     potential = potentials.build(PotentialSpec.model_validate({"species": ["He"], "terms": [term]}))
     chosen = SamplingSettings.model_validate({"timestep_fs": 2.0, "thermostat": thermostat})
-    system = sampling.System(potential, ("He",), 5.0 * np.eye(3), 300.0, chosen, "float64")
+    system = System(potential, ("He",), 5.0 * np.eye(3), 300.0, chosen, "float64")
 
-    def force(positions: jax.Array, *, stiffness: jax.Array) -> jax.Array:
-        return -stiffness * 5.0 * (positions - 0.5)
+    def force(positions: jax.Array, scale: jax.Array, *, stiffness: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return -stiffness * 5.0 * (positions - 0.5), 0 * scale
 
-    init, apply = sampling.integrator(system, force, dtype=jnp.dtype("float64"))
-    start = init(jax.random.key(1), jnp.full((1, 3), 0.51), mass=jnp.array([4.0]), stiffness=1.0)
+    init, apply = integrator(system, force, jnp.dtype("float64"))
+    start = init(jax.random.key(1), jnp.full((1, 3), 0.51), jnp.ones(()), mass=jnp.array([4.0]), stiffness=1.0)
 
     @jax.jit
     def place(stiffness: jax.Array) -> jax.Array:

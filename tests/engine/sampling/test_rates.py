@@ -16,9 +16,7 @@ from numpy.typing import NDArray
 from aiida_difftre.engine import units
 from aiida_difftre.engine.contract.files import Trajectory
 from aiida_difftre.engine.contract.jobs import SamplingSettings
-from aiida_difftre.engine.jobs import sample
-from aiida_difftre.engine.runtime.progress import Silent
-from tests.fixtures.engine import DOUBLE, build, start
+from tests.fixtures.engine import build, simulate, start
 
 TEMPERATURE = 300.0
 MASS = 39.948
@@ -34,9 +32,9 @@ def simulate_free(
     edge = spacing * atoms ** (1 / 3)
     box = Atoms(f"Ar{atoms}", cell=[edge] * 3, pbc=True)
     box.set_scaled_positions(np.random.default_rng(0).uniform(size=(atoms, 3)))
-    return sample.simulate(
+    return simulate(
         potential, potential.init(jax.random.key(0)), start(box, walkers), temperature=TEMPERATURE, settings=settings,
-        machine=DOUBLE, seed=1, progress=Silent(), pressure=pressure,
+        pressure=pressure,
     )  # fmt: skip
 
 
