@@ -133,7 +133,7 @@ def run_engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Wor
             engine.potentials, "load", lambda _: (SimpleNamespace(spec=SimpleNamespace(species=[])), {})
         )
         monkeypatch.setattr(engine.potentials, "save", lambda *_: None)
-        monkeypatch.setattr(engine.sample, "read_structure", lambda _: SimpleNamespace(symbols=[]))
+        monkeypatch.setattr(engine, "read_structure", lambda _: SimpleNamespace(symbols=[]))
         monkeypatch.setattr(engine, "species_index", lambda *_: None)
         monkeypatch.setattr(engine.stationarity, "of_trajectory", lambda _: {})
         monkeypatch.setattr(engine, "matching_loss", lambda *_: None)
