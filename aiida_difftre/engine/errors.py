@@ -38,9 +38,14 @@ def _shortened(text: str, longest: int) -> str:
 
 
 class ExitStatus(IntEnum):
-    """Exit status of a job, the same number in the engine's ``error.json`` and in the exit codes of the CalcJobs.
+    """Why a job failed: the same number in the engine's ``error.json`` and in the exit codes of the calculations.
 
-    34x: incomplete; 35x: the machine; 31x: unreadable input; 4xx: physics.
+    31x stands for unreadable input, 34x for jobs that are incomplete, 35x for the machine, 4xx for physics.
+
+    Example:
+        >>> from aiida_difftre.engine.errors import ExitStatus
+        >>> ExitStatus(410).name
+        'NOT_FINITE'
     """
 
     INVALID_INPUT = 310
@@ -75,10 +80,16 @@ class EngineError(Exception):
     """A failure that the engine explains.
 
     Args:
-        status: what happened.
-        message: names the offending value and the remedy.
-        diagnostics: numbers for ``error.json``; JSON-serialisable.
-        results: what was found before, for ``results.json``; None where the failure leaves nothing of use.
+        status: What happened.
+        message: The offending value and the remedy, in one line.
+        diagnostics: Numbers for ``error.json``, which JSON can hold; None for none.
+        results: What was found before, for ``results.json``; None where the failure leaves nothing of use.
+
+    Example:
+        >>> from aiida_difftre.engine.errors import EngineError, ExitStatus
+        >>> error = EngineError(ExitStatus.INVALID_INPUT, "cutoff is -1 Å; give a positive distance")
+        >>> int(error.status), error.message
+        (310, 'cutoff is -1 Å; give a positive distance')
     """
 
     def __init__(

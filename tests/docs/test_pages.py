@@ -78,8 +78,8 @@ def test_only_what_has_one_value_is_fixed(reference: Any) -> None:
 
     assert descriptions(LangevinSpec)["name"] == "Fixed."
     assert descriptions(PotentialSpec) == {
-        "species": "chemical symbols, without repetition.",
-        "terms": "the energy is their sum.",
+        "species": "Chemical symbols, without repetition.",
+        "terms": "The terms, whose sum is the energy.",
     }
     assert "Fixed." not in descriptions(Target).values()
 

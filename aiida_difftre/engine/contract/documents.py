@@ -92,10 +92,28 @@ def _text(path: Path, content: bytes, form: str) -> str:
 
 
 def read_yaml(path: Path) -> Any:
-    """Read YAML (or JSON).
+    r"""Read a YAML or JSON file that holds plain data: mappings, lists, strings, numbers, booleans and null.
+
+    Args:
+        path: The file.
+
+    Returns:
+        Its content; None for an empty file.
 
     Raises:
-        ValueError: naming the file, for one that is missing, no regular file, too large or not such YAML.
+        ValueError: For a file that is missing, no regular file, too large or not such YAML; the message names it.
+
+    Example:
+        Numbers are those of YAML 1.2, and ``yes`` is a string:
+
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from aiida_difftre.engine.contract.documents import read_yaml
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "settings.yaml")
+        ...     _ = path.write_text("learning_rate: 1e-3\nverdict: yes\n", encoding="utf-8")
+        ...     read_yaml(path)
+        {'learning_rate': 0.001, 'verdict': 'yes'}
     """
     text = _text(path, read_bytes(path), "YAML")
     try:

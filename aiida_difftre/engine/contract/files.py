@@ -228,17 +228,54 @@ def read_arrays(path: Path) -> tuple[Arrays, dict[str, str]]:
 
 
 def write_potential(path: Path, spec: PotentialSpec, parameters: Mapping[str, NDArray[Any]]) -> None:
-    """Write a potential: parameters by their path in the parameter tree, the spec as metadata."""
+    """Write a potential to a ``.safetensors`` file; the same potential gives the same bytes.
+
+    Args:
+        path: The file, which is replaced as a whole where it exists.
+        spec: What the potential is; it becomes the metadata of the file.
+        parameters: Arrays by their path in the parameter tree, such as ``terms/0_lennard_jones/sigma``.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import numpy as np
+        >>> from aiida_difftre.engine.contract.files import read_potential, write_potential
+        >>> from aiida_difftre.engine.contract.settings import PotentialSpec
+        >>> spec = PotentialSpec(species=["Ar"], terms=[{"architecture": "lennard_jones", "cutoff": 8.5}])
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "argon.safetensors")
+        ...     write_potential(path, spec, {"terms/0_lennard_jones/sigma": np.array([3.4])})
+        ...     read_potential(path)[1]
+        {'terms/0_lennard_jones/sigma': array([3.4])}
+    """
     described = json.dumps(spec.model_dump(mode="json"), sort_keys=True, ensure_ascii=False, allow_nan=False)
     metadata = {"format": POTENTIAL_FORMAT, "potential": described, "units": "angstrom, eV, amu"}
     write_arrays(path, parameters, metadata)
 
 
 def read_potential(path: Path) -> tuple[PotentialSpec, Arrays]:
-    """Read a potential: its spec, and its parameters by path.
+    """Read a potential from a file without building it, and without JAX.
+
+    Args:
+        path: A ``.safetensors`` file that this package wrote.
+
+    Returns:
+        The spec, and the parameters by their path in the parameter tree.
 
     Raises:
-        UnreadableFileError: for anything that is not a potential or holds numbers that are not finite.
+        UnreadableFileError: For anything that is not a potential, or holds numbers that are not finite.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import numpy as np
+        >>> from aiida_difftre.engine.contract.files import read_potential, write_potential
+        >>> from aiida_difftre.engine.contract.settings import PotentialSpec
+        >>> spec = PotentialSpec(species=["Ar"], terms=[{"architecture": "lennard_jones", "cutoff": 8.5}])
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_potential(Path(folder, "argon.safetensors"), spec, {"atomic_energies": np.zeros(1)})
+        ...     read_potential(Path(folder, "argon.safetensors"))[0] == spec
+        True
     """
     arrays, metadata = read_arrays(path)
     spec = _spec(path, metadata)
@@ -290,20 +327,34 @@ class Trajectory:
     """Snapshots of several walkers at one state point.
 
     Args:
-        positions: (snapshots, atoms, 3), fractional, unwrapped, float32.
-        cell: (3, 3), rows are the lattice vectors, Å, float64.
-        species: chemical symbols, one per atom.
-        energies: (snapshots,), potential energy with the sampling potential, of the positions as stored, eV, float64.
-        walkers: (snapshots,), index of the walker.
-        times: (snapshots,), fs since the end of equilibration.
-        temperatures: (snapshots,), instantaneous, K.
-        last_positions: (walkers, atoms, 3), fractional, float64.
-        last_velocities: (walkers, atoms, 3), Å/fs.
-        temperature: of the thermostat, K.
-        scales: (snapshots,); the cell of a snapshot is its scale times ``cell``. All ones at constant volume.
-        last_scales: (walkers,), of the cells of ``last_positions``.
-        pressure: of the barostat, GPa; None at constant volume.
-        masses: (atoms,), amu; None for the standard atomic weights.
+        positions: Fractional coordinates, unwrapped, (snapshots, atoms, 3), float32.
+        cell: Lattice vectors in rows, (3, 3), Å, float64.
+        species: Chemical symbol of each atom.
+        energies: Potential energy of each snapshot with the potential that sampled it, of the positions as they are
+            stored, (snapshots,), eV, float64.
+        walkers: Index of the walker of each snapshot, (snapshots,).
+        times: Time since the end of equilibration, (snapshots,), fs.
+        temperatures: Instantaneous temperature, (snapshots,), K.
+        last_positions: Fractional coordinates with which each walker ends, (walkers, atoms, 3), float64.
+        last_velocities: Velocities with which each walker ends, (walkers, atoms, 3), Å/fs.
+        temperature: Temperature of the thermostat, K.
+        scales: Factor by which the cell of each snapshot is larger than ``cell``, (snapshots,); all ones at constant
+            volume.
+        last_scales: The same for the cells with which the walkers end, (walkers,).
+        pressure: Pressure of the barostat, GPa; None at constant volume.
+        masses: Masses of the atoms, (atoms,), amu; None for the standard atomic weights.
+
+    Example:
+        >>> import numpy as np
+        >>> from aiida_difftre.engine.contract.files import Trajectory
+        >>> trajectory = Trajectory(
+        ...     positions=np.zeros((2, 1, 3), np.float32), cell=4.0 * np.eye(3), species=("Ar",), energies=np.zeros(2),
+        ...     walkers=np.zeros(2, np.int32), times=np.array([0.0, 50.0]), temperatures=np.full(2, 90.0),
+        ...     last_positions=np.zeros((1, 1, 3)), last_velocities=np.zeros((1, 1, 3)), temperature=90.0,
+        ...     scales=np.ones(2), last_scales=np.ones(1),
+        ... )
+        >>> trajectory.ensemble, trajectory.volumes.round(6).tolist()
+        ('NVT', [64.0, 64.0])
     """
 
     positions: NDArray[np.float32]
@@ -325,10 +376,19 @@ class Trajectory:
     def from_arrays(
         cls, arrays: Mapping[str, Any], *, species: tuple[str, ...], temperature: float, pressure: float | None
     ) -> Trajectory:
-        """A trajectory of named arrays; scales that are not among them are ones, as in files before NPT.
+        """Make a trajectory of named arrays; scales that are not among them are ones, as in files before NPT.
+
+        Args:
+            arrays: Arrays by the names of the arguments of this class.
+            species: Chemical symbol of each atom.
+            temperature: Temperature of the thermostat, K.
+            pressure: Pressure of the barostat, GPa; None at constant volume.
+
+        Returns:
+            The trajectory.
 
         Raises:
-            KeyError: for an array that is missing.
+            KeyError: For an array that is missing.
         """
         given = {name: arrays[name] for name in TRAJECTORY_ARRAYS if name not in SCALES}
         ones = {"scales": np.ones(len(given["energies"])), "last_scales": np.ones(len(given["last_positions"]))}
@@ -338,12 +398,12 @@ class Trajectory:
 
     @property
     def ensemble(self) -> Ensemble:
-        """NPT where there is a pressure."""
+        """``NPT`` where there is a pressure, else ``NVT``."""
         return "NVT" if self.pressure is None else "NPT"
 
     @property
     def volumes(self) -> NDArray[np.float64]:
-        """(snapshots,), Å³."""
+        """Volume of each snapshot, (snapshots,), Å³."""
         return float(abs(np.linalg.det(self.cell))) * self.scales**3
 
 
@@ -367,7 +427,28 @@ TRAJECTORY_ARRAYS = (
 
 
 def write_trajectory(path: Path, trajectory: Trajectory) -> None:
-    """Write a trajectory as ``.npz``, atomically: the arrays of :class:`Trajectory`, species as fixed-width unicode."""
+    """Write a trajectory to an ``.npz`` file, without pickles.
+
+    Args:
+        path: The file, which is replaced as a whole where it exists.
+        trajectory: The trajectory.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import numpy as np
+        >>> from aiida_difftre.engine.contract.files import Trajectory, read_trajectory, write_trajectory
+        >>> arrays = {
+        ...     "positions": np.zeros((2, 1, 3), np.float32), "cell": 4.0 * np.eye(3), "energies": np.zeros(2),
+        ...     "walkers": np.zeros(2, np.int32), "times": np.array([0.0, 50.0]), "temperatures": np.full(2, 90.0),
+        ...     "last_positions": np.zeros((1, 1, 3)), "last_velocities": np.zeros((1, 1, 3)),
+        ... }
+        >>> argon = Trajectory.from_arrays(arrays, species=("Ar",), temperature=90.0, pressure=None)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_trajectory(Path(folder, "trajectory.npz"), argon)
+        ...     read_trajectory(Path(folder, "trajectory.npz")).times.tolist()
+        [0.0, 50.0]
+    """
     arrays = {name: getattr(trajectory, name) for name in TRAJECTORY_ARRAYS}
     if trajectory.masses is not None:
         arrays[MASSES] = trajectory.masses
@@ -380,10 +461,24 @@ def write_trajectory(path: Path, trajectory: Trajectory) -> None:
 
 
 def read_trajectory(path: Path) -> Trajectory:
-    """Read a trajectory.
+    """Read a trajectory from an ``.npz`` file, and check that its arrays belong together.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The trajectory.
 
     Raises:
-        UnreadableFileError: for anything that is not a trajectory.
+        UnreadableFileError: For anything that is not a trajectory.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from aiida_difftre.engine.contract.files import read_trajectory
+        >>> read_trajectory(Path("missing.npz"))
+        Traceback (most recent call last):
+        ...
+        aiida_difftre.engine.errors.UnreadableFileError: there is no trajectory missing.npz
     """
     with _npz(path, "trajectory") as archive:
         pressure = float(archive["pressure"]) if "pressure" in archive else np.nan

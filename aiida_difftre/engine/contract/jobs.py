@@ -403,10 +403,27 @@ def explain(error: ValidationError) -> str:
 
 
 def validate(model: type[ModelT], content: Any) -> ModelT:
-    """Validate ``content`` against ``model``.
+    """Check plain data against a model, such as a target or a job, and make it.
+
+    Args:
+        model: The model, a class of pydantic.
+        content: Mappings, lists, strings and numbers, as they come from YAML or JSON.
+
+    Returns:
+        The content as an object of the model.
 
     Raises:
-        ValueError: whose message names each offending value; free of pydantic's own wording where possible.
+        ValueError: Where the content does not fit; the message names each offending value.
+
+    Example:
+        >>> from aiida_difftre.engine.contract.jobs import validate
+        >>> from aiida_difftre.engine.contract.targets import Conditions
+        >>> validate(Conditions, {"temperature": 300.0}).temperature
+        300.0
+        >>> validate(Conditions, {"temperature": -1.0})  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        ...
+        ValueError: temperature: ...
     """
     try:
         return model.model_validate(content)

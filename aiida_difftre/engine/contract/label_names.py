@@ -51,15 +51,21 @@ Choice = tuple[str, Values] | None
 
 
 class LabelKeys(Strict):
-    """Under which names a file carries its labels.
+    """The names under which a file carries its energies, forces and stresses, where these are not the usual ones.
 
     Args:
-        energy: name, or names of which the first that a frame has counts; ``auto`` recognises the usual ones.
-        forces: likewise; ``none`` trains without forces.
-        stress: likewise, eV/Å³, positive in tension; ``none`` trains without stresses.
-        virial: likewise, eV; a frame without a stress gets -virial/V.
-        missing_forces: whether frames without forces are taken.
-        trust_stress: whether stresses are taken that do not look like eV/Å³, positive in tension.
+        energy: Name of the energy, eV, or several of which the first that a frame has counts; ``auto`` recognises the
+            usual names.
+        forces: The same for forces, eV/Å; ``none`` trains without forces.
+        stress: The same for the stress, eV/Å³, positive in tension; ``none`` trains without stresses.
+        virial: The same for the virial, eV; a frame without a stress gets -virial/V.
+        missing_forces: Whether frames without forces are taken.
+        trust_stress: Whether stresses are taken that do not look like eV/Å³, positive in tension.
+
+    Example:
+        >>> from aiida_difftre.engine.contract.label_names import LabelKeys
+        >>> LabelKeys(energy="my_energy", forces="none").chosen("energy")
+        ['my_energy']
     """
 
     energy: Names = AUTOMATIC

@@ -18,13 +18,19 @@ LONGEST_CUTOFF = 20.0
 
 
 class TermSpec(Strict):
-    """One term of a potential that is a sum of terms.
+    """One term of a potential: its architecture, cutoff and hyperparameters.
 
     Args:
-        architecture: registry name.
-        cutoff: Å; at most 20.
-        hyperparameters: of the architecture; checked by it.
-        trainable: whether its parameters change in pretraining and refinement.
+        architecture: Name under which the architecture is registered, such as ``lennard_jones``.
+        cutoff: Distance beyond which a neighbour does not count, Å; at most 20.
+        hyperparameters: Settings of the architecture by name, which it checks itself.
+        trainable: Whether pretraining and refinement change its parameters.
+
+    Example:
+        >>> from aiida_difftre.engine.contract.settings import TermSpec
+        >>> term = TermSpec(architecture="repulsion", cutoff=3.0, hyperparameters={"epsilon": 1.0, "sigma": 1.2})
+        >>> term.trainable
+        True
     """
 
     architecture: str
@@ -45,8 +51,14 @@ class PotentialSpec(Strict):
     """Everything about a potential but its parameters.
 
     Args:
-        species: chemical symbols, without repetition.
-        terms: the energy is their sum.
+        species: Chemical symbols, without repetition.
+        terms: The terms, whose sum is the energy.
+
+    Example:
+        >>> from aiida_difftre.engine.contract.settings import PotentialSpec
+        >>> terms = [{"architecture": "repulsion", "cutoff": 3.0}, {"architecture": "moment_network", "cutoff": 5.0}]
+        >>> PotentialSpec(species=["C"], terms=terms).cutoff
+        5.0
     """
 
     species: list[str] = Field(min_length=1)
@@ -67,20 +79,25 @@ class PotentialSpec(Strict):
 
 
 class Machine(Strict):
-    """How a job uses the machine.
+    """How a job uses the machine: precision, cores, memory and time.
 
     Args:
-        platform: ``auto`` takes what JAX finds; ``gpu`` refuses to run without one.
-        precision: of forces and of gradients; energies that enter weights are always float64.
-        threads: cores, over which walkers and batches are spread; 0 takes all that the process may use.
-        batch_size: snapshots per device and batch; 0 lets the engine choose.
-        walltime_s: stop when this much time has passed; None for no limit. Sampling and pretraining leave a
-            checkpoint, an update what it has reached.
-        snapshot_cache_mib: memory for what an update or a prediction keeps of the snapshots of all its state points,
-            MiB: projections where they fit, else neighbour lists. What is not kept is computed anew at each step,
-            which can take several times as long.
-        compilation_cache: folder of JAX's persistent compilation cache; None takes ``$DIFFTRE_CACHE`` or
+        platform: ``auto`` takes what JAX finds; ``cpu`` leaves GPUs alone; ``gpu`` refuses to run without one.
+        precision: Precision of forces and gradients; energies that enter weights are always in float64.
+        threads: Number of cores, over which walkers and batches are spread; 0 takes all that the process may use.
+        batch_size: Number of snapshots per device and batch; 0 lets the engine choose.
+        walltime_s: Time after which the job stops, s; None for no limit. Sampling and pretraining leave a checkpoint,
+            an update what it has reached.
+        snapshot_cache_mib: Memory for what an update or a prediction keeps of the snapshots of all its state points,
+            MiB: projections where they fit, else neighbour lists. What is not kept is computed anew at each step, which
+            can take several times as long.
+        compilation_cache: Folder of JAX's persistent compilation cache; None takes ``$DIFFTRE_CACHE`` or
             ``~/.cache/difftre``.
+
+    Example:
+        >>> from aiida_difftre.engine.contract.settings import Machine
+        >>> Machine(threads=4).precision
+        'float32'
     """
 
     platform: Literal["auto", "cpu", "gpu"] = "auto"

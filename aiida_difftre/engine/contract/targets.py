@@ -19,12 +19,17 @@ SMALLEST_ERROR = 1e-12
 
 
 class Conditions(Strict):
-    """Conditions of a measurement.
+    """The conditions of a measurement.
 
     Args:
-        temperature: K.
-        pressure: GPa; None where it is not stated.
-        density: kg/m³; None where it is not stated.
+        temperature: Temperature, K.
+        pressure: Pressure, GPa; None where it is not stated.
+        density: Density, kg/m³; None where it is not stated.
+
+    Example:
+        >>> from aiida_difftre.engine.contract.targets import Conditions
+        >>> Conditions(temperature=298.15, pressure=1.01325e-4).temperature
+        298.15
     """
 
     temperature: Temperature
@@ -47,24 +52,38 @@ class Source(Strict):
 
 
 class Target(Strict):
-    """A measured observable with its errors, conditions and source.
+    """A measured observable with its errors, conditions and source, checked when it is made.
 
     Args:
-        observable: registry name.
-        options: options of the observable.
-        grid: as in :class:`ObservableRequest`.
-        values: measured values, in ``unit``, in the order of the observable's labels or of the grid.
-        errors: standard errors of the values, in ``unit``, positive.
-        unit: must be the observable's own.
-        error_source: whether the errors were measured or are an assumption of the user.
-        conditions: of the measurement.
-        citation: the publication.
-        doi: its digital object identifier.
+        observable: Name under which the observable is registered.
+        options: Options of the observable; those that are left out have their defaults.
+        grid: Values of the independent variable, in the grid unit of the observable; required where it has one.
+        values: Measured values, in ``unit``, in the order of the observable's labels or of the grid.
+        errors: Standard errors of the values, in ``unit``, positive.
+        unit: Unit of values and errors, which must be the observable's own.
+        error_source: Whether the errors were ``measured``, or are ``assumed`` by the user.
+        conditions: Conditions of the measurement.
+        citation: The publication.
+        doi: Its digital object identifier; None where there is none.
         role: ``training`` targets enter the loss; ``selection`` targets do not, and choose the best iteration and when
             to stop; ``test`` targets have no part in a refinement and are predicted in its validation alone.
-        weight: the factor gamma in the loss.
-        label: name in results; the observable's name by default.
-        source: the table from which it was made, where there is one.
+        weight: Factor gamma of the target in the loss.
+        label: Name in results; None for the name of the observable.
+        source: The table from which it was made; None where there is none.
+
+    Example:
+        >>> from aiida_difftre.engine.contract.targets import Target
+        >>> target = Target(
+        ...     observable="stress",
+        ...     values=[0.0] * 6,
+        ...     errors=[0.1] * 6,
+        ...     unit="GPa",
+        ...     error_source="assumed",
+        ...     conditions={"temperature": 298.15},
+        ...     citation="ambient pressure",
+        ... )
+        >>> target.is_in_loss, target.component_labels()
+        (True, ['xx', 'yy', 'zz', 'yz', 'xz', 'xy'])
     """
 
     observable: str
@@ -155,14 +174,22 @@ class Target(Strict):
         return self.label or self.observable
 
     def request(self) -> ObservableRequest:
-        """The observable that predicts this target."""
+        """Ask for the observable that predicts this target.
+
+        Returns:
+            The request, with the options and the grid of the target.
+        """
         measured = Measured(values=self.values, errors=self.errors) if observable(self.observable).is_fitted else None
         return ObservableRequest(
             observable=self.observable, options=dict(self.options), grid=self.grid, label=self.label, measured=measured
         )
 
     def component_labels(self) -> list[str]:
-        """A label for each value: the observable's own, or the grid value with its unit."""
+        """Name each value.
+
+        Returns:
+            The labels of the observable, or each value of the grid with its unit.
+        """
         spec = observable(self.observable)
         if spec.labels is not None:
             return list(spec.labels(self.options))

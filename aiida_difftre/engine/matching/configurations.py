@@ -24,15 +24,23 @@ Floats = NDArray[np.floating[Any]]
 
 
 class Labels(NamedTuple):
-    """What a configuration is matched to, NaN-free; ``has_...`` says where there is a label at all.
+    """Energies, forces and stresses to match; zero where ``has_energy`` and its like say that there is none.
 
     Args:
-        energy: (configurations,), eV.
-        forces: (configurations, atoms, 3), eV/Å.
-        stress: (configurations, 6), eV/Å³, Voigt order xx yy zz yz xz xy, positive in tension.
-        has_energy: (configurations,), 1 or 0.
-        has_forces: (configurations,), 1 or 0.
-        has_stress: (configurations,), 1 or 0.
+        energy: Energies, (configurations,), eV.
+        forces: Forces, (configurations, atoms, 3), eV/Å.
+        stress: Stresses, (configurations, 6), eV/Å³, Voigt order xx yy zz yz xz xy, positive in tension.
+        has_energy: Whether there is an energy, (configurations,), 1 or 0.
+        has_forces: Whether there are forces, (configurations,), 1 or 0.
+        has_stress: Whether there is a stress, (configurations,), 1 or 0.
+
+    Example:
+        >>> import numpy as np
+        >>> from aiida_difftre.engine.matching.configurations import Labels
+        >>> one, none = np.ones(1), np.zeros(1)
+        >>> labels = Labels(np.array([-5.2]), np.zeros((1, 2, 3)), np.zeros((1, 6)), one, none, none)
+        >>> labels.energy.tolist(), labels.has_forces.tolist()
+        ([-5.2], [0.0])
     """
 
     energy: Floats
@@ -44,14 +52,20 @@ class Labels(NamedTuple):
 
 
 class Configurations(NamedTuple):
-    """Configurations of different sizes, padded to the same number of atoms and neighbours.
+    """Configurations of different sizes, padded to the same number of atoms and of neighbours.
 
     Args:
-        environment: with leading axes (configurations, atoms).
-        neighbors: (configurations, atoms, neighbors), atom index of each neighbour.
-        real: (configurations, atoms), 1 for atoms, 0 for padding.
-        volume: (configurations,), Å³; 1 where there is no cell.
-        labels: energies, forces, stresses.
+        environment: Neighbours of all atoms; arrays begin with the axes (configurations, atoms).
+        neighbors: Index of each neighbour, (configurations, atoms, neighbors).
+        real: 1 for atoms, 0 for padding, (configurations, atoms).
+        volume: Volumes, (configurations,), Å³; 1 where there is no cell.
+        labels: Energies, forces and stresses.
+
+    Example:
+        >>> from ase import Atoms
+        >>> from aiida_difftre.engine.matching.configurations import pad
+        >>> pad([Atoms("Ar"), Atoms("Ar2", positions=[[0, 0, 0], [3.8, 0, 0]])], ["Ar"], 8.5).sizes.tolist()
+        [1.0, 2.0]
     """
 
     environment: Environment
@@ -62,7 +76,7 @@ class Configurations(NamedTuple):
 
     @property
     def sizes(self) -> Floats:
-        """Atoms of each configuration."""
+        """Number of atoms of each configuration, (configurations,)."""
         return self.real.sum(axis=1)
 
 
@@ -78,11 +92,24 @@ def read(path: Path, keys: LabelKeys | None = None) -> Labelled:
     """Read configurations, with labels as far as they have some.
 
     Args:
-        path: of a file that ase reads; an index of its frames may stand behind the name (``md.extxyz@::5``).
-        keys: where labels have other names than the usual ones.
+        path: A file that ase reads; an index of its frames may stand behind the name (``md.extxyz@::5``).
+        keys: Names of the labels, where these are not the usual ones; else None.
+
+    Returns:
+        The configurations, with labels in calculators of ase.
 
     Raises:
-        EngineError: naming file, frame and value, and the remedy.
+        EngineError: With file, frame and value, and the remedy.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from ase import Atoms
+        >>> from aiida_difftre.engine.matching.configurations import read
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Atoms("Ar2", positions=[[0, 0, 0], [3.8, 0, 0]]).write(Path(folder, "dimer.extxyz"))
+        ...     read(Path(folder, "dimer.extxyz")).species()
+        ['Ar']
     """
     with explained():
         return labels.read_labelled(path, keys)
@@ -92,11 +119,28 @@ def read_training(path: Path, keys: LabelKeys | None = None) -> Labelled:
     """Read configurations to train with: all with an energy, and with forces where going without is not allowed.
 
     Args:
-        path: as for :func:`read`.
-        keys: likewise.
+        path: A file that ase reads; an index of its frames may stand behind the name (``md.extxyz@::5``).
+        keys: Names of the labels, where these are not the usual ones, and whether forces may be missing; else None.
+
+    Returns:
+        The configurations, with labels in calculators of ase.
 
     Raises:
-        EngineError: naming file, frame and value, and the remedy.
+        EngineError: With file, frame and value, and the remedy.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import numpy as np
+        >>> from ase import Atoms
+        >>> from ase.calculators.singlepoint import SinglePointCalculator
+        >>> from aiida_difftre.engine.matching.configurations import read_training
+        >>> dimer = Atoms("Ar2", positions=[[0, 0, 0], [3.8, 0, 0]])
+        >>> dimer.calc = SinglePointCalculator(dimer, energy=-0.01, forces=np.zeros((2, 3)))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     dimer.write(Path(folder, "dimer.extxyz"))
+        ...     read_training(Path(folder, "dimer.extxyz")).describe()
+        'energies from energy; forces from forces'
     """
     found = read(path, keys)
     with explained():
@@ -121,17 +165,26 @@ def _results(atoms: Atoms) -> dict[str, Any]:
 def pad(
     frames: list[Atoms], species: list[str], cutoff: float, atoms: int | None = None, neighbors: int | None = None
 ) -> Configurations:
-    """Neighbours, volumes and labels of configurations, as padded arrays.
+    """Make padded arrays of configurations: neighbours, volumes and labels.
 
     Args:
-        frames: configurations; periodic in any directions, cells of any size.
-        species: of the potential.
-        cutoff: Å.
-        atoms: atoms to pad to; the largest configuration by default.
-        neighbors: neighbours to pad to; the most that an atom has by default.
+        frames: Configurations, periodic in any directions, with cells of any size.
+        species: Chemical symbols of the potential.
+        cutoff: Cutoff, Å.
+        atoms: Number of atoms to pad to; None for that of the largest configuration.
+        neighbors: Number of neighbours to pad to; None for the most that an atom has.
+
+    Returns:
+        The arrays.
 
     Raises:
-        EngineError: naming an element that the potential does not know.
+        EngineError: For an element that the potential does not know.
+
+    Example:
+        >>> from ase.build import bulk
+        >>> from aiida_difftre.engine.matching.configurations import pad
+        >>> pad([bulk("Cu", "fcc", 3.61, cubic=True)], ["Cu"], 3.0).neighbors.shape  # twelve nearest neighbours
+        (1, 4, 12)
     """
     kinds = [species_index(frame.get_chemical_symbols(), species) for frame in frames]
     listed = [_neighbors(frame, cutoff) for frame in frames]

@@ -41,7 +41,19 @@ CONFIGURATIONS_AT_ONCE = 16
 
 
 class Predicted(NamedTuple):
-    """Energies (without atomic reference energies, eV), forces (eV/Å) and stresses (eV/Å³, Voigt) of configurations."""
+    """Energies, forces and stresses that a potential gives for configurations.
+
+    Args:
+        energy: Energies without the reference energies of the atoms, (configurations,), eV.
+        forces: Forces, (configurations, atoms, 3), eV/Å.
+        stress: Stresses, (configurations, 6), eV/Å³, Voigt order, positive in tension.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from aiida_difftre.engine.matching.matching import Predicted
+        >>> Predicted(jnp.zeros(2), jnp.zeros((2, 4, 3)), jnp.zeros((2, 6))).forces.shape
+        (2, 4, 3)
+    """
 
     energy: Float[Array, " configurations"]
     forces: Float[Array, "configurations atoms 3"]
@@ -188,12 +200,32 @@ def predict_linearised(potential: Potential, parameters: Parameters, batch: Line
 
 
 def predict_directly(potential: Potential, parameters: Parameters, batch: Configurations) -> Predicted:
-    """Energies, forces and stresses by differentiation of the energy, without stored Jacobians.
+    """Predict energies, forces and stresses of configurations by differentiating the energy.
 
     Args:
-        potential: the potential.
-        parameters: from :func:`~aiida_difftre.engine.potentials.potential.without_references`.
-        batch: configurations; the precision of the displacements is that of the result.
+        potential: The potential.
+        parameters: Its parameters, from ``without_references``.
+        batch: Padded configurations; the precision of the displacements is that of the result.
+
+    Returns:
+        Energies, forces and stresses.
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> from ase import Atoms
+        >>> from aiida_difftre.engine.contract.settings import PotentialSpec
+        >>> from aiida_difftre.engine.matching.configurations import pad
+        >>> from aiida_difftre.engine.matching.matching import predict_directly
+        >>> from aiida_difftre.engine.potentials.potential import build, without_references
+        >>> hyperparameters = {"epsilon": 0.0103, "sigma": 3.4}
+        >>> term = {"architecture": "lennard_jones", "cutoff": 8.5, "hyperparameters": hyperparameters}
+        >>> potential = build(PotentialSpec(species=["Ar"], terms=[term]))
+        >>> parameters = without_references(potential.init(jax.random.key(0)), jnp.float32)
+        >>> dimer = pad([Atoms("Ar2", positions=[[0, 0, 0], [3.4 * 2 ** (1 / 6), 0, 0]])], ["Ar"], 8.5)
+        >>> predicted = predict_directly(potential, parameters, dimer)
+        >>> round(float(predicted.energy[0]), 4)
+        -0.0103
     """
 
     def one(environment: Environment, neighbors: Array, real: Array, volume: Array) -> Predicted:
@@ -214,17 +246,34 @@ def predict_directly(potential: Potential, parameters: Parameters, batch: Config
 def loss(
     predicted: Predicted, labels: Labels, real: Float[Array, "configurations atoms"], weights: DatasetWeights
 ) -> Float[Array, ""]:
-    r"""The matching loss of a batch.
+    r"""Compute the matching loss of a batch.
 
     .. math:: w_E \langle(\Delta E/N)^2\rangle + w_F \langle\Delta F^2\rangle + w_\sigma \langle\Delta\sigma^2\rangle
 
-    means over the configurations, force components and stress components that have labels.
+    with means over the configurations, force components and stress components that have labels.
 
     Args:
-        predicted: of the potential.
-        labels: without atomic reference energies.
-        real: 1 for atoms, 0 for padding.
-        weights: per eV², (eV/Å)², (eV/Å³)².
+        predicted: What the potential gives.
+        labels: What was computed otherwise, without the reference energies of the atoms.
+        real: 1 for atoms, 0 for padding, (configurations, atoms).
+        weights: Weights w, per eV², (eV/Å)² and (eV/Å³)².
+
+    Returns:
+        The loss, dimensionless.
+
+    Example:
+        Two atoms whose energy is off by 0.2 eV, 0.1 eV per atom:
+
+        >>> import jax.numpy as jnp
+        >>> import numpy as np
+        >>> from aiida_difftre.engine.contract.settings import DatasetWeights
+        >>> from aiida_difftre.engine.matching.configurations import Labels
+        >>> from aiida_difftre.engine.matching.matching import Predicted, loss
+        >>> predicted = Predicted(jnp.array([-5.0]), jnp.zeros((1, 2, 3)), jnp.zeros((1, 6)))
+        >>> one, none = np.ones(1), np.zeros(1)
+        >>> labels = Labels(np.array([-5.2]), np.zeros((1, 2, 3)), np.zeros((1, 6)), one, none, none)
+        >>> round(float(loss(predicted, labels, jnp.ones((1, 2)), DatasetWeights(energy=100.0))), 3)
+        1.0
     """
     energy = labels.has_energy * ((predicted.energy - labels.energy) / jnp.sum(real, 1)) ** 2
     counted = real * labels.has_forces[:, None]
@@ -327,12 +376,28 @@ def matching_loss(
 
 
 def errors(predicted: Predicted, labels: Labels, real: NDArray[Any]) -> dict[str, float]:
-    """Root-mean-square and mean absolute errors, for people; a quantity without labels is left out.
+    """Compute root-mean-square and mean absolute errors of predictions; a quantity without labels is left out.
+
+    Args:
+        predicted: What the potential gives.
+        labels: What was computed otherwise, without the reference energies of the atoms.
+        real: 1 for atoms, 0 for padding, (configurations, atoms).
 
     Returns:
         ``energy_rmse``, ``energy_mae`` and, with the mean energy error removed, ``energy_shifted_rmse``,
         ``energy_shifted_mae`` (meV/atom); ``force_rmse``, ``force_mae`` (meV/Å, per component); ``stress_rmse``,
         ``stress_mae`` (GPa, per component).
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import numpy as np
+        >>> from aiida_difftre.engine.matching.configurations import Labels
+        >>> from aiida_difftre.engine.matching.matching import Predicted, errors
+        >>> predicted = Predicted(jnp.array([-5.0]), jnp.zeros((1, 2, 3)), jnp.zeros((1, 6)))
+        >>> one, none = np.ones(1), np.zeros(1)
+        >>> labels = Labels(np.array([-5.2]), np.zeros((1, 2, 3)), np.zeros((1, 6)), one, none, none)
+        >>> round(errors(predicted, labels, np.ones((1, 2)))["energy_rmse"], 2)  # meV/atom
+        100.0
     """
     result: dict[str, float] = {}
 

@@ -28,26 +28,32 @@ PERCENT = "%"
 
 @dataclass(frozen=True)
 class Reading:
-    """How a table is to be read.
+    """How a table of measured values is to be read.
 
     Args:
-        columns: name or number of a column, by what it holds: ``grid``, ``value`` and ``error`` (or ``r``, ``g``,
+        columns: Name or number of a column, by what it holds: ``grid``, ``value`` and ``error`` (or ``r``, ``g``,
             ``q``, ``S``, ``k``, ``chi``) of a curve; the labels of an observable without a grid, and ``LABEL_error``.
-        rows: wanted cell by column, where not all rows are.
-        units: of the columns, by the same names; those of the observable otherwise. ``%`` for a relative error.
-        point_error: assumed error of each point of the table, where no column gives it, such as ``0.02``, ``2%`` or
+        rows: Wanted cell by column, where not all rows are.
+        units: Units of the columns, by the same names; those of the observable otherwise. ``%`` for a relative error.
+        point_error: Assumed error of each point of the table, where no column gives it, such as ``0.02``, ``2%`` or
             ``2%+0.005``; averages, transforms and filters propagate it like a column's.
-        error: assumed error of the target's values, in the same form; added in quadrature to what the table gives.
-        correlated: whether neighbouring points share their errors, as after a Fourier transform.
-        grid: start and stop of the bins, and their number; None for the points of the table.
-        between: first and last point of the table to take, in the observable's grid unit; None for all.
-        interpolation: between the points.
-        convert: whether the table holds S(q) where g(r) is wanted, or g(r) where S(q) is.
-        quantity: normalisation in which the table holds the curve, see
-            :mod:`~aiida_difftre.engine.tables.normalizations`; None for the observable itself.
-        number_density: atoms per Å³, for conversions; else that of the conditions and the composition.
-        composition: formula of the sample, for scattering lengths and densities.
-        window: of ``convert``; None for Lorch's.
+        error: Assumed error of the target's values, in the same form; added in quadrature to what the table gives.
+        correlated: Whether neighbouring points share their errors, as after a Fourier transform.
+        grid: Start and stop of the bins, and their number; None for the points of the table.
+        between: First and last point of the table to take, in the observable's grid unit; None for all.
+        interpolation: How to go on between the points, ``monotone`` or ``cubic``.
+        convert: Whether the table holds S(q) where g(r) is wanted, or g(r) where S(q) is.
+        quantity: Normalisation in which the table holds the curve, such as ``G`` or ``Q(S-1)``; None for the observable
+            itself.
+        number_density: Atoms per Å³, for conversions; None for that of the conditions and the composition.
+        composition: Formula of the sample, for scattering lengths and densities; None where it is not needed.
+        window: Window of ``convert``; None for Lorch's.
+
+    Example:
+        >>> from aiida_difftre.engine.tables.readings import Reading
+        >>> reading = Reading(columns={"r": "1", "g": "2"}, units={"r": "nm"}, error="2%", grid=(2.0, 8.0, 60))
+        >>> reading.interpolation
+        'monotone'
     """
 
     columns: Mapping[str, str] = field(default_factory=dict)

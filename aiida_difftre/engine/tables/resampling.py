@@ -59,10 +59,23 @@ MOST_BINS = 2000
 
 
 def equal_bins(start: float, stop: float, count: int) -> NDArray[np.float64]:
-    """Edges of ``count`` equal bins.
+    """Make the edges of equal bins.
+
+    Args:
+        start: Where the first bin begins.
+        stop: Where the last one ends.
+        count: Number of bins.
+
+    Returns:
+        The edges, (count + 1,).
 
     Raises:
-        ValueError: for a range that is empty or begins below zero, or fewer than two bins.
+        ValueError: For a range that is empty or begins below zero, or fewer than two bins.
+
+    Example:
+        >>> from aiida_difftre.engine.tables.resampling import equal_bins
+        >>> equal_bins(0.0, 2.0, 4).tolist()
+        [0.0, 0.5, 1.0, 1.5, 2.0]
     """
     if not 0 <= start < stop:
         raise ValueError(f"a grid from {start:g} to {stop:g} has no room; give start:stop:n with 0 <= start < stop")

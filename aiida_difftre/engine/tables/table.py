@@ -59,15 +59,21 @@ LABEL_UNIT = re.compile(r"[(\[]([^()\[\]]+)[)\]]\s*$")
 
 @dataclass(frozen=True)
 class Table:
-    """The cells of a table, as text.
+    """The cells of a table, as text, with the names of its columns.
 
     Args:
-        name: of the file.
+        name: Name of the file.
         digest: SHA-256 of its bytes, hexadecimal.
-        header: names of the columns; empty where there are none.
-        rows: of cells.
-        lines: number of each row's line in the file, from 1.
-        notes: what was peculiar in reading the file.
+        header: Names of the columns; empty where there are none.
+        rows: Cells of each row.
+        lines: Number of each row's line in the file, from 1.
+        notes: What was peculiar in reading the file, in words.
+
+    Example:
+        >>> from aiida_difftre.engine.tables.table import Table
+        >>> table = Table("rdf.csv", "0" * 64, ("r (nm)", "g"), (("0.25", "1.5"), ("0.30", "0.9")), (2, 3))
+        >>> table.numbers({"distance": "r", "rdf": "2"})["distance"].tolist(), table.label_unit("r")
+        ([0.25, 0.3], 'nm')
     """
 
     name: str
@@ -78,10 +84,16 @@ class Table:
     notes: tuple[str, ...] = ()
 
     def index(self, column: str) -> int:
-        """Where a column is, by its name or by its number from 1; a name that is a number is a name.
+        """Find a column by its name, or by its number from 1; a name that is a number is a name.
+
+        Args:
+            column: Name or number.
+
+        Returns:
+            Index of the column, from 0.
 
         Raises:
-            ValueError: naming the columns that there are.
+            ValueError: Where there is no such column; the message lists those that there are.
         """
         if column in self.header:
             if self.header.count(column) > 1:
@@ -97,19 +109,29 @@ class Table:
         raise ValueError(f"{self.name}: no column {column!r}; there are {width} columns{named}")
 
     def label_unit(self, column: str) -> str | None:
-        """The unit at the end of a column's name, as in ``r (nm)`` or ``Q($nm^{-1}$)``; None where there is none."""
+        """Read the unit at the end of a column's name, as in ``r (nm)`` or ``Q($nm^{-1}$)``.
+
+        Args:
+            column: Name or number.
+
+        Returns:
+            The unit; None where there is none.
+        """
         index = self.index(column)
         found = LABEL_UNIT.search(self.header[index]) if index < len(self.header) else None
         return None if found is None else re.sub(r"[${}\\]", "", found[1].replace(r"\AA", "A")).strip()
 
     def where(self, conditions: Mapping[str, str]) -> Table:
-        """The rows whose cells agree with all conditions, as numbers or as text.
+        """Choose the rows whose cells agree with all conditions, as numbers or as text.
 
         Args:
-            conditions: wanted cell by column.
+            conditions: Wanted cell by column.
+
+        Returns:
+            A table of these rows.
 
         Raises:
-            ValueError: where no row is left.
+            ValueError: Where no row is left.
         """
         chosen = range(len(self.rows))
         for column, wanted in conditions.items():
@@ -123,13 +145,16 @@ class Table:
         )
 
     def numbers(self, columns: Mapping[str, str]) -> dict[str, NDArray[np.float64]]:
-        """The numbers in columns; rows at the end in which all of these are empty are left out.
+        """Read the numbers in columns; rows at the end in which all of these are empty are left out.
 
         Args:
-            columns: name or number of a column, by what it is to be called.
+            columns: Name or number of a column, by what it is to be called.
+
+        Returns:
+            The numbers by name, (rows,).
 
         Raises:
-            ValueError: naming the line of a cell that is missing, not a number or not finite.
+            ValueError: For a cell that is missing, not a number or not finite; the message names its line.
         """
         indices = {name: self.index(column) for name, column in columns.items()}
         count = len(self.rows)
@@ -161,15 +186,32 @@ MOST_ROWS = 20_000
 
 
 def read_table(path: str | Path) -> Table:
-    """Read a table.
+    r"""Read a table of numbers as experimenters publish them.
 
     Cells are separated by tabs, semicolons or commas where the first row of numbers has one, else by white space.
     Numbers may have decimal commas where commas separate no cells. Lines that begin with a comment sign are left out,
     and so is all above a line ``start data`` and, above the numbers, what assigns a value to a name. Names of columns
     are the first line of cells above the numbers that has a name for each column, or else the last comment above them.
 
+    Args:
+        path: The file.
+
+    Returns:
+        The table.
+
     Raises:
-        ValueError: for a file that is not text or holds no numbers.
+        ValueError: For a file that is not text or holds no numbers.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from aiida_difftre.engine.tables.table import read_table
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "rdf.txt")
+        ...     _ = path.write_text("# neutrons, 90 K\n# r g\n2.5 0.1\n3.0 0.4\n", encoding="utf-8")
+        ...     table = read_table(path)
+        >>> table.header, table.numbers({"g": "g"})["g"].tolist()
+        (('r', 'g'), [0.1, 0.4])
     """
     source = Path(path)
     content = read_bytes(source)

@@ -28,15 +28,34 @@ from aiida_difftre.engine.tables.units import factor
 
 
 def target_from_table(path: str | Path, reading: Reading, **fields: Any) -> Target:
-    """Make a target from a table.
+    r"""Make a target from a table of measured values: a curve, or the row of an observable without a grid.
 
     Args:
-        path: of the table.
-        reading: how to read it.
-        **fields: of the target, but for those that the table gives: ``observable``, ``conditions``, ``citation``, ...
+        path: The table.
+        reading: How to read it: columns, units, errors, grid.
+        **fields: Fields of the target, but for those that the table gives: ``observable``, ``conditions``, ``citation``
+            and the like.
+
+    Returns:
+        The target, with a record of where it comes from and what was done to it.
 
     Raises:
-        ValueError: naming the file and the offending line or value.
+        ValueError: With the file and the offending line or value.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from aiida_difftre.engine.tables.readings import Reading
+        >>> from aiida_difftre.engine.tables.target import target_from_table
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "diamond.csv")
+        ...     _ = path.write_text("T,C11,C12,C44\n300,1079,124,578\n500,1070,125,573\n", encoding="utf-8")
+        ...     reading = Reading(columns={"C11": "C11", "C12": "C12", "C44": "C44"}, rows={"T": "300"}, error="1%")
+        ...     target = target_from_table(
+        ...         path, reading, observable="stiffness", conditions={"temperature": 300.0}, citation="a paper"
+        ...     )
+        >>> target.values, target.errors
+        ([1079.0, 124.0, 578.0], [10.79, 1.24, 5.78])
     """
     name = str(fields.get("observable"))
     spec = observable(name)

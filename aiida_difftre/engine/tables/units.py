@@ -96,15 +96,40 @@ def _kind(unit: str) -> str | None:
 
 
 def converts(given: str, wanted: str) -> bool:
-    """Whether a unit is of the kind of another."""
+    """Tell whether two units are of the same kind.
+
+    Args:
+        given: One unit, in any common spelling.
+        wanted: The other.
+
+    Returns:
+        Whether one converts to the other.
+
+    Example:
+        >>> from aiida_difftre.engine.tables.units import converts
+        >>> converts("bar", "GPa"), converts("bar", "K")
+        (True, False)
+    """
     return _spelling(given) == _spelling(wanted) or (_kind(given) is not None and _kind(given) == _kind(wanted))
 
 
 def factor(given: str, wanted: str) -> float:
-    """What one ``given`` is in ``wanted``.
+    """Tell what one of a unit is in another unit of the same kind.
+
+    Args:
+        given: The unit that is given, in any common spelling.
+        wanted: The unit that is wanted.
+
+    Returns:
+        The factor.
 
     Raises:
-        ValueError: for a unit that is not known, or of another kind.
+        ValueError: For a unit that is not known, or of another kind; the message lists those that there are.
+
+    Example:
+        >>> from aiida_difftre.engine.tables.units import factor
+        >>> factor("g/cm3", "kg/m3"), factor("Å⁻¹", "1/angstrom")
+        (1000.0, 1.0)
     """
     if _spelling(given) == _spelling(wanted):
         return 1.0
@@ -126,10 +151,22 @@ def is_number_density(text: str) -> bool:
 
 
 def quantity(text: str, wanted: str) -> float:
-    """The number in ``text``, such as ``22degC``, ``1.2 bar`` or ``85``, in ``wanted``, which a bare number has.
+    """Read a number with or without a unit, such as ``22degC``, ``1.2 bar`` or ``85``.
+
+    Args:
+        text: The number, and its unit where that is not the wanted one.
+        wanted: The unit that is wanted.
+
+    Returns:
+        The number in that unit.
 
     Raises:
-        ValueError: for what is no number, or has another kind of unit.
+        ValueError: For what is no number, or has another kind of unit.
+
+    Example:
+        >>> from aiida_difftre.engine.tables.units import quantity
+        >>> quantity("22degC", "K"), quantity("10 kbar", "GPa"), quantity("85", "K")
+        (295.15, 1.0, 85.0)
     """
     stripped = text.strip()
     found = _NUMBER.match(stripped)
