@@ -8,13 +8,19 @@ from typing import Any
 from aiida import orm
 from aiida.engine import ProcessBuilder, ProcessSpec, WorkChain
 
-from aiida_difftre.calculations.checks import check_labels, check_observables, check_periodic, check_species
+from aiida_difftre.calculations.checks import (
+    check_labels,
+    check_observables,
+    check_periodic,
+    check_species,
+    check_target_nodes,
+)
 from aiida_difftre.data.potential import PotentialData
 from aiida_difftre.data.target import TargetData
 from aiida_difftre.engine.contract.jobs import SampleJob, SamplingSettings, validate
 from aiida_difftre.engine.contract.observables import check_requests
 from aiida_difftre.engine.contract.settings import WALKERS
-from aiida_difftre.engine.contract.targets import Target
+from aiida_difftre.engine.contract.targets import Conditions, Target
 from aiida_difftre.workchains.builders import refuse_unknown
 from aiida_difftre.workchains.engine import UNSTABLE, EngineBaseWorkChain
 from aiida_difftre.workchains.protocols import deep_merge, load_protocol
@@ -26,8 +32,14 @@ PLACEHOLDER_K = 300.0
 
 def positive_temperature(value: orm.Float | None, _: Any) -> str | None:
     """Port validator: a temperature in K."""
-    if value is not None and not value.value > 0:
-        return f"the temperature is {value.value} K; it must be positive"
+    return None if value is None else _conditions_problem(value.value, None)
+
+
+def _conditions_problem(temperature: float, pressure: float | None) -> str | None:
+    try:
+        validate(Conditions, {"temperature": temperature, "pressure": pressure})
+    except ValueError as error:
+        return str(error)
     return None
 
 
@@ -80,20 +92,15 @@ def _check_state_point(point: Any) -> str | None:
         return f"pressure is {type(point['pressure']).__name__}; it must be Float (GPa)"
     if unknown := set(point) - {"structure", "temperature", "pressure", "targets"}:
         return f"unknown inputs {sorted(unknown)}; known: structure, temperature, pressure, targets"
-    if problem := positive_temperature(point["temperature"], None):
+    if problem := _conditions_problem(point["temperature"].value, pressure_of(point)):
         return problem
     targets = point.get("targets") or {}
     if not targets:
         return "no targets were given"
-    for label, target in targets.items():
-        if not isinstance(target, TargetData):
-            return f"target {label!r} is {type(target).__name__}; it must be TargetData"
-    if problem := check_periodic(point["structure"], "its structure"):
+    if problem := check_target_nodes(targets) or check_periodic(point["structure"], "its structure"):
         return problem
     requests = [node.target.request() for node in targets.values()]
-    return check_labels((request.name for request in requests), "target") or check_observables(
-        requests, point["structure"], "its structure"
-    )
+    return check_observables(requests, point["structure"], "its structure")
 
 
 def check_structures(potential: PotentialData, state_points: Mapping[str, Any]) -> str | None:

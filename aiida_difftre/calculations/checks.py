@@ -12,6 +12,7 @@ from pydantic import Field, create_model
 
 from aiida_difftre.calculations.scheduler import check_options
 from aiida_difftre.data.potential import PotentialData
+from aiida_difftre.data.target import TargetData
 from aiida_difftre.data.trajectory import TrajectoryEnsembleData
 from aiida_difftre.engine.contract.jobs import Job, validate
 from aiida_difftre.engine.contract.observables import ObservableRequest
@@ -66,10 +67,27 @@ def check_labels(labels: Iterable[Any], what: str) -> str | None:
     return None
 
 
+def check_target_nodes(nodes: Mapping[str, Any]) -> str | None:
+    """Every node must be a target, by the checks of this version, with a name that no other has."""
+    names = []
+    for label, node in nodes.items():
+        if not isinstance(node, TargetData):
+            return f"target {label!r} is {type(node).__name__}; it must be TargetData"
+        try:
+            names.append(node.check().name)
+        except ValueError as error:
+            return f"target {label!r}: {error}"
+    return check_labels(names, "target")
+
+
 def check_species(potential: PotentialData | None, species: Iterable[str], what: str) -> str | None:
-    """Every species must be known to the potential."""
+    """The potential must be one that the engine takes, and know every species."""
     if potential is None:
         return None
+    try:
+        potential.check()
+    except ValueError as error:
+        return f"the potential <{potential.pk}> is of an earlier version: {error}"
     unknown = sorted(set(species) - set(potential.species))
     if not unknown:
         return None

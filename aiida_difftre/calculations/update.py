@@ -9,7 +9,13 @@ from aiida import orm
 from aiida.engine import CalcJobProcessSpec
 
 from aiida_difftre.calculations import ports
-from aiida_difftre.calculations.checks import check_labels, check_observables, check_species, parameters_model
+from aiida_difftre.calculations.checks import (
+    check_labels,
+    check_observables,
+    check_species,
+    check_target_nodes,
+    parameters_model,
+)
 from aiida_difftre.calculations.engine import EngineCalculation, Submission
 from aiida_difftre.data.dataset import DatasetData
 from aiida_difftre.data.potential import PotentialData
@@ -46,11 +52,9 @@ def check_state_points(points: Mapping[str, Any] | None, _: Any) -> str | None:
         remote, targets = point.get("remote"), point.get("targets") or {}
         if remote is not None and not isinstance(remote, orm.RemoteData):
             return f"remote of state point {label!r} is {remote!r}; give the remote_folder of the sampling job"
-        wrong = [name for name, node in targets.items() if not isinstance(node, TargetData)]
-        if not targets or wrong:
-            return f"state point {label!r} needs targets (TargetData), got {wrong or 'none'}"
-        message = check_labels((node.target.name for node in targets.values()), "target")
-        if message:
+        if not targets:
+            return f"state point {label!r} needs targets (TargetData), got none"
+        if message := check_target_nodes(targets):
             return f"state point {label!r}: {message}"
     return None
 

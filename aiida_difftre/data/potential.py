@@ -14,7 +14,7 @@ from aiida.common import exceptions
 from numpy.typing import NDArray
 
 from aiida_difftre.engine.contract.files import ordered, read_potential
-from aiida_difftre.engine.contract.jobs import POTENTIAL_IN, PotentialSpec, validate
+from aiida_difftre.engine.contract.jobs import POTENTIAL_IN, PotentialSpec, read_stored, validate
 from aiida_difftre.engine.errors import EngineError
 
 
@@ -83,6 +83,14 @@ class PotentialData(orm.SinglefileData):
     @property
     def spec(self) -> PotentialSpec:
         """Everything about the potential but its parameters."""
+        return read_stored(PotentialSpec, self.base.attributes.get("spec"))
+
+    def check(self) -> PotentialSpec:
+        """The same, where a job is to start with it; :attr:`spec` reads what is stored.
+
+        Raises:
+            ValueError: naming the offending value, as for a potential that is made now.
+        """
         return validate(PotentialSpec, self.base.attributes.get("spec"))
 
     @property

@@ -9,7 +9,7 @@ from aiida import orm
 from aiida.common import exceptions
 
 from aiida_difftre.engine.contract.documents import read_yaml
-from aiida_difftre.engine.contract.jobs import validate
+from aiida_difftre.engine.contract.jobs import read_stored, validate
 from aiida_difftre.engine.contract.targets import Target
 
 
@@ -35,7 +35,8 @@ ROLES_BEFORE = {"held_out": "test"}
 class TargetData(orm.Data):
     """A measured observable; its attributes are the fields of ``aiida_difftre.engine.contract.targets.Target``.
 
-    A node of an earlier version with the role ``held_out`` is read as one with the role ``test``.
+    A node of an earlier version with the role ``held_out`` is read as one with the role ``test``, and one whose values
+    later checks refuse is still read: they are for what is made, and for what a run starts with.
 
     Args:
         target: a target, or a dictionary of its fields.
@@ -65,12 +66,20 @@ class TargetData(orm.Data):
         """The target, with its methods."""
         content = self.base.attributes.all
         role = content.get("role")
-        return validate(Target, {**content, "role": ROLES_BEFORE[role]} if role in ROLES_BEFORE else content)
+        return read_stored(Target, {**content, "role": ROLES_BEFORE[role]} if role in ROLES_BEFORE else content)
+
+    def check(self) -> Target:
+        """The target, where a run is to start with it; :attr:`target` reads what is stored.
+
+        Raises:
+            ValueError: naming the offending value, as for a target that is made now.
+        """
+        return validate(Target, self.target.model_dump())
 
     def _validate(self) -> bool:
         super()._validate()
         try:
-            self.target  # noqa: B018 (reading it checks it)
+            self.check()
         except ValueError as error:
             raise exceptions.ValidationError(f"not a target: {error}") from None
         return True

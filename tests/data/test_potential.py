@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from aiida import orm
 
+from aiida_difftre.calculations.checks import check_species
 from aiida_difftre.data.potential import PotentialData
 from aiida_difftre.engine.contract import files
 from aiida_difftre.engine.contract.jobs import PotentialSpec
@@ -69,3 +70,14 @@ def test_parameters_must_be_finite(tmp_path: Path) -> None:
 def test_empty_node_is_not_stored() -> None:
     with pytest.raises(Exception, match="expected exactly one repository file"):
         PotentialData().store()
+
+
+def test_a_stored_potential_is_read_whatever_later_bounds_say(potential: PotentialData) -> None:
+    spec = potential.base.attributes.get("spec")
+    spec["terms"][0]["cutoff"] = 1e3
+    potential.base.attributes.set("spec", spec)
+    loaded = orm.load_node(potential.store().pk)
+    assert loaded.spec.terms[0].cutoff == 1e3
+    message = check_species(loaded, ["Ar"], "the structure")
+    assert message is not None
+    assert "is of an earlier version: terms.0.cutoff: must be above 0 and at most 20" in message

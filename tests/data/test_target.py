@@ -7,6 +7,7 @@ import yaml
 from aiida import orm
 from aiida.common.exceptions import ValidationError
 
+from aiida_difftre.calculations.checks import check_target_nodes
 from aiida_difftre.data.target import TargetData
 from aiida_difftre.engine.contract.targets import Target
 from tests.fixtures.nodes import target_content
@@ -77,3 +78,30 @@ def test_a_stored_target_of_an_earlier_version_is_a_test_target() -> None:
     loaded = orm.load_node(node.store().pk)
     assert loaded.target == Target(**target_content(role="test"))
     assert loaded.base.attributes.get("role") == "held_out", "what is stored does not change"
+
+
+def test_a_stored_target_is_read_whatever_later_checks_say() -> None:
+    curve = {
+        "observable": "rdf",
+        "unit": "1",
+        "grid": [0.2, 0.4, 0.6],
+        "values": [0.1, -3.0, 300.0],
+        "errors": [0.1] * 3,
+    }
+    assert "is no rdf" in refusal(target_content(**curve))
+    for changes in (curve, {"values": [1e300]}, {"errors": [1e-300]}, {"weight": 1e300}):
+        node = TargetData()
+        node.base.attributes.set_many({**TargetData(target_content()).base.attributes.all, **changes})
+        node._validate = lambda: True  # type: ignore[method-assign]  # as an earlier version stored it
+        loaded = orm.load_node(node.store().pk)
+        assert isinstance(loaded, TargetData)
+        assert loaded.target.values == changes.get("values", [0.0])
+        assert loaded.target.request().observable == changes.get("observable", "pressure")
+        assert (check_target_nodes({"old": loaded}) or "").startswith("target 'old': ")
+    assert check_target_nodes({"new": TargetData(target_content())}) is None
+
+
+def refusal(content: dict) -> str:
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 (what it says is for the caller)
+        TargetData(content)
+    return str(caught.value)

@@ -1,13 +1,17 @@
 """The bounds of every number that is read, each with its reason, and the quantities that several models share.
 
 A number is a number: neither ``true`` nor ``"300"`` is one. What lies outside of its bounds is a slip of the unit or of
-the exponent, or would run for ever; it is refused where it is read, with the reason. Free of JAX.
+the exponent, or would run for ever; it is refused where it enters, with the reason. What is stored has entered: bounds
+that came later do not hide it. Free of JAX.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -18,6 +22,24 @@ from pydantic_core import CoreSchema, core_schema
 def is_number(value: Any) -> bool:
     """Whether a value is a finite number, and no boolean."""
     return isinstance(value, int | float) and not isinstance(value, bool) and -math.inf < value < math.inf
+
+
+_entering: ContextVar[bool] = ContextVar("entering", default=True)
+
+
+@contextmanager
+def of_stored() -> Iterator[None]:
+    """What is read inside is stored: it passed the checks of its time, and is read whatever those of today say."""
+    token = _entering.set(False)
+    try:
+        yield
+    finally:
+        _entering.reset(token)
+
+
+def is_entering() -> bool:
+    """Whether what is read comes from outside, so that its values are checked; its form always is."""
+    return _entering.get()
 
 
 _KEYS = {"least": "minimum", "above": "exclusiveMinimum", "most": "maximum", "below": "exclusiveMaximum"}
@@ -56,7 +78,7 @@ class Limits:
             and (self.most is None or value <= self.most)
             and (self.below is None or value < self.below)
         )
-        if not inside:
+        if is_entering() and not inside:
             raise ValueError(f"must be {self}: {self.reason}")
 
     def __str__(self) -> str:

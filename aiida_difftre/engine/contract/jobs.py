@@ -16,7 +16,7 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from aiida_difftre.engine.contract.architectures import NewPotential
 from aiida_difftre.engine.contract.base import Seed, Strict
-from aiida_difftre.engine.contract.bounds import Energy, Iterations, Limits, Pressure, Temperature
+from aiida_difftre.engine.contract.bounds import Energy, Iterations, Limits, Pressure, Temperature, of_stored
 from aiida_difftre.engine.contract.documents import read_json
 from aiida_difftre.engine.contract.label_names import LabelKeys
 from aiida_difftre.engine.contract.observables import ObservableRequest, check_requests
@@ -429,6 +429,16 @@ def validate(model: type[ModelT], content: Any) -> ModelT:
         return model.model_validate(content)
     except ValidationError as error:
         raise ValueError(explain(error)) from None
+
+
+def read_stored(model: type[ModelT], content: Any) -> ModelT:
+    """What is stored, as ``model``, although its values may be outside of bounds that came later.
+
+    Raises:
+        ValueError: as :func:`validate`, for what has another form than the model.
+    """
+    with of_stored():
+        return validate(model, content)
 
 
 def read_job(path: Path, kind: str) -> Job:

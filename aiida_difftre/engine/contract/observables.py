@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import Field, model_validator
 
 from aiida_difftre.engine.contract.base import Strict
-from aiida_difftre.engine.contract.bounds import GridValue, Measurement
+from aiida_difftre.engine.contract.bounds import GridValue, Measurement, is_entering
 from aiida_difftre.engine.contract.filters import Filter
 
 ENTRY_POINT_GROUP = "difftre.observables"
@@ -127,7 +127,7 @@ class ObservableSpec:
                 known = ", ".join(sorted(self.options)) or "none"
                 raise ValueError(f"observable {self.name!r} has no option {key!r}; known options: {known}")
         completed = {**self.options, **options}
-        if self.check is not None:
+        if self.check is not None and is_entering():
             self.check(completed)
         return completed
 
@@ -236,7 +236,7 @@ class ObservableRequest(Strict):
             raise ValueError(f"observable {self.observable!r} has no grid, but one of {len(self.grid)} values is given")
         if spec.grid_unit is not None:
             check_grid(self.grid, self.observable)
-        if spec.check_grid is not None and self.grid is not None:
+        if is_entering() and spec.check_grid is not None and self.grid is not None:
             spec.check_grid(self.options, self.grid)
         if self.measured is not None and not spec.is_fitted:
             raise ValueError(f"observable {self.observable!r} fits nothing to a measurement; leave out 'measured'")

@@ -10,7 +10,15 @@ from pydantic import Field, field_validator, model_validator
 
 from aiida_difftre.engine.contract.agreement import Role
 from aiida_difftre.engine.contract.base import Strict
-from aiida_difftre.engine.contract.bounds import Density, GridValue, Measurement, Pressure, Temperature, Weight
+from aiida_difftre.engine.contract.bounds import (
+    Density,
+    GridValue,
+    Measurement,
+    Pressure,
+    Temperature,
+    Weight,
+    is_entering,
+)
 from aiida_difftre.engine.contract.filters import NOTHING_LOST
 from aiida_difftre.engine.contract.observables import Measured, ObservableRequest, observable
 
@@ -134,6 +142,14 @@ class Target(Strict):
         for what, numbers in (("values", self.values), ("errors", self.errors)):
             if len(numbers) != expected:
                 raise ValueError(f"target {self.name!r} has {len(numbers)} {what} where {expected} are expected")
+        if is_entering():
+            self._check_curve()
+        self._check_errors()
+        return self
+
+    def _check_curve(self) -> None:
+        """Refuse values that are not those of the observable, or that have not gone through its filter."""
+        spec = observable(self.observable)
         if spec.check_values is not None and self.grid is not None:
             try:
                 spec.check_values(self.options, np.array(self.grid), np.array(self.values), np.array(self.errors))
@@ -145,8 +161,10 @@ class Target(Strict):
                 f"the values of target {self.name!r} have not gone through its filter: {100 * lost:.0f} % of them lie "
                 "outside of what it passes; make the target with `aiida-difftre target import`, which filters"
             )
+
+    def _check_errors(self) -> None:
         for index, error in enumerate(self.errors):
-            if 0 < error < SMALLEST_ERROR:
+            if 0 < error < SMALLEST_ERROR and is_entering():
                 raise ValueError(
                     f"errors[{index}] of target {self.name!r} is {error!r}; nothing is measured so well: give at least "
                     f"{SMALLEST_ERROR:g}"
@@ -156,7 +174,6 @@ class Target(Strict):
                     f"errors[{index}] of target {self.name!r} is {error!r}; a standard error must be positive "
                     "(state an assumed one, with error_source: assumed, where the experiment gives none)"
                 )
-        return self
 
     @property
     def is_in_loss(self) -> bool:
