@@ -86,10 +86,12 @@ def collect_history(plan: orm.Dict, **nodes: Any) -> orm.Dict:
     iterations = []
     for decision in content["iterations"]:
         update = nodes.get("updates", {}).get(iteration_name(decision["iteration"]))
+        results = None
         if update is not None:
-            predictions = records.predictions_before(update)
+            results = records.update_results(update)
+            predictions = records.predictions_before(results)
         else:
             predictions = {label: records.predictions_of(node) for label, node in nodes["sampled"].items()}
         compared = records.compare_points(targets, predictions)
-        iterations.append({**decision, **records.iteration_record(compared, update)})
+        iterations.append({**decision, **records.iteration_record(compared, results)})
     return orm.Dict({**content, "iterations": iterations})

@@ -8,17 +8,10 @@ from typing import Any
 from aiida import orm
 
 from aiida_difftre.engine.contract.jobs import Prediction, validate
+from aiida_difftre.engine.contract.records import read
+from aiida_difftre.engine.contract.results import MatchingErrors, PretrainResults, StaticElasticity, UpdateResults
 from aiida_difftre.engine.contract.targets import Target
 from aiida_difftre.workchains.comparison import Comparison, compare_all, judgement
-
-SHOWN_ERRORS = {
-    "energy": ("energy", "meV/atom"),
-    "energy_shifted": ("energy without offset", "meV/atom"),
-    "force": ("force", "meV/Å"),
-    "stress": ("stress", "GPa"),
-}
-"""Root-mean-square errors of a matching: in words, and their units."""
-
 
 SHOWN_ROLES = {"selection": "selection", "test": "test", "held_out": "held out"}
 """Roles beside that of training, in words; ``held_out`` is of nodes that earlier versions stored."""
@@ -48,12 +41,14 @@ def predictions_of(node: orm.ArrayData) -> list[Prediction]:
     return found
 
 
-def predictions_before(update: orm.Dict) -> dict[str, list[Prediction]]:
-    """By state point, what a potential predicts on the trajectory that it sampled; from the output of an update."""
-    return {
-        label: [validate(Prediction, item) for item in point["before"]]
-        for label, point in update.get_dict()["state_points"].items()
-    }
+def update_results(parameters: orm.Dict) -> UpdateResults:
+    """The output parameters of an update; what it predicts after its last step is a node of its own."""
+    return read(UpdateResults, parameters.get_dict())
+
+
+def predictions_before(update: UpdateResults) -> dict[str, list[Prediction]]:
+    """By state point, what a potential predicts on the trajectory that it sampled; from the results of an update."""
+    return {label: point.before for label, point in update.state_points.items()}
 
 
 def compare_points(
@@ -68,18 +63,19 @@ def judge(compared: Mapping[str, Mapping[str, Comparison]]) -> dict[str, Any]:
     return judgement(item for point in compared.values() for item in point.values())
 
 
-def iteration_record(compared: Mapping[str, Mapping[str, Comparison]], update: orm.Dict | None) -> dict[str, Any]:
+def iteration_record(compared: Mapping[str, Mapping[str, Comparison]], update: UpdateResults | None) -> dict[str, Any]:
     """What the history and the display tell about an iteration.
 
     Args:
         compared: of the potential that sampled, by state point and target.
-        update: output parameters of the update; None where there was none.
+        update: results of the update; None where there was none.
 
     Returns:
         ``chi2`` (by role, and the criterion; see :func:`aiida_difftre.workchains.comparison.judgement`),
-        ``state_points`` (comparisons) and ``steps`` (loss and effective sample fraction of each optimizer step).
+        ``state_points`` (comparisons) and ``steps`` (each a
+        :class:`~aiida_difftre.engine.contract.results.UpdateStep`).
     """
-    steps = [] if update is None else update.get_dict()["history"]
+    steps = [] if update is None else [step.content() for step in update.history]
     return {
         "chi2": judge(compared),
         "state_points": {label: dict(items) for label, items in compared.items()},
@@ -87,26 +83,25 @@ def iteration_record(compared: Mapping[str, Mapping[str, Comparison]], update: o
     }
 
 
-def effective_fraction(step: Mapping[str, Any]) -> float:
-    """The effective samples over all samples after an optimizer step; the smallest of all state points."""
-    return float(step["n_eff_fraction"])
-
-
-def shown_errors(errors: Mapping[str, float]) -> dict[str, tuple[float, str]]:
+def shown_errors(errors: MatchingErrors) -> dict[str, tuple[float, str]]:
     """The errors of a matching that are worth showing, by what they are: value and unit."""
-    return {
-        text: (errors[f"{name}_rmse"], unit) for name, (text, unit) in SHOWN_ERRORS.items() if f"{name}_rmse" in errors
+    found = {
+        "energy": errors.energy_rmse,
+        "energy without offset": errors.energy_shifted_rmse,
+        "force": errors.force_rmse,
+        "stress": errors.stress_rmse,
     }
+    units = ("meV/atom", "meV/atom", "meV/Å", "GPa")
+    shown = zip(found.items(), units, strict=True)
+    return {name: (value, unit) for (name, value), unit in shown if value is not None}
 
 
-def pretraining_errors(parameters: Mapping[str, Any]) -> dict[str, tuple[float, str]]:
+def pretraining_errors(results: PretrainResults) -> dict[str, tuple[float, str]]:
     """Errors of a pretrained potential on what it was not trained on, where something was held out."""
-    errors = parameters["errors"]
-    return shown_errors(errors.get("validation") or errors.get("training") or {})
+    errors = results.errors.validation or results.errors.training
+    return {} if errors is None else shown_errors(errors)
 
 
-def static_values(static: Mapping[str, Any]) -> dict[str, float]:
-    """Pressure and elastic constants at rest, in GPa, from ``stress`` and ``stiffness`` of DFT or of a potential."""
-    if not static:
-        return {}
-    return {"P": -sum(static["stress"][:3]) / 3, **static["stiffness"]}
+def static_values(static: StaticElasticity) -> dict[str, float]:
+    """Pressure and elastic constants at rest, in GPa, of DFT or of a potential."""
+    return {"P": -sum(static.stress[:3]) / 3, **static.stiffness}

@@ -251,10 +251,11 @@ class RefineWorkChain(ProtocolMixin, WorkChain):
             self._decide(policy.UpdateFailed(reason))
             return None
         self._remember_memory("update", node)
-        state = self._judge(records.predictions_before(node.outputs.output_parameters))
+        update = records.update_results(node.outputs.output_parameters)
+        state = self._judge(records.predictions_before(update))
         if state.action is not Action.END:
             self.ctx.candidate = {"potential": node.outputs.potential, "optimizer_state": node.outputs.optimizer_state}
-            self._decide(policy.Updated(policy.has_moved(node.outputs.output_parameters.get_dict())))
+            self._decide(policy.Updated(update.has_moved))
         return None
 
     def _judge(self, predictions: Mapping[str, list[Prediction]]) -> policy.State:

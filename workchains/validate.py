@@ -14,6 +14,8 @@ from aiida_difftre.data.dataset import DatasetData
 from aiida_difftre.data.potential import PotentialData
 from aiida_difftre.engine.contract.base import Seed, Strict
 from aiida_difftre.engine.contract.jobs import validate
+from aiida_difftre.engine.contract.records import read
+from aiida_difftre.engine.contract.results import PredictResults, SampleResults
 from aiida_difftre.workchains import absorption, exit_codes, records
 from aiida_difftre.workchains import state_points as points
 from aiida_difftre.workchains.builders import ProtocolMixin
@@ -90,11 +92,17 @@ def validation_report(**nodes: Any) -> orm.Dict:
             for target, comparison in comparisons.items():
                 content["state_points"].setdefault(label, {}).setdefault(target, {})[when] = comparison
     for when, runs in nodes.get("sampled", {}).items():
-        content["stationarity"][when] = {label: parameters["stationarity"] for label, parameters in runs.items()}
+        content["stationarity"][when] = {
+            label: found.content()
+            for label, parameters in runs.items()
+            if (found := read(SampleResults, parameters.get_dict()).stationarity) is not None
+        }
     for when, parameters in nodes.get("compared", {}).items():
-        content["dataset"][when] = parameters["errors"]
+        if (errors := read(PredictResults, parameters.get_dict()).errors) is not None:
+            content["dataset"][when] = errors.content()
     for when, parameters in nodes.get("static", {}).items():
-        content["static"][when] = parameters["static"]
+        if (static := read(PredictResults, parameters.get_dict()).static) is not None:
+            content["static"][when] = static.content()
     return orm.Dict(content)
 
 
@@ -227,15 +235,15 @@ class ValidateWorkChain(ProtocolMixin, WorkChain):
             trajectories.setdefault(when, {})[label] = node.outputs.trajectory
             parameters = node.outputs.output_parameters
             # Jobs of an earlier version, found in the cache, do not say.
-            if stationarity := parameters.get_dict().get("stationarity"):
+            if (stationarity := read(SampleResults, parameters.get_dict()).stationarity) is not None:
                 sampled.setdefault(when, {})[label] = parameters
-                if stationarity["warning"]:
-                    self.report(f"{when} refinement at {label}: {stationarity['warning']}")
+                if stationarity.warning:
+                    self.report(f"{when} refinement at {label}: {stationarity.warning}")
         found: dict[str, dict[str, Any]] = {"compared": {}, "static": {}}
         for name, node in self._predictions():
             part, when = name.split("_")
             found[part][when] = node.outputs.output_parameters
-            if "static" in node.outputs.output_parameters:
+            if read(PredictResults, node.outputs.output_parameters.get_dict()).static is not None:
                 found["static"][when] = node.outputs.output_parameters
         report = validation_report(
             targets={label: dict(point["targets"]) for label, point in self.inputs.state_points.items()},

@@ -76,7 +76,7 @@ def reweighted(iteration: Iteration) -> dict[str, list[float]]:
     """The same quantities after each optimizer step, reweighted from the trajectory; those on a grid are left out."""
     found: dict[str, list[float]] = {}
     for step in iteration.steps:
-        predicted = {point: numbers["predictions"] for point, numbers in step["state_points"].items()}
+        predicted = {point: numbers.predictions for point, numbers in step.state_points.items()}
         points = {
             point: {
                 label: {**item, "values": predicted[point][label]}
@@ -141,9 +141,7 @@ def iteration_line(iteration: Iteration) -> str:
     """One iteration in one line."""
     values = ", ".join(f"{name} {with_error(*row[:2])}" for name, row in quantities(iteration).items())
     steps = iteration.steps
-    moved = (
-        f"; {iteration.number_of_steps} steps, loss {steps[0]['loss']:.4g} -> {steps[-1]['loss']:.4g}" if steps else ""
-    )
+    moved = f"; {iteration.number_of_steps} steps, loss {steps[0].loss:.4g} -> {steps[-1].loss:.4g}" if steps else ""
     discarded = " (rolled back)" if iteration.discarded else ""
     return f"iteration {iteration.number}{discarded}: chi² {iteration_chi2(iteration)}, {values}{moved}"
 
@@ -202,8 +200,8 @@ def iteration_table(iterations: list[Iteration]) -> Any:
         table.add_row(
             str(iteration.number),
             iteration_chi2(iteration),
-            f"{steps[0]['loss']:.4g} → {steps[-1]['loss']:.4g}" if steps else "",
-            f"{100 * records.effective_fraction(steps[-1]):.0f} %" if steps else "",
+            f"{steps[0].loss:.4g} → {steps[-1].loss:.4g}" if steps else "",
+            f"{100 * steps[-1].n_eff_fraction:.0f} %" if steps else "",
             *(with_error(*values[name][:2]) if name in values else "" for name in names),
             style="dim" if iteration.discarded else None,
         )

@@ -53,12 +53,12 @@ def plot_course(iterations: list[Iteration], path: Path) -> Path:
         if not iteration.steps:
             continue
         numbers = range(start, start + len(iteration.steps))
-        loss.plot(numbers, [step["loss"] for step in iteration.steps], ".-", color=COLOURS[0])
-        fractions = [100 * records.effective_fraction(step) for step in iteration.steps]
+        loss.plot(numbers, [step.loss for step in iteration.steps], ".-", color=COLOURS[0])
+        fractions = [100 * step.n_eff_fraction for step in iteration.steps]
         effective.plot(numbers, fractions, ".-", color=COLOURS[1])
         start += iteration.number_of_steps
     loss.set(ylabel="loss")
-    positive = [step["loss"] for iteration in iterations for step in iteration.steps]
+    positive = [step.loss for iteration in iterations for step in iteration.steps]
     if positive and min(positive) > 0:
         loss.set_yscale("log")
     effective.set(ylabel="effective samples / %", ylim=(0, 105))

@@ -8,6 +8,8 @@ from typing import Any
 
 from aiida_difftre.cli.live import rows
 from aiida_difftre.cli.snapshots import Snapshot
+from aiida_difftre.engine.contract.records import read
+from aiida_difftre.engine.contract.results import MatchingErrors, StaticElasticity, Stationarity
 from aiida_difftre.workchains import records
 
 MISSING = "–"
@@ -45,7 +47,7 @@ def table_rows(
     found = []
     several = len(report["state_points"]) > 1
     for point, targets in report["state_points"].items():
-        dft = records.static_values(_at(reference or {}, (densities or {}).get(point)))
+        dft = _static(_at(reference or {}, (densities or {}).get(point)))
         for label, by_potential in targets.items():
             after = rows(label, by_potential["after"])
             before = rows(label, by_potential["before"]) if "before" in by_potential else {}
@@ -141,7 +143,7 @@ def notes(snapshot: Snapshot) -> list[str]:
                     found.append(f"fitted with {label} of {point}, {when}: {described}")
     found += _samples(report)
     for when, errors in report["dataset"].items():
-        shown = records.shown_errors(errors)
+        shown = records.shown_errors(read(MatchingErrors, errors))
         described = ", ".join(f"{name} {value:.3g} {unit}" for name, (value, unit) in shown.items())
         found.append(f"error against DFT {when}: {described}")
     for when, values in report["static"].items():
@@ -165,12 +167,21 @@ def _samples(report: dict[str, Any]) -> list[str]:
             described = ", ".join(f"{number:.3g} {when}" for when, number in fewest.items())
             found.append(f"independent snapshots at {point}: {described}")
     for when, runs in report.get("stationarity", {}).items():
-        found += [f"{label}, {when}: {run['warning']}" for label, run in runs.items() if run["warning"]]
+        found += [
+            f"{label}, {when}: {warning}"
+            for label, run in runs.items()
+            if (warning := read(Stationarity, run).warning) is not None
+        ]
     return found
 
 
+def _static(content: dict[str, Any]) -> dict[str, float]:
+    """Pressure and elastic constants, GPa; nothing where nothing is known."""
+    return records.static_values(read(StaticElasticity, content)) if content else {}
+
+
 def _in_gpa(static: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {value:.1f} GPa" for name, value in records.static_values(static).items())
+    return ", ".join(f"{name} {value:.1f} GPa" for name, value in _static(static).items())
 
 
 def next_steps(snapshot: Snapshot, profile: str) -> list[str]:

@@ -13,6 +13,8 @@ from aiida.common.links import LinkType
 
 from aiida_difftre.engine.contract.jobs import PROGRESS, validate
 from aiida_difftre.engine.contract.policy import Selected
+from aiida_difftre.engine.contract.records import ProgressLine, read
+from aiida_difftre.engine.contract.results import PretrainResults, UpdateStep
 from aiida_difftre.engine.units import AMU_PER_A3_IN_KG_PER_M3
 from aiida_difftre.workchains import records
 from aiida_difftre.workchains import state_points as points
@@ -47,7 +49,7 @@ class Iteration:
     number: int
     chi2: dict[str, Any]
     state_points: dict[str, Any]
-    steps: list[dict[str, Any]]
+    steps: list[UpdateStep]
     discarded: bool = False
 
     @property
@@ -222,25 +224,24 @@ def _labels(node: orm.ProcessNode | None) -> tuple[int, int, int | None] | None:
 def _pretraining(node: orm.ProcessNode | None) -> dict[str, Any] | None:
     if not _has_output(node, "output_parameters"):
         return None
-    return records.pretraining_errors(node.outputs.output_parameters.get_dict()) or None  # type: ignore[union-attr]
+    results = read(PretrainResults, node.outputs.output_parameters.get_dict())  # type: ignore[union-attr]
+    return records.pretraining_errors(results) or None
 
 
 def _iterations(node: orm.ProcessNode) -> Iterator[Iteration]:
     """From the history of a refinement that is over, else from its updates so far."""
     if _has_output(node, "history"):
         for item in node.outputs.history.get_dict()["iterations"]:
-            yield Iteration(
-                item["iteration"], item["chi2"], item["state_points"], item["steps"], discarded=item["discarded"]
-            )
+            steps = [read(UpdateStep, step) for step in item["steps"]]
+            yield Iteration(item["iteration"], item["chi2"], item["state_points"], steps, discarded=item["discarded"])
         return
     nested = node.base.links.get_incoming(link_type=LinkType.INPUT_WORK).nested()
     targets = {label: points.targets_of(point["targets"]) for label, point in nested["state_points"].items()}
     updates = [child for child in called(node).values() if child.process_label == "UpdateBaseWorkChain"]
     for number, update in enumerate(child for child in updates if child.is_finished_ok):
-        parameters = update.outputs.output_parameters
-        compared = records.compare_points(targets, records.predictions_before(parameters))
-        record = records.iteration_record(compared, parameters)
-        yield Iteration(number, record["chi2"], record["state_points"], record["steps"])
+        results = records.update_results(update.outputs.output_parameters)
+        compared = records.compare_points(targets, records.predictions_before(results))
+        yield Iteration(number, records.judge(compared), compared, results.history)
 
 
 def _selection(node: orm.ProcessNode) -> str:
@@ -275,13 +276,12 @@ def _read_progress(job: orm.CalcJobNode) -> Progress | None:
         lines = (Path(folder) / PROGRESS).read_text().splitlines()
     except OSError:
         return None
-    for line in reversed(lines):
+    for text in reversed(lines):
         try:
-            content = json.loads(line)
+            line = read(ProgressLine, json.loads(text))
         except ValueError:
             continue  # the job is writing this line
-        numbers = {name: value for name, value in content.items() if name not in {"phase", "step", "total", "seconds"}}
-        return Progress(_job_name(job), content["phase"], content["step"], content["total"], numbers)
+        return Progress(_job_name(job), line.phase, line.step, line.total, line.numbers)
     return None
 
 

@@ -6,17 +6,15 @@ import argparse
 import functools
 import gc
 import importlib
-import math
 import sys
 import time
 import traceback
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from aiida_difftre import __version__
 from aiida_difftre.engine.contract import files
 from aiida_difftre.engine.contract.jobs import CHECKPOINT, ERROR, JOBS, PROGRESS, RESULTS, SCHEMA_VERSION, Job, read_job
+from aiida_difftre.engine.contract.records import EngineDescription, ErrorReport, Results, finite, not_finite
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.runtime import device
 from aiida_difftre.engine.runtime.progress import Progress
@@ -26,7 +24,7 @@ GARBAGE_THRESHOLD = 50_000
 """Objects between looks at the youngest generation; Python's own is 700."""
 
 
-def run_job(job: Job, kind: str, folder: Path) -> dict[str, Any]:
+def run_job(job: Job, kind: str, folder: Path) -> Results:
     """Run a job, write its ``results.json`` and remove its checkpoint.
 
     Raises:
@@ -38,58 +36,32 @@ def run_job(job: Job, kind: str, folder: Path) -> dict[str, Any]:
     failure: EngineError | None = None
     try:
         # A kind's module is imported only when it runs: the imports decide what a small job costs.
-        results = importlib.import_module(f"aiida_difftre.engine.jobs.{kind}").run(
+        results: Results = importlib.import_module(f"aiida_difftre.engine.jobs.{kind}").run(
             job, folder, Progress(folder / PROGRESS)
         )
     except EngineError as error:
         if error.results is None:
             raise
-        failure, results = error, finite(error.results)
-    timings = {
-        **results.pop("timings", {}),
-        "start_s": started - began,
-        "total_s": time.monotonic() - began,
-        "cpu_s": time.process_time() - cpu,
-    }
-    record = {
-        "schema_version": SCHEMA_VERSION,
-        "kind": kind,
-        "engine": device.description(job.machine),
-        "timings": timings,
-        **results,
-    }
-    try:
-        with Stop():
-            files.write_json(folder / RESULTS, record)
-    except ValueError:
-        bad = ", ".join(not_finite(results))
+        failure, results = error, error.results
+    results.schema_version, results.kind = SCHEMA_VERSION, kind
+    results.engine = EngineDescription(**device.description(job.machine))
+    total, used = time.monotonic() - began, time.process_time() - cpu
+    times = {"start_s": started - began, "total_s": total, "cpu_s": used}
+    results.timings = results.timings.model_copy(update=times)
+    content = results.content()
+    if failure is not None:
+        content = finite(content)
+    elif bad := ", ".join(not_finite(content)):
         raise EngineError(
             ExitStatus.NOT_FINITE,
             f"these results are not finite: {bad}; a single snapshot, for one, has no fluctuations",
-        ) from None
+        )
+    with Stop():
+        files.write_json(folder / RESULTS, content)
     if failure is not None:
         raise failure
     (folder / CHECKPOINT).unlink(missing_ok=True)
-    return record
-
-
-def not_finite(content: Any, where: str = "") -> Iterator[str]:
-    """Where in a result the numbers are that JSON cannot hold."""
-    if isinstance(content, dict | list | tuple):
-        items = content.items() if isinstance(content, dict) else enumerate(content)
-        for key, value in items:
-            yield from not_finite(value, f"{where}.{key}" if where else str(key))
-    elif isinstance(content, float) and not math.isfinite(content):
-        yield where
-
-
-def finite(content: Any) -> Any:
-    """Diagnostics as JSON can hold them: numbers that are not finite, which are often the very trouble, as strings."""
-    if isinstance(content, dict):
-        return {key: finite(value) for key, value in content.items()}
-    if isinstance(content, list | tuple):
-        return [finite(value) for value in content]
-    return str(content) if isinstance(content, float) and not math.isfinite(content) else content
+    return results
 
 
 def translate(error: Exception) -> EngineError:
@@ -107,17 +79,17 @@ def translate(error: Exception) -> EngineError:
 
 def report(kind: str, folder: Path, error: EngineError) -> None:
     """Say why a job failed: on standard error, and in ``error.json`` where there is room for it."""
-    record = {
-        "schema_version": SCHEMA_VERSION,
-        "kind": kind,
-        "exit_status": int(error.status),
-        "status": error.status.name,
-        "message": error.message,
-        "diagnostics": finite(error.diagnostics),
-    }
+    record = ErrorReport(
+        schema_version=SCHEMA_VERSION,
+        kind=kind,
+        exit_status=int(error.status),
+        status=error.status.name,
+        message=error.message,
+        diagnostics=finite(error.diagnostics),
+    )
     print(f"difftre {kind}: {error.status.name}: {error.message}", file=sys.stderr, flush=True)
     try:
-        files.write_json(folder / ERROR, record)
+        files.write_json(folder / ERROR, record.content())
     except OSError as trouble:
         print(f"difftre {kind}: {ERROR} cannot be written: {trouble.strerror}", file=sys.stderr, flush=True)
 

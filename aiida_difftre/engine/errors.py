@@ -83,7 +83,7 @@ class EngineError(Exception):
         status: What happened.
         message: The offending value and the remedy, in one line.
         diagnostics: Numbers for ``error.json``, which JSON can hold; None for none.
-        results: What was found before, for ``results.json``; None where the failure leaves nothing of use.
+        results: The model of what was found before, for ``results.json``; None where nothing of use is left.
 
     Example:
         >>> from aiida_difftre.engine.errors import EngineError, ExitStatus
@@ -97,7 +97,7 @@ class EngineError(Exception):
         status: ExitStatus,
         message: str,
         diagnostics: dict[str, Any] | None = None,
-        results: dict[str, Any] | None = None,
+        results: Any = None,
     ) -> None:
         message = one_line(message)
         super().__init__(message)

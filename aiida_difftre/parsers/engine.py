@@ -6,16 +6,20 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from aiida import orm
 from aiida.engine import ExitCode
 from aiida.parsers import Parser
 
-from aiida_difftre.engine.contract.jobs import ERROR, PROGRESS, RESULTS, Prediction, validate
+from aiida_difftre.engine.contract.jobs import ERROR, PROGRESS, RESULTS, Prediction
 from aiida_difftre.engine.contract.memory_events import MEMORY_EVENTS, killed_for_memory
+from aiida_difftre.engine.contract.records import ErrorReport, ProgressLine, Record, Results, finite, not_finite, read
 from aiida_difftre.engine.errors import ExitStatus
+
+ResultsT = TypeVar("ResultsT", bound=Results)
+RecordT = TypeVar("RecordT", bound=Record)
 
 OUT_OF_MEMORY = re.compile(
     r"out[ -]of[ -]memory|oom[-_]kill|resource_exhausted|memoryerror|exceeded (job |step )?memory limit|term_memlimit"
@@ -40,15 +44,18 @@ class OutputError(Exception):
         self.exit_code = exit_code
 
 
-class EngineParser(Parser):
+class EngineParser(Parser, Generic[ResultsT]):
     """Reads ``results.json``, or else ``error.json``, or else what the scheduler says."""
+
+    MODEL: type[ResultsT]
+    """Of the results of this kind of job."""
 
     def parse(self, **kwargs: Any) -> ExitCode | None:
         """Attach what the job produced; return the exit code of its failure, if it failed."""
         folder = kwargs.get("retrieved_temporary_folder")
         self.temporary = Path(folder) if folder else None
         try:
-            results = self._read_json(RESULTS)
+            results = self._read(RESULTS, self.MODEL)
             if results is None:
                 return self._parse_failure()
             self.parse_results(results)
@@ -56,7 +63,7 @@ class EngineParser(Parser):
             return error.exit_code
         return None
 
-    def parse_results(self, results: dict[str, Any]) -> None:
+    def parse_results(self, results: ResultsT) -> None:
         """Attach the outputs of a job that finished.
 
         Raises:
@@ -84,37 +91,31 @@ class EngineParser(Parser):
             if not lenient:
                 raise OutputError(self.exit_codes.ERROR_OUTPUT_UNREADABLE.format(message=str(error))) from None
 
-    def predictions(self, content: Any, arrays: Mapping[str, Any] | None = None) -> orm.ArrayData | None:
-        """Predictions of ``results.json`` (and further arrays) as one node; None where there are none.
-
-        Raises:
-            OutputError: when they do not follow the file contract.
-        """
-        try:
-            made = [validate(Prediction, one) for one in content or []]
-        except ValueError as error:
-            message = f"predictions in {RESULTS}: {error}"
-            raise OutputError(self.exit_codes.ERROR_OUTPUT_UNREADABLE.format(message=message)) from None
+    @staticmethod
+    def predictions(
+        predictions: Iterable[Prediction] | None, arrays: Mapping[str, Any] | None = None
+    ) -> orm.ArrayData | None:
+        """Predictions (and further arrays) as one node; None where there are none."""
+        made = list(predictions or [])
         return predictions_node(made, arrays or {}) if made or arrays else None
 
     def _parse_failure(self) -> ExitCode:
-        failure = self._read_json(ERROR)
+        failure = self._read(ERROR, ErrorReport)
         progress = self._last_progress()
         if failure is not None:
-            self.out("output_parameters", orm.Dict({"error": failure, "progress": progress}))
+            self.out("output_parameters", orm.Dict({"error": failure.content(), "progress": progress}))
             self.parse_remains()
             return self._exit_code(failure)
         self.out("output_parameters", orm.Dict({"error": None, "progress": progress}))
         self.parse_remains()
         return self._guess()
 
-    def _exit_code(self, failure: dict[str, Any]) -> ExitCode:
-        message = str(failure.get("message") or failure)
+    def _exit_code(self, failure: ErrorReport) -> ExitCode:
         try:
-            status = ExitStatus(int(failure["exit_status"]))
-        except (KeyError, TypeError, ValueError):
-            return self.exit_codes.ERROR_NO_RESULTS.format(message=message)
-        return self.exit_codes[f"ERROR_{status.name}"].format(message=message)
+            status = ExitStatus(failure.exit_status)
+        except ValueError:
+            return self.exit_codes.ERROR_NO_RESULTS.format(message=failure.message)
+        return self.exit_codes[f"ERROR_{status.name}"].format(message=failure.message)
 
     def _guess(self) -> ExitCode:
         """The exit code of a job that was stopped without a word, from the scheduler and the standard error."""
@@ -140,27 +141,33 @@ class EngineParser(Parser):
             return ""
         return self.retrieved.base.repository.get_object_content(name, mode="rb").decode(errors="replace")
 
-    def _read_json(self, name: str) -> dict[str, Any] | None:
+    def _read(self, name: str, model: type[RecordT]) -> RecordT | None:
+        """A file of the job; None where it is missing or empty.
+
+        Raises:
+            OutputError: naming what in it is wrong.
+        """
         text = self._read_text(name)
         if not text:
             return None
         try:
             content = json.loads(text)
-        except ValueError as error:
+            if bad := ", ".join(not_finite(content)):
+                raise ValueError(f"not finite: {bad}")
+            return read(model, content)
+        except (ValueError, RecursionError) as error:
             message = f"{name}: {error}"
             raise OutputError(self.exit_codes.ERROR_OUTPUT_UNREADABLE.format(message=message)) from None
-        if not isinstance(content, dict):
-            message = f"{name} holds {type(content).__name__} where an object is expected"
-            raise OutputError(self.exit_codes.ERROR_OUTPUT_UNREADABLE.format(message=message))
-        return content
 
     def _last_progress(self) -> dict[str, Any] | None:
-        for line in reversed(self._read_text(PROGRESS).splitlines()):
+        for text in reversed(self._read_text(PROGRESS).splitlines()):
             try:
-                # A loss that is not finite, which may be why the job failed, cannot be stored as a number.
-                return json.loads(line, parse_constant=str)
+                line = read(ProgressLine, json.loads(text))
             except ValueError:
                 continue  # a job that is killed may leave half a line
+            # A loss that is not finite, which may be why the job failed, cannot be stored as a number.
+            content: dict[str, Any] = finite(line.content())
+            return content
         return None
 
 

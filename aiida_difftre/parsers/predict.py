@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from aiida_difftre.engine.contract.files import read_npz
 from aiida_difftre.engine.contract.jobs import PREDICTIONS, RESULTS
+from aiida_difftre.engine.contract.results import PredictResults
 from aiida_difftre.engine.errors import EngineError
 from aiida_difftre.parsers.engine import EngineParser, OutputError
 
@@ -26,13 +27,14 @@ def read_predictions(path: Path) -> dict[str, NDArray[Any]]:
         raise ValueError(error.message) from None
 
 
-class PredictParser(EngineParser):
+class PredictParser(EngineParser[PredictResults]):
     """Energies, forces and stresses, and predictions of observables, in one array node."""
 
-    def parse_results(self, results: dict[str, Any]) -> None:
+    MODEL = PredictResults
+
+    def parse_results(self, results: PredictResults) -> None:
         """Attach the outputs."""
-        content = results.pop("predictions", None)
-        self.out("output_parameters", orm.Dict(results))
+        self.out("output_parameters", orm.Dict(results.content(exclude={"predictions"})))
         path = None if self.temporary is None else self.temporary / PREDICTIONS
         arrays = {}
         if path is not None and path.is_file():
@@ -43,6 +45,6 @@ class PredictParser(EngineParser):
         elif "structures" in self.node.inputs:
             message = f"{PREDICTIONS}, although {RESULTS} is there"
             raise OutputError(self.exit_codes.ERROR_OUTPUT_MISSING.format(message=message))
-        node = self.predictions(content, arrays)
+        node = self.predictions(results.predictions, arrays)
         if node is not None:
             self.out("predictions", node)

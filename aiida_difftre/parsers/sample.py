@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from aiida import orm
 
 from aiida_difftre.data.trajectory import TrajectoryEnsembleData
 from aiida_difftre.engine.contract.jobs import TRAJECTORY
+from aiida_difftre.engine.contract.results import SampleResults
 from aiida_difftre.parsers.engine import EngineParser
 
 
-class SampleParser(EngineParser):
+class SampleParser(EngineParser[SampleResults]):
     """Trajectory, predictions, and the rest of the results; a trajectory that drifts is named in the job's log."""
 
-    def parse_results(self, results: dict[str, Any]) -> None:
+    MODEL = SampleResults
+
+    def parse_results(self, results: SampleResults) -> None:
         """Attach the outputs."""
-        predictions = self.predictions(results.pop("predictions", None))
-        self.out("output_parameters", orm.Dict(results))
-        warning = (results.get("stationarity") or {}).get("warning")
-        if warning:
-            self.logger.warning(warning)
+        predictions = self.predictions(results.predictions)
+        self.out("output_parameters", orm.Dict(results.content(exclude={"predictions"})))
+        if results.stationarity is not None and results.stationarity.warning:
+            self.logger.warning(results.stationarity.warning)
         self.attach("trajectory", TRAJECTORY, TrajectoryEnsembleData.from_file)
         if predictions is not None:
             self.out("predictions", predictions)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from aiida import orm
 
 from aiida_difftre.data.potential import PotentialData
 from aiida_difftre.engine.contract.files import read_arrays
 from aiida_difftre.engine.contract.jobs import OPTIMIZER_OUT, POTENTIAL_OUT
+from aiida_difftre.engine.contract.results import UpdateResults
 from aiida_difftre.engine.errors import EngineError
 from aiida_difftre.parsers.engine import EngineParser
 
@@ -27,14 +27,16 @@ def read_optimizer_state(path: Path) -> orm.SinglefileData:
     return orm.SinglefileData(path.absolute())
 
 
-class UpdateParser(EngineParser):
+class UpdateParser(EngineParser[UpdateResults]):
     """Potential, optimizer state, and the predictions of each state point after the last step."""
 
-    def parse_results(self, results: dict[str, Any]) -> None:
+    MODEL = UpdateResults
+
+    def parse_results(self, results: UpdateResults) -> None:
         """Attach the outputs; what is known of the state points before the first step stays in the results."""
-        points = results.get("state_points", {})
-        predictions = {label: self.predictions(point.pop("after", None)) for label, point in points.items()}
-        self.out("output_parameters", orm.Dict(results))
+        predictions = {label: self.predictions(point.after) for label, point in results.state_points.items()}
+        without = {"state_points": {"__all__": {"after"}}}
+        self.out("output_parameters", orm.Dict(results.content(exclude=without)))
         for label, node in predictions.items():
             if node is not None:
                 self.out(f"predictions.{label}", node)

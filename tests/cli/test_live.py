@@ -4,6 +4,9 @@ import pytest
 
 from aiida_difftre.cli import live, plots, report
 from aiida_difftre.cli.snapshots import Iteration, Progress, Snapshot
+from aiida_difftre.engine.contract.results import StatePointStep, UpdateStep
+
+STATIONARITY = {"stationary": True, "equilibration": 0.0, "drift": {}, "r_hat": {}, "independent_samples": 9.0}
 
 
 def comparison(observable: str, labels: list[str], values: list[float], experiment: list[float]) -> dict[str, Any]:
@@ -31,9 +34,10 @@ def state_points(pressure: float) -> dict[str, Any]:
     }
 
 
-def step(loss: float, fraction: float, pressure: float) -> dict[str, Any]:
+def step(loss: float, fraction: float, pressure: float) -> UpdateStep:
     predictions = {"stress": [-pressure] * 3 + [0.0] * 3, "stiffness": [1000.0, 90.0, 550.0]}
-    return {"loss": loss, "n_eff_fraction": fraction, "state_points": {"ambient": {"predictions": predictions}}}
+    point = StatePointStep(n_eff_entropy=1.0, n_eff_kish=1.0, predictions=predictions)
+    return UpdateStep(step=0, loss=loss, chi2=loss, n_eff_fraction=fraction, state_points={"ambient": point})
 
 
 def snapshot(**changes: Any) -> Snapshot:
@@ -180,7 +184,10 @@ def test_report_puts_everything_side_by_side() -> None:
             "after": {"training": 2.0, "selection": 3.0, "test": 4.0},
         },
         "state_points": points,
-        "stationarity": {"before": {"ambient": {"warning": None}}, "after": {"ambient": {"warning": "it drifts"}}},
+        "stationarity": {
+            "before": {"ambient": {**STATIONARITY, "warning": None}},
+            "after": {"ambient": {**STATIONARITY, "warning": "it drifts"}},
+        },
         "dataset": {"after": {"force_rmse": 82.0}},
         "static": {},
     }

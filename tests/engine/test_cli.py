@@ -34,6 +34,8 @@ from aiida_difftre.engine.contract.jobs import (
     STRUCTURE,
     TRAJECTORY,
 )
+from aiida_difftre.engine.contract.records import ErrorReport, ProgressLine
+from aiida_difftre.engine.contract.results import RESULTS_OF
 from aiida_difftre.engine.errors import ExitStatus
 from aiida_difftre.engine.jobs import refine
 from aiida_difftre.engine.potentials import potential as potentials
@@ -73,6 +75,9 @@ def run(folder: Path, kind: str, **content: Any) -> dict[str, Any]:
     assert results["engine"]["precision"] == "float64"
     assert results["engine"]["jax"] == jax.__version__
     assert results["timings"]["total_s"] > 0
+    assert RESULTS_OF[kind].model_validate(results).content() == results
+    for line in (folder / PROGRESS).read_text().splitlines() if (folder / PROGRESS).exists() else []:
+        assert ProgressLine.model_validate_json(line).content() == json.loads(line)
     newest = max(path.stat().st_mtime_ns for path in folder.iterdir() if path.name != RESULTS)
     assert (folder / RESULTS).stat().st_mtime_ns >= newest
     return results
@@ -84,6 +89,7 @@ def fail(folder: Path, kind: str, **content: Any) -> dict[str, Any]:
     assert not (folder / RESULTS).exists()
     error = json.loads((folder / ERROR).read_text())
     assert error["kind"] == kind
+    assert ErrorReport.model_validate(error).content() == error
     assert error["status"] == ExitStatus(error["exit_status"]).name
     return error
 

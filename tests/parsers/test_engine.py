@@ -99,9 +99,9 @@ def test_results_that_are_cut_off(finished_job: Make, tmp_path: Path) -> None:
 
 def test_good_snapshots_of_a_run_that_went_bad_are_kept(finished_job: Make, tmp_path: Path) -> None:
     files.write_trajectory(tmp_path / "trajectory.npz", make_trajectory())
-    progress = '{"phase": "production", "step": 3}\n{"phase": "prod'
+    progress = '{"phase": "production", "step": 3, "total": 9}\n{"phase": "prod'
     node = finished_job("sample", {**error_json(412), "progress.jsonl": progress})
     outputs, result = parse(node, "sample", tmp_path)
     assert result.exit_status == 412
     assert outputs["trajectory"].number_of_snapshots == 6
-    assert outputs["output_parameters"]["progress"] == {"phase": "production", "step": 3}
+    assert outputs["output_parameters"]["progress"] == {"phase": "production", "step": 3, "total": 9}

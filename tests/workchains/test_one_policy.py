@@ -19,6 +19,8 @@ from aiida_difftre.data.target import TargetData
 from aiida_difftre.engine.contract import policy
 from aiida_difftre.engine.contract.jobs import Prediction, RefineJob
 from aiida_difftre.engine.contract.policy import Reason
+from aiida_difftre.engine.contract.records import read
+from aiida_difftre.engine.contract.results import UpdateSummary
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.jobs import refine as engine
 from aiida_difftre.engine.refinement.losses import TargetTerm
@@ -33,6 +35,12 @@ ERROR = 0.05
 """GPa, of the predicted pressure."""
 FAILURES = {
     "unstable": ExitStatus.NOT_FINITE, "lost": ExitStatus.TOO_FEW_EFFECTIVE_SAMPLES, "failed": ExitStatus.OUT_OF_MEMORY,
+}  # fmt: skip
+
+STEP = {"step": 0, "loss": 1.0, "chi2": 1.0, "n_eff_fraction": 1.0, "state_points": {}}
+UPDATE = {"kind": "update", "steps": 1, "chi2_before": 1.0, "chi2_after": 1.0, "state_points": {}}
+STATIONARITY = {
+    "stationary": True, "equilibration": 0.0, "drift": {}, "r_hat": {}, "independent_samples": 1.0, "warning": None,
 }  # fmt: skip
 
 
@@ -119,11 +127,11 @@ def run_engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Wor
             found = world.updated(seed, learning_rate_scale, optimizer_state is None)
             if found in FAILURES:
                 raise explain(found)
-            history = [{}, {}] if found == "moved" else [{}]
+            history = [STEP, STEP] if found == "moved" else [STEP]
             return SimpleNamespace(parameters={}, optimizer_state="memory", history=history, reason=Reason.GATE)
 
-        def summary(_: Any, outcome: Any) -> dict[str, Any]:
-            return {"history": outcome.history, "reason": outcome.reason}
+        def summary(_: Any, outcome: Any) -> UpdateSummary:
+            return read(UpdateSummary, {**UPDATE, "history": outcome.history, "reason": outcome.reason})
 
         monkeypatch.setattr(engine, "_simulate", simulate)
         monkeypatch.setattr(engine, "_prepared", prepared)
@@ -135,7 +143,7 @@ def run_engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Wor
         monkeypatch.setattr(engine.potentials, "save", lambda *_: None)
         monkeypatch.setattr(engine, "read_structure", lambda _: SimpleNamespace(symbols=[]))
         monkeypatch.setattr(engine, "species_index", lambda *_: None)
-        monkeypatch.setattr(engine.stationarity, "of_trajectory", lambda _: {})
+        monkeypatch.setattr(engine.stationarity, "of_trajectory", lambda _: STATIONARITY)
         monkeypatch.setattr(engine, "matching_loss", lambda *_: None)
         monkeypatch.setattr(engine, "Course", lambda *given: courses.append(make_course(*given)) or courses[-1])
         point = {"label": "solid", "temperature": 85.0, "targets": [target.model_dump() for target in targets]}
@@ -191,8 +199,8 @@ def make_chain(
                 is_over = policy.decide(process._course(), judged, settings).action is policy.Action.END
                 found = world.updated(iteration, parameters["learning_rate_scale"], is_fresh, is_over)
                 content = {
-                    "state_points": {"solid": {"before": before}}, "reason": "gate",
-                    "history": [{}, {}] if found == "moved" else [{}],
+                    **UPDATE, "reason": "gate", "history": [STEP, STEP] if found == "moved" else [STEP],
+                    "state_points": {"solid": {"snapshots": 1, "statistical_inefficiency": 1.0, "before": before}},
                 }  # fmt: skip
                 return ended(found, potential=object(), optimizer_state=object(), output_parameters=orm.Dict(content))
 

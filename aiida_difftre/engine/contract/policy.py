@@ -9,7 +9,6 @@ reference, so that a potential is rolled back by not being used. Free of JAX and
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Any
@@ -319,15 +318,6 @@ class Stopped:
 
     reason: Reason
     message: str
-
-
-def has_moved(update: Mapping[str, Any]) -> bool:
-    """Whether an update made a step, or had no reason to: its history starts with where it began.
-
-    Args:
-        update: its results.
-    """
-    return len(update["history"]) > 1 or update["reason"] == Reason.CHI2
 
 
 Verdict = Sampled | Unstable | Agreement | Updated | UpdateFailed | Stopped

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +14,14 @@ from aiida_difftre.engine.calculators.difftre import DiffTReCalculator
 from aiida_difftre.engine.calculators.elasticity import static_stiffness
 from aiida_difftre.engine.contract import files
 from aiida_difftre.engine.contract.jobs import PREDICTIONS, PredictJob
+from aiida_difftre.engine.contract.records import Timings
+from aiida_difftre.engine.contract.results import (
+    Conditions,
+    MatchingErrors,
+    PredictResults,
+    Reweighting,
+    StaticElasticity,
+)
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.matching import configurations as dataset
 from aiida_difftre.engine.matching import matching
@@ -32,7 +39,7 @@ REPLICATES = 200
 """Of the bootstrap."""
 
 
-def run(job: PredictJob, folder: Path, progress: Reporter) -> dict[str, Any]:
+def run(job: PredictJob, folder: Path, progress: Reporter) -> PredictResults:
     """Predict what the job asks for; arrays go to ``predictions.npz``.
 
     Args:
@@ -40,34 +47,36 @@ def run(job: PredictJob, folder: Path, progress: Reporter) -> dict[str, Any]:
         folder: where the files of the job lie.
         progress: takes the phases.
 
-    Returns:
-        ``errors`` (meV/atom, meV/Å, GPa) where structures carry labels, ``static`` (GPa); of a trajectory
-        ``predictions`` and ``reweighting`` (effective sample sizes at the state point of the job, and the factor that
-        widens the errors).
-
     Raises:
         EngineError: for invalid input; TOO_FEW_EFFECTIVE_SAMPLES for a state point that the trajectory does not reach.
     """
     started = time.monotonic()
     potential, parameters = load(folder / job.potential)
-    results: dict[str, Any] = {}
+    results = PredictResults()
     if job.structures is not None:
         frames = dataset.read(folder / job.structures, job.keys).frames
-        results |= _structures(job, potential, parameters, frames, folder, progress)
+        results.structures = len(frames)
+        results.errors = _structures(job, potential, parameters, frames, folder, progress)
         if job.static_stiffness:
-            results["static"] = static_stiffness(frames[0], DiffTReCalculator(potential, parameters), progress)
+            calculator = DiffTReCalculator(potential, parameters)
+            results.static = StaticElasticity(**static_stiffness(frames[0], calculator, progress))
     structures_s = time.monotonic() - started
     if job.trajectory is not None:
         trajectory = files.read_trajectory(folder / job.trajectory)
-        results |= _trajectory(job, potential, parameters, trajectory)
+        _predict_trajectory(results, job, potential, parameters, trajectory)
     total = time.monotonic() - started
-    return {**results, "timings": {"structures_s": structures_s, "trajectory_s": total - structures_s}}
+    results.timings = Timings(structures_s=structures_s, trajectory_s=total - structures_s)
+    return results
 
 
-def _trajectory(
-    job: PredictJob, potential: Potential, parameters: Parameters, trajectory: files.Trajectory
-) -> dict[str, Any]:
-    """Observables at the state point of the job, and how many snapshots still stand for it.
+def _predict_trajectory(
+    results: PredictResults,
+    job: PredictJob,
+    potential: Potential,
+    parameters: Parameters,
+    trajectory: files.Trajectory,
+) -> None:
+    """Record observables at the state point of the job, and how many snapshots still stand for it.
 
     Raises:
         EngineError: with status TOO_FEW_EFFECTIVE_SAMPLES, where these are too few.
@@ -89,22 +98,18 @@ def _trajectory(
     asked = _described(temperature, ref.point.pressure)
     here = _described(trajectory.temperature, trajectory.pressure)
     extrapolation.check(reliable, snapshots, g, here, asked)
-    predictions = reweighted_predictions(ref, parameters, replicates=REPLICATES, seed=job.seed)[0]
-    sampled = {"temperature": trajectory.temperature, "pressure": trajectory.pressure}
-    return {
-        "predictions": [prediction.model_dump() for prediction in predictions],
-        "reweighting": {
-            "sampled": sampled,
-            "predicted": {"temperature": temperature, "pressure": ref.point.pressure},
-            "snapshots": snapshots,
-            "n_eff_entropy": size.entropy,
-            "n_eff_kish": size.kish,
-            "statistical_inefficiency": g,
-            "n_eff_independent": reliable / g,
-            "least_n_eff_independent": extrapolation.least(snapshots, g),
-            "widening": extrapolation.widening(reliable, snapshots, g),
-        },
-    }
+    results.predictions = reweighted_predictions(ref, parameters, replicates=REPLICATES, seed=job.seed)[0]
+    results.reweighting = Reweighting(
+        sampled=Conditions(temperature=trajectory.temperature, pressure=trajectory.pressure),
+        predicted=Conditions(temperature=temperature, pressure=ref.point.pressure),
+        snapshots=snapshots,
+        n_eff_entropy=size.entropy,
+        n_eff_kish=size.kish,
+        statistical_inefficiency=g,
+        n_eff_independent=reliable / g,
+        least_n_eff_independent=extrapolation.least(snapshots, g),
+        widening=extrapolation.widening(reliable, snapshots, g),
+    )
 
 
 def _described(temperature: float, pressure: float | None) -> str:
@@ -113,8 +118,8 @@ def _described(temperature: float, pressure: float | None) -> str:
 
 def _structures(
     job: PredictJob, potential: Potential, parameters: Parameters, frames: list[Atoms], folder: Path, progress: Reporter
-) -> dict[str, Any]:
-    """Energies, forces and stresses of all frames, and errors where there are labels."""
+) -> MatchingErrors:
+    """Write energies, forces and stresses of all frames; errors where there are labels."""
     first = dataset.pad(frames[:1], potential.spec.species, potential.cutoff).environment
     device.self_check(potential, parameters, jax.tree.map(lambda leaf: leaf[0], first), "float64")
     calculator = DiffTReCalculator(potential, parameters, precision=job.machine.precision)
@@ -144,4 +149,4 @@ def _structures(
     files.write_npz(folder / PREDICTIONS, arrays)
     labels = dataset.labels_of(frames, largest)
     predicted = matching.Predicted(energies, forces, stresses)  # type: ignore[arg-type]  # NumPy arrays do
-    return {"structures": len(frames), "errors": matching.errors(predicted, labels, real)}
+    return MatchingErrors(**matching.errors(predicted, labels, real))

@@ -21,6 +21,7 @@ from aiida_difftre.engine import optimizers
 from aiida_difftre.engine.contract import files, frames, labels
 from aiida_difftre.engine.contract.jobs import CHECKPOINT, POTENTIAL_OUT, PretrainJob
 from aiida_difftre.engine.contract.labels import Labelled
+from aiida_difftre.engine.contract.results import MatchingErrors, PretrainErrors, PretrainResults, PretrainStep
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.matching import configurations as dataset
 from aiida_difftre.engine.matching import initial, matching
@@ -65,7 +66,7 @@ class _State:
     history: list[dict[str, float]] = field(default_factory=list)
 
 
-def run(job: PretrainJob, folder: Path, progress: Reporter) -> dict[str, Any]:
+def run(job: PretrainJob, folder: Path, progress: Reporter) -> PretrainResults:
     """Match a dataset; write the potential with the smallest validation loss.
 
     Args:
@@ -74,14 +75,16 @@ def run(job: PretrainJob, folder: Path, progress: Reporter) -> dict[str, Any]:
         progress: takes step, losses and validation errors.
 
     Returns:
-        Errors (meV/atom, meV/Å, GPa) on both parts, the history and what was done; for ``results.json``.
+        Errors on both parts, the history and what was done.
 
     Raises:
         EngineError: for invalid input, losses that are not finite, or a stop (after writing a checkpoint).
     """
     started = time.monotonic()
     if job.steps == 0:
-        return {**initial.make(job, folder), "seconds": round(time.monotonic() - started, 2)}
+        made = initial.make(job, folder)
+        made.seconds = round(time.monotonic() - started, 2)
+        return made
     stop = Stop(job.machine.walltime_s)
     schedule = optimizers.cosine(job.optimizer, job.steps)
     optimizer = optimizers.make(job.optimizer, schedule)
@@ -108,19 +111,24 @@ def run(job: PretrainJob, folder: Path, progress: Reporter) -> dict[str, Any]:
     final = {**result, "atomic_energies": parameters["atomic_energies"] + result["atomic_energies"]}
     save(folder / POTENTIAL_OUT, potential, final)
     names = ("training", "validation")
-    return {
-        "errors": {name: fit.errors(state.best, part) for name, part in zip(names, parts, strict=True) if part.size},
-        "configurations": {name: part.size for name, part in zip(names, parts, strict=True)},
-        "history": state.history,
-        "steps": state.step,
-        "best_step": state.best_step,
-        "best_loss": state.best_loss,
-        "stopped_early": state.step < job.steps,
-        "labels": found.describe(),
-        "number_of_parameters": fit.count(state.free),
-        "atomic_energies": dict(zip(potential.spec.species, final["atomic_energies"].tolist(), strict=True)),
-        "seconds": round(time.monotonic() - started, 2),
+    errors = {
+        name: MatchingErrors(**fit.errors(state.best, part))
+        for name, part in zip(names, parts, strict=True)
+        if part.size
     }
+    return PretrainResults(
+        errors=PretrainErrors(**errors),
+        configurations={name: part.size for name, part in zip(names, parts, strict=True)},
+        history=[PretrainStep.model_validate(step) for step in state.history],
+        steps=state.step,
+        best_step=state.best_step,
+        best_loss=state.best_loss,
+        stopped_early=state.step < job.steps,
+        labels=found.describe(),
+        number_of_parameters=fit.count(state.free),
+        atomic_energies=dict(zip(potential.spec.species, final["atomic_energies"].tolist(), strict=True)),
+        seconds=round(time.monotonic() - started, 2),
+    )
 
 
 def split(alone: NDArray[np.bool_], fraction: float, seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

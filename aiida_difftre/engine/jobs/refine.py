@@ -14,8 +14,24 @@ import numpy as np
 
 from aiida_difftre.engine.contract import files, policy
 from aiida_difftre.engine.contract.agreement import decisive_points, reduced_chi2
-from aiida_difftre.engine.contract.jobs import POTENTIAL_OUT, RESULTS, RefineJob, RefineStatePoint, SamplingSettings
+from aiida_difftre.engine.contract.jobs import (
+    POTENTIAL_OUT,
+    RESULTS,
+    Prediction,
+    RefineJob,
+    RefineStatePoint,
+    SamplingSettings,
+)
 from aiida_difftre.engine.contract.policy import RETRIED_WITH_SMALLER_STEPS, STOPPED, UNSTABLE, Action, Reason
+from aiida_difftre.engine.contract.records import Timings
+from aiida_difftre.engine.contract.results import (
+    FailedValidation,
+    Failure,
+    RefineIteration,
+    RefineResults,
+    Selection,
+    Stationarity,
+)
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.jobs import update
 from aiida_difftre.engine.matching.matching import matching_loss
@@ -30,6 +46,9 @@ from aiida_difftre.engine.runtime.progress import Reporter
 from aiida_difftre.engine.runtime.stop import Stop
 from aiida_difftre.engine.sampling import protocol
 from aiida_difftre.engine.sampling.starts import Start, read_structure, start_on_device
+
+Validation = dict[str, list[Prediction] | FailedValidation]
+"""Of long runs: predictions, or why there are none, by state point."""
 
 
 @dataclass(frozen=True)
@@ -94,14 +113,14 @@ class Course:
     reference: Candidate | None = None
     trajectories: dict[str, files.Trajectory] = field(default_factory=dict)
     data: list[objective.Data] = field(default_factory=list)
-    iterations: list[dict[str, Any]] = field(default_factory=list)
+    iterations: list[RefineIteration] = field(default_factory=list)
     failure: EngineError | None = None
 
     def decide(self, verdict: policy.Verdict, job: RefineJob) -> None:
         """Go on to what follows from a verdict."""
         self.state = policy.decide(self.state, verdict, job)
         if self.state.message and self.iterations:
-            self.iterations[-1]["decisions"].append(self.state.message)
+            self.iterations[-1].decisions.append(self.state.message)
 
     def fail(self, error: EngineError, verdict: policy.Verdict | None, job: RefineJob) -> None:
         """Go on after a failure.
@@ -116,8 +135,8 @@ class Course:
         self.decide(stopped if verdict is None else verdict, job)
 
 
-def run(job: RefineJob, folder: Path, progress: Reporter) -> dict[str, Any]:
-    """Do a refinement job in a folder; returns what goes into ``results.json``.
+def run(job: RefineJob, folder: Path, progress: Reporter) -> RefineResults:
+    """Do a refinement job in a folder.
 
     Raises:
         EngineError: of a job that failed; with results, where a potential was judged before.
@@ -143,23 +162,24 @@ def run(job: RefineJob, folder: Path, progress: Reporter) -> dict[str, Any]:
         failure = None if reason is Reason.WALLTIME else course.failure
         if reason.is_complete:
             validation, failure = _validate(setup, course.best)
-        results = {**_results(course), "validation": validation, "timings": {"refine_s": time.monotonic() - began}}
+        results = _results(course)
+        results.validation, results.timings = validation, Timings(refine_s=time.monotonic() - began)
         if failure is not None:
             # Before the context ends, which obeys a signal at once and would leave no results.
             raise _with_results(failure, reason, results, course.state.iteration) from failure
     return results
 
 
-def _with_results(failure: EngineError, reason: Reason, results: dict[str, Any], iteration: int) -> EngineError:
+def _with_results(failure: EngineError, reason: Reason, results: RefineResults, iteration: int) -> EngineError:
     """What the iterations found took hours, and holds: the job ends as failed, and with its results."""
     during = "the validation" if reason.is_complete else f"iteration {iteration}"
     ended = "was interrupted" if failure.status == ExitStatus.INTERRUPTED else "failed"
     if not reason.is_complete and reason is not Reason.INTERRUPTED:
-        results["error"] = _described(failure)
+        results.error = _described(failure)
     return EngineError(
         failure.status,
         f"{during} of the refinement {ended}: {failure.message}; {RESULTS} and {POTENTIAL_OUT} hold the best "
-        f"potential so far, of iteration {results['best_iteration']}",
+        f"potential so far, of iteration {results.best_iteration}",
         failure.diagnostics,
         results,
     )
@@ -207,7 +227,7 @@ def _judge(setup: Setup, course: Course) -> None:
         course.best = reference.parameters
         # Now, and not at the end alone: a failure of a later iteration leaves it.
         potentials.save(setup.folder / POTENTIAL_OUT, setup.potential, course.best)
-    setup.progress.report("refine", number, job.max_iterations, chi2=course.iterations[-1]["chi2"])
+    setup.progress.report("refine", number, job.max_iterations, chi2=course.iterations[-1].chi2)
 
 
 def _prepared(setup: Setup, course: Course, reference: Candidate) -> list[objective.Data]:
@@ -249,9 +269,9 @@ def _update(setup: Setup, course: Course) -> None:
         course.fail(stopped, None, job)
         return
     summary = update.summary(course.data, outcome)
-    course.iterations[-1] |= {"learning_rate_scale": state.learning_rate_scale, "update": summary}
+    course.iterations[-1].learning_rate_scale, course.iterations[-1].update = state.learning_rate_scale, summary
     course.candidate = Candidate(outcome.parameters, outcome.optimizer_state)
-    course.decide(policy.Updated(policy.has_moved(summary)), job)
+    course.decide(policy.Updated(summary.has_moved), job)
 
 
 def _reference(course: Course) -> Candidate:
@@ -273,35 +293,38 @@ def _agreement(data: list[objective.Data]) -> policy.Agreement:
     return policy.Agreement(training, reduced_chi2(compared, "selection"), decisive_points(compared))
 
 
-def _record(course: Course, agreement: policy.Agreement) -> dict[str, Any]:
+def _record(course: Course, agreement: policy.Agreement) -> RefineIteration:
     """What results tell of an iteration; of one on the trajectories of the one before, the same predictions."""
     state = course.state
-    return {
-        "iteration": state.iteration,
-        "production_fs": state.reference.production_fs if state.reference is not None else state.production_fs,
-        "learning_rate_scale": state.learning_rate_scale,
-        "discarded": False,
-        "chi2": agreement.training if agreement.selection is None else agreement.selection,
-        "chi2_training": agreement.training,
-        "predictions": {point.label: [p.model_dump() for p in point.before] for point in course.data},
-        "stationarity": {label: stationarity.of_trajectory(found) for label, found in course.trajectories.items()},
-        "decisions": [],
-    }
+    return RefineIteration(
+        iteration=state.iteration,
+        production_fs=state.reference.production_fs if state.reference is not None else state.production_fs,
+        learning_rate_scale=state.learning_rate_scale,
+        discarded=False,
+        chi2=agreement.training if agreement.selection is None else agreement.selection,
+        chi2_training=agreement.training,
+        predictions={point.label: list(point.before) for point in course.data},
+        stationarity={
+            label: Stationarity(**stationarity.of_trajectory(found)) for label, found in course.trajectories.items()
+        },
+        decisions=[],
+    )
 
 
-def _results(course: Course) -> dict[str, Any]:
+def _results(course: Course) -> RefineResults:
     """What results tell of the iterations."""
-    state, selected = course.state, course.state.selected()
+    state, best = course.state, course.state.selected()
     for number in state.discarded:
-        course.iterations[number]["discarded"] = True
-    return {
-        "reason": state.reason,
-        "best_iteration": None if selected is None else selected.iteration,
-        "chi2": None if selected is None else course.iterations[selected.iteration]["chi2"],
-        "selected": None if selected is None else {**selected.model_dump(), "sentence": selected.sentence()},
-        "roll_backs": state.roll_backs,
-        "iterations": course.iterations,
-    }
+        course.iterations[number].discarded = True
+    selected = None if best is None else Selection(**dict(best), sentence=best.sentence())
+    return RefineResults(
+        reason=state.reason or Reason.FAILED,
+        best_iteration=None if best is None else best.iteration,
+        chi2=None if best is None else course.iterations[best.iteration].chi2,
+        selected=selected,
+        roll_backs=state.roll_backs,
+        iterations=course.iterations,
+    )
 
 
 def _simulate(
@@ -320,7 +343,7 @@ def _simulate(
     return protocol.sample(setup.potential, parameters, start, state, settings, run)
 
 
-def _validate(setup: Setup, parameters: Parameters) -> tuple[dict[str, Any] | None, EngineError | None]:
+def _validate(setup: Setup, parameters: Parameters) -> tuple[Validation | None, EngineError | None]:
     """A long run that shares nothing with the training trajectories: other seeds, equilibrated from the structure.
 
     Returns:
@@ -330,7 +353,7 @@ def _validate(setup: Setup, parameters: Parameters) -> tuple[dict[str, Any] | No
     job = setup.job
     if job.validation is None:
         return None, None
-    report: dict[str, Any] = {}
+    report: Validation = {}
     failure: EngineError | None = None
     for number, point in enumerate(job.state_points):
         try:
@@ -345,11 +368,11 @@ def _validate(setup: Setup, parameters: Parameters) -> tuple[dict[str, Any] | No
             if error.status in STOPPED:
                 return None, error if error.status == ExitStatus.INTERRUPTED else failure
             failure = failure or error
-            report[point.label] = {"error": _described(error)}
+            report[point.label] = FailedValidation(error=_described(error))
         else:
-            report[point.label] = [prediction.model_dump() for prediction in predictions]
+            report[point.label] = predictions
     return report, failure
 
 
-def _described(error: EngineError) -> dict[str, Any]:
-    return {"status": error.status.name, "message": error.message, "diagnostics": error.diagnostics}
+def _described(error: EngineError) -> Failure:
+    return Failure(status=error.status.name, message=error.message, diagnostics=error.diagnostics)

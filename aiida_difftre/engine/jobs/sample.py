@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from aiida_difftre.engine.contract import files
 from aiida_difftre.engine.contract.jobs import TRAJECTORY, SampleJob
+from aiida_difftre.engine.contract.records import Timings
+from aiida_difftre.engine.contract.results import SampleResults, Stationarity
 from aiida_difftre.engine.observables import protocol as observables
 from aiida_difftre.engine.potentials import potential as potentials
 from aiida_difftre.engine.potentials.term import species_index
@@ -21,8 +22,8 @@ from aiida_difftre.engine.sampling import protocol
 from aiida_difftre.engine.sampling.starts import read_structure, start_on_device
 
 
-def run(job: SampleJob, folder: Path, progress: Reporter) -> dict[str, Any]:
-    """Do a sampling job in a folder; returns what goes into ``results.json``."""
+def run(job: SampleJob, folder: Path, progress: Reporter) -> SampleResults:
+    """Do a sampling job in a folder."""
     potential, parameters = potentials.load(folder / job.potential)
     structure = read_structure(folder / job.structure)
     species_index(structure.symbols, potential.spec.species)
@@ -46,15 +47,15 @@ def run(job: SampleJob, folder: Path, progress: Reporter) -> dict[str, Any]:
         potential, parameters, trajectory, job.observables, machine=job.machine, seed=job.seed
     )
     g = np.max(statistics.statistical_inefficiency(stationarity.thermal_columns(trajectory), trajectory.walkers))
-    return {
-        "snapshots": len(trajectory.energies),
-        "walkers": len(start.positions),
-        "mean_temperature": float(trajectory.temperatures.mean()),
-        "mean_energy": float(trajectory.energies.mean()),
-        "ensemble": trajectory.ensemble,
-        "mean_volume": float(trajectory.volumes.mean()),
-        "statistical_inefficiency": float(g),
-        "stationarity": stationarity.of_trajectory(trajectory),
-        "predictions": [prediction.model_dump() for prediction in predictions],
-        "timings": {"sampling_s": sampled - began, "observables_s": time.monotonic() - sampled},
-    }
+    return SampleResults(
+        snapshots=len(trajectory.energies),
+        walkers=len(start.positions),
+        mean_temperature=float(trajectory.temperatures.mean()),
+        mean_energy=float(trajectory.energies.mean()),
+        ensemble=trajectory.ensemble,
+        mean_volume=float(trajectory.volumes.mean()),
+        statistical_inefficiency=float(g),
+        stationarity=Stationarity(**stationarity.of_trajectory(trajectory)),
+        predictions=predictions,
+        timings=Timings(sampling_s=sampled - began, observables_s=time.monotonic() - sampled),
+    )

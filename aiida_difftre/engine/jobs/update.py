@@ -17,6 +17,15 @@ from aiida_difftre.engine import optimizers
 from aiida_difftre.engine.contract import files, optimizer_options
 from aiida_difftre.engine.contract.jobs import OPTIMIZER_OUT, POTENTIAL_OUT, Prediction, UpdateJob, UpdateSettings
 from aiida_difftre.engine.contract.policy import Reason
+from aiida_difftre.engine.contract.records import Timings
+from aiida_difftre.engine.contract.results import (
+    SnapshotCache,
+    StatePointStep,
+    StatePointUpdate,
+    UpdateResults,
+    UpdateStep,
+    UpdateSummary,
+)
 from aiida_difftre.engine.contract.targets import Target
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.matching.matching import matching_loss
@@ -40,6 +49,9 @@ from aiida_difftre.engine.runtime.stop import Stop
 LEAST_GAIN = 0.01
 """Of a Gauss-Newton step, relative to the loss; the update ends before a smaller one."""
 
+LONGEST_SHOWN = 36
+"""Values of an observable that the history repeats at every step: a stiffness, but no curve."""
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -56,7 +68,7 @@ class Outcome:
 
     parameters: Parameters
     optimizer_state: Any
-    history: list[dict[str, Any]]
+    history: list[UpdateStep]
     reason: Reason
     after: dict[str, list[Prediction]]
 
@@ -103,13 +115,14 @@ def minimise(
     state = optimizer.init(parameters) if is_fresh else optimizer_state
     free = potential.trainable(parameters)
     objective = Objective(data, settings, parameters, extra)
-    history: list[dict[str, Any]] = []
+    history: list[UpdateStep] = []
     reason, scale, point = Reason.MAX_STEPS, learning_rate_scale, objective(parameters)
     for step in range(settings.max_steps + 1):
         entry = _entry(step, data, point)
         history.append(entry)
-        numbers = {key: entry[key] for key in ("loss", "chi2", "n_eff_fraction")}
-        progress.report("update", step, settings.max_steps, **numbers)
+        progress.report(
+            "update", step, settings.max_steps, loss=entry.loss, chi2=entry.chi2, n_eff_fraction=entry.n_eff_fraction
+        )
         ended, stopped = _ended(entry, step, settings), stop.requested() if stop is not None else None
         if ended is not None:
             reason = ended
@@ -121,9 +134,10 @@ def minimise(
                 return Outcome(point.parameters, state, history, Reason.INTERRUPTED, {})
             reason = Reason.WALLTIME
             break
-        slopes, entry["gradient_norm"], is_bounded = _direction(objective, point, free, settings)
-        if not np.isfinite(entry["gradient_norm"]):
-            raise EngineError(ExitStatus.NOT_FINITE, f"the gradient at step {step} of the update is not finite", entry)
+        slopes, entry.gradient_norm, is_bounded = _direction(objective, point, free, settings)
+        if not np.isfinite(entry.gradient_norm):
+            message = f"the gradient at step {step} of the update is not finite"
+            raise EngineError(ExitStatus.NOT_FINITE, message, entry.content())
         # The memory of an optimizer may point uphill; then it starts afresh, whose first direction never does.
         trials = [(state, scale)]
         if not (is_fresh and scale == learning_rate_scale):
@@ -140,11 +154,11 @@ def minimise(
                     f"the first step loses more than {settings.max_step_loss:.0%} of the effective samples even when "
                     f"halved {settings.max_halvings} times; lower the learning rate "
                     f"({settings.optimizer.learning_rate:g}) or raise max_halvings",
-                    entry,
+                    entry.content(),
                 )
             reason = Reason.NO_DESCENT
             break
-        entry["step_scale"] = factor
+        entry.step_scale = factor
         if step > 0 and not is_bounded and point.loss - found.loss < LEAST_GAIN * point.loss:
             # What the best of all steps hardly gains here, the next trajectory tells better.
             reason = Reason.MINIMUM
@@ -188,11 +202,11 @@ def _masked(tree: Parameters, free: Parameters) -> Parameters:
     return masked
 
 
-def _ended(entry: dict[str, Any], step: int, settings: UpdateSettings) -> Reason | None:
+def _ended(entry: UpdateStep, step: int, settings: UpdateSettings) -> Reason | None:
     """Why an update ends at this point; None where it goes on."""
-    if entry["chi2"] <= (max(settings.chi2_stop, settings.chi2_converged) if step == 0 else settings.chi2_stop):
+    if entry.chi2 <= (max(settings.chi2_stop, settings.chi2_converged) if step == 0 else settings.chi2_stop):
         return Reason.CHI2
-    if entry["n_eff_fraction"] < settings.gate:
+    if entry.n_eff_fraction < settings.gate:
         return Reason.GATE
     if step == settings.max_steps:
         return Reason.MAX_STEPS
@@ -229,34 +243,37 @@ def _line_search(
     return None, tried
 
 
-def _entry(step: int, data: Sequence[Data], current: Point) -> dict[str, Any]:
+def _entry(step: int, data: Sequence[Data], current: Point) -> UpdateStep:
     evaluation = current.evaluation
+    chi2 = reduced_chi2(data, evaluation.predictions, "training")
+    if chi2 is None:
+        raise EngineError(ExitStatus.INVALID_INPUT, "no training target to judge the update by")
     points = {}
     for point in data:
         size = evaluation.effective[point.label]
-        points[point.label] = {
-            "n_eff_entropy": size.entropy,
-            "n_eff_kish": size.kish,
-            "n_eff_independent": size.smallest / point.inefficiency,
-            "predictions": {
+        points[point.label] = StatePointStep(
+            n_eff_entropy=size.entropy,
+            n_eff_kish=size.kish,
+            n_eff_independent=size.smallest / point.inefficiency,
+            predictions={
                 term.target.name: values.tolist()
                 for term, values in zip(point.terms, evaluation.predictions[point.label], strict=True)
-                if len(values) <= 36
+                if len(values) <= LONGEST_SHOWN
             },
-        }
-    return {
-        "step": step,
-        "loss": current.loss,
-        "loss_targets": evaluation.loss,
-        "loss_extra": current.extra_loss,
-        "chi2": reduced_chi2(data, evaluation.predictions, "training"),
-        "n_eff_fraction": current.fraction,
-        "state_points": points,
-    }
+        )
+    return UpdateStep(
+        step=step,
+        loss=current.loss,
+        loss_targets=evaluation.loss,
+        loss_extra=current.extra_loss,
+        chi2=chi2,
+        n_eff_fraction=current.fraction,
+        state_points=points,
+    )
 
 
-def run(job: UpdateJob, folder: Path, progress: Reporter) -> dict[str, Any]:
-    """Do an update job in a folder; returns what goes into ``results.json``."""
+def run(job: UpdateJob, folder: Path, progress: Reporter) -> UpdateResults:
+    """Do an update job in a folder."""
     potential, parameters = potentials.load(folder / job.potential)
     settings = job.update
     state = None
@@ -307,10 +324,8 @@ def run(job: UpdateJob, folder: Path, progress: Reporter) -> dict[str, Any]:
             f"a signal ended the update after {len(outcome.history) - 1} steps; {POTENTIAL_OUT} holds the potential "
             "after them, which the whole update may leave behind",
         )
-    return {
-        **summary(data, outcome),
-        "timings": {"prepare_s": prepared - began, "update_s": time.monotonic() - prepared},
-    }
+    timings = Timings(prepare_s=prepared - began, update_s=time.monotonic() - prepared)
+    return UpdateResults(**dict(summary(data, outcome)), timings=timings)
 
 
 def without_tests(targets: Sequence[Target]) -> list[Target]:
@@ -318,40 +333,38 @@ def without_tests(targets: Sequence[Target]) -> list[Target]:
     return [target for target in targets if target.role != "test"]
 
 
-def summary(data: Sequence[Data], outcome: Outcome) -> dict[str, Any]:
+def summary(data: Sequence[Data], outcome: Outcome) -> UpdateSummary:
     """What results record of an update; what follows it, of the state points with a target in the loss alone."""
-    points: dict[str, dict[str, Any]] = {}
-    for point in data:
-        points[point.label] = {
-            "snapshots": len(point.reference.energies),
-            "statistical_inefficiency": point.inefficiency,
-            "before": [prediction.model_dump() for prediction in point.before],
-            "chi2_before": _chi2(point, point.before),
-        }
+    points = {
+        point.label: StatePointUpdate(
+            snapshots=len(point.reference.energies),
+            statistical_inefficiency=point.inefficiency,
+            before=list(point.before),
+            chi2_before=_chi2(point, point.before),
+        )
+        for point in data
+    }
     moved = [point for point in data if point.is_in_loss]
     for point in moved:
-        sizes, after = outcome.history[-1]["state_points"][point.label], outcome.after[point.label]
-        points[point.label] |= {
-            "n_eff_entropy": sizes["n_eff_entropy"],
-            "n_eff_kish": sizes["n_eff_kish"],
-            "after": [prediction.model_dump() for prediction in after],
-            "chi2_after": _chi2(point, after),
-        }
+        record, sizes = points[point.label], outcome.history[-1].state_points[point.label]
+        record.n_eff_entropy, record.n_eff_kish = sizes.n_eff_entropy, sizes.n_eff_kish
+        record.after = outcome.after[point.label]
+        record.chi2_after = _chi2(point, record.after)
     values_before = {point.label: _values(point.before) for point in data}
     values_after = {label: _values(predictions) for label, predictions in outcome.after.items()}
-    return {
-        "steps": len(outcome.history) - 1,
-        "reason": outcome.reason,
-        "chi2_before": reduced_chi2(data, values_before, "training"),
-        "chi2_after": reduced_chi2(moved, values_after, "training"),
-        "chi2_before_selection": reduced_chi2(data, values_before, "selection"),
-        "history": outcome.history,
-        "state_points": points,
-        "snapshot_cache": {
-            "kept_mib": _mib(point.reference.snapshots.nbytes for point in data),
-            "wanted_mib": _mib(point.reference.snapshots.wanted for point in data),
-        },
-    }
+    return UpdateSummary(
+        steps=len(outcome.history) - 1,
+        reason=outcome.reason,
+        chi2_before=reduced_chi2(data, values_before, "training"),
+        chi2_after=reduced_chi2(moved, values_after, "training"),
+        chi2_before_selection=reduced_chi2(data, values_before, "selection"),
+        history=outcome.history,
+        state_points=points,
+        snapshot_cache=SnapshotCache(
+            kept_mib=_mib(point.reference.snapshots.nbytes for point in data),
+            wanted_mib=_mib(point.reference.snapshots.wanted for point in data),
+        ),
+    )
 
 
 def _mib(sizes: Iterable[int]) -> float:

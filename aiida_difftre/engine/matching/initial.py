@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +12,7 @@ from ase import Atoms
 from aiida_difftre.engine.contract import labels
 from aiida_difftre.engine.contract.jobs import POTENTIAL_OUT, PretrainJob
 from aiida_difftre.engine.contract.labels import Labelled
+from aiida_difftre.engine.contract.results import PretrainErrors, PretrainResults
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.matching import configurations as dataset
 from aiida_difftre.engine.matching.configurations import Configurations
@@ -38,7 +38,7 @@ def start(job: PretrainJob, folder: Path) -> tuple[Potential, Parameters]:
     return load(folder / job.initial_potential)
 
 
-def make(job: PretrainJob, folder: Path) -> dict[str, Any]:
+def make(job: PretrainJob, folder: Path) -> PretrainResults:
     """Write a potential with its initial parameters, standardised on rattled structures."""
     potential, parameters = start(job, folder)
     found = dataset.read(folder / job.dataset, job.keys)
@@ -55,20 +55,17 @@ def make(job: PretrainJob, folder: Path) -> dict[str, Any]:
     references = np.array([known.get(symbol, 0.0) for symbol in potential.spec.species])
     final = {**final, "atomic_energies": jnp.asarray(references)}
     save(folder / POTENTIAL_OUT, potential, final)
-    return {
-        "errors": {},
-        "configurations": {},
-        "history": [],
-        "steps": 0,
-        "best_step": 0,
-        "stopped_early": False,
-        "number_of_parameters": sum(
-            leaf.size
-            for leaf, free in zip(jax.tree.leaves(final), jax.tree.leaves(potential.trainable(final)), strict=True)
-            if free
-        ),
-        "atomic_energies": dict(zip(potential.spec.species, final["atomic_energies"].tolist(), strict=True)),
-    }
+    movable = zip(jax.tree.leaves(final), jax.tree.leaves(potential.trainable(final)), strict=True)
+    return PretrainResults(
+        errors=PretrainErrors(),
+        configurations={},
+        history=[],
+        steps=0,
+        best_step=0,
+        stopped_early=False,
+        number_of_parameters=sum(leaf.size for leaf, free in movable if free),
+        atomic_energies=dict(zip(potential.spec.species, final["atomic_energies"].tolist(), strict=True)),
+    )
 
 
 def rattled(frames: list[Atoms], deviation: float, seed: int) -> list[Atoms]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from aiida_difftre.engine.contract import files
+from aiida_difftre.engine.contract.records import ProgressLine
 
 
 class Reporter(Protocol):
@@ -38,8 +39,9 @@ class Progress:
         if phase == phase_before and now - last < self._interval and step < total:
             return
         self._last = (phase, now)
-        line = {"phase": phase, "step": step, "total": total, "seconds": round(now - self._start, 2), **numbers}
-        files.append(self._path, json.dumps(line))
+        seconds = round(now - self._start, 2)
+        line = ProgressLine(phase=phase, step=step, total=total, seconds=seconds, **numbers)
+        files.append(self._path, json.dumps(line.content()))
 
 
 class Silent:

@@ -60,11 +60,11 @@ def test_structures_of_different_sizes_and_errors(folder: Path) -> None:
     ase.io.write(folder / "frames.extxyz", frames)
     job = PredictJob(structures="frames.extxyz", machine={"precision": "float64"})
     results = run(job, folder, Silent())
-    assert results["structures"] == 3
-    assert results["errors"]["energy_rmse"] == pytest.approx(10, rel=1e-4)
-    assert results["errors"]["energy_shifted_rmse"] == pytest.approx(0, abs=1e-3)
-    assert results["errors"]["force_mae"] == pytest.approx(100, rel=1e-4)
-    assert results["errors"]["stress_rmse"] == pytest.approx(0, abs=1e-3)
+    assert results.structures == 3
+    assert results.errors.energy_rmse == pytest.approx(10, rel=1e-4)
+    assert results.errors.energy_shifted_rmse == pytest.approx(0, abs=1e-3)
+    assert results.errors.force_mae == pytest.approx(100, rel=1e-4)
+    assert results.errors.stress_rmse == pytest.approx(0, abs=1e-3)
     with np.load(folder / PREDICTIONS) as arrays:
         np.testing.assert_array_equal(arrays["atoms"], [8, 2, 2])
         np.testing.assert_allclose(arrays["energies"], [found["energy"] for found in expected], rtol=1e-6)
@@ -88,15 +88,15 @@ def test_an_interrupted_write_leaves_the_predictions_of_before(folder: Path, mon
 def test_static_stiffness_of_silicon(folder: Path) -> None:
     """Literature: 151.4, 76.4 and 56.4 GPa, the last with internal relaxation (117.2 without)."""
     ase.io.write(folder / "frames.extxyz", silicon(0.02))
-    results = run(PredictJob(structures="frames.extxyz", static_stiffness=True), folder, Silent())["static"]
-    assert results["stiffness"]["C11"] == pytest.approx(151.4, abs=0.3)
-    assert results["stiffness"]["C12"] == pytest.approx(76.4, abs=0.3)
-    assert results["stiffness"]["C44"] == pytest.approx(56.4, abs=0.3)
-    np.testing.assert_allclose(results["stress"], 0, atol=0.05)
-    tensor = np.array(results["tensor"])
+    results = run(PredictJob(structures="frames.extxyz", static_stiffness=True), folder, Silent()).static
+    assert results.stiffness["C11"] == pytest.approx(151.4, abs=0.3)
+    assert results.stiffness["C12"] == pytest.approx(76.4, abs=0.3)
+    assert results.stiffness["C44"] == pytest.approx(56.4, abs=0.3)
+    np.testing.assert_allclose(results.stress, 0, atol=0.05)
+    tensor = np.array(results.tensor)
     np.testing.assert_allclose(tensor, tensor.T, atol=0.1)
-    assert results["energy"] == pytest.approx(-4.3366, abs=1e-3)
-    assert results["density"] == pytest.approx(2329, rel=1e-2)
+    assert results.energy == pytest.approx(-4.3366, abs=1e-3)
+    assert results.density == pytest.approx(2329, rel=1e-2)
 
 
 def test_refused(folder: Path) -> None:
@@ -115,7 +115,7 @@ def test_compiler_is_checked_before_a_trajectory(folder: Path, monkeypatch: pyte
     write_trajectory(folder / TRAJECTORY, snapshots)
     request = {"observable": "pressure", "label": "pressure"}
     job = PredictJob(trajectory=TRAJECTORY, temperature=300.0, observables=[request])
-    assert run(job, folder, Silent())["predictions"][0]["label"] == "pressure"
+    assert run(job, folder, Silent()).predictions[0].label == "pressure"
     monkeypatch.setitem(device.SELF_CHECK_TOLERANCE, "float64", -1.0)  # which no difference meets
     with pytest.raises(EngineError, match="miscompiles") as caught:
         run(job, folder, Silent())

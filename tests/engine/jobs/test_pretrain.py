@@ -68,7 +68,7 @@ def folder(silicon: Path, tmp_path: Path) -> Path:
 
 def pretrain(settings: PretrainJob, folder: Path, progress: Any) -> dict[str, Any]:
     """A job from its beginning to its end, at which the console script removes the checkpoint."""
-    results = run(settings, folder, progress)
+    results = run(settings, folder, progress).content()
     (folder / CHECKPOINT).unlink()
     return results
 

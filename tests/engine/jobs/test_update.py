@@ -205,12 +205,12 @@ def test_loss_falls_monotonically_and_the_mean_energy_stays() -> None:
     data = argon_data(settings)
     labelled = {**START, "atomic_energies": jnp.array([-3.0])}
     outcome = minimise([data], settings, labelled)
-    losses = [entry["loss"] for entry in outcome.history]
+    losses = [entry.loss for entry in outcome.history]
     assert outcome.reason == "max_steps"
     assert len(losses) == 7
     assert all(b <= a for a, b in itertools.pairwise(losses))
     assert losses[-1] < 0.9 * losses[0]
-    assert outcome.history[0]["n_eff_fraction"] == pytest.approx(1, abs=1e-12)
+    assert outcome.history[0].n_eff_fraction == pytest.approx(1, abs=1e-12)
     assert outcome.after["point"][0].values[0] > data.before[0].values[0]
 
     def mean(parameters: Parameters) -> float:
@@ -222,15 +222,15 @@ def test_loss_falls_monotonically_and_the_mean_energy_stays() -> None:
 
     # A potential of pairs that no labels gave an energy of the atom gets none from the targets either.
     without = minimise([data], settings)
-    assert [entry["loss"] for entry in without.history] == pytest.approx(losses, rel=1e-12)
+    assert [entry.loss for entry in without.history] == pytest.approx(losses, rel=1e-12)
     assert float(without.parameters["atomic_energies"][0]) == 0
 
 
 def test_a_long_step_is_halved_and_keeps_effective_samples() -> None:
     settings = settings_of(learning_rate=0.5, max_steps=2, gate=0.1, max_halvings=14)
     outcome = minimise([argon_data(settings, shift=0.5)], settings)
-    assert outcome.history[0]["step_scale"] < 1
-    fractions = [entry["n_eff_fraction"] for entry in outcome.history]
+    assert outcome.history[0].step_scale < 1
+    fractions = [entry.n_eff_fraction for entry in outcome.history]
     assert all(b >= (1 - settings.max_step_loss) * a for a, b in itertools.pairwise(fractions))
 
 
@@ -245,13 +245,13 @@ def test_gate_and_chi2_end_an_update() -> None:
     closed = settings_of(learning_rate=5e-3, gate=0.999, max_steps=30)
     outcome = minimise([argon_data(closed, shift=0.5)], closed)
     assert outcome.reason == "gate"
-    assert outcome.history[-1]["n_eff_fraction"] < 0.999
-    assert all(entry["n_eff_fraction"] >= 0.999 for entry in outcome.history[:-1])
+    assert outcome.history[-1].n_eff_fraction < 0.999
+    assert all(entry.n_eff_fraction >= 0.999 for entry in outcome.history[:-1])
     met = settings_of(learning_rate=1e-3, chi2_stop=3.0, gate=0.2, max_steps=30)
     outcome = minimise([argon_data(met)], met)
     assert outcome.reason == "chi2"
-    assert outcome.history[-1]["chi2"] <= 3 < outcome.history[-2]["chi2"]
-    assert outcome.history[0]["loss"] == pytest.approx(outcome.history[0]["chi2"], rel=1e-12)
+    assert outcome.history[-1].chi2 <= 3 < outcome.history[-2].chi2
+    assert outcome.history[0].loss == pytest.approx(outcome.history[0].chi2, rel=1e-12)
 
 
 def test_two_state_points_add_up() -> None:
@@ -392,12 +392,12 @@ def test_dataset_and_anchor_act_and_the_total_falls(tmp_path: Path) -> None:
     assert without_anchor == pytest.approx(extra(moved(0.0107, 3.42))[0])
 
     outcome = minimise([data], settings, extra=extra)
-    total = [entry["loss"] for entry in outcome.history]
+    total = [entry.loss for entry in outcome.history]
     assert len(total) == 4
     assert all(b <= a for a, b in itertools.pairwise(total))
     # What the history says is the loss of the parameters that come out, with their offset.
     last = objective.Objective([data], settings, START, extra)(outcome.parameters)
-    assert outcome.history[-1]["loss_extra"] == pytest.approx(last.extra_loss, rel=1e-9)
+    assert outcome.history[-1].loss_extra == pytest.approx(last.extra_loss, rel=1e-9)
 
 
 def job(**changes: Any) -> UpdateJob:
@@ -457,7 +457,7 @@ def test_walltime_after_a_step_ends_the_update_with_what_it_has() -> None:
     settings = settings_of(max_steps=5)
     outcome = minimise([argon_data(settings)], settings, stop=AfterOneStep())
     assert (outcome.reason, len(outcome.history)) == ("walltime", 2)
-    assert outcome.history[1]["loss"] < outcome.history[0]["loss"]
+    assert outcome.history[1].loss < outcome.history[0].loss
 
 
 def test_compiler_is_checked_before_the_update(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

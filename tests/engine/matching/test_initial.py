@@ -38,12 +38,12 @@ def job(**changes: Any) -> PretrainJob:
 
 def test_makes_initial_parameters_on_the_scale_of_the_structure(folder: Path) -> None:
     results = pretrain(job(), folder, Silent())
-    assert results["errors"] == {}
+    assert results.errors.content() == {}
     potential, parameters = potentials.load(folder / POTENTIAL_OUT)
     network = parameters["terms"]["0_moment_network"]
     fresh = potential.init(jax.random.key(4))["terms"]["0_moment_network"]
     np.testing.assert_array_equal(network["mlp"]["w0"], fresh["mlp"]["w0"])
-    assert results["number_of_parameters"] == sum(leaf.size for leaf in jax.tree.leaves(network["mlp"]))
+    assert results.number_of_parameters == sum(leaf.size for leaf in jax.tree.leaves(network["mlp"]))
     np.testing.assert_allclose(parameters["terms"]["1_repulsion"]["epsilon"], 0.1)
     # Other rattled structures than those it was standardised on: inputs of the network of order one.
     frames = rattled(ase.io.read(folder / "dataset.extxyz", index=":"), 0.1, seed=77)
@@ -67,7 +67,7 @@ def test_the_seed_decides(folder: Path) -> None:
 
 
 def test_atomic_energies_are_taken_over(folder: Path) -> None:
-    assert pretrain(job(atomic_energies={"Si": -3.0}), folder, Silent())["atomic_energies"] == {"Si": -3.0}
+    assert pretrain(job(atomic_energies={"Si": -3.0}), folder, Silent()).atomic_energies == {"Si": -3.0}
     with pytest.raises(EngineError, match="no reference energy for Si") as caught:
         pretrain(job(atomic_energies={"C": -3.0}), folder, Silent())
     assert caught.value.status == ExitStatus.INVALID_INPUT

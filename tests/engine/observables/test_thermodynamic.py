@@ -200,21 +200,21 @@ def test_predict_reports_what_is_left_of_the_snapshots(tmp_path: Path) -> None:
     results = predict.run(job, tmp_path, Silent())
     ref = prepared(temperature=63.0, pressure=0.06, elsewhere=True)
     weight = np.asarray(ref.weights(jnp.asarray(ref.energies)))
-    assert results["predictions"][0]["values"][0] == pytest.approx(weight @ ref.volumes / 32, rel=1e-12)
-    left = results["reweighting"]
-    assert left["sampled"] == {"temperature": TEMPERATURE, "pressure": PRESSURE}
-    assert left["predicted"] == {"temperature": 63.0, "pressure": 0.06}
-    assert left["snapshots"] == 64
-    assert left["n_eff_kish"] == pytest.approx(1 / np.sum(weight**2))
-    assert left["n_eff_kish"] < left["n_eff_entropy"] < 64
-    assert left["n_eff_independent"] == pytest.approx(
-        min(left["n_eff_kish"], extrapolation.normal_size(weight)) / left["statistical_inefficiency"]
+    assert results.predictions[0].values[0] == pytest.approx(weight @ ref.volumes / 32, rel=1e-12)
+    left = results.reweighting
+    assert left.sampled.content() == {"temperature": TEMPERATURE, "pressure": PRESSURE}
+    assert left.predicted.content() == {"temperature": 63.0, "pressure": 0.06}
+    assert left.snapshots == 64
+    assert left.n_eff_kish == pytest.approx(1 / np.sum(weight**2))
+    assert left.n_eff_kish < left.n_eff_entropy < 64
+    assert left.n_eff_independent == pytest.approx(
+        min(left.n_eff_kish, extrapolation.normal_size(weight)) / left.statistical_inefficiency
     )
-    assert results["predictions"][0]["effective_samples"] == pytest.approx(left["n_eff_independent"])
+    assert results.predictions[0].effective_samples == pytest.approx(left.n_eff_independent)
     # The error is that of the weighted snapshots, widened.
     plain = statistical_errors(ref, {"energy": ref.energies}, weight, replicates=200, seed=0)[0][0]
-    assert left["widening"] > 1
-    assert results["predictions"][0]["errors"][0] == pytest.approx(left["widening"] * plain, rel=1e-9)
+    assert left.widening > 1
+    assert results.predictions[0].errors[0] == pytest.approx(left.widening * plain, rel=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -254,8 +254,8 @@ def test_a_temperature_far_from_that_of_few_snapshots_is_refused(tmp_path: Path,
     with pytest.raises(ValueError, match="at most 100000 K"):
         PredictJob(trajectory=TRAJECTORY, temperature=8.6e7, observables=requests("pressure"))
     here = predict.run(job.model_copy(update={"temperature": None}), tmp_path, Silent())
-    assert here["reweighting"]["widening"] == pytest.approx(1)
-    assert here["reweighting"]["n_eff_kish"] == pytest.approx(20)
+    assert here.reweighting.widening == pytest.approx(1)
+    assert here.reweighting.n_eff_kish == pytest.approx(20)
 
 
 @pytest.mark.parametrize(

@@ -240,10 +240,10 @@ def test_an_update_gets_further_for_the_same_samples() -> None:
     for given in ({}, {"optimizer": adam}):
         settings = settings_of(max_steps=20, **given)
         outcome = update.minimise(POTENTIAL, start(), [data(settings)], settings, seed=0, progress=Silent())
-        course = [entry["loss"] for entry in outcome.history]
+        course = [entry.loss for entry in outcome.history]
         assert all(b <= a for a, b in itertools.pairwise(course))
         assert outcome.reason != "no_descent"
-        losses.append(min(entry["loss"] for entry in outcome.history if entry["n_eff_fraction"] > 0.3) / course[0])
+        losses.append(min(entry.loss for entry in outcome.history if entry.n_eff_fraction > 0.3) / course[0])
     assert losses[0] < losses[1]
 
 

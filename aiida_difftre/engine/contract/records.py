@@ -1,0 +1,188 @@
+"""How jobs write and how others read what they wrote: the base of all results, ``error.json`` and ``progress.jsonl``.
+
+The engine writes through these models, so that there is no key that they do not know; parsers, work chains and
+displays read through them. Nodes live longer than versions: :func:`read` keeps what it does not know, and what an
+earlier version did not record has its default. What was not recorded is not written either. Free of JAX.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, ValidationError, model_serializer
+
+from aiida_difftre.engine.contract.jobs import explain
+
+
+class Record(BaseModel):
+    """A part of what a job writes: unknown keys are refused, and fields that were not given are not written."""
+
+    model_config = ConfigDict(extra="forbid", ser_json_inf_nan="constants")
+
+    @model_serializer(mode="wrap")
+    def _given(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        written: dict[str, Any] = handler(self)
+        known = {name: value for name, value in written.items() if name in self.model_fields_set}
+        return known | (self.model_extra or {})
+
+    def content(self, exclude: Any = None) -> dict[str, Any]:
+        """Plain data, as JSON holds it; numbers that are not finite stay what they are.
+
+        Args:
+            exclude: what to leave out, as pydantic describes it.
+        """
+        return self.model_dump(mode="json", exclude=exclude)
+
+
+class EngineDescription(Record):
+    """What ran a job.
+
+    Args:
+        version: of this package.
+        jax: version of JAX.
+        jaxlib: version of jaxlib.
+        platform: ``cpu`` or ``gpu``.
+        device: the kind of device, as JAX names it.
+        devices: number of devices.
+        host: architecture of the machine, such as ``x86_64``.
+        python: version of Python.
+        precision: of the arithmetic, ``float32`` or ``float64``.
+    """
+
+    version: str
+    jax: str
+    jaxlib: str | None = None
+    platform: str
+    device: str
+    devices: int | None = None
+    host: str | None = None
+    python: str | None = None
+    precision: str | None = None
+
+
+class Timings(Record):
+    """Where the time of a job went; each kind has parts of its own.
+
+    Args:
+        start_s: until JAX was configured, s.
+        total_s: of the job, s.
+        cpu_s: of all threads of the process, s.
+        sampling_s: equilibration and production, s.
+        observables_s: predictions on the trajectory, s.
+        prepare_s: observables of the references of an update, s.
+        update_s: steps of an update and the predictions after them, s.
+        structures_s: predictions for structures, s.
+        trajectory_s: predictions on a trajectory, s.
+        refine_s: all iterations and the validation, s.
+    """
+
+    start_s: float | None = None
+    total_s: float | None = None
+    cpu_s: float | None = None
+    sampling_s: float | None = None
+    observables_s: float | None = None
+    prepare_s: float | None = None
+    update_s: float | None = None
+    structures_s: float | None = None
+    trajectory_s: float | None = None
+    refine_s: float | None = None
+
+
+class Results(Record):
+    """What the ``results.json`` of every kind has.
+
+    Args:
+        schema_version: of the file contract.
+        kind: of the job.
+        engine: what ran the job.
+        timings: of the job.
+    """
+
+    schema_version: Literal[1] = 1
+    kind: str
+    engine: EngineDescription | None = None
+    timings: Timings = Field(default_factory=Timings)
+
+
+class ErrorReport(Record):
+    """``error.json``: why a job failed.
+
+    Args:
+        schema_version: of the file contract.
+        kind: of the job.
+        exit_status: see the reference of exit codes.
+        status: its name.
+        message: what went wrong, and the remedy.
+        diagnostics: numbers; those that are not finite as text.
+    """
+
+    schema_version: Literal[1] = 1
+    kind: str | None = None
+    exit_status: int
+    status: str | None = None
+    message: str
+    diagnostics: dict[str, Any] = Field(default_factory=dict)
+
+
+class ProgressLine(Record):
+    """A line of ``progress.jsonl``: ``step`` of ``total`` of a phase is done. Other keys are numbers worth showing.
+
+    Args:
+        phase: what goes on, such as ``equilibration``.
+        step: that is done.
+        total: number of steps of the phase.
+        seconds: since the job started, s.
+    """
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, float] = Field(init=False)
+
+    phase: str
+    step: int
+    total: int
+    seconds: float | None = None
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """Those that are worth showing, by name, such as a temperature in K."""
+        return self.__pydantic_extra__
+
+
+RecordT = TypeVar("RecordT", bound=Record)
+
+
+def read(model: type[RecordT], content: Any) -> RecordT:
+    """What a file or a node holds, as a model; keys that it does not know are kept aside.
+
+    Args:
+        model: to read it as.
+        content: plain data.
+
+    Raises:
+        ValueError: naming each field that is missing or has another type.
+    """
+    try:
+        return model.model_validate(content, extra="allow")
+    except ValidationError as error:
+        raise ValueError(explain(error)) from None
+
+
+def not_finite(content: Any, where: str = "") -> Iterator[str]:
+    """Where in plain data the numbers are that JSON cannot hold."""
+    if isinstance(content, Mapping | list | tuple):
+        items = content.items() if isinstance(content, Mapping) else enumerate(content)
+        for key, value in items:
+            yield from not_finite(value, f"{where}.{key}" if where else str(key))
+    elif isinstance(content, float) and not math.isfinite(content):
+        yield where
+
+
+def finite(content: Any) -> Any:
+    """Diagnostics as JSON can hold them: numbers that are not finite, which are often the very trouble, as strings."""
+    if isinstance(content, Mapping):
+        return {key: finite(value) for key, value in content.items()}
+    if isinstance(content, list | tuple):
+        return [finite(value) for value in content]
+    return str(content) if isinstance(content, float) and not math.isfinite(content) else content

@@ -1,0 +1,447 @@
+"""The ``results.json`` of every kind of job, as models, with the unit of each number. Free of JAX."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from aiida_difftre.engine.contract.agreement import Criterion
+from aiida_difftre.engine.contract.jobs import Prediction
+from aiida_difftre.engine.contract.observables import Ensemble
+from aiida_difftre.engine.contract.policy import Judged, Reason
+from aiida_difftre.engine.contract.records import Record, Results
+
+
+class Stationarity(Record):
+    """Whether a trajectory has forgotten where it started.
+
+    Args:
+        stationary: whether its drift may be chance.
+        equilibration: fraction of each walker that still relaxes.
+        drift: of the energy and, at constant pressure, of the volume: the difference between the means of the second
+            and the first half, in standard errors.
+        r_hat: Gelman and Rubin's, between the halves of all walkers, of the same quantities; None for short walkers.
+        independent_samples: snapshots over the statistical inefficiency.
+        warning: what is wrong and what to do; None where the trajectory is stationary.
+    """
+
+    stationary: bool
+    equilibration: float
+    drift: dict[str, float]
+    r_hat: dict[str, float | None]
+    independent_samples: float
+    warning: str | None
+
+
+class SampleResults(Results):
+    """Results of sampling.
+
+    Args:
+        kind: of the job.
+        snapshots: number, of all walkers.
+        walkers: number.
+        mean_temperature: of the snapshots, K.
+        mean_energy: potential energy, eV.
+        ensemble: ``NVT`` or ``NPT``.
+        mean_volume: Å³.
+        statistical_inefficiency: snapshots that count as one; the largest of all thermal quantities.
+        stationarity: of the trajectory.
+        predictions: of the observables of the job.
+    """
+
+    kind: Literal["sample"] = "sample"
+    snapshots: int
+    walkers: int
+    mean_temperature: float
+    mean_energy: float
+    ensemble: Ensemble | None = None
+    mean_volume: float | None = None
+    statistical_inefficiency: float
+    stationarity: Stationarity | None = None
+    predictions: list[Prediction] = Field(default_factory=list)
+
+
+class MatchingErrors(Record):
+    """Errors of a potential against labels: root mean squares and mean absolutes; of what has no labels, none.
+
+    Args:
+        loss: of the matching, where it trains.
+        energy_rmse: meV/atom.
+        energy_mae: meV/atom.
+        energy_shifted_rmse: with the mean error removed, meV/atom.
+        energy_shifted_mae: with the mean error removed, meV/atom.
+        force_rmse: per component, meV/Å.
+        force_mae: per component, meV/Å.
+        stress_rmse: per component, GPa.
+        stress_mae: per component, GPa.
+    """
+
+    loss: float | None = None
+    energy_rmse: float | None = None
+    energy_mae: float | None = None
+    energy_shifted_rmse: float | None = None
+    energy_shifted_mae: float | None = None
+    force_rmse: float | None = None
+    force_mae: float | None = None
+    stress_rmse: float | None = None
+    stress_mae: float | None = None
+
+
+class PretrainStep(MatchingErrors):
+    """A validation during pretraining; errors on the validation part, or on the training part where there is no other.
+
+    Args:
+        step: of the optimizer.
+        training_loss: mean of the steps since the validation before.
+        learning_rate: at this step.
+    """
+
+    step: int
+    training_loss: float
+    learning_rate: float
+
+
+class PretrainErrors(Record):
+    """Errors of the potential that was kept.
+
+    Args:
+        training: on what it was trained on.
+        validation: on what was held out; None where nothing was.
+    """
+
+    training: MatchingErrors | None = None
+    validation: MatchingErrors | None = None
+
+
+class PretrainResults(Results):
+    """Results of pretraining.
+
+    Args:
+        kind: of the job.
+        errors: of the best potential; none where no step was asked for.
+        configurations: numbers of ``training`` and ``validation``.
+        history: a step for each validation.
+        steps: done.
+        best_step: whose potential was kept.
+        best_loss: its loss; None where no step was asked for.
+        stopped_early: whether patience ended it.
+        labels: where they come from, in words; None where no step was asked for.
+        number_of_parameters: that move.
+        atomic_energies: reference energy of each species, eV.
+        seconds: that it took.
+    """
+
+    kind: Literal["pretrain"] = "pretrain"
+    errors: PretrainErrors
+    configurations: dict[str, int]
+    history: list[PretrainStep]
+    steps: int
+    best_step: int
+    best_loss: float | None = None
+    stopped_early: bool
+    labels: str | None = None
+    number_of_parameters: int
+    atomic_energies: dict[str, float]
+    seconds: float | None = None
+
+
+class StatePointStep(Record):
+    """What a step of an update leaves of the trajectory of a state point.
+
+    Args:
+        n_eff_entropy: effective number of snapshots, by the entropy of the weights.
+        n_eff_kish: the same, by the sum of their squares.
+        n_eff_independent: the smallest estimate over the statistical inefficiency.
+        predictions: reweighted, by target, in its unit; curves are left out.
+    """
+
+    n_eff_entropy: float
+    n_eff_kish: float
+    n_eff_independent: float | None = None
+    predictions: dict[str, list[float]] = Field(default_factory=dict)
+
+
+class UpdateStep(Record):
+    """A set of parameters that an update accepted; the first is where it began.
+
+    Args:
+        step: number of optimizer steps before it.
+        loss: that falls.
+        loss_targets: the part of the targets.
+        loss_extra: the part of the labels.
+        chi2: reduced chi² of the training targets, reweighted.
+        n_eff_fraction: effective over all snapshots, the smallest of all state points.
+        state_points: by label; those with a target in the loss.
+        gradient_norm: of the loss; of the last set None.
+        step_scale: factor on the optimizer's step from here; None where none was made.
+    """
+
+    step: int
+    loss: float
+    loss_targets: float | None = None
+    loss_extra: float | None = None
+    chi2: float
+    n_eff_fraction: float
+    state_points: dict[str, StatePointStep]
+    gradient_norm: float | None = None
+    step_scale: float | None = None
+
+
+class StatePointUpdate(Record):
+    """A state point in an update. What follows the steps is None where no target was in the loss.
+
+    Args:
+        snapshots: of its trajectory.
+        statistical_inefficiency: snapshots that count as one.
+        before: predictions of the potential that sampled.
+        chi2_before: reduced chi² of them, by the role of the targets.
+        n_eff_entropy: see the last step.
+        n_eff_kish: see the last step.
+        after: predictions after the last step, reweighted; in AiiDA a node of its own.
+        chi2_after: reduced chi² of them.
+    """
+
+    snapshots: int
+    statistical_inefficiency: float
+    before: list[Prediction]
+    chi2_before: dict[str, float | None] = Field(default_factory=dict)
+    n_eff_entropy: float | None = None
+    n_eff_kish: float | None = None
+    after: list[Prediction] | None = None
+    chi2_after: dict[str, float | None] | None = None
+
+
+class SnapshotCache(Record):
+    """Memory for what an update keeps of its snapshots.
+
+    Args:
+        kept_mib: MiB that were kept.
+        wanted_mib: MiB that would have been, had all been there.
+    """
+
+    kept_mib: float
+    wanted_mib: float
+
+
+class UpdateSummary(Record):
+    """What an update did.
+
+    Args:
+        steps: of the optimizer.
+        reason: why it ended.
+        chi2_before: reduced chi² of the training targets.
+        chi2_after: the same after the last step, reweighted.
+        chi2_before_selection: that of the selection targets; None where there are none.
+        history: one entry for each accepted set of parameters.
+        state_points: by label.
+        snapshot_cache: memory.
+    """
+
+    steps: int
+    reason: Reason
+    chi2_before: float | None
+    chi2_after: float | None
+    chi2_before_selection: float | None = None
+    history: list[UpdateStep]
+    state_points: dict[str, StatePointUpdate]
+    snapshot_cache: SnapshotCache | None = None
+
+    @property
+    def has_moved(self) -> bool:
+        """Whether it made a step, or had no reason to: the history starts with where it began."""
+        return len(self.history) > 1 or self.reason is Reason.CHI2
+
+
+class UpdateResults(UpdateSummary, Results):
+    """Results of an update: its summary.
+
+    Args:
+        kind: of the job.
+    """
+
+    kind: Literal["update"] = "update"
+
+
+class StaticElasticity(Record):
+    """Stress and stiffness of a crystal at rest (T = 0), in the cell as it is; Voigt order xx, yy, zz, yz, xz, xy.
+
+    Args:
+        stress: six components, GPa.
+        stiffness: C11, C12 and C44, means over what a cubic crystal makes equal, GPa.
+        tensor: 6x6 stress-strain coefficients, GPa.
+        density: kg/m³.
+        energy: eV/atom.
+        strain: of the finite differences.
+    """
+
+    stress: list[float]
+    stiffness: dict[str, float]
+    tensor: list[list[float]] | None = None
+    density: float | None = None
+    energy: float | None = None
+    strain: float | None = None
+
+
+class Conditions(Record):
+    """A state point.
+
+    Args:
+        temperature: K.
+        pressure: GPa; None at constant volume.
+    """
+
+    temperature: float
+    pressure: float | None
+
+
+class Reweighting(Record):
+    """How far predictions are from where the trajectory was sampled.
+
+    Args:
+        sampled: where it was.
+        predicted: for where.
+        snapshots: of the trajectory.
+        n_eff_entropy: effective number of snapshots, by the entropy of the weights.
+        n_eff_kish: the same, by the sum of their squares.
+        statistical_inefficiency: snapshots that count as one.
+        n_eff_independent: effective independent snapshots.
+        least_n_eff_independent: below which a prediction is refused.
+        widening: factor on the errors, for the effective samples that were lost.
+    """
+
+    sampled: Conditions
+    predicted: Conditions
+    snapshots: int
+    n_eff_entropy: float
+    n_eff_kish: float
+    statistical_inefficiency: float | None = None
+    n_eff_independent: float | None = None
+    least_n_eff_independent: float | None = None
+    widening: float | None = None
+
+
+class PredictResults(Results):
+    """Results of a prediction; energies, forces and stresses are in ``predictions.npz``.
+
+    Args:
+        kind: of the job.
+        structures: number; None without.
+        errors: against their labels; None without structures.
+        static: of the first structure, where it was asked for.
+        predictions: on the trajectory; None without.
+        reweighting: of the trajectory; None without.
+    """
+
+    kind: Literal["predict"] = "predict"
+    structures: int | None = None
+    errors: MatchingErrors | None = None
+    static: StaticElasticity | None = None
+    predictions: list[Prediction] | None = None
+    reweighting: Reweighting | None = None
+
+
+class Failure(Record):
+    """Why a part of a job failed.
+
+    Args:
+        status: name of the exit status.
+        message: what went wrong, and the remedy.
+        diagnostics: numbers.
+    """
+
+    status: str
+    message: str
+    diagnostics: dict[str, Any] = Field(default_factory=dict)
+
+
+class FailedValidation(Record):
+    """A state point whose validation failed.
+
+    Args:
+        error: why.
+    """
+
+    error: Failure
+
+
+class RefineIteration(Record):
+    """An iteration of a refinement: a potential on the trajectories that it sampled, and the update that followed.
+
+    Args:
+        iteration: number, from 0.
+        production_fs: of each walker, fs.
+        learning_rate_scale: factor on the learning rate of the update.
+        discarded: whether the update was done again.
+        chi2: reduced chi² of the targets that decide.
+        chi2_training: that of the training targets.
+        predictions: by state point.
+        stationarity: of the trajectories, by state point.
+        decisions: what followed, in words.
+        update: None where none followed.
+    """
+
+    iteration: int
+    production_fs: float
+    learning_rate_scale: float
+    discarded: bool
+    chi2: float
+    chi2_training: float
+    predictions: dict[str, list[Prediction]]
+    stationarity: dict[str, Stationarity]
+    decisions: list[str]
+    update: UpdateSummary | None = None
+
+
+class Selection(Record):
+    """Which iteration was chosen, by what, and what was given up for it.
+
+    Args:
+        criterion: the role of the targets that decided.
+        iteration: the chosen one.
+        training: its reduced chi² of the training targets.
+        lowest: the iteration with the lowest one, on trajectories of the same length.
+        sentence: the same in words.
+    """
+
+    criterion: Criterion
+    iteration: int
+    training: float
+    lowest: Judged
+    sentence: str
+
+
+class RefineResults(Results):
+    """Results of a refinement.
+
+    Args:
+        kind: of the job.
+        reason: why it ended.
+        best_iteration: whose potential was kept; None where none was judged.
+        chi2: of the best iteration.
+        selected: how it was chosen.
+        roll_backs: number.
+        iterations: that were judged.
+        validation: by state point of the long runs: predictions, or why there are none; None without validation.
+        error: what ended it; None for an end of its own.
+    """
+
+    kind: Literal["refine"] = "refine"
+    reason: Reason
+    best_iteration: int | None
+    chi2: float | None
+    selected: Selection | None
+    roll_backs: int
+    iterations: list[RefineIteration]
+    validation: dict[str, list[Prediction] | FailedValidation] | None = None
+    error: Failure | None = None
+
+
+RESULTS_OF: dict[str, type[Results]] = {
+    "pretrain": PretrainResults,
+    "sample": SampleResults,
+    "update": UpdateResults,
+    "predict": PredictResults,
+    "refine": RefineResults,
+}
+"""The model of ``results.json``, by the kind of the job."""
