@@ -93,9 +93,9 @@ def validation_report(**nodes: Any) -> orm.Dict:
                 content["state_points"].setdefault(label, {}).setdefault(target, {})[when] = comparison
     for when, runs in nodes.get("sampled", {}).items():
         content["stationarity"][when] = {
-            label: found.content()
+            label: stationarity.content()
             for label, parameters in runs.items()
-            if (found := read(SampleResults, parameters.get_dict()).stationarity) is not None
+            if (stationarity := read(SampleResults, parameters.get_dict()).stationarity) is not None
         }
     for when, parameters in nodes.get("compared", {}).items():
         if (errors := read(PredictResults, parameters.get_dict()).errors) is not None:

@@ -38,7 +38,6 @@ class SampleResults(Results):
     """Results of sampling.
 
     Args:
-        kind: of the job.
         snapshots: number, of all walkers.
         walkers: number.
         mean_temperature: of the snapshots, K.
@@ -118,7 +117,6 @@ class PretrainResults(Results):
     """Results of pretraining.
 
     Args:
-        kind: of the job.
         errors: of the best potential; none where no step was asked for.
         configurations: numbers of ``training`` and ``validation``.
         history: a step for each validation.
@@ -254,11 +252,7 @@ class UpdateSummary(Record):
 
 
 class UpdateResults(UpdateSummary, Results):
-    """Results of an update: its summary.
-
-    Args:
-        kind: of the job.
-    """
+    """Results of an update: its summary."""
 
     kind: Literal["update"] = "update"
 
@@ -325,7 +319,6 @@ class PredictResults(Results):
     """Results of a prediction; energies, forces and stresses are in ``predictions.npz``.
 
     Args:
-        kind: of the job.
         structures: number; None without.
         errors: against their labels; None without structures.
         static: of the first structure, where it was asked for.
@@ -415,7 +408,6 @@ class RefineResults(Results):
     """Results of a refinement.
 
     Args:
-        kind: of the job.
         reason: why it ended.
         best_iteration: whose potential was kept; None where none was judged.
         chi2: of the best iteration.

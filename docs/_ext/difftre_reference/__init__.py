@@ -19,6 +19,7 @@ PAGES = {
     "processes.md": processes.page,
     "input.md": models.input_page,
     "jobs.md": models.jobs_page,
+    "results.md": models.results_page,
     "observables.md": registries.observables_page,
     "potentials.md": registries.potentials_page,
     "commands.md": commands.page,

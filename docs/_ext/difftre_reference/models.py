@@ -5,16 +5,19 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Iterator
+from enum import Enum
 from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel
 
 from aiida_difftre.data.structures import Generation
-from aiida_difftre.engine.contract.jobs import JOBS, Prediction
+from aiida_difftre.engine.contract.jobs import JOBS
+from aiida_difftre.engine.contract.records import ErrorReport, ProgressLine
+from aiida_difftre.engine.contract.results import RESULTS_OF
 from aiida_difftre.workchains.inputs import RunInput
 from aiida_difftre.workchains.refine_settings import RefineSettings
 from aiida_difftre.workchains.validate import ValidateSettings
-from difftre_reference.text import arguments, body, cell, table
+from difftre_reference.text import arguments, body, cell, meanings, table
 
 CONSTRAINTS = {
     "exclusiveMinimum": "> {}", "minimum": "≥ {}", "exclusiveMaximum": "< {}", "maximum": "≤ {}",
@@ -29,15 +32,25 @@ def input_page() -> str:
 
 def jobs_page() -> str:
     """The job files of the engine."""
-    return _sections(*JOBS.values(), Prediction)
+    return _sections(*JOBS.values())
+
+
+def results_page() -> str:
+    """What the jobs of the engine write."""
+    return _sections(*RESULTS_OF.values(), ErrorReport, ProgressLine)
 
 
 def _sections(*models: type[BaseModel]) -> str:
     return "\n".join(section(model) for model in _with_parts(*models))
 
 
-def section(model: type[BaseModel]) -> str:
-    """One model."""
+def section(model: type[BaseModel] | type[Enum]) -> str:
+    """One model, or the values that a field may have."""
+    if issubclass(model, Enum):
+        told = meanings(model)
+        return f"## {model.__name__}\n\n{body(model)}\n" + table(
+            ("value", ""), ((f"`{json.dumps(one.value)}`", cell(told[one.name])) for one in model)
+        )
     fields = rows(model)
     return f"## {model.__name__}\n\n{body(model)}\n" + table(("field", "type", "default", ""), fields)
 
@@ -114,14 +127,16 @@ def _plain(number: float) -> str:
     return f"{number:g}" if isinstance(number, float) else str(number)
 
 
-def _with_parts(*models: type[BaseModel]) -> list[type[BaseModel]]:
-    """Models and, after each, those that its fields are made of; every one once."""
-    found: list[type[BaseModel]] = []
+def _with_parts(*models: type[BaseModel]) -> list[type[BaseModel] | type[Enum]]:
+    """Models and, after each, the models and lists of values that its fields are made of; every one once."""
+    found: list[type[BaseModel] | type[Enum]] = []
 
-    def add(model: type[BaseModel]) -> None:
+    def add(model: type[BaseModel] | type[Enum]) -> None:
         if model in found:
             return
         found.append(model)
+        if issubclass(model, Enum):
+            return
         for field in model.model_fields.values():
             for part in _models_in(field.annotation):
                 add(part)
@@ -131,8 +146,8 @@ def _with_parts(*models: type[BaseModel]) -> list[type[BaseModel]]:
     return found
 
 
-def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+def _models_in(annotation: Any) -> Iterator[type[BaseModel] | type[Enum]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel | Enum):
         yield annotation
     for part in get_args(annotation):
         yield from _models_in(part)

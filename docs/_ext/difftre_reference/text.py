@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import inspect
+import itertools
 import re
+import textwrap
 from collections.abc import Iterable, Sequence
+from enum import Enum
 
 
 class UndocumentedError(ValueError):
@@ -69,6 +73,28 @@ def _equation(paragraph: str) -> tuple[str, str]:
     while others and others[0].startswith("    "):
         lines.append(others.pop(0).strip())
     return "\n".join(line for line in lines if line), "\n".join(others)
+
+
+def meanings(documented: type[Enum]) -> dict[str, str]:
+    """The docstrings below the values of an enumeration, by name.
+
+    Raises:
+        UndocumentedError: where one of the values has none.
+    """
+    definition = ast.parse(textwrap.dedent(inspect.getsource(documented))).body[0]
+    lines = definition.body if isinstance(definition, ast.ClassDef) else []
+    told = {
+        line.targets[0].id: text.value.value
+        for line, text in itertools.pairwise(lines)
+        if isinstance(line, ast.Assign)
+        and isinstance(line.targets[0], ast.Name)
+        and isinstance(text, ast.Expr)
+        and isinstance(text.value, ast.Constant)
+    }
+    for one in documented:
+        if one.name not in told:
+            raise UndocumentedError(f"{documented.__name__}.{one.name} has no description")
+    return told
 
 
 def arguments(documented: object, names: Iterable[str]) -> dict[str, str]:
