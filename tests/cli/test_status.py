@@ -14,7 +14,9 @@ from click.testing import CliRunner, Result
 from plumpy import ProcessState
 
 from aiida_difftre.cli import cli, demo, live, report, snapshots
+from aiida_difftre.data.target import TargetData
 from tests.cli.test_live import snapshot, validation
+from tests.fixtures.nodes import target_content
 
 
 def invoke(*arguments: Any) -> Result:
@@ -36,7 +38,7 @@ def run() -> Callable[..., orm.WorkChainNode]:
         structure = orm.StructureData(cell=[[5, 0, 0], [0, 5, 0], [0, 0, 5]])
         structure.append_atom(position=(0, 0, 0), symbols="Ar")
         node.base.links.add_incoming(structure.store(), LinkType.INPUT_WORK, "state_points__solid__structure")
-        target = orm.Dict({}).store()
+        target = TargetData(target_content()).store()
         node.base.links.add_incoming(target, LinkType.INPUT_WORK, "state_points__solid__targets__pressure")
         return node.store()
 
