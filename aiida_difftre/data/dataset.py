@@ -25,13 +25,24 @@ UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 class DatasetData(orm.SinglefileData):
-    """Configurations, labelled (energy in eV, forces in eV/Å, stress in eV/Å³) or not yet labelled.
+    """Configurations as a node, labelled with energy (eV), forces (eV/Å) and stress (eV/Å³), or not yet labelled.
 
     Attributes to query: ``number_of_configurations``, ``species``, ``labelled``, ``has_forces``, ``has_stress``,
     ``references`` (energies of single atoms in free space, eV, by species), ``origins`` (under which names the labels
     were found, with the number of frames), ``sources`` (for each configuration the UUID of the calculation that
     labelled it, or None), ``kinds`` (number of configurations of each kind: equilibrium, rattled, strained, scaled,
     dimer, given, isolated).
+
+    Example:
+        >>> import numpy as np
+        >>> from ase import Atoms
+        >>> from ase.calculators.singlepoint import SinglePointCalculator
+        >>> from aiida_difftre.data.dataset import DatasetData
+        >>> dimer = Atoms("Ar2", positions=[[0, 0, 0], [3.8, 0, 0]])
+        >>> dimer.calc = SinglePointCalculator(dimer, energy=-0.01, forces=np.zeros((2, 3)))
+        >>> node = DatasetData.from_ase([dimer], label="argon")
+        >>> len(node), node.species, node.labelled
+        (1, ['Ar'], True)
     """
 
     DEFAULT_FILENAME = DATASET
@@ -41,15 +52,18 @@ class DatasetData(orm.SinglefileData):
         """Make an (unstored) node from ase structures.
 
         Args:
-            frames: with energy (eV), forces (eV/Å) and, optionally, stress (eV/Å³) or virial (eV) in a calculator,
-                ``info`` or arrays, or without any labels; ``info["source"]`` may be the UUID of the labelling
-                calculation and ``info["kind"]`` one of equilibrium, rattled, strained, scaled, dimer, given (the
-                default).
-            keys: where labels have other names than the usual ones.
-            **kwargs: label, description and the like.
+            frames: Structures with energy (eV), forces (eV/Å) and, optionally, stress (eV/Å³) or virial (eV) in a
+                calculator, ``info`` or arrays, or without any labels; ``info["source"]`` may be the UUID of the
+                labelling calculation and ``info["kind"]`` one of equilibrium, rattled, strained, scaled, dimer, given
+                (the default).
+            keys: Names of the labels, where these are not the usual ones; else None.
+            **kwargs: Label, description and the like.
+
+        Returns:
+            The node.
 
         Raises:
-            ValueError: naming the frame and what is wrong with it.
+            ValueError: With the frame and what is wrong with it.
         """
         return cls._from_labelled(labelled(frames, keys), keys or LabelKeys(), **kwargs)
 
@@ -58,12 +72,16 @@ class DatasetData(orm.SinglefileData):
         """Make an (unstored) node from a file that ase reads, such as extended XYZ.
 
         Args:
-            path: with an index of the frames behind the name (``md.extxyz@::5``), or without: then all of them.
-            keys: where labels have other names than the usual ones.
-            **kwargs: label, description and the like.
+            path: The file, with an index of the frames behind its name (``md.extxyz@::5``), or without: then all of
+                them.
+            keys: Names of the labels, where these are not the usual ones; else None.
+            **kwargs: Label, description and the like.
+
+        Returns:
+            The node.
 
         Raises:
-            ValueError: naming the file, and what is wrong with it.
+            ValueError: With the file, and what is wrong with it.
         """
         try:
             return cls._from_labelled(read_labelled(Path(path), keys), keys or LabelKeys(), **kwargs)
@@ -99,7 +117,11 @@ class DatasetData(orm.SinglefileData):
         return node
 
     def get_ase(self) -> list[Atoms]:
-        """The configurations, labels in their calculators, source and kind in ``info``."""
+        """Read the configurations.
+
+        Returns:
+            Structures of ase, with labels in their calculators, source and kind in ``info``.
+        """
         frames = ase.io.read(io.StringIO(self.get_content(mode="r")), index=":", format="extxyz")
         return frames if isinstance(frames, list) else [frames]
 

@@ -28,13 +28,23 @@ RELAXED = frozenset(_VOIGT_STRAINS)
 
 
 def elastic_cells(atoms: Atoms, strain: float) -> dict[str, Atoms]:
-    """The strained cells whose stresses give the stiffness of a cubic crystal; they need internal relaxation.
+    """Make the strained cells whose stresses give the stiffness of a cubic crystal; their atoms have to relax.
 
     A single shear is enough, since +e4 and -e4 are related by a twofold axis in every cubic class.
 
     Args:
-        atoms: conventional cell, axes along the cubic axes.
-        strain: size, dimensionless.
+        atoms: Conventional cell, with its vectors along the cubic axes.
+        strain: Size of the strains, dimensionless.
+
+    Returns:
+        The cells by name.
+
+    Example:
+        >>> from ase.build import bulk
+        >>> from aiida_difftre.data.elasticity import elastic_cells
+        >>> cells = elastic_cells(bulk("C", "diamond", 3.57, cubic=True), 0.01)
+        >>> sorted(cells), round(float(cells["elastic_stretched"].cell[0, 0]), 4)
+        (['elastic_compressed', 'elastic_sheared', 'elastic_stretched'], 3.6057)
     """
     return {
         name: strained(atoms, strain * voigt_strain(list(components))) for name, components in _VOIGT_STRAINS.items()
@@ -58,20 +68,40 @@ def check_cubic(atoms: Atoms) -> None:
 def cubic_reference(
     atoms: Atoms, stresses: Mapping[str, NDArray[np.float64]], strain: float
 ) -> dict[str, list[float] | dict[str, float] | float]:
-    """Stress and stiffness (stress-strain coefficients dσ/dε at the stress of the cell).
+    r"""Compute stress and stiffness of a cubic crystal from the stresses of a few strained cells.
 
-    C11 = [σ1(e1) - σ1(-e1)] / 2e, C12 = [σ2(e1) + σ3(e1) - σ2(-e1) - σ3(-e1)] / 4e, C44 = σ4(e4) / e.
+    .. math::
+        C_{11} = \frac{\sigma_1(e_1) - \sigma_1(-e_1)}{2e}, \quad
+        C_{12} = \frac{\sigma_2(e_1) + \sigma_3(e_1) - \sigma_2(-e_1) - \sigma_3(-e_1)}{4e}, \quad
+        C_{44} = \frac{\sigma_4(e_4) - \sigma_4(0)}{e}
+
+    These are stress-strain coefficients at the stress of the cell.
 
     Args:
-        atoms: the unstrained cell.
-        stresses: (6,) Voigt, eV/Å³, positive in tension, by the names of :func:`elastic_cells` and ``UNSTRAINED``.
-        strain: as in :func:`elastic_cells`.
+        atoms: The unstrained cell.
+        stresses: Stresses by the names of :func:`elastic_cells`, and of the unstrained cell as ``equilibrium_000``,
+            (6,), Voigt order, eV/Å³, positive in tension.
+        strain: Size of the strains, as in :func:`elastic_cells`.
 
     Returns:
         ``stress`` (six, GPa), ``stiffness`` (C11, C12, C44 in GPa), ``density`` (kg/m³) and ``strain``.
 
     Raises:
-        ValueError: when a cell is missing.
+        ValueError: Where the stress of a cell is missing.
+
+    Example:
+        >>> import numpy as np
+        >>> from ase.build import bulk
+        >>> from aiida_difftre.data.elasticity import cubic_reference
+        >>> stresses = {
+        ...     "equilibrium_000": np.zeros(6),
+        ...     "elastic_stretched": np.array([0.07, 0.01, 0.01, 0.0, 0.0, 0.0]),
+        ...     "elastic_compressed": -np.array([0.07, 0.01, 0.01, 0.0, 0.0, 0.0]),
+        ...     "elastic_sheared": np.array([0.0, 0.0, 0.0, 0.04, 0.0, 0.0]),
+        ... }
+        >>> found = cubic_reference(bulk("C", "diamond", 3.57, cubic=True), stresses, 0.01)
+        >>> {name: round(value) for name, value in found["stiffness"].items()}
+        {'C11': 1122, 'C12': 160, 'C44': 641}
     """
     names = (UNSTRAINED, *_VOIGT_STRAINS)
     missing = [name for name in names if name not in stresses]

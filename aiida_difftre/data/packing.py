@@ -42,22 +42,29 @@ def _relaxed(number: int, box: float, diameter: float, seed: int) -> NDArray[np.
 
 
 def packed(number: int, box: float, *, min_distance: float | None = None, seed: int = 0) -> NDArray[np.float64]:
-    """Positions at random, pushed apart as soft spheres.
+    """Place atoms at random in a periodic box, none close to another: where a simulation of a liquid starts.
 
-    Uniform positions are relaxed in the energy sum_(i<j) (d - r_ij)² over the pairs that are closer than d, until no
-    pair is closer than the minimum distance.
+    Random positions are relaxed as soft spheres, in the energy Σ_(i<j) (d - r_ij)² of the pairs that are closer than d,
+    until no pair is closer than the minimum distance.
 
     Args:
-        number: of atoms.
-        box: edge of the cube, Å.
-        min_distance: Å; None takes ``DEFAULT_SPACING`` of the edge of the volume per atom.
-        seed: of the random numbers; the same seed gives the same positions.
+        number: Number of atoms.
+        box: Edge of the cube, Å.
+        min_distance: Smallest distance between two atoms, Å; None takes 0.9 of the edge of the volume per atom.
+        seed: Seed of the random numbers; the same seed gives the same positions.
 
     Returns:
-        (number, 3), Å, inside the box.
+        Positions inside the box, (number, 3), Å.
 
     Raises:
-        ValueError: when the atoms do not fit.
+        ValueError: Where the atoms do not fit.
+
+    Example:
+        >>> from scipy.spatial import cKDTree
+        >>> from aiida_difftre.data.packing import packed
+        >>> positions = packed(50, 14.0, min_distance=3.0, seed=1)
+        >>> len(cKDTree(positions, boxsize=14.0).query_pairs(3.0))
+        0
     """
     edge = box / number ** (1 / 3)
     distance = DEFAULT_SPACING * edge if min_distance is None else min_distance

@@ -19,15 +19,30 @@ from aiida_difftre.engine.errors import EngineError
 
 
 class PotentialData(orm.SinglefileData):
-    """Parameters and description of a potential; see ``aiida_difftre.engine.contract.files`` for the format.
+    """An interatomic potential as a node: its parameters in one file, and what it is as attributes.
 
     Attributes to query: ``architecture`` (the terms joined by ``+``), ``architectures``, ``species``, ``cutoff`` (Å),
     ``number_of_parameters``, ``digest`` (SHA-256 of the file, the same for the same content) and ``spec``
     (architectures with hyperparameters).
 
     Args:
-        file: path of a potential, or a stream of its content; refused where it is corrupt or not finite.
-        filename: accepted for compatibility with its base class; the file is always kept under one name.
+        file: A potential file, or a stream of its content; refused where it is corrupt or not finite.
+        filename: Accepted as its base class does; the file is always kept under one name.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> import numpy as np
+        >>> from aiida_difftre.data.potential import PotentialData
+        >>> from aiida_difftre.engine.contract.files import write_potential
+        >>> from aiida_difftre.engine.contract.settings import PotentialSpec
+        >>> spec = PotentialSpec(species=["Ar"], terms=[{"architecture": "lennard_jones", "cutoff": 8.5}])
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "argon.safetensors")
+        ...     write_potential(path, spec, {"terms/0_lennard_jones/sigma": np.array([3.4])})
+        ...     node = PotentialData.from_file(path, label="argon")
+        >>> node.species, node.cutoff, node.base.attributes.get("number_of_parameters")
+        (['Ar'], 8.5, 1)
     """
 
     DEFAULT_FILENAME = POTENTIAL_IN
@@ -37,19 +52,26 @@ class PotentialData(orm.SinglefileData):
         """Make an (unstored) node from a potential's file.
 
         Args:
-            path: of a ``.safetensors`` file that the engine wrote; may be relative.
-            **kwargs: label, description and the like.
+            path: A ``.safetensors`` file that the engine wrote; may be relative.
+            **kwargs: Label, description and the like.
+
+        Returns:
+            The node.
 
         Raises:
-            ValueError: naming the file and what is wrong with it.
+            ValueError: With the file and what is wrong with it.
         """
         return cls(Path(path).resolve(), **kwargs)
 
     def set_file(self, file: str | Path | IO, filename: str | Path | None = None) -> None:
         """Check the potential, then keep its file and fill the attributes.
 
+        Args:
+            file: A potential file, or a stream of its content.
+            filename: Accepted as its base class does; the file is always kept under one name.
+
         Raises:
-            ValueError: for a file that is missing, is not a potential, or holds numbers that are not finite.
+            ValueError: For a file that is missing, is not a potential, or holds numbers that are not finite.
         """
         content = Path(file).read_bytes() if isinstance(file, str | Path) and Path(file).is_file() else None
         if content is None and isinstance(file, str | Path):
@@ -109,12 +131,20 @@ class PotentialData(orm.SinglefileData):
         return self.base.attributes.get("digest")
 
     def get_parameters(self) -> dict[str, NDArray[Any]]:
-        """The parameters, by their path in the parameter tree."""
+        """Read the parameters.
+
+        Returns:
+            Arrays by their path in the parameter tree, such as ``terms/0_lennard_jones/sigma``.
+        """
         with self.as_path() as path:
             return read_potential(path)[1]
 
     def to_file(self, path: str | Path) -> None:
-        """Write the potential to ``path``, for the engine or for another program."""
+        """Write the potential to a file, for the engine or for another program.
+
+        Args:
+            path: The file, which is replaced where it exists.
+        """
         with self.open(mode="rb") as source, Path(path).open("wb") as target:
             shutil.copyfileobj(source, target)
 

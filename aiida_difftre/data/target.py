@@ -14,10 +14,33 @@ from aiida_difftre.engine.contract.targets import Target
 
 
 def read_target(path: str | Path) -> Target:
-    """The target in a YAML (or JSON) file that holds its fields; needs no profile.
+    """Read the target in a YAML (or JSON) file that holds its fields; needs no profile.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The target.
 
     Raises:
-        ValueError: naming the file, and the offending value.
+        ValueError: With the file, and the offending value.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from aiida_difftre.data.target import read_target
+        >>> text = '''
+        ... observable: density
+        ... values: [1374]
+        ... errors: [1]
+        ... unit: kg/m3
+        ... conditions: {temperature: 90}
+        ... citation: a paper
+        ... '''
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = Path(folder, "density.yaml").write_text(text, encoding="utf-8")
+        ...     read_target(Path(folder, "density.yaml")).values
+        [1374.0]
     """
     try:
         content = read_yaml(Path(path))
@@ -33,17 +56,33 @@ ROLES_BEFORE = {"held_out": "test"}
 
 
 class TargetData(orm.Data):
-    """A measured observable; its attributes are the fields of ``aiida_difftre.engine.contract.targets.Target``.
+    """A measured observable as a node; its attributes are the fields of a target, which are checked.
 
     A node of an earlier version with the role ``held_out`` is read as one with the role ``test``, and one whose values
     later checks refuse is still read: they are for what is made, and for what a run starts with.
 
     Args:
-        target: a target, or a dictionary of its fields.
-        **kwargs: label, description and the like.
+        target: A target, or a dictionary of its fields.
+        **kwargs: Label, description and the like.
 
     Raises:
-        ValueError: naming the offending value, such as an error that is not positive or an unknown observable.
+        ValueError: With the offending value, such as an error that is not positive or an unknown observable.
+
+    Example:
+        >>> from aiida_difftre.data.target import TargetData
+        >>> node = TargetData(
+        ...     {
+        ...         "observable": "stress",
+        ...         "values": [0.0] * 6,
+        ...         "errors": [0.1] * 6,
+        ...         "unit": "GPa",
+        ...         "error_source": "assumed",
+        ...         "conditions": {"temperature": 298.15},
+        ...         "citation": "ambient pressure",
+        ...     }
+        ... )
+        >>> node.target.observable, node.base.attributes.get("role")
+        ('stress', 'training')
     """
 
     def __init__(self, target: Target | dict[str, Any] | None = None, **kwargs: Any) -> None:
@@ -56,8 +95,15 @@ class TargetData(orm.Data):
     def from_yaml(cls, path: str | Path, **kwargs: Any) -> TargetData:
         """Make an (unstored) node from a YAML (or JSON) file that holds the fields of one target.
 
+        Args:
+            path: The file.
+            **kwargs: Label, description and the like.
+
+        Returns:
+            The node.
+
         Raises:
-            ValueError: naming the file, and the offending value.
+            ValueError: With the file, and the offending value.
         """
         return cls(read_target(path), **kwargs)
 

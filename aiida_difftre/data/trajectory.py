@@ -27,16 +27,38 @@ FS_PER_PS = 1000.0
 
 
 class TrajectoryEnsembleData(orm.ArrayData):
-    """The arrays of ``aiida_difftre.engine.contract.files.Trajectory`` under the same names, positions in float32.
+    """Snapshots of several walkers at one state point as a node: the arrays of a trajectory under the same names.
 
     Attributes to query: ``species`` (sorted, distinct), ``temperature`` (K), ``pressure`` (GPa; None at constant
     volume), ``ensemble`` (NVT or NPT), ``number_of_walkers``,
     ``number_of_snapshots``, ``number_of_atoms``, ``digest`` (SHA-256 of the file that it was read from).
+
+    Example:
+        >>> import numpy as np
+        >>> from aiida_difftre.data.trajectory import TrajectoryEnsembleData
+        >>> from aiida_difftre.engine.contract.files import Trajectory
+        >>> arrays = {
+        ...     "positions": np.zeros((2, 1, 3), np.float32), "cell": 4.0 * np.eye(3), "energies": np.zeros(2),
+        ...     "walkers": np.zeros(2, np.int32), "times": np.array([0.0, 50.0]), "temperatures": np.full(2, 90.0),
+        ...     "last_positions": np.zeros((1, 1, 3)), "last_velocities": np.zeros((1, 1, 3)),
+        ... }
+        >>> argon = Trajectory.from_arrays(arrays, species=("Ar",), temperature=90.0, pressure=None)
+        >>> node = TrajectoryEnsembleData.from_trajectory(argon)
+        >>> node.number_of_snapshots, node.ensemble, node.get_ase(0).get_chemical_symbols()
+        (2, 'NVT', ['Ar'])
     """
 
     @classmethod
     def from_trajectory(cls, trajectory: Trajectory, **kwargs: Any) -> TrajectoryEnsembleData:
-        """Make an (unstored) node from a trajectory in memory."""
+        """Make an (unstored) node from a trajectory in memory.
+
+        Args:
+            trajectory: The trajectory.
+            **kwargs: Label, description and the like.
+
+        Returns:
+            The node.
+        """
         node = cls(**kwargs)
         for name in TRAJECTORY_ARRAYS:
             node.set_array(name, np.asarray(getattr(trajectory, name)))
@@ -60,8 +82,15 @@ class TrajectoryEnsembleData(orm.ArrayData):
     def from_file(cls, path: str | Path, **kwargs: Any) -> TrajectoryEnsembleData:
         """Make an (unstored) node from the engine's ``trajectory.npz``.
 
+        Args:
+            path: The file.
+            **kwargs: Label, description and the like.
+
+        Returns:
+            The node.
+
         Raises:
-            ValueError: naming the file and what is wrong with it.
+            ValueError: With the file and what is wrong with it.
         """
         try:
             node = cls.from_trajectory(read_trajectory(Path(path)), **kwargs)
@@ -71,7 +100,11 @@ class TrajectoryEnsembleData(orm.ArrayData):
         return node
 
     def get_trajectory(self) -> Trajectory:
-        """The trajectory in memory."""
+        """Read the trajectory.
+
+        Returns:
+            The trajectory in memory.
+        """
         known = (*TRAJECTORY_ARRAYS, MASSES)
         arrays = {name: self.get_array(name) for name in self.get_arraynames() if name in known}
         return Trajectory.from_arrays(
@@ -79,7 +112,11 @@ class TrajectoryEnsembleData(orm.ArrayData):
         )
 
     def to_file(self, path: str | Path) -> None:
-        """Write the ``.npz`` file that the engine reads."""
+        """Write the ``.npz`` file that the engine reads.
+
+        Args:
+            path: The file, which is replaced where it exists.
+        """
         write_trajectory(Path(path), self.get_trajectory())
 
     @property
@@ -128,10 +165,13 @@ class TrajectoryEnsembleData(orm.ArrayData):
         return self.base.attributes.get("number_of_snapshots")
 
     def get_ase(self, index: int = -1) -> Atoms:
-        """A snapshot as ase structure, wrapped into the cell.
+        """Read a snapshot, wrapped into the cell.
 
         Args:
-            index: of the snapshot; negative numbers count from the end.
+            index: Index of the snapshot; negative numbers count from the end.
+
+        Returns:
+            The structure.
         """
         atoms = Atoms(
             self.symbols,
@@ -148,13 +188,16 @@ class TrajectoryEnsembleData(orm.ArrayData):
         return self.get_array("scales") if "scales" in self.get_arraynames() else np.ones(self.number_of_snapshots)
 
     def to_trajectory_data(self, walker: int = 0) -> orm.TrajectoryData:
-        """One walker as AiiDA's own trajectory (unstored), for tools that read it; larger and slower than this node.
+        """Convert one walker to AiiDA's own trajectory, for tools that read it; larger and slower than this node.
 
         Args:
-            walker: its index.
+            walker: Index of the walker.
+
+        Returns:
+            The trajectory (unstored), with times in ps.
 
         Raises:
-            ValueError: for a walker that does not exist.
+            ValueError: For a walker that does not exist.
         """
         chosen = np.flatnonzero(self.get_array("walkers") == walker)
         if not len(chosen):

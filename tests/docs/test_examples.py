@@ -36,7 +36,7 @@ def test_example_runs(name: str) -> None:
     for one in (found, *methods(found)):
         examples = parser.get_doctest(inspect.getdoc(one) or "", {"__name__": "example"}, name, None, 0)
         runner.run(examples, out=printed.append)
-    assert runner.summarize(verbose=False).attempted
+    assert runner.summarize(verbose=False).attempted, f"{name} has no example"
     assert not printed, "".join(printed)
 
 

@@ -27,9 +27,15 @@ class Points(NamedTuple):
     """Points of targets beside their predictions.
 
     Args:
-        deviations: prediction - experiment.
-        experiment_errors: standard errors.
-        simulation_errors: standard errors of the prediction.
+        deviations: Prediction minus experiment, (points,).
+        experiment_errors: Standard errors of the experiment, (points,).
+        simulation_errors: Standard errors of the prediction, (points,).
+
+    Example:
+        >>> import numpy as np
+        >>> from aiida_difftre.engine.contract.agreement import Points
+        >>> Points(np.array([10.0]), np.array([3.0]), np.array([4.0])).squares().tolist()
+        [4.0]
     """
 
     deviations: Float[np.ndarray, " points"]
@@ -37,7 +43,11 @@ class Points(NamedTuple):
     simulation_errors: Float[np.ndarray, " points"]
 
     def squares(self) -> Float[np.ndarray, " points"]:
-        """(pred - exp)²/(σ_exp² + σ_sim²), whose mean is the reduced chi²."""
+        """Compute (prediction - experiment)²/(σ_exp² + σ_sim²), whose mean is the reduced chi².
+
+        Returns:
+            The squares, (points,).
+        """
         return np.square(self.deviations) / (np.square(self.experiment_errors) + np.square(self.simulation_errors))
 
 
@@ -96,12 +106,28 @@ def decisive_points(compared: Iterable[Compared]) -> Points:
 
 
 def is_better(candidate: Points, incumbent: Points, margin: float = 0.0) -> bool:
-    """Whether the chi² of the candidate is below that of the incumbent, with the same errors.
+    """Tell whether one potential agrees better than another, with the same errors of the simulation for both.
+
+    At each point the smaller of the two errors counts, since a potential whose observables hardly converge would have a
+    low chi² otherwise.
 
     Args:
-        candidate: its points.
-        incumbent: its points, of the same targets.
-        margin: fraction of the chi² of the incumbent by which it has to be lower.
+        candidate: Points of one potential.
+        incumbent: Points of the other, of the same targets.
+        margin: Fraction of the chi² of the other by which the one has to be lower.
+
+    Returns:
+        Whether it is.
+
+    Example:
+        Nearer with the same error, and farther with a large error:
+
+        >>> import numpy as np
+        >>> from aiida_difftre.engine.contract.agreement import Points, is_better
+        >>> best = Points(np.array([1.0]), np.array([0.1]), np.array([0.1]))
+        >>> near, vague = (Points(np.array([d]), np.array([0.1]), np.array([s])) for d, s in ((0.5, 0.1), (1.5, 9.0)))
+        >>> is_better(near, best), is_better(vague, best)
+        (True, False)
     """
     errors = np.minimum(candidate.simulation_errors, incumbent.simulation_errors)
     variance = np.square(candidate.experiment_errors) + np.square(errors)

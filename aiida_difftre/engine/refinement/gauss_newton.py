@@ -61,12 +61,19 @@ Vector = Float[np.ndarray, " parameters"]
 
 
 class Linear(NamedTuple):
-    """The residuals to first order in the free parameters.
+    """The residuals of a loss to first order in the parameters, and what a step costs in effective samples.
 
     Args:
-        residuals: r.
-        jacobian: J.
-        rows: X with F = Xᵀ X.
+        residuals: Residuals r, (residuals,).
+        jacobian: Derivatives J = ∂r/∂θ, (residuals, parameters).
+        rows: Rows X with F = Xᵀ X, (samples, parameters): a step δ keeps about exp(-δᵀ F δ) of the effective samples.
+
+    Example:
+        >>> import numpy as np
+        >>> from aiida_difftre.engine.refinement.gauss_newton import Linear
+        >>> linear = Linear(np.array([2.0]), np.array([[1.0, 0.0]]), np.eye(2))
+        >>> linear.jacobian.shape
+        (1, 2)
     """
 
     residuals: Float[np.ndarray, " residuals"]
@@ -86,24 +93,28 @@ def step(
     start: Parameters | None = None,
     extra: Parameters | None = None,
 ) -> tuple[Parameters, float, bool]:
-    """The step, the norm of the gradient of the loss, and whether the radius bounds the step.
+    """Compute the Gauss-Newton step of a loss over reference trajectories.
 
     Parameters that are fixed do not move; none does where a derivative is not finite, and the norm then is not either.
 
     Args:
-        data: state points.
-        parameters: where.
-        quantities: of each snapshot there, by state point
-            (:class:`~aiida_difftre.engine.refinement.objective.Evaluation`).
-        free: booleans; which parameters may move.
-        damping: ε.
-        radius: largest length of the step, sqrt(δᵀ M δ): the standard deviation of the change of U/kT.
-        noise: ν.
-        start: parameters that sampled; None for those of ``parameters``.
-        extra: gradient of further terms of the loss.
+        data: State points with their references and targets.
+        parameters: Parameters at which the step starts.
+        quantities: Quantities of each snapshot at these parameters, by state point
+            (``aiida_difftre.engine.refinement.objective.Evaluation``).
+        free: Tree of booleans in the shape of the parameters: which of them may move.
+        damping: ε, which keeps parameters that the snapshots hardly tell from moving far.
+        radius: Largest length of the step, sqrt(δᵀ M δ): the standard deviation of the change of U/kT.
+        noise: ν, what the statistical errors of the predictions contribute to the loss.
+        start: Parameters that sampled; None for those at which the step starts.
+        extra: Gradient of further terms of the loss, in the shape of the parameters; None for none.
+
+    Returns:
+        The step in the shape of the parameters, the norm of the gradient of the loss, and whether the radius bounds the
+        step.
 
     Raises:
-        EngineError: with status INVALID_INPUT, where the derivatives do not fit into memory, or for too many points of
+        EngineError: With status INVALID_INPUT, where the derivatives do not fit into memory, or for too many points of
             targets that take a vector-Jacobian product each.
     """
     leaves, structure = jax.tree.flatten(parameters)
@@ -140,19 +151,42 @@ def solve(
     noise: float = 0.0,
     way: Vector | None = None,
 ) -> tuple[Vector, bool]:
-    """The step in the free parameters, and whether the radius bounds it.
+    r"""Compute the Gauss-Newton step whose length, in effective samples, does not exceed a radius.
 
-    With λ = μ + ν, e including ν M d, and K = J M⁻¹ Jᵀ, of the size of the residuals, δ = -M⁻¹ [Jᵀ c + e/λ] where
-    c = (K + λ)⁻¹ (r - J M⁻¹ e / λ), and its length follows from c alone.
+    .. math::
+        \min_\delta\ \|r + J\delta\|^2 + 2 e^\mathsf{T}\delta + \nu\,(d + \delta)^\mathsf{T} M (d + \delta)
+        + \mu\,\delta^\mathsf{T} M \delta, \qquad M = X^\mathsf{T} X + \epsilon\,\overline{\mathrm{diag}\, X^\mathsf{T}
+        X}
+
+    where the bar is an average over each array of parameters, and μ the smallest for which δᵀ M δ does not exceed the
+    square of the radius.
 
     Args:
-        linear: r, J, X.
-        extra: e.
-        arrays: to which array each parameter belongs.
-        damping: ε.
-        radius: largest length of the step.
-        noise: ν.
-        way: d.
+        linear: Residuals r, their derivatives J, and rows X.
+        extra: Half of the gradient of further terms of the loss, e, (parameters,).
+        arrays: Index of the array to which each parameter belongs, (parameters,).
+        damping: ε, which keeps parameters that the snapshots hardly tell from moving far.
+        radius: Largest length of the step, sqrt(δᵀ M δ): the standard deviation of the change of U/kT.
+        noise: ν, what the statistical errors of the predictions contribute to the loss.
+        way: The way d that was already made on these snapshots, (parameters,); None for none.
+
+    Returns:
+        The step δ, (parameters,), and whether the radius bounds it.
+
+    References:
+        K. Levenberg, Q. Appl. Math. 2, 164 (1944); D. W. Marquardt, J. Soc. Indust. Appl. Math. 11, 431 (1963).
+
+    Example:
+        A residual of 2 with slope 1 vanishes with a step of -2, which a radius of 0.5 shortens:
+
+        >>> import numpy as np
+        >>> from aiida_difftre.engine.refinement.gauss_newton import Linear, solve
+        >>> linear = Linear(np.array([2.0]), np.array([[1.0]]), np.array([[1.0]]))
+        >>> for radius in (10.0, 0.5):
+        ...     step, is_bounded = solve(linear, np.zeros(1), np.zeros(1, int), damping=1e-6, radius=radius)
+        ...     print(round(float(step[0]), 3), is_bounded)
+        -2.0 False
+        -0.5 True
     """
     size = np.maximum(np.bincount(arrays), 1)
     mean = np.bincount(arrays, np.sum(linear.rows**2, axis=0)) / size

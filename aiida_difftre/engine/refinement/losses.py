@@ -22,11 +22,22 @@ from aiida_difftre.engine.contract.targets import Target
 
 @dataclass(frozen=True)
 class TargetTerm:
-    """A target with the statistical errors of its prediction.
+    """A target of the loss with the statistical errors of its prediction.
 
     Args:
-        target: the experiment.
-        simulation_errors: standard errors of the prediction, in the target's unit.
+        target: What was measured.
+        simulation_errors: Standard errors of the prediction, (points,), in the target's unit.
+
+    Example:
+        >>> import numpy as np
+        >>> from aiida_difftre.engine.contract.targets import Target
+        >>> from aiida_difftre.engine.refinement.losses import TargetTerm
+        >>> target = Target(
+        ...     observable="density", values=[1374.0], errors=[3.0], unit="kg/m3", conditions={"temperature": 90.0},
+        ...     citation="a paper",
+        ... )
+        >>> TargetTerm(target, np.array([4.0])).variance.tolist()
+        [25.0]
     """
 
     target: Target
@@ -34,17 +45,58 @@ class TargetTerm:
 
     @property
     def variance(self) -> NDArray[np.float64]:
-        """σ_exp² + σ_sim²."""
+        """Variances σ_exp² + σ_sim² of the differences between prediction and experiment, (points,)."""
         return np.asarray(self.target.errors) ** 2 + self.simulation_errors**2
 
 
 def chi2(prediction: Float[Array | np.ndarray, " points"], term: TargetTerm) -> Float[Array | np.ndarray, ""] | float:
-    """Reduced chi² of one target."""
+    r"""Compute the reduced chi² of one target.
+
+    .. math:: \chi^2 = \frac{1}{n} \sum_i \frac{(y_i - y_i^\mathrm{exp})^2}{\sigma_{\mathrm{exp},i}^2 +
+        \sigma_{\mathrm{sim},i}^2}
+
+    Args:
+        prediction: Predicted values y, (points,), in the target's unit.
+        term: The target, and the statistical errors.
+
+    Returns:
+        The reduced chi²; about one where the prediction agrees within its errors.
+
+    Example:
+        >>> import numpy as np
+        >>> from aiida_difftre.engine.contract.targets import Target
+        >>> from aiida_difftre.engine.refinement.losses import TargetTerm, chi2
+        >>> target = Target(
+        ...     observable="density", values=[1374.0], errors=[3.0], unit="kg/m3", conditions={"temperature": 90.0},
+        ...     citation="a paper",
+        ... )
+        >>> float(chi2(np.array([1384.0]), TargetTerm(target, np.array([4.0]))))
+        4.0
+    """
     return ((prediction - np.asarray(term.target.values)) ** 2 / term.variance).mean()
 
 
 def mse(prediction: Float[Array | np.ndarray, " points"], term: TargetTerm) -> Float[Array | np.ndarray, ""] | float:
-    """Mean squared error of one target."""
+    """Compute the mean squared error of one target.
+
+    Args:
+        prediction: Predicted values, (points,), in the target's unit.
+        term: The target; its errors do not count.
+
+    Returns:
+        The mean squared error, in the target's unit squared.
+
+    Example:
+        >>> import numpy as np
+        >>> from aiida_difftre.engine.contract.targets import Target
+        >>> from aiida_difftre.engine.refinement.losses import TargetTerm, mse
+        >>> target = Target(
+        ...     observable="density", values=[1374.0], errors=[3.0], unit="kg/m3", conditions={"temperature": 90.0},
+        ...     citation="a paper",
+        ... )
+        >>> float(mse(np.array([1384.0]), TargetTerm(target, np.array([4.0]))))
+        100.0
+    """
     return ((prediction - np.asarray(term.target.values)) ** 2).mean()
 
 
@@ -53,7 +105,29 @@ def target_loss(
     terms: Sequence[TargetTerm],
     kind: Literal["chi2", "mse"],
 ) -> Float[Array | np.ndarray, ""] | float:
-    """Weighted sum over the training targets; of NumPy arrays without a compiled program."""
+    r"""Compute the loss of predictions: the weighted sum over the training targets.
+
+    .. math:: L = \sum_k \gamma_k\, \chi^2_k
+
+    Args:
+        predictions: Predicted values of each target, (points,), in its unit.
+        terms: The targets in the same order; only those that a refinement trains on count.
+        kind: ``chi2``, or ``mse`` for mean squared errors in place of chi².
+
+    Returns:
+        The loss; of NumPy arrays without a compiled program.
+
+    Example:
+        >>> import numpy as np
+        >>> from aiida_difftre.engine.contract.targets import Target
+        >>> from aiida_difftre.engine.refinement.losses import TargetTerm, target_loss
+        >>> target = Target(
+        ...     observable="density", values=[1374.0], errors=[3.0], unit="kg/m3", conditions={"temperature": 90.0},
+        ...     citation="a paper", weight=0.5,
+        ... )
+        >>> float(target_loss([np.array([1384.0])], [TargetTerm(target, np.array([4.0]))], "chi2"))
+        2.0
+    """
     measure = {"chi2": chi2, "mse": mse}[kind]
     total = np.zeros(())
     for prediction, term in zip(predictions, terms, strict=True):
@@ -63,7 +137,26 @@ def target_loss(
 
 
 def noise(terms: Sequence[TargetTerm], kind: Literal["chi2", "mse"]) -> float:
-    """What the statistical errors of the predictions contribute to :func:`target_loss`, where all targets are met."""
+    """Compute what the statistical errors of the predictions contribute to the loss where all targets are met.
+
+    Args:
+        terms: The targets with the errors of their predictions.
+        kind: ``chi2``, or ``mse`` for mean squared errors in place of chi².
+
+    Returns:
+        The expected loss of a potential that is right.
+
+    Example:
+        >>> import numpy as np
+        >>> from aiida_difftre.engine.contract.targets import Target
+        >>> from aiida_difftre.engine.refinement.losses import TargetTerm, noise
+        >>> target = Target(
+        ...     observable="density", values=[1374.0], errors=[3.0], unit="kg/m3", conditions={"temperature": 90.0},
+        ...     citation="a paper",
+        ... )
+        >>> round(noise([TargetTerm(target, np.array([4.0]))], "chi2"), 2)
+        0.64
+    """
     off = [np.asarray(term.target.values) + term.simulation_errors for term in terms]
     return float(target_loss(off, terms, kind))
 
@@ -71,7 +164,28 @@ def noise(terms: Sequence[TargetTerm], kind: Literal["chi2", "mse"]) -> float:
 def residuals(
     predictions: Sequence[Float[Array, " _"]], terms: Sequence[TargetTerm], kind: Literal["chi2", "mse"]
 ) -> Float[Array, " residuals"]:
-    """Of all points of the training targets, scaled such that the sum of their squares is :func:`target_loss`."""
+    """Compute the residuals of all points of the training targets, whose squares add up to the loss.
+
+    Args:
+        predictions: Predicted values of each target, (points,), in its unit.
+        terms: The targets in the same order; only those that a refinement trains on count.
+        kind: ``chi2``, or ``mse`` for mean squared errors in place of chi².
+
+    Returns:
+        Residuals, (residuals,); the sum of their squares is :func:`target_loss`.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> import numpy as np
+        >>> from aiida_difftre.engine.contract.targets import Target
+        >>> from aiida_difftre.engine.refinement.losses import TargetTerm, residuals
+        >>> target = Target(
+        ...     observable="density", values=[1374.0], errors=[3.0], unit="kg/m3", conditions={"temperature": 90.0},
+        ...     citation="a paper",
+        ... )
+        >>> residuals([jnp.array([1384.0])], [TargetTerm(target, np.array([4.0]))], "chi2").tolist()
+        [2.0]
+    """
     parts = []
     for prediction, term in zip(predictions, terms, strict=True):
         if term.target.is_in_loss:

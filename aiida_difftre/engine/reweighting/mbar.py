@@ -22,14 +22,32 @@ from scipy.special import logsumexp
 
 
 def free_energies(reduced: NDArray[np.float64], counts: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Dimensionless free energies of the references; that of the first is zero.
+    r"""Estimate the dimensionless free energies of several references from their pooled snapshots (MBAR).
+
+    .. math:: f_k = -\ln \sum_i \frac{e^{-u_k(x_i)}}{\sum_l N_l\, e^{f_l - u_l(x_i)}}
 
     Args:
-        reduced: (references, snapshots), u_k of each pooled snapshot, those of the first reference first.
-        counts: (references,), snapshots of each.
+        reduced: Reduced energies u_k = (U_k + P_k V)/kT_k of each pooled snapshot for each reference, (references,
+            snapshots); the snapshots of the first reference come first.
+        counts: Number of snapshots of each reference, (references,).
+
+    Returns:
+        Free energies f, (references,); that of the first reference is zero.
 
     Raises:
-        ValueError: for counts that do not add up to the snapshots.
+        ValueError: For counts that do not add up to the snapshots.
+
+    References:
+        M. R. Shirts and J. D. Chodera, J. Chem. Phys. 129, 124105 (2008), eq. 11.
+
+    Example:
+        A constant added to the energy is the difference in free energy:
+
+        >>> import numpy as np
+        >>> from aiida_difftre.engine.reweighting.mbar import free_energies
+        >>> first = np.random.default_rng(1).normal(size=200) ** 2 / 2
+        >>> free_energies(np.stack([first, first + 1.5]), np.array([100, 100])).round(6).tolist()
+        [0.0, 1.5]
     """
     reduced, counts = np.asarray(reduced, np.float64), np.asarray(counts)
     if reduced.ndim != 2 or len(counts) != len(reduced) or counts.sum() != reduced.shape[1] or np.any(counts < 1):
@@ -50,12 +68,28 @@ def free_energies(reduced: NDArray[np.float64], counts: NDArray[np.int64]) -> ND
 def log_mixture(
     reduced: NDArray[np.float64], counts: NDArray[np.int64], free: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """ln Σ_k N_k exp(f_k - [u_k - u_0]) of each snapshot, with u_0 that of the first reference.
+    r"""Compute the logarithm of the mixture of references that each pooled snapshot was drawn from.
+
+    .. math:: \ln \sum_k N_k\, e^{f_k - [u_k(x) - u_0(x)]}
+
+    with u_0 that of the first reference.
 
     Args:
-        reduced: (references, snapshots).
-        counts: (references,).
-        free: (references,), from :func:`free_energies`.
+        reduced: Reduced energies of each pooled snapshot for each reference, (references, snapshots).
+        counts: Number of snapshots of each reference, (references,).
+        free: Free energies, (references,), from :func:`free_energies`.
+
+    Returns:
+        Logarithms, (snapshots,).
+
+    References:
+        M. R. Shirts and J. D. Chodera, J. Chem. Phys. 129, 124105 (2008), eq. 13.
+
+    Example:
+        >>> import numpy as np
+        >>> from aiida_difftre.engine.reweighting.mbar import log_mixture
+        >>> log_mixture(np.zeros((2, 4)), np.array([2, 2]), np.zeros(2)).round(4).tolist()  # ln 4
+        [1.3863, 1.3863, 1.3863, 1.3863]
     """
     exponents = (np.log(counts) + free)[:, None] - (reduced - reduced[0])
     result: NDArray[np.float64] = logsumexp(exponents, axis=0)
@@ -65,11 +99,26 @@ def log_mixture(
 def weights(
     target: Float[Array, " snapshots"], first: Float[Array, " snapshots"], mixture: Float[Array, " snapshots"]
 ) -> Float[Array, " snapshots"]:
-    """Normalised weights of the pooled snapshots; traceable.
+    r"""Weigh the pooled snapshots of several references for a potential and a state point.
+
+    .. math:: w(x) \propto \frac{e^{-u(x)}}{\sum_k N_k\, e^{f_k - u_k(x)}}
 
     Args:
-        target: u of the potential and state point that are asked for.
-        first: u_0 of the first reference: differences of energies keep the digits that energies lose.
-        mixture: from :func:`log_mixture`.
+        target: Reduced energies u of the potential and state point that are asked for, (snapshots,).
+        first: Reduced energies u_0 of the first reference, (snapshots,): differences keep the digits that energies
+            lose.
+        mixture: Logarithms of the mixture, (snapshots,), from :func:`log_mixture`.
+
+    Returns:
+        Weights, (snapshots,), which add up to one; JAX can differentiate them by ``target``.
+
+    References:
+        M. R. Shirts and J. D. Chodera, J. Chem. Phys. 129, 124105 (2008), eq. 13.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from aiida_difftre.engine.reweighting.mbar import weights
+        >>> weights(jnp.zeros(4), jnp.zeros(4), jnp.zeros(4)).tolist()
+        [0.25, 0.25, 0.25, 0.25]
     """
     return jax.nn.softmax(-(target - first) - mixture)

@@ -24,7 +24,20 @@ MINIMUM_BLOCKS = 8
 
 
 def walker_slices(walkers: NDArray[np.integer]) -> list[NDArray[np.intp]]:
-    """Indices of the snapshots of each walker, in the order in which they are stored."""
+    """Find the snapshots of each walker, in the order in which they are stored.
+
+    Args:
+        walkers: Index of the walker of each snapshot, (snapshots,).
+
+    Returns:
+        Indices of the snapshots, one array for each walker.
+
+    Example:
+        >>> import numpy as np
+        >>> from aiida_difftre.engine.reweighting.statistics import walker_slices
+        >>> [index.tolist() for index in walker_slices(np.array([0, 1, 0, 1]))]
+        [[0, 2], [1, 3]]
+    """
     walkers = np.asarray(walkers)
     order = np.argsort(walkers, kind="stable")
     return np.split(order, np.flatnonzero(np.diff(walkers[order])) + 1)
@@ -34,8 +47,16 @@ class MeanVariance(NamedTuple):
     """What correlated series tell about their means.
 
     Args:
-        variance: of the mean of each column, the square of its standard error; () or (F,).
-        inefficiency: statistical inefficiency g, at least 1: () or (F,). N/g is the number of independent samples.
+        variance: Variance of the mean of each column, the square of its standard error; () or (columns,).
+        inefficiency: Statistical inefficiency g, at least 1; () or (columns,). N snapshots are worth N/g independent
+            ones.
+
+    Example:
+        >>> import numpy as np
+        >>> from aiida_difftre.engine.reweighting.statistics import MeanVariance
+        >>> found = MeanVariance(variance=np.array(0.04), inefficiency=np.array(5.0))
+        >>> float(np.sqrt(found.variance))
+        0.2
     """
 
     variance: Floats
@@ -43,7 +64,7 @@ class MeanVariance(NamedTuple):
 
 
 def mean_variance(values: Floats, walkers: NDArray[np.integer]) -> MeanVariance:
-    r"""Variance of the mean of series sampled by independent walkers, free of bias also where these are short.
+    r"""Estimate the variance of the mean of series from independent walkers, without bias also where these are short.
 
     With the autocovariance :math:`\hat\gamma_t` around the mean of all walkers, averaged over the :math:`n_t` pairs
     that are t apart in any walker,
@@ -57,14 +78,27 @@ def mean_variance(values: Floats, walkers: NDArray[np.integer]) -> MeanVariance:
     number. W is the first window that is several autocorrelation times g/2 long.
 
     Args:
-        values: (S,) or (S, F), one row per snapshot, in order of time within each walker.
-        walkers: (S,), index of the walker of each snapshot.
+        values: One row per snapshot, in order of time within each walker, (snapshots,) or (snapshots, columns).
+        walkers: Index of the walker of each snapshot, (snapshots,).
 
     Returns:
         V and g of each column. Series that do not vary, or consist of one snapshot, have V = 0 and g = 1.
 
+    Raises:
+        ValueError: Where the numbers of values and of walker indices differ.
+
     References:
-        Wolff, Comput. Phys. Commun. 156, 143 (2004), eqs. 31-35, 49; Madras & Sokal, J. Stat. Phys. 50, 109 (1988).
+        U. Wolff, Comput. Phys. Commun. 156, 143 (2004), eqs. 31-35, 49; N. Madras and A. D. Sokal, J. Stat. Phys. 50,
+        109 (1988).
+
+    Example:
+        Independent values of variance 1 have a mean of variance 1/N:
+
+        >>> import numpy as np
+        >>> from aiida_difftre.engine.reweighting.statistics import mean_variance
+        >>> values, walkers = np.random.default_rng(1).normal(size=4000), np.repeat(np.arange(8), 500)
+        >>> round(4000 * float(mean_variance(values, walkers).variance), 1)
+        1.0
     """
     values = np.asarray(values, dtype=np.float64)
     if len(values) != len(walkers):
@@ -107,30 +141,48 @@ def mean_variance(values: Floats, walkers: NDArray[np.integer]) -> MeanVariance:
 
 
 def statistical_inefficiency(values: Floats, walkers: NDArray[np.integer]) -> Floats:
-    """Statistical inefficiency g of series sampled by independent walkers; see :func:`mean_variance`.
+    """Estimate how many snapshots are worth one independent snapshot, from series of independent walkers.
 
     Args:
-        values: (S,) or (S, F), one row per snapshot, in order of time within each walker.
-        walkers: (S,), index of the walker of each snapshot.
+        values: One row per snapshot, in order of time within each walker, (snapshots,) or (snapshots, columns).
+        walkers: Index of the walker of each snapshot, (snapshots,).
 
     Returns:
-        g, at least 1: () or (F,).
+        Statistical inefficiency g, at least 1; () or (columns,). See :func:`mean_variance`.
+
+    Example:
+        Where each value stands ten times, g is ten:
+
+        >>> import numpy as np
+        >>> from aiida_difftre.engine.reweighting.statistics import statistical_inefficiency
+        >>> values = np.repeat(np.random.default_rng(1).normal(size=1000), 10)
+        >>> 8 < float(statistical_inefficiency(values, np.zeros(10000, int))) < 12
+        True
     """
     return mean_variance(values, walkers).inefficiency
 
 
 def blocks(walkers: NDArray[np.integer], g: float) -> list[NDArray[np.intp]]:
-    """Consecutive snapshots of one walker each, several statistical inefficiencies long.
+    """Cut trajectories into blocks of consecutive snapshots of one walker, several statistical inefficiencies long.
 
     A walker that is shorter than a block is one block. Where there would be fewer than a handful of blocks they are
     made shorter, since a variance over two or three says nothing.
 
     Args:
-        walkers: (S,), index of the walker of each snapshot.
-        g: statistical inefficiency, in snapshots.
+        walkers: Index of the walker of each snapshot, (snapshots,).
+        g: Statistical inefficiency, in snapshots.
 
     Returns:
         The indices of the snapshots of each block; every snapshot is in exactly one.
+
+    Raises:
+        ValueError: For a statistical inefficiency below 1, or one that is not finite.
+
+    Example:
+        >>> import numpy as np
+        >>> from aiida_difftre.engine.reweighting.statistics import blocks
+        >>> [len(block) for block in blocks(np.zeros(80, int), 2.0)]
+        [7, 7, 6, 6, 6, 6, 6, 6, 6, 6, 6, 6, 6]
     """
     if not (math.isfinite(g) and g >= 1):
         raise ValueError(f"statistical inefficiency {g!r} must be a number >= 1")
@@ -144,23 +196,29 @@ def blocks(walkers: NDArray[np.integer], g: float) -> list[NDArray[np.intp]]:
 
 
 def block_bootstrap_counts(walkers: NDArray[np.integer], g: float, replicates: int, seed: int) -> Floats:
-    """How often each snapshot appears in each replicate of a block bootstrap.
+    """Draw how often each snapshot appears in each replicate of a block bootstrap.
 
     A replicate draws n - 1 of the n blocks with replacement, which makes the variance over replicates of a mean
     unbiased (McCarthy & Snowden 1985); n draws would give (n - 1)/n of it. The weights of a replicate are
     w · counts, renormalised.
 
     Args:
-        walkers: (S,), index of the walker of each snapshot.
-        g: statistical inefficiency, in snapshots.
-        replicates: number of replicates.
-        seed: of the draws.
+        walkers: Index of the walker of each snapshot, (snapshots,).
+        g: Statistical inefficiency, in snapshots.
+        replicates: Number of replicates.
+        seed: Seed of the draws.
 
     Returns:
-        (replicates, S). With a single snapshot there is nothing to resample, and all counts are 1.
+        Counts, (replicates, snapshots). With a single snapshot there is nothing to resample, and all counts are 1.
 
     References:
-        Künsch, Ann. Statist. 17, 1217 (1989); McCarthy & Snowden, Vital Health Stat. 2, 95 (1985).
+        H. R. Künsch, Ann. Statist. 17, 1217 (1989); P. J. McCarthy and C. B. Snowden, Vital Health Stat. 2, 95 (1985).
+
+    Example:
+        >>> import numpy as np
+        >>> from aiida_difftre.engine.reweighting.statistics import block_bootstrap_counts
+        >>> block_bootstrap_counts(np.repeat(np.arange(10), 5), 5.0, 3, seed=1).sum(1).tolist()  # nine of ten blocks
+        [45.0, 45.0, 45.0]
     """
     parts = blocks(walkers, g)
     if len(parts) == 1:

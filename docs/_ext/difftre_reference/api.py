@@ -85,6 +85,9 @@ def parameters(documented: Any) -> list[str]:
             return []
         if issubclass(documented, BaseModel):
             return list(documented.model_fields)
+        maker = next(one for one in documented.__mro__ if {"__init__", "__new__"} & set(vars(one)))
+        if not maker.__module__.startswith(OFFERING):
+            return []  # those of a node of AiiDA, which has methods to make it
     return [
         name
         for name, parameter in inspect.signature(documented).parameters.items()
