@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import itertools
+import os
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,10 +29,26 @@ EXTENDED_XYZ = (".xyz", ".extxyz")
 SMALLEST_VOLUME = 1e-3
 """Å³, of a periodic cell."""
 
+LONGEST_VECTOR = 1e4
+"""Å, of a cell; no simulation reaches a micrometre."""
+
+FARTHEST = 1e6
+"""Å, of an atom from the origin: unwrapped trajectories drift by some thousand; beyond, float32 knows no Å."""
+
+SAME_PLACE = 1e-3
+"""Å; two atoms as near have no finite energy."""
+
+GZIP = b"\x1f\x8b"
+MARK = b"\xef\xbb\xbf"
+"""At the beginning of text, as editors of Windows write it."""
+
 MOST_COLUMNS = 1000
 """Of the line of an atom; more are a damaged header, whose columns ase would count one by one."""
 
 STRAIN_KEYS = re.compile(rb"(?<!\w)(stress|virial)(?=\s*=)")
+_QUOTED = re.compile(rb"\"[^\"]*\"|'[^']*'|\{[^}]*\}")
+_KEY = re.compile(rb"(?<!\S)([^\s=\"]+)\s*=")
+
 RENAMED = "given_"
 """Prefix of ``stress`` and ``virial`` in a header: ase itself takes nine components alone, not six."""
 
@@ -50,7 +68,7 @@ def split_index(path: Path) -> tuple[Path, str | None]:
     A file whose name is the whole wins, so that no file becomes unreachable.
     """
     found = INDEX.fullmatch(path.name)
-    if found is None or path.exists():
+    if found is None or os.path.exists(path):
         return path, None
     return path.with_name(found[1]), found[2]
 
@@ -154,10 +172,12 @@ def _places(stream: BinaryIO, name: str) -> Iterator[_Place]:
             offset, line = offset + len(first), line + 1
             continue
         where = f"frame {number} of {name} (line {line})"
+        if first.startswith(GZIP):
+            raise ValueError(f"{name} is compressed; unpack it")
         if first[:4] == b"VEC1":
             raise ValueError(f"{where}: cell vectors in lines VEC1 to VEC3 are not read; give a Lattice in the header")
         try:
-            count = int(first)
+            count = int(first.removeprefix(MARK))
         except ValueError:
             shown = first[:40].decode(errors="replace").strip()
             raise ValueError(f"{where} begins with {shown!r} where the number of its atoms belongs") from None
@@ -166,7 +186,7 @@ def _places(stream: BinaryIO, name: str) -> Iterator[_Place]:
         header = next(texts, None)
         if header is None:
             raise ValueError(f"{where} ends after its number of atoms, {count}: the file is cut")
-        _check_columns(header, where)
+        _check_header(header, where)
         size, there = len(first) + len(header), 0
         for text in itertools.islice(texts, min(count, sys.maxsize)):
             size, there = size + len(text), there + 1
@@ -176,19 +196,33 @@ def _places(stream: BinaryIO, name: str) -> Iterator[_Place]:
         offset, line, number = offset + size, line + count + 2, number + 1
 
 
-def _check_columns(header: bytes, where: str) -> None:
+def _check_header(header: bytes, where: str) -> None:
+    _check_repeated(header, where)
     found = re.search(rb"Properties\s*=\s*\"?([^\s\"]+)", header)
     if found is None:
         return
-    columns = [int(part) for part in found[1].split(b":")[2::3] if part.isdigit() and len(part) < 12]
+    parts = found[1].split(b":")
+    columns = [int(part) for part in parts[2::3] if part.isdigit() and len(part) < 12]
     if sum(columns) > MOST_COLUMNS:
         raise ValueError(f"{where}: its header announces {sum(columns)} columns; at most {MOST_COLUMNS} are read")
+    if not {b"pos", b"positions"} & set(parts[::3]):
+        raise ValueError(f"{where}: its header announces no column of positions; name it in Properties, as pos:R:3")
+
+
+def _check_repeated(header: bytes, where: str) -> None:
+    """Of a key that stands twice, ase takes the last, whatever the first says."""
+    counts = Counter(_KEY.findall(_QUOTED.sub(b'""', header)))
+    for key, count in counts.items():
+        if count > 1:
+            raise ValueError(
+                f"{where}: its header gives {key.decode(errors='replace')} {count} times; remove all but one"
+            )
 
 
 def _parsed(content: bytes, where: str) -> Atoms:
     from ase.io.extxyz import read_xyz  # late, with SciPy behind it
 
-    first, header, rest = content.split(b"\n", 2)
+    first, header, rest = content.removeprefix(MARK).split(b"\n", 2)
     header = STRAIN_KEYS.sub(rb"%s\1" % RENAMED.encode(), header)
     try:
         text = b"\n".join((first, header, rest)).decode()
@@ -242,6 +276,12 @@ def _check_atoms(atoms: Atoms, where: str) -> None:
         raise ValueError(f"{where}: the position of atom {atom} is {positions[atom].tolist()}, which is not finite")
     if not np.isfinite(cell).all():
         raise ValueError(f"{where}: its cell is {cell.tolist()}, which is not finite")
+    if (far := np.abs(positions).max()) > FARTHEST:
+        raise ValueError(
+            f"{where}: an atom is {far:g} Å from the origin; at most {FARTHEST:g} Å: see the unit, or wrap"
+        )
+    if (long := np.abs(cell).max()) > LONGEST_VECTOR:
+        raise ValueError(f"{where}: its cell is {long:g} Å long; at most {LONGEST_VECTOR:g} Å are simulated")
     if (atoms.numbers == 0).any():
         raise ValueError(f"{where}: atom {int(np.argmin(atoms.numbers))} is of no element")
     if atoms.cell.rank < 3:

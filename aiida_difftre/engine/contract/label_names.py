@@ -39,11 +39,19 @@ WEIGHTS = {
 }
 """Names of weights in files for MACE; a weight of zero marks a label that is none, such as zeros in place of forces."""
 
+LARGEST = {"energy": 1e7, "forces": 1e6, "stress": 1e6, "virial": 1e7}
+"""eV, eV/Å, eV/Å³ and eV for each atom; all electrons of the heaviest one have less than 2 MeV."""
+
 AUTOMATIC = "auto"
 NONE = "none"
 
 TOLERANCES = {"energy": 1e-4, "forces": 1e-3, "stress": 1e-4, "virial": 1e-2}
 """Within which two names agree: eV per atom, eV/Å, eV/Å³ and eV; rounding in a file is smaller."""
+
+BRACKETS = re.compile(r"\s*\[[][\d\s,.eE+-]*\]\s*")
+NUMBERS = re.compile(r"[^][\s,]+")
+LONGEST_TENSOR = 1000
+"""Characters of nine numbers in brackets."""
 
 Names = str | list[str]
 Values = NDArray[np.float64]
@@ -195,11 +203,16 @@ def _parsed(kind: str, name: str, value: Any, atoms: int, where: str) -> Values:
     Raises:
         ValueError: naming the value, where it is no such label.
     """
-    raw = np.asarray(value)
+    raw = np.asarray(_bracketed(value))
     if raw.dtype.kind not in "fiu":
         shown = repr(raw.ravel()[:1].tolist()[0] if raw.size else "")
         raise ValueError(f"{where}: its {name} is {shown}, which is no number; mend it, or see keys: for another name")
     numbers = raw.astype(float)
+    if numbers.size and np.isfinite(numbers).all() and np.abs(numbers).max() > LARGEST[kind] * atoms:
+        raise ValueError(
+            f"{where}: its {name} reaches {np.abs(numbers).max():g} {UNITS[kind]}, more than all electrons of "
+            "heavy atoms could give: it is in another unit or damaged; mend it or drop the frame"
+        )
     wanted = {"energy": (1,), "forces": (3 * atoms,), "stress": (6, 9), "virial": (6, 9)}[kind]
     if numbers.size not in wanted or (kind == "forces" and numbers.shape not in ((atoms, 3), (3,))):
         expected = {"energy": "one number", "forces": "three numbers for each atom"}.get(kind, "six or nine numbers")
@@ -215,6 +228,16 @@ def _parsed(kind: str, name: str, value: Any, atoms: int, where: str) -> Values:
     if kind == "forces":
         return numbers.reshape(atoms, 3)
     return numbers.ravel() if numbers.size == 6 else _voigt(numbers.reshape(3, 3), name, kind, where)
+
+
+def _bracketed(value: Any) -> Any:
+    """Numbers in brackets, ``[[1,0,0],[0,1,0],[0,0,1]]``, which ase leaves as text; anything else as it is."""
+    if not (isinstance(value, str) and len(value) < LONGEST_TENSOR and BRACKETS.fullmatch(value)):
+        return value
+    try:
+        return np.array(NUMBERS.findall(value), float)
+    except ValueError:
+        return value
 
 
 def _voigt(tensor: Values, name: str, kind: str, where: str) -> Values:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import random
 from pathlib import Path
@@ -180,3 +181,39 @@ def _refusal(path: Path) -> str | None:
     except ValueError as error:
         return str(error)
     return None
+
+
+MENDABLE = 'Lattice="{cell} 0 0 0 4 0 0 0 4" Properties={columns} pbc="T T T"{more}'
+
+
+@pytest.mark.parametrize(
+    ("columns", "cell", "row", "more", "message"),
+    [
+        ("species:S:1:forces:R:3", "4", "Cu 1 2 3", "", "announces no column of positions; name it in Properties"),
+        ("species:S:1:pos:R:3", "4", "Cu 1e300 0 0", "", r"an atom is 1e\+300 Å from the origin; at most 1e\+06 Å"),
+        ("species:S:1:pos:R:3", "1e300", "Cu 0 0 0", "", r"its cell is 1e\+300 Å long; at most 10000 Å"),
+        ("species:S:1:pos:R:3", "4", "Cu 0 0 0", " a=1 b='a=2' a=3", "its header gives a 2 times"),
+    ],
+)
+def test_headers_and_rows_that_cannot_be(
+    tmp_path: Path, columns: str, cell: str, row: str, more: str, message: str
+) -> None:
+    path = tmp_path / "bad.extxyz"
+    path.write_text(f"1\n{MENDABLE.format(cell=cell, columns=columns, more=more)}\n{row}\n")
+    with pytest.raises(ValueError, match=f"frame 0 of bad.extxyz.*{message}"):
+        read_frames(path)
+
+
+def test_a_mark_of_utf_8_is_no_part_of_the_number(tmp_path: Path) -> None:
+    path = tmp_path / "windows.xyz"
+    path.write_bytes(b"\xef\xbb\xbf1\r\n\r\nCu 0 0 1\r\n")
+    assert read_frames(path)[0].positions.tolist() == [[0, 0, 1]]
+
+
+def test_compressed_files_and_names_that_are_too_long(tmp_path: Path) -> None:
+    path = tmp_path / "frames.xyz"
+    path.write_bytes(gzip.compress(b"1\n\nCu 0 0 1\n"))
+    with pytest.raises(ValueError, match=r"frames\.xyz is compressed; unpack it"):
+        read_frames(path)
+    with pytest.raises(ValueError, match="File name too long"):
+        read_frames(tmp_path / f"{'x' * 300}@0")

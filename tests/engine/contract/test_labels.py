@@ -380,3 +380,25 @@ def test_stresses_of_another_unit_or_sign(frames: Any, scale: float, message: st
 def _with_energy(atoms: Atoms) -> Atoms:
     atoms.calc = SinglePointCalculator(atoms, energy=-1.0)
     return atoms
+
+
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        (f"{FORCED} energy=-1 energy=-2", "its header gives energy 2 times; remove all but one"),
+        (f"{FORCED} energy=1e300", r"its energy reaches 1e\+300 eV, more than all electrons"),
+        (f'{FORCED} energy=-1 stress="1e9 0 0 0 0 0"', r"its stress reaches 1e\+09 eV/Å³"),
+    ],
+)
+def test_labels_that_nothing_could_have(tmp_path: Path, header: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        read(tmp_path, header, row="Cu 0 0 0 0 0 0")
+
+
+@pytest.mark.parametrize("name", ["virial", "stress"])
+def test_tensors_in_brackets(tmp_path: Path, name: str) -> None:
+    found = read(tmp_path, f"{FORCED} energy=-1 {name}=[[0.01,0,0],[0,0.02,0],[0,0,0.03]]", row="Cu 0 0 0 0 0 0")
+    stress = found.frames[0].calc.results["stress"]
+    expected = np.array([0.01, 0.02, 0.03, 0, 0, 0])
+    scale = -1 / found.frames[0].get_volume() if name == "virial" else 1
+    np.testing.assert_allclose(stress, scale * expected, atol=1e-12)
