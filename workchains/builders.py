@@ -13,47 +13,81 @@ from aiida_difftre.workchains.protocols import available_protocols, default_prot
 
 
 class ProtocolMixin:
-    """The protocols of a chain, by the methods that aiida-quantumespresso made customary."""
+    """The presets of a work chain, by the methods that aiida-quantumespresso made customary.
+
+    Example:
+        >>> from aiida_difftre.workchains.refine import RefineWorkChain
+        >>> RefineWorkChain.get_default_protocol(), sorted(RefineWorkChain.get_available_protocols())
+        ('quick', ['cpu', 'paper', 'quick'])
+    """
 
     CHAIN: ClassVar[str]
     """Name of the protocol file."""
 
     @classmethod
     def get_protocol_filepath(cls) -> Path:
-        """The YAML file that holds the presets of the chain."""
+        """Find the YAML file that holds the presets of the chain.
+
+        Returns:
+            Its path.
+        """
         return protocol_file(cls.CHAIN)
 
     @classmethod
     def get_default_protocol(cls) -> str:
-        """Name of the preset that is taken where none is named."""
+        """Tell which preset is taken where none is named.
+
+        Returns:
+            Its name.
+        """
         return default_protocol(cls.CHAIN)
 
     @classmethod
     def get_available_protocols(cls) -> dict[str, dict[str, str]]:
-        """Names of the presets, the default first, each with its ``description``."""
+        """List the presets, the default first.
+
+        Returns:
+            For each name a dictionary with its ``description``.
+        """
         return {name: {"description": text} for name, text in available_protocols(cls.CHAIN).items()}
 
     @classmethod
     def get_protocol_inputs(
         cls, protocol: str | None = None, overrides: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
-        """The inputs of a preset with overrides merged in, as plain dictionaries.
+        """Read the inputs of a preset, with overrides merged in.
 
         Args:
-            protocol: name of a preset; None for the default one.
-            overrides: merged key by key.
+            protocol: Name of the preset; None for the default one.
+            overrides: What replaces values of the preset, merged key by key.
+
+        Returns:
+            Plain dictionaries, numbers and strings in the nesting of the chain's inputs.
 
         Raises:
-            ValueError: for an unknown preset, naming those that there are.
+            ValueError: For an unknown preset; the message lists those that there are.
         """
         return load_protocol(cls.CHAIN, protocol, overrides)
 
 
 def load_code(code: orm.AbstractCode | str) -> orm.AbstractCode:
-    """A code, or the one of that label, PK or UUID.
+    """Find a code by its label, PK or UUID.
+
+    Args:
+        code: A code, which is given back as it is, or what identifies one.
+
+    Returns:
+        The code.
 
     Raises:
-        ValueError: where there is none, or more than one.
+        ValueError: Where there is no such code, or more than one.
+
+    Example:
+        >>> from aiida_difftre.workchains.builders import load_code
+        >>> load_code("difftre@nowhere")  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        ...
+        ValueError: there is no code 'difftre@nowhere': ...
     """
     if isinstance(code, orm.AbstractCode):
         return code

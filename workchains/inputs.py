@@ -300,10 +300,21 @@ def _read_model(path: Path, model: type[ModelT]) -> ModelT:
 
 
 def read_input(path: Path) -> RunInput:
-    """Read and check the YAML of a run; files that it names are read relative to it, and target files are put in place.
+    """Read and check the input file of a run.
+
+    Args:
+        path: A YAML file.
+
+    Returns:
+        The input, as its model.
 
     Raises:
-        ValueError: whose message names each offending value.
+        ValueError: Where a value does not fit; the message names it and the remedy.
+
+    Example:
+        >>> from aiida_difftre.workchains.inputs import example, read_input
+        >>> sorted(read_input(example("diamond/quick.yaml")).state_points)
+        ['ambient']
     """
     run = _read_model(path, RunInput)
     for label, point in run.state_points.items():
@@ -403,10 +414,21 @@ def simulation_cell(run: RunInput, label: str, folder: Path) -> Atoms:
 
 
 def example(name: str) -> Path:
-    """An example input that comes with the package, such as ``diamond/quick.yaml``.
+    """Find an example input that comes with the package.
+
+    Args:
+        name: System and file, such as ``diamond/quick.yaml``.
+
+    Returns:
+        The path of the file.
 
     Raises:
-        ValueError: for a name that does not exist.
+        ValueError: For a name that does not exist.
+
+    Example:
+        >>> from aiida_difftre.workchains.inputs import example
+        >>> example("diamond/quick.yaml").name
+        'quick.yaml'
     """
     path = Path(str(files("aiida_difftre"))) / "examples" / name
     if not path.is_file():

@@ -14,21 +14,27 @@ from aiida_difftre.engine.contract.documents import parse_yaml
 def load_protocol(
     chain: str, protocol: str | None = None, overrides: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """The inputs of a chain for a preset.
+    """Read the inputs of a work chain for a preset, with overrides merged in.
 
-    A file holds ``default`` (a preset), ``inputs`` (of every preset) and ``presets`` (NAME -> ``description`` and
-    what differs from ``inputs``).
+    A file of presets holds ``default`` (a preset), ``inputs`` (of every preset) and ``presets`` (name to
+    ``description`` and what differs from ``inputs``).
 
     Args:
-        chain: name of the YAML file in this folder, such as ``sample``.
-        protocol: the preset; None for the file's default.
-        overrides: merged into the preset: mappings key by key, everything else replaces.
+        chain: Name of the file of presets, such as ``sample``.
+        protocol: Name of the preset; None for the default one.
+        overrides: What replaces values of the preset, merged key by key.
 
     Returns:
         Plain dictionaries, numbers and strings in the nesting of the chain's inputs; a copy that may be changed.
 
     Raises:
-        ValueError: for an unknown chain or preset, naming those that there are.
+        ValueError: For an unknown chain or preset; the message lists those that there are.
+
+    Example:
+        >>> from aiida_difftre.workchains.protocols import load_protocol
+        >>> inputs = load_protocol("refine", overrides={"settings": {"max_iterations": 7}})
+        >>> inputs["settings"]["max_iterations"]
+        7
     """
     content = _read(chain)
     name = protocol or content["default"]

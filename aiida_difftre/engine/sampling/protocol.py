@@ -26,8 +26,13 @@ class StatePoint:
     """The thermodynamic state that is sampled.
 
     Args:
-        temperature: K.
-        pressure: GPa; None for a fixed cell. It is held where the settings have a barostat.
+        temperature: Temperature, K.
+        pressure: Pressure, GPa; None for a fixed cell. It is held where the settings have a barostat.
+
+    Example:
+        >>> from aiida_difftre.engine.sampling.protocol import StatePoint
+        >>> StatePoint(temperature=298.15).pressure is None
+        True
     """
 
     temperature: float
@@ -39,11 +44,18 @@ class Run:
     """What one run of a sampler has besides its physics.
 
     Args:
-        machine: Precision, size of batches.
+        machine: Precision, and size of batches.
         seed: Seed of all random numbers.
-        progress: Takes reports.
+        progress: Takes reports of progress.
         stop: Asked between compiled calls whether the run must end; None for a run that nothing ends.
-        folder: Where checkpoints lie; None for none. A checkpoint found there is continued.
+        folder: Folder of the checkpoints; None for none. A checkpoint found there is continued.
+
+    Example:
+        >>> from aiida_difftre.engine.contract.settings import Machine
+        >>> from aiida_difftre.engine.runtime.progress import Silent
+        >>> from aiida_difftre.engine.sampling.protocol import Run
+        >>> Run(machine=Machine(precision="float64"), seed=1, progress=Silent()).machine.precision
+        'float64'
     """
 
     machine: Machine
@@ -54,7 +66,31 @@ class Run:
 
 
 class Sampler(Protocol):
-    """Draws snapshots from the canonical ensemble of a potential, or from the isothermal-isobaric one."""
+    """What a sampler is: a function that draws snapshots from the ensemble of a potential at a state point.
+
+    A package registers its own under the entry-point group ``difftre.samplers``, and the setting ``sampler`` chooses
+    it.
+
+    Example:
+        A sampler that moves nothing, which is right at a temperature of zero only:
+
+        >>> import numpy as np
+        >>> from aiida_difftre.engine.contract.files import Trajectory
+        >>> from aiida_difftre.engine.sampling.protocol import StatePoint
+        >>> from aiida_difftre.engine.sampling.starts import Start
+        >>> def frozen(potential, parameters, start, point, settings, run):
+        ...     walkers = len(start.positions)
+        ...     return Trajectory(
+        ...         positions=start.positions.astype(np.float32), cell=start.cell, species=start.symbols,
+        ...         energies=np.zeros(walkers), walkers=np.arange(walkers, dtype=np.int32), times=np.zeros(walkers),
+        ...         temperatures=np.zeros(walkers), last_positions=start.positions,
+        ...         last_velocities=np.zeros_like(start.positions), temperature=point.temperature,
+        ...         scales=np.ones(walkers), last_scales=np.ones(walkers),
+        ...     )
+        >>> start = Start(np.zeros((4, 1, 3)), None, 4.0 * np.eye(3), ("Ar",))
+        >>> len(frozen(None, None, start, StatePoint(90.0), None, None).energies)
+        4
+    """
 
     def __call__(
         self,
@@ -85,10 +121,23 @@ class Sampler(Protocol):
 
 
 def load(name: str) -> Sampler:
-    """The sampler of a name.
+    """Find a sampler by its name.
+
+    Args:
+        name: Name under which it is registered; ``jax_md`` is that of this package.
+
+    Returns:
+        The sampler.
 
     Raises:
         EngineError: With status INVALID_INPUT, for a name that nobody registered, or an entry that cannot be called.
+
+    Example:
+        >>> from aiida_difftre.engine.sampling.protocol import load
+        >>> load("no_such_sampler")  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        ...
+        aiida_difftre.engine.errors.EngineError: unknown sampler 'no_such_sampler'; registered: ...
     """
     try:
         entry = samplers.registry()[samplers.check(name)]

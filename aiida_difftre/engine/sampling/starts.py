@@ -22,15 +22,21 @@ PLAIN_HEADER = re.compile(r'Lattice="([^"]+)" Properties=species:S:1:pos:R:3(:ma
 
 @dataclass(frozen=True)
 class Start:
-    """Where walkers start.
+    """Where walkers start: positions, and velocities where they are known.
 
     Args:
-        positions: (walkers, atoms, 3), fractional.
-        velocities: (walkers, atoms, 3), Å/fs; None for Maxwell-Boltzmann ones.
-        cell: (3, 3), Å.
-        symbols: one per atom.
-        scales: (walkers,), of the cells of the walkers; None for ones.
-        masses: (atoms,), amu; None for the standard atomic weights.
+        positions: Fractional coordinates, (walkers, atoms, 3).
+        velocities: Velocities, (walkers, atoms, 3), Å/fs; None to draw them from the Maxwell-Boltzmann distribution.
+        cell: Lattice vectors in rows, (3, 3), Å.
+        symbols: Chemical symbol of each atom.
+        scales: Factor by which the cell of each walker is larger than ``cell``, (walkers,); None for ones.
+        masses: Masses of the atoms, (atoms,), amu; None for the standard atomic weights.
+
+    Example:
+        >>> import numpy as np
+        >>> from aiida_difftre.engine.sampling.starts import Start
+        >>> Start(np.zeros((8, 1, 3)), None, 4.0 * np.eye(3), ("Ar",)).positions.shape  # eight walkers
+        (8, 1, 3)
     """
 
     positions: NDArray[np.float64]
