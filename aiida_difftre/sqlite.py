@@ -133,7 +133,7 @@ def holders(path: Path) -> list[int]:
     """The other processes that hold a lock on a database, or, where the system does not tell, that have it open.
 
     Args:
-        path: of the database file.
+        path: Path of the database file.
     """
     try:
         number = path.stat().st_ino

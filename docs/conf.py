@@ -1,16 +1,11 @@
 """Configuration of the documentation: `sphinx-build -W -b html docs docs/_build/html`."""
 
 import sys
-import warnings
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent / "_ext"))
 
-from aiida.common.warnings import AiidaDeprecationWarning
-
 from aiida_difftre import __version__
-
-warnings.filterwarnings("ignore", category=AiidaDeprecationWarning)  # autodoc looks at every attribute of a node
 
 project = "aiida-difftre"
 author = "The aiida-difftre developers"

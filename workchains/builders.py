@@ -101,7 +101,7 @@ def refuse_unknown(given: Mapping[str, Any] | None, known: Collection[str], what
     """Refuse what a builder would drop.
 
     Args:
-        given: by name.
+        given: What is given, by name.
         known: the names that are used.
         what: that is given, such as ``overrides of refine``.
 

@@ -50,8 +50,8 @@ def compare_all(targets: Mapping[str, Target], predictions: Iterable[Prediction]
     """Compare every target of a state point for which there is a prediction.
 
     Args:
-        targets: by the label under which they were predicted.
-        predictions: of the state point.
+        targets: Targets by the label under which they were predicted.
+        predictions: Predictions of the state point.
     """
     predicted = {prediction.label: prediction for prediction in predictions}
     return {label: compare(target, predicted[label]) for label, target in targets.items() if label in predicted}

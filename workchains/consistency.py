@@ -34,7 +34,7 @@ def check_cell(targets: Mapping[str, Target], atoms: Atoms) -> None:
     """Refuse targets that were measured at other conditions than a cell of fixed size has.
 
     Args:
-        targets: of a state point whose volume is fixed, by label.
+        targets: Targets of a state point whose volume is fixed, by label.
         atoms: its cell.
 
     Raises:
@@ -56,7 +56,7 @@ def check_pressures(targets: Mapping[str, Target], *, states_volume: bool) -> No
     """Refuse targets under pressure where nothing holds it and nothing says how dense the cell has to be.
 
     Args:
-        targets: of a state point whose volume is fixed, by label.
+        targets: Targets of a state point whose volume is fixed, by label.
         states_volume: whether the state point states a density or a structure of its own.
 
     Raises:
@@ -76,7 +76,7 @@ def check_targets(targets: Mapping[str, Target]) -> None:
     """Refuse a measurement that is given twice, and two that cannot both be right.
 
     Args:
-        targets: of one state point, by label.
+        targets: Targets of one state point, by label.
 
     Raises:
         ValueError: naming both, and the value.

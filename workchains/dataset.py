@@ -214,7 +214,7 @@ class DftDatasetWorkChain(ProtocolMixin, WorkChain):
             structures: further cells to label.
             kpoints: mesh of the seed cell (and of ``structures``); by default one is chosen for each cell by
                 ``kpoints_distance``.
-            kpoints_offset: of the mesh, in units of its step.
+            kpoints_offset: Offset of the mesh, in units of its step.
             kpoints_distance: largest distance of neighbouring k-points, 1/Å; None takes that of the protocol.
 
         Raises:

@@ -197,7 +197,7 @@ class EngineBaseWorkChain(ProtocolMixin, BaseRestartWorkChain):
             parameters: merged into those of the preset.
             protocol: quick (the default), cpu or paper.
             overrides: merged into all of the above, in the nesting of the chain's inputs.
-            options: of the job (``metadata.options``), merged into those of the preset.
+            options: Options of the job (``metadata.options``), merged into those of the preset.
 
         Raises:
             ValueError: for a code that there is not, and for inputs that the chain does not have.

@@ -51,13 +51,13 @@ class Sampling:
 
     Args:
         label: what is sampled, and when.
-        atoms: of a walker.
-        walkers: of a trajectory.
-        steps: of each walker, equilibration included.
-        snapshots: of a trajectory.
+        atoms: Number of atoms of a walker.
+        walkers: Number of walkers of a trajectory.
+        steps: Number of steps of each walker, equilibration included.
+        snapshots: Number of snapshots of a trajectory.
         times: how many such trajectories there are, at most.
-        microseconds: per atom and step.
-        neighbours: of an atom within the cutoff.
+        microseconds: Time per atom and step, µs.
+        neighbours: Number of neighbours of an atom within the cutoff.
     """
 
     label: str
@@ -102,9 +102,9 @@ def neighbours(spec: PotentialSpec, atoms: int, volume: float) -> float:
     """Neighbours of an atom within the cutoff and the skin.
 
     Args:
-        spec: of the potential.
-        atoms: of the cell.
-        volume: of the cell, Å³.
+        spec: Spec of the potential.
+        atoms: Number of atoms of the cell.
+        volume: Volume of the cell, Å³.
     """
     return atoms / volume * 4 / 3 * math.pi * (spec.cutoff + SKIN) ** 3
 
@@ -122,11 +122,11 @@ def sampling(
     """The trajectories of one state point.
 
     Args:
-        label: of the state point.
-        settings: of molecular dynamics.
-        spec: of the potential.
-        atoms: of the cell.
-        volume: of the cell, Å³.
+        label: Label of the state point.
+        settings: Settings of molecular dynamics.
+        spec: Spec of the potential.
+        atoms: Number of atoms of the cell.
+        volume: Volume of the cell, Å³.
         times: how many trajectories there are.
         growth: factor by which production gets longer in the end.
     """

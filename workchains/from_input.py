@@ -71,7 +71,7 @@ def read_builder(file: Path, chain: type[WorkChain] = TrainWorkChain, *, seed: i
     Args:
         file: YAML.
         chain: TrainWorkChain, or RefineWorkChain or ValidateWorkChain, for which ``model.potential`` has to be given.
-        seed: in place of that of the file.
+        seed: Seed in place of that of the file.
 
     Raises:
         ValueError: whose message names the value and the remedy; also for a run that no machine does.
@@ -91,8 +91,8 @@ def plan(run: RunInput, folder: Path, spec: PotentialSpec) -> list[Sampling]:
 
     Args:
         run: the input.
-        folder: of the input.
-        spec: of the potential.
+        folder: Folder of the input.
+        spec: Spec of the potential.
     """
     changes = overrides(run)
     refine = load_protocol("refine", run.protocol, changes["refine"])

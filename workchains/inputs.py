@@ -58,20 +58,20 @@ class Dft(Strict):
     Args:
         dataset: node (PK, UUID, label) or file of labels that exist, such as extended XYZ; then the rest is not used.
             All frames of a file, or those of an index behind its name (``labels.extxyz@::5``).
-        keys: under which names the file has its labels; the usual ones are recognised.
+        keys: Names under which the file has its labels; the usual ones are recognised.
         system: the cell to label, where it is not that of the run.
-        repeat: of that cell, which makes the seed cell.
+        repeat: Repetitions of that cell along each lattice vector, which make the seed cell.
         structures: files with further structures to label: all frames, or those of an index (``md.extxyz@::5``).
-        functional: of the pseudopotentials, such as LDA or PBE.
+        functional: Functional of the pseudopotentials, such as LDA or PBE.
         pseudo_family: aiida-pseudo family; by default the one of ``aiida-difftre setup``, or the only one whose label
             names the functional.
         pw_parameters: namelists of pw.x, merged into those of the protocol.
         kpoints: mesh of the seed cell; its supercells take fewer, and dimers take Γ.
-        kpoints_offset: of the mesh, in units of its step.
+        kpoints_offset: Offset of the mesh, in units of its step.
         kpoints_distance: 1/Å; chooses a mesh for each cell where ``kpoints`` is not given; None takes the protocol's.
         generation: what is made of the seed cell (``Generation``), merged into that of the protocol.
         max_concurrent: calculations at once.
-        min_fraction: of the labels that must succeed.
+        min_fraction: Fraction of the labels that must succeed.
     """
 
     dataset: str | None = None
@@ -113,7 +113,7 @@ class Model(Strict):
 
     Args:
         potential: node (PK, UUID, label) or file of a potential that exists; pretraining is then left out.
-        spec: of the potential to make.
+        spec: Spec of the potential to make.
     """
 
     potential: str | None = None
@@ -138,7 +138,7 @@ class StatePoint(Strict):
         temperature: K.
         pressure: GPa, held where sampling has a barostat; None, or no barostat, for a fixed cell.
         density: kg/m³, to which the system's cell is scaled; None leaves it.
-        repeat: of the system's cell.
+        repeat: Repetitions of the system's cell along each lattice vector.
         structure: file of a simulation cell, instead of the system's repeated cell; of several frames, the one of an
             index (``md.extxyz@-1``).
         targets: what was measured, inline or as the name of a YAML file; by label.
@@ -156,8 +156,8 @@ class Refinement(Strict):
     """The loop; everything that is not given comes from the protocol.
 
     Args:
-        settings: of the work chain: max_iterations, patience, chi2_stop, growth, ...
-        update: of each update job.
+        settings: Settings of the work chain: max_iterations, patience, chi2_stop, growth, ...
+        update: Settings of each update job.
     """
 
     settings: dict[str, Any] = Field(default_factory=dict)
@@ -169,7 +169,7 @@ class Validation(Strict):
 
     Args:
         sampling: merged into that of the protocol.
-        settings: of the work chain: static_stiffness.
+        settings: Settings of the work chain: static_stiffness.
     """
 
     sampling: dict[str, Any] = Field(default_factory=dict)
@@ -181,7 +181,8 @@ class JobMachine(Strict):
 
     Args:
         code: label (``pw@localhost``), PK or UUID of the code; that of ``aiida-difftre setup`` by default.
-        options: of the job: resources, max_wallclock_seconds, queue_name, account, custom_scheduler_commands, ...
+        options: Options of the job: resources, max_wallclock_seconds, queue_name, account, custom_scheduler_commands,
+            ...
         engine: how the engine uses the machine: platform, precision, threads, ...; not for DFT.
     """
 
@@ -212,7 +213,7 @@ class Feff(Strict):
     """The scattering paths for exafs targets, which FEFF computes for the ideal crystal of their state point.
 
     Args:
-        radius: up to which neighbours scatter, Å.
+        radius: Distance up to which neighbours scatter, Å.
     """
 
     radius: Annotated[
@@ -230,16 +231,16 @@ class RunInput(Strict):
     """One run, from DFT to validation.
 
     Args:
-        label: of the work chain.
+        label: Label of the work chain.
         protocol: preset from which everything is taken that is not given here.
-        seed: of everything random, but for the DFT structures (``dft.generation.seed``).
+        seed: Seed of everything random, but for the DFT structures (``dft.generation.seed``).
         system: the crystal or other cell.
         dft: labels; left out: there are none, and the potential of ``model.spec`` starts from its initial parameters.
         model: potential.
         pretraining: settings of the pretraining job, merged into those of the protocol.
         state_points: conditions and targets, by label.
         feff: scattering paths, where a target of X-ray absorption has no table of them.
-        sampling: of the reference trajectories, merged into that of the protocol.
+        sampling: Settings of the reference trajectories, merged into that of the protocol.
         refinement: the loop.
         validation: the final check.
         machines: codes and options.

@@ -96,7 +96,7 @@ def labelled_frame(name: str, trajectory: orm.TrajectoryData) -> Atoms:
     tension.
 
     Args:
-        name: of the structure; says its kind.
+        name: Name of the structure; says its kind.
         trajectory: output of the PwCalculation.
 
     Returns:

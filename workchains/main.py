@@ -30,11 +30,11 @@ def launch(
     The class comes from its entry point: one that is defined in ``__main__`` cannot be loaded by a daemon.
 
     Args:
-        entry_point: of the chain.
+        entry_point: Entry point of the chain.
         nodes: arguments of its builder that are nodes, given by PK, UUID or label.
         values: arguments of its builder that are values, each with its type.
         prepare: turns what was given into the arguments of the builder.
-        arguments: of the command line; None for those of this program.
+        arguments: Arguments of the command line; None for those of this program.
     """
     chain: Any = WorkflowFactory(entry_point)
     parser = argparse.ArgumentParser(description=chain.__doc__.strip().splitlines()[0])

@@ -38,13 +38,13 @@ class PredictBaseWorkChain(EngineBaseWorkChain):
 
         Args:
             code: the engine on a machine, or its label.
-            potential: to predict with.
+            potential: Potential to predict with.
             structures: configurations, labelled or not.
-            trajectory: on which observables are averaged.
-            observables: as fields of ``aiida_difftre.engine.contract.observables.ObservableRequest``.
+            trajectory: Trajectory over which observables are averaged.
+            observables: Observables as fields of ``aiida_difftre.engine.contract.observables.ObservableRequest``.
             protocol: quick (the default), cpu or paper.
             overrides: merged into the preset, in the nesting of the chain's inputs.
-            options: of the job, such as resources or max_wallclock_seconds.
+            options: Options of the job, such as resources or max_wallclock_seconds.
         """
         return cls.make_builder(
             code=code,

@@ -48,7 +48,7 @@ class PretrainBaseWorkChain(EngineBaseWorkChain):
             potential: one to continue from.
             protocol: quick (the default), cpu or paper.
             overrides: merged into the preset, in the nesting of the chain's inputs.
-            options: of the job, such as resources or max_wallclock_seconds.
+            options: Options of the job, such as resources or max_wallclock_seconds.
         """
         return cls.make_builder(
             code=code,

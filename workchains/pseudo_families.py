@@ -15,7 +15,7 @@ def find_family(label: str | None, elements: set[str], functional: str | None = 
     """The family of a label, or the only one installed that has all elements and names the functional.
 
     Args:
-        label: of the family.
+        label: Label of the family.
         elements: chemical symbols.
         functional: that the label has to name, as ``PseudoDojo/0.4/LDA/SR/standard/upf`` does; None for any.
 

@@ -67,7 +67,7 @@ def iteration_record(compared: Mapping[str, Mapping[str, Comparison]], update: U
     """What the history and the display tell about an iteration.
 
     Args:
-        compared: of the potential that sampled, by state point and target.
+        compared: Targets and predictions of the potential that sampled, by state point and target.
         update: results of the update; None where there was none.
 
     Returns:

@@ -262,7 +262,7 @@ class RefineWorkChain(ProtocolMixin, WorkChain):
         """Compare the reference with the targets, and keep its potential where it is the best.
 
         Args:
-            predictions: by state point, on the trajectories that the potential sampled itself.
+            predictions: Predictions by state point, on the trajectories that the potential sampled itself.
         """
         targets = {label: points.targets_of(point["targets"]) for label, point in self._state_points().items()}
         compared = records.compare_points(targets, predictions)
@@ -328,14 +328,14 @@ class RefineWorkChain(ProtocolMixin, WorkChain):
         """A builder with the inputs of a preset.
 
         Args:
-            state_points: by label: structure, temperature, targets.
-            potential: to refine.
+            state_points: State points by label: structure, temperature, targets.
+            potential: Potential to refine.
             sample_code: engine on the machine that samples, or its label.
             update_code: engine on the machine that updates; that of ``sample_code`` by default.
-            dataset: for the matching term.
+            dataset: Training data for the matching term.
             protocol: ``quick`` (default), ``cpu`` or ``paper``.
             overrides: merged into the preset: ``settings``, ``sample``, ``update``.
-            options: of the jobs (``metadata.options``), by ``sample`` and ``update``.
+            options: Options of the jobs (``metadata.options``), by ``sample`` and ``update``.
 
         Raises:
             ValueError: for unknown protocols, overrides, options and codes, naming the known ones.

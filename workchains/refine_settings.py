@@ -15,7 +15,7 @@ class RefineSettings(LoopSettings):
     """How the loop goes on and ends, as in ``difftre refine``.
 
     Args:
-        seed: from which that of each job follows.
+        seed: Seed from which that of each job follows.
     """
 
     seed: Seed = 0

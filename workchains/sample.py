@@ -71,15 +71,16 @@ class SampleBaseWorkChain(EngineBaseWorkChain):
 
         Args:
             code: the engine on a machine, or its label.
-            potential: to sample with.
+            potential: Potential to sample with.
             structure: cell and atoms.
             temperature: K.
             pressure: GPa; held where ``sampling.barostat`` is set.
-            observables: to predict, as fields of ``aiida_difftre.engine.contract.observables.ObservableRequest``.
-            start_trajectory: to continue from.
+            observables: Observables to predict, as fields of
+                ``aiida_difftre.engine.contract.observables.ObservableRequest``.
+            start_trajectory: Trajectory to continue from.
             protocol: quick (the default), cpu or paper.
             overrides: merged into the preset, in the nesting of the chain's inputs.
-            options: of the job, such as resources or max_wallclock_seconds.
+            options: Options of the job, such as resources or max_wallclock_seconds.
         """
         stated = {"temperature": temperature, "pressure": pressure}
         parameters: dict[str, Any] = {name: float(value) for name, value in stated.items() if value is not None}

@@ -177,7 +177,7 @@ def sampling_parameters(
     Args:
         template: parameters as given to the chain.
         point: state point: temperature, pressure and targets.
-        seed: of this run.
+        seed: Seed of this run.
         predict: whether the job also predicts the observables of the targets.
         **sampling: settings that replace those of the template; None leaves them.
     """
@@ -221,14 +221,14 @@ def make_builder(
 
     Args:
         chain: composite chain.
-        name: of its protocol file.
+        name: Name of its protocol file.
         second: restart chain of the second kind of job.
-        codes: of sampling and of the second kind of job, or their labels.
-        state_points: by label: structure, temperature, targets.
+        codes: Codes of sampling and of the second kind of job, or their labels.
+        state_points: State points by label: structure, temperature, targets.
         nodes: further inputs; None values are left out.
         protocol: the preset; None for the default one.
         overrides: merged into the preset.
-        options: of the jobs, by the names of their protocols.
+        options: Options of the jobs, by the names of their protocols.
     """
     refuse_unknown(overrides, {"settings", SampleBaseWorkChain.CHAIN, second.CHAIN}, f"overrides of {name}")
     refuse_unknown(options, {SampleBaseWorkChain.CHAIN, second.CHAIN}, f"options of {name}")
@@ -263,9 +263,9 @@ def within_memory(parameters: Mapping[str, Any], lowered: Mapping[str, Any]) -> 
     """Parameters of sampling with what was found to fit into memory.
 
     Args:
-        parameters: of a sampling job.
-        lowered: of an earlier one, see :func:`aiida_difftre.workchains.engine.lowered_for_memory`; fewer walkers
-            sample for a longer time, which keeps the number of snapshots.
+        parameters: Parameters of a sampling job.
+        lowered: Lowered settings of an earlier one, see :func:`aiida_difftre.workchains.engine.lowered_for_memory`;
+            fewer walkers sample for a longer time, which keeps the number of snapshots.
     """
     changes = dict(lowered)
     if "sampling" in lowered:

@@ -33,7 +33,7 @@ class Bulk(Strict):
         structure: ase's name of the crystal structure, such as ``diamond`` or ``fcc``.
         lattice_constant: Å; or
         density: kg/m³, from which the cell follows.
-        c_over_a: of hexagonal structures.
+        c_over_a: Ratio c/a of hexagonal structures.
         cubic: the conventional cubic cell; hexagonal structures have none, so set it to false.
     """
 
@@ -89,7 +89,7 @@ class Random(Strict):
         density: kg/m³, from which the box follows; or
         box: edge, Å.
         min_distance: Å; None takes 0.9 of the edge of the volume per atom.
-        seed: of the random numbers.
+        seed: Seed of the random numbers.
     """
 
     composition: dict[
@@ -142,8 +142,8 @@ class System(Strict):
             in ``md.extxyz@-1``; or
         bulk: a crystal; or
         random: atoms at random.
-        masses: by chemical symbol, u, where they are not the standard atomic weights: isotopes, or beads that stand
-            for molecules; densities are those of these masses.
+        masses: Masses by chemical symbol, u, where they are not the standard atomic weights: isotopes, or beads that
+            stand for molecules; densities are those of these masses.
     """
 
     file: Path | None = None
@@ -161,7 +161,7 @@ class System(Strict):
         """The cell.
 
         Args:
-            folder: to which ``file`` is relative.
+            folder: Folder to which ``file`` is relative.
 
         Raises:
             ValueError: for what cannot be read or built.
@@ -177,7 +177,7 @@ def with_masses(atoms: Atoms, masses: Mapping[str, float]) -> Atoms:
 
     Args:
         atoms: not changed.
-        masses: by chemical symbol, u; the others stay.
+        masses: Masses by chemical symbol, u; the others stay.
 
     Raises:
         ValueError: for a symbol that is not there.
@@ -223,7 +223,7 @@ def read_structure(path: Path) -> Atoms:
     One of several frames needs an index behind its name (``md.extxyz@-1``).
 
     Args:
-        path: of a file that ase reads.
+        path: A file that ase reads.
 
     Raises:
         ValueError: naming the file and the frame, and what is wrong.
@@ -238,7 +238,7 @@ def read_structures(path: Path) -> list[Atoms]:
     """Read all structures of a file, or those of an index behind its name (``md.extxyz@::5``).
 
     Args:
-        path: of a file that ase reads.
+        path: A file that ase reads.
 
     Raises:
         ValueError: naming the file and the frame, and what is wrong.

@@ -331,18 +331,18 @@ class TrainWorkChain(ProtocolMixin, WorkChain):
         """A builder with the inputs of a preset.
 
         Args:
-            codes: by job: ``pw``, ``feff``, ``pretrain``, ``sample``, ``update``, ``predict``; needed ones only, or
-                their labels.
-            state_points: by label: structure, temperature, targets.
+            codes: Codes by job: ``pw``, ``feff``, ``pretrain``, ``sample``, ``update``, ``predict``; needed ones only,
+                or their labels.
+            state_points: State points by label: structure, temperature, targets.
             spec: the potential to make: species and terms.
             labels: arguments of DftDatasetWorkChain's own method: structure, structures, pseudo_family, functional,
                 kpoints, kpoints_offset, kpoints_distance.
             dataset: labels that exist.
-            potential: to start from, in place of pretraining; without it, dataset and labels the run starts from the
-                initial parameters of ``spec``.
+            potential: Potential to start from, in place of pretraining; without it, dataset and labels the run starts
+                from the initial parameters of ``spec``.
             protocol: ``quick`` (default), ``cpu`` or ``paper``.
             overrides: merged into the presets of ``dataset``, ``feff``, ``pretrain``, ``refine`` and ``validate``.
-            options: of the jobs (``metadata.options``), by the same names as ``codes``.
+            options: Options of the jobs (``metadata.options``), by the same names as ``codes``.
 
         Raises:
             ValueError: for inputs that do not go together.

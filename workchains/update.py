@@ -48,11 +48,11 @@ class UpdateBaseWorkChain(EngineBaseWorkChain):
             code: the engine on a machine, or its label.
             potential: that sampled the trajectories.
             state_points: LABEL -> trajectory, remote (optional), targets.
-            dataset: for the matching term.
-            optimizer_state: of an earlier update.
+            dataset: Training data for the matching term.
+            optimizer_state: State of the optimizer of an earlier update.
             protocol: quick (the default), cpu or paper.
             overrides: merged into the preset, in the nesting of the chain's inputs.
-            options: of the job, such as resources or max_wallclock_seconds.
+            options: Options of the job, such as resources or max_wallclock_seconds.
         """
         return cls.make_builder(
             code=code,

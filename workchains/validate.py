@@ -32,7 +32,7 @@ class ValidateSettings(Strict):
     """How to validate.
 
     Args:
-        seed: from which that of each job follows; other streams than those of a refinement with the same seed.
+        seed: Seed from which that of each job follows; other streams than those of a refinement with the same seed.
         static_stiffness: also the static stiffness of each potential (T = 0), to compare with that of DFT: at the
             undistorted cell of the dataset, else at the structure of the first state point.
     """
@@ -273,7 +273,7 @@ class ValidateWorkChain(ProtocolMixin, WorkChain):
         """A builder with the inputs of a preset.
 
         Args:
-            state_points: by label: structure, temperature, targets.
+            state_points: State points by label: structure, temperature, targets.
             sample_code: engine on the machine that samples, or its label.
             predict_code: engine for the comparison with DFT; that of ``sample_code`` by default.
             before: the potential before refinement.
@@ -281,7 +281,7 @@ class ValidateWorkChain(ProtocolMixin, WorkChain):
             dataset: labels to compare with.
             protocol: ``quick`` (default), ``cpu`` or ``paper``.
             overrides: merged into the preset: ``settings``, ``sample``, ``predict``.
-            options: of the jobs (``metadata.options``), by ``sample`` and ``predict``.
+            options: Options of the jobs (``metadata.options``), by ``sample`` and ``predict``.
 
         Raises:
             ValueError: for unknown protocols, overrides, options and codes, naming the known ones.

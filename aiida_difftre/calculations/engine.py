@@ -149,7 +149,7 @@ class Submission:
 
     Args:
         folder: sandbox whose content goes to the machine.
-        computer: on which the job will run.
+        computer: Computer on which the job will run.
     """
 
     def __init__(self, folder: Folder, computer: orm.Computer) -> None:

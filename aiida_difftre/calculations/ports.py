@@ -18,7 +18,7 @@ def options(
     """A code, its parser, and defaults for one process without MPI.
 
     Args:
-        spec: to extend.
+        spec: Spec to extend.
         parser: entry point.
         walltime_s: default, s.
         input_filename: what ``verdi calcjob inputcat`` shows.
@@ -57,8 +57,8 @@ def trajectory_folder(spec: CalcJobProcessSpec, name: str, trajectory: str) -> N
     """Where a trajectory lies on the machine, so that it need not be sent there.
 
     Args:
-        spec: to extend.
-        name: of the port.
+        spec: Spec to extend.
+        name: Name of the port.
         trajectory: name of the port of the trajectory.
     """
     spec.input(
@@ -85,9 +85,9 @@ def value(
     """A number or a string, also as a Python value.
 
     Args:
-        spec: to extend.
-        name: of the port.
-        kind: of its node.
+        spec: Spec to extend.
+        name: Name of the port.
+        kind: Class of its node.
         says: what it is, and in which unit.
         required: whether it must be given.
         **given: ``default`` and ``validator``, where there are.

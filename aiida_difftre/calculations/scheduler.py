@@ -35,9 +35,9 @@ def check_options(options: Mapping[str, Any], ports: PortNamespace, computer: or
     """Refuse options that a job does not have, and values that the scheduler of its computer does not take.
 
     Args:
-        options: of the job (``metadata.options``).
-        ports: of these options.
-        computer: on which the job runs; None where that is not known yet.
+        options: Options of the job (``metadata.options``).
+        ports: Ports of these options.
+        computer: Computer on which the job runs; None where that is not known yet.
 
     Raises:
         ValueError: naming the option, its value, and what there is.

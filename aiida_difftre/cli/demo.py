@@ -126,7 +126,7 @@ def end_what_is_left(pk: int) -> None:
     Where there is no broker, AiiDA kills the process on top alone: nobody would ever go on with those below it.
 
     Args:
-        pk: of the work chain.
+        pk: PK of the work chain.
     """
     from aiida import orm
     from aiida.engine.daemon.execmanager import kill_calculation
@@ -186,7 +186,7 @@ def watch(pk: int, out: Console, *, until_over: bool = True) -> snapshots.Snapsh
     """Show a run until it is over: live on a terminal, line by line elsewhere.
 
     Args:
-        pk: of the work chain.
+        pk: PK of the work chain.
         out: where to.
         until_over: False shows the present state and returns.
     """
@@ -219,7 +219,7 @@ def waiting(snapshot: snapshots.Snapshot, profile: str) -> list[str]:
     """What the user can do about a run that is not over and does not go on.
 
     Args:
-        snapshot: of the run.
+        snapshot: Snapshot of the run.
         profile: name, for the commands.
     """
     from aiida.engine.daemon.client import get_daemon_client
@@ -237,9 +237,9 @@ def conclude(snapshot: snapshots.Snapshot, out: Console, folder: Path | None, pr
     """The final table, plots, and where to look further.
 
     Args:
-        snapshot: of a run that is over.
+        snapshot: Snapshot of a run that is over.
         out: where to.
-        folder: of the plots; None for no plots.
+        folder: Folder of the plots; None for no plots.
         profile: name, for the commands.
     """
     if snapshot.report is not None:

@@ -25,7 +25,7 @@ def lines(snapshot: Snapshot, *, is_log: bool = False) -> list[str]:
     """The snapshot as plain lines, for a pipe or a log file.
 
     Args:
-        snapshot: of a run.
+        snapshot: Snapshot of a run.
         is_log: leave out what changes all the time: running jobs, and labels but for every tenth.
     """
     text = [

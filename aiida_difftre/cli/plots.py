@@ -142,8 +142,8 @@ def plot_curves(compared: dict[str, Comparisons], path: Path) -> Path:
     """Every measured curve with a band of its errors, and the simulated ones with theirs.
 
     Args:
-        compared: by legend, from :func:`curves`; not empty.
-        path: of the figure.
+        compared: What is compared by legend, from :func:`curves`; not empty.
+        path: Path of the figure.
     """
     found = list(
         dict.fromkeys(

@@ -56,7 +56,7 @@ class Excitation(Strict):
     """Outcome of one test configuration, in Ry, relative to the first one.
 
     Args:
-        configuration: of the valence electrons.
+        configuration: Configuration of the valence electrons.
         all_electron: excitation energy with all electrons.
         error: pseudo minus all-electron excitation energy.
         eigenvalue_errors: all-electron minus pseudo, of the bound states.
@@ -232,7 +232,7 @@ def ensure_family(
     Args:
         elements: chemical symbols.
         functional: name in the library, such as LDA.
-        label: of a family to use; nothing is generated then.
+        label: Label of a family to use; nothing is generated then.
         ld1: the program that generates.
         report: is told what is being done.
 

@@ -45,7 +45,7 @@ class Programs:
     Args:
         pw: pw.x.
         ld1: ld1.x; None where only a pw.x is there.
-        version: of pw.x, such as ``7.2``.
+        version: Version of pw.x, such as ``7.2``.
         private: whether they are wrappers around the qepy wheel in the private environment.
     """
 
@@ -124,7 +124,8 @@ def run_program(
         program: path.
         text: the input.
         timeout: s.
-        folder: in which it runs; a scratch folder under :func:`home` by default, since qepy leaves a file behind.
+        folder: Folder in which it runs; a scratch folder under :func:`home` by default, since qepy leaves a file
+            behind.
     """
     if folder is None:
         folder = home() / "scratch"

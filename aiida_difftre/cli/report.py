@@ -40,9 +40,9 @@ def table_rows(
     """The lines of the final table.
 
     Args:
-        report: of a validation.
+        report: Report of a validation.
         reference: DFT itself, where it is known.
-        densities: of the state points, kg/m³; DFT is shown at those that have the density of its cell.
+        densities: Densities of the state points, kg/m³; DFT is shown at those that have the density of its cell.
     """
     found = []
     several = len(report["state_points"]) > 1

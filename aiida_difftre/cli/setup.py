@@ -91,7 +91,7 @@ def setup(
     Args:
         profile: AiiDA profile; made (SQLite, ZeroMQ broker, no service needed) where there is none of that name.
         elements: chemical symbols for which pseudopotentials are needed.
-        functional: of a generated pseudopotential family.
+        functional: Functional of a generated pseudopotential family.
         pseudo_family: label of an installed family to use instead.
         pw: path of a pw.x to use; else the one on PATH, else the one of the qepy wheel in an environment of its own.
         feff: whether FEFF is needed, for EXAFS: the one on PATH, else that of xraylarch in an environment of its own.
@@ -255,7 +255,7 @@ def ensure_code(
         computer: where it runs.
         label: such as ``pw``.
         executable: absolute path.
-        description: of the code.
+        description: Description of the code.
         plugin: default CalcJob plugin.
         prepend_text: shell lines before it.
         made: is told what was made.

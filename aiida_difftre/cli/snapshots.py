@@ -63,18 +63,18 @@ class Snapshot:
     """What is known of a run at one moment.
 
     Args:
-        pk: of the work chain.
+        pk: PK of the work chain.
         title: its label, or its kind.
-        state: of the process, in AiiDA's words.
-        message: of a process that failed.
+        state: State of the process, in AiiDA's words.
+        message: Message of a process that failed.
         labels: DFT calculations done, failed, and in all (None where it is not known yet).
         pretraining: errors on the validation part, by name; None before.
-        iterations: of the refinement.
+        iterations: Iterations of the refinement.
         running: what the running jobs say.
-        report: of the validation; None before.
+        report: Report of the validation; None before.
         reference: DFT itself; None where unknown.
-        densities: of the state points, kg/m³, by label.
-        exit_status: of a process that finished; None before, and for one that did not.
+        densities: Densities of the state points, kg/m³, by label.
+        exit_status: Exit status of a process that finished; None before, and for one that did not.
         paused: processes that stand still until somebody plays them, by PK, and why.
         has_potential: whether it returned one.
         selection: the best iteration of a refinement, and by which targets; the latter alone while it runs; empty where
@@ -121,7 +121,7 @@ def take(pk: int) -> Snapshot:
     """Build the snapshot of a run.
 
     Args:
-        pk: of a TrainWorkChain, RefineWorkChain or ValidateWorkChain.
+        pk: PK of a TrainWorkChain, RefineWorkChain or ValidateWorkChain.
 
     Raises:
         ValueError: for another node.

@@ -72,8 +72,8 @@ def read(file: Path, label: str, options: dict[str, Any]) -> Target:
 
     Args:
         file: YAML or a table.
-        label: of the target; empty to leave it as it is.
-        options: of :func:`table_options`.
+        label: Label of the target; empty to leave it as it is.
+        options: Options of :func:`table_options`.
 
     Raises:
         ValueError: naming what is missing or wrong.

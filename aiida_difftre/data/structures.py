@@ -30,9 +30,9 @@ class Rattle(Strict):
     """Copies of the seed cell with Gaussian displacements.
 
     Args:
-        standard_deviation: of each Cartesian component, Å.
+        standard_deviation: Standard deviation of each Cartesian component of the displacements, Å.
         count: number of copies.
-        repeat: of the seed cell, before the displacement.
+        repeat: Repetitions of the seed cell, before the displacement.
     """
 
     standard_deviation: Annotated[
@@ -47,10 +47,10 @@ class Strain(Strict):
 
     Args:
         maximum: each of the six strain components is uniform in ±maximum (the engineering shears in ±2 maximum).
-        standard_deviation: of the displacements that come on top, Å; 0 for none.
+        standard_deviation: Standard deviation of the displacements that come on top, Å; 0 for none.
         count: number of copies.
         isotropic: one random number strains all directions alike.
-        repeat: of the seed cell, before the strain.
+        repeat: Repetitions of the seed cell, before the strain.
     """
 
     maximum: Annotated[float, Limits(above=0, most=MAXIMUM_STRAIN, reason="a larger strain breaks the crystal")]
@@ -69,8 +69,8 @@ class Volumes(Strict):
         minimum: smallest volume over that of the seed cell.
         maximum: largest one.
         count: number of copies, one per volume.
-        standard_deviation: of the displacements that come on top, Å; 0 for none.
-        repeat: of the seed cell, before the scaling.
+        standard_deviation: Standard deviation of the displacements that come on top, Å; 0 for none.
+        repeat: Repetitions of the seed cell, before the scaling.
     """
 
     minimum: Annotated[float, Limits(least=0.5, most=2, reason="it is over the volume of the seed cell")]
@@ -123,7 +123,7 @@ class Generation(Strict):
     """What to generate from a seed cell.
 
     Args:
-        seed: of the random numbers; the same seed gives the same cells.
+        seed: Seed of the random numbers; the same seed gives the same cells.
         equilibrium: whether the seed cell itself is one of them.
         isotropic: linear strains of cells that keep the symmetry of the seed cell, without displacements.
         rattles: displaced copies.
@@ -197,7 +197,7 @@ def rattled(atoms: Atoms, standard_deviation: float, rng: np.random.Generator) -
 
     Args:
         atoms: not changed.
-        standard_deviation: of each Cartesian component, Å.
+        standard_deviation: Standard deviation of each Cartesian component of the displacements, Å.
         rng: source of random numbers.
     """
     copy = atoms.copy()
@@ -228,7 +228,7 @@ def supercell_mesh(mesh: Sequence[int], cell: ArrayLike, supercell: ArrayLike) -
     """The k-point mesh of a supercell that is at least as dense as that of the cell, and as dense where it divides.
 
     Args:
-        mesh: of the cell.
+        mesh: Mesh of the cell.
         cell: (3, 3) lattice vectors, Å.
         supercell: (3, 3), repeated along the vectors of the cell; each strained by less than half a vector of the cell.
     """

@@ -29,7 +29,7 @@ def mean_force(distance: ArrayLike, grid: ArrayLike, g: ArrayLike, cutoff: float
 
     Args:
         distance: where, Å.
-        grid: of g, Å.
+        grid: Grid of g, Å.
         g: radial distribution function.
         cutoff: Å.
     """

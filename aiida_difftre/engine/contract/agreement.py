@@ -55,8 +55,8 @@ class Compared(NamedTuple):
     """A target beside its prediction.
 
     Args:
-        role: of the target.
-        weight: of the target; a training target without one counts for nothing.
+        role: Role of the target.
+        weight: Weight of the target; a training target without one counts for nothing.
         points: its points.
     """
 
@@ -74,7 +74,7 @@ def reduced_chi2(compared: Iterable[Compared], role: Role) -> float | None:
 
     Args:
         compared: targets of all state points.
-        role: of those that count.
+        role: Role of those that count.
     """
     chosen = _of_role(compared, role)
     return float(np.mean(np.concatenate([points.squares() for points in chosen]))) if chosen else None

@@ -55,7 +55,7 @@ class Limits:
         above: the same, itself excluded.
         most: largest value.
         below: the same, itself excluded.
-        unit: of the bounds, for messages.
+        unit: Unit of the bounds, for messages.
         reason: why, for messages: what a value outside would mean.
     """
 

@@ -166,7 +166,7 @@ def reading(path: Path, what: str) -> Iterator[None]:
     """Context that reads a file which others wrote or damaged: every way of being unreadable has one name.
 
     Args:
-        path: of the file, which is refused where it is not there, or is no regular file.
+        path: The file, which is refused where it is not there, or is no regular file.
         what: it should be, for messages.
 
     Raises:
@@ -300,7 +300,7 @@ def check_digests(folder: Path, digests: Mapping[str, str]) -> None:
     """Refuse files that are not those that a job was made for.
 
     Args:
-        folder: of the job.
+        folder: Folder of the job.
         digests: SHA-256 by the name of the file.
 
     Raises:

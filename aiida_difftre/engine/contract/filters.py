@@ -21,7 +21,7 @@ class Filter:
     """A linear operator whose results an observable compares.
 
     Args:
-        matrix: on the values at the points of a grid.
+        matrix: Matrix that acts on the values at the points of a grid.
         description: what it does, in words.
     """
 

@@ -53,7 +53,7 @@ def foreign(path: Path, what: str) -> str | None:
     """What a file of another program is and what is accepted instead, in one line; None for one that is not known.
 
     Args:
-        path: of a file that could not be read as what it should be.
+        path: A file that could not be read as what it should be.
         what: it should be: ``trajectory`` or ``safetensors file``.
     """
     if what not in ACCEPTED:

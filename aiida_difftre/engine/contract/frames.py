@@ -77,7 +77,7 @@ def read_frames(path: Path, *, kind: str | None = None) -> list[Atoms]:
     """The frames of a file: all of them, or those of the index behind its name.
 
     Args:
-        path: of a file that ase reads, with an index or without: ``md.extxyz``, ``md.extxyz@-1``, ``md.extxyz@::5``.
+        path: A file that ase reads, with an index or without: ``md.extxyz``, ``md.extxyz@-1``, ``md.extxyz@::5``.
         kind: name of ase's format; by default that of the file's name or content.
 
     Returns:
@@ -100,8 +100,8 @@ def read_frame(path: Path, *, kind: str | None = None) -> Atoms:
     """The one structure of a file; a file of several frames needs an index behind its name.
 
     Args:
-        path: as in :func:`read_frames`.
-        kind: as in :func:`read_frames`.
+        path: The same as in :func:`read_frames`.
+        kind: The same as in :func:`read_frames`.
 
     Raises:
         ValueError: naming file, frame and value.

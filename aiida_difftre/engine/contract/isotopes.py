@@ -125,7 +125,7 @@ def seen_by_neutrons(
 
     Args:
         species: chemical symbol of each atom.
-        masses: of the atoms, u; None for the standard atomic weights.
+        masses: Masses of the atoms, u; None for the standard atomic weights.
         lengths: that are given by name.
 
     Raises:
@@ -151,8 +151,8 @@ class Composition:
     """What a sample is made of.
 
     Args:
-        formula: as it was given.
-        counts: of each isotope or element by its name, relative to each other.
+        formula: Formula as it was given.
+        counts: Amounts of each isotope or element by its name, relative to each other.
     """
 
     formula: str
@@ -205,7 +205,7 @@ class Composition:
         """<b>² and <b²> of the scattering lengths for neutrons, barn.
 
         Args:
-            lengths: to use instead of the tabulated ones, fm, by name.
+            lengths: Scattering lengths to use instead of the tabulated ones, fm, by name.
 
         Raises:
             ValueError: for an isotope without a length, lengths of one that is not there, or a mean that vanishes.

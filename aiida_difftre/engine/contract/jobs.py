@@ -86,8 +86,8 @@ class Job(Strict):
     """What every job has.
 
     Args:
-        schema_version: of the file contract.
-        seed: of the pseudo-random numbers.
+        schema_version: Version of the file contract.
+        seed: Seed of the pseudo-random numbers.
         machine: how to run.
         digests: SHA-256 of files beside the job file, by name; a job whose file has another one is refused.
     """
@@ -112,10 +112,10 @@ class PretrainJob(Job):
         initial_potential: file of a potential to continue from.
         dataset: a file that ase reads, such as extended XYZ, with energies, forces and (optional) stresses; its frames
             may be chosen (``md.extxyz@::5``). With no steps, structures without labels.
-        keys: under which names the dataset has its labels; the usual ones are recognised.
+        keys: Names under which the dataset has its labels; the usual ones are recognised.
         atomic_energies: reference energy of each species in eV. None takes those of single atoms in the dataset and
             fits the others; species that are in no configuration need one.
-        weights: of the loss.
+        weights: Weights of the loss.
         validation_fraction: fraction of configurations held out.
         optimizer: optax optimizer.
         steps: optimizer steps; 0 for the initial parameters, with random weights where the architecture has them.
@@ -196,7 +196,7 @@ class StatePointTrajectory(Strict):
     """A reference trajectory and the targets that it serves.
 
     Args:
-        label: of the state point.
+        label: Label of the state point.
         temperature: K.
         pressure: GPa, of an NPT trajectory; None for NVT.
         trajectory: file, sampled with the potential that the update starts from.
@@ -223,7 +223,7 @@ class UpdateJob(Job):
         optimizer_state: file of an earlier update, or None.
         state_points: trajectories and targets.
         dataset: labelled configurations for the matching term, or None.
-        keys: under which names the dataset has its labels; the usual ones are recognised.
+        keys: Names under which the dataset has its labels; the usual ones are recognised.
         learning_rate_scale: factor on the learning rate (halved by the work chain after a roll-back).
         update: settings.
 
@@ -279,14 +279,14 @@ class PredictJob(Job):
         potential: file.
         structures: a file that ase reads; energies, forces and stress of each frame, and errors where the frames carry
             labels.
-        keys: under which names the structures have their labels; the usual ones are recognised.
+        keys: Names under which the structures have their labels; the usual ones are recognised.
         static_stiffness: also the static relaxed stiffness and stress (T = 0, finite strains with internal relaxation)
             of the first frame, as it is.
         trajectory: file, sampled with this potential; observables as averages over it.
         temperature: K, for which to predict; another than that of the trajectory is reached by reweighting. None for
             the trajectory's own.
         pressure: GPa, likewise, for an NPT trajectory.
-        observables: to predict on the trajectory.
+        observables: Observables to predict on the trajectory.
 
     Writes: ``predictions.npz`` (energies, forces, stresses), ``results.json``.
     """
@@ -321,10 +321,10 @@ class RefineJob(Job, LoopSettings):
     Args:
         potential: file.
         state_points: structures, temperatures, targets; those with test targets alone are only validated.
-        sampling: of the reference trajectories.
+        sampling: Settings of the reference trajectories.
         update: settings of each update.
-        dataset: for the matching term.
-        keys: under which names the dataset has its labels; the usual ones are recognised.
+        dataset: Training data for the matching term.
+        keys: Names under which the dataset has its labels; the usual ones are recognised.
         validation: sampling of the final run; None for none.
 
     Writes: ``potential_out.safetensors`` (the best on fresh trajectories), ``results.json`` (``reason`` to end,

@@ -54,7 +54,7 @@ def check_stresses(frames: Sequence[Atoms], places: Sequence[str]) -> None:
     """Refuse stresses that cannot be eV/Å³, positive in tension.
 
     Args:
-        frames: with labels in calculators of ase.
+        frames: Structures with labels in calculators of ase.
         places: how messages name each of them.
 
     Raises:

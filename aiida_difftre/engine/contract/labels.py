@@ -97,7 +97,7 @@ def read_labelled(path: Path, keys: LabelKeys | None = None, *, kind: str | None
     """Read configurations, with labels as far as they have some.
 
     Args:
-        path: of a file that ase reads, with an index of the frames or without (then all of them).
+        path: A file that ase reads, with an index of the frames or without (then all of them).
         keys: where labels have other names than the usual ones.
         kind: name of ase's format; by default that of the file's name or content.
 
@@ -111,9 +111,9 @@ def labelled(frames: Sequence[Atoms], keys: LabelKeys | None = None, name: str =
     """Configurations with the labels that count.
 
     Args:
-        frames: with labels in calculators, ``info`` or arrays of ase.
+        frames: Structures with labels in calculators, ``info`` or arrays of ase.
         keys: where labels have other names than the usual ones.
-        name: of the file, for messages.
+        name: Name of the file, for messages.
 
     Raises:
         ValueError: naming frame and value, and the remedy.
@@ -238,8 +238,8 @@ def known_references(
     """Atomic reference energies (eV) by species that need no fit: those that are given, and those of atoms alone.
 
     Args:
-        given: by species; None where none is given.
-        species: of the potential.
+        given: Reference energies by species; None where none is given.
+        species: Species of the potential.
         there: species of the dataset.
         alone: energies of single atoms in the dataset, by species.
 
@@ -267,7 +267,7 @@ def check_seen(species: Sequence[str], there: Sequence[str], known: Mapping[str,
     """Refuse species of a new potential that nothing tells about, not even a reference energy.
 
     Args:
-        species: of the potential.
+        species: Species of the potential.
         there: species of the dataset.
         known: reference energies by species.
 

@@ -26,7 +26,7 @@ def killed_for_memory(text: str) -> bool:
     """Whether the counter rose while the job ran; False where it was not recorded both before and after.
 
     Args:
-        text: of the file :data:`MEMORY_EVENTS`.
+        text: Text of the file :data:`MEMORY_EVENTS`.
     """
     counts = [int(count) for count in COUNTER.findall(text)]
     before, after = counts[: len(counts) // 2], counts[len(counts) // 2 :]

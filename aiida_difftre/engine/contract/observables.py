@@ -197,7 +197,7 @@ class Measured(Strict):
     """What was measured, for observables that fit parameters of the measurement.
 
     Args:
-        values: at each value of the grid, in the observable's unit.
+        values: Measured values at each value of the grid, in the observable's unit.
         errors: their standard errors.
     """
 
@@ -335,8 +335,8 @@ def check_present(symbols: Iterable[str], option: str, name: str, species: Seque
     Args:
         symbols: that the option names.
         option: its name.
-        name: of the observable.
-        species: of the atoms.
+        name: Name of the observable.
+        species: Species of the atoms.
 
     Raises:
         ValueError: naming the symbol and the species that there are.

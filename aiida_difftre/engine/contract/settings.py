@@ -117,9 +117,9 @@ class OptimizerSpec(Strict):
     """An optimizer.
 
     Args:
-        name: of a first-order optimizer of optax, such as ``adam``; or, in an update, ``gauss_newton``.
+        name: Name of a first-order optimizer of optax, such as ``adam``; or, in an update, ``gauss_newton``.
         options: its keyword arguments, but for the learning rate.
-        learning_rate: at step 0.
+        learning_rate: Learning rate at step 0.
         final_learning_rate_fraction: learning rate at the last step over that at step 0 (cosine in pretraining,
             exponential in refinement).
         decay_steps: steps over which it falls; 0 for a constant learning rate (pretraining takes its number of steps).
@@ -182,7 +182,7 @@ class BarostatSpec(Strict):
     """Langevin piston: the cell keeps its shape and changes its size; used where a pressure is given.
 
     Args:
-        relaxation_time_fs: within which fluctuations of the volume decay, fs.
+        relaxation_time_fs: Time within which fluctuations of the volume decay, fs.
         max_volume_ratio: a volume above this multiple of that of the starting structure's cell, or below its inverse,
             stops the run.
     """
@@ -216,7 +216,7 @@ class SamplingSettings(Strict):
 
     Args:
         sampler: registered name of what samples: ``jax_md``, or a sampler of another package.
-        thermostat: of the atoms.
+        thermostat: Thermostat of the atoms.
         barostat: isotropic, of the cell; None keeps it fixed (NVT) even where there is a pressure.
         walkers: independent walkers, batched in one program. None: 8; on a GPU as many as make 65 536 atoms, sharing
             the time of 8.
@@ -224,7 +224,7 @@ class SamplingSettings(Strict):
         equilibration_fs: discarded time of each walker, fs.
         production_fs: sampled time of each walker, fs; of each of 8 where ``walkers`` is None.
         stride_fs: time between snapshots, fs.
-        skin: of the neighbour list, Å; chosen from the speed of the atoms and what forces and lists cost where not
+        skin: Skin of the neighbour list, Å; chosen from the speed of the atoms and what forces and lists cost where not
             given. It grows when an atom moves farther than the list allows.
         min_distance: two atoms closer than this stop the run, Å.
         max_temperature_ratio: an instantaneous temperature of a walker above this multiple of the target stops the run.
@@ -278,7 +278,7 @@ class SamplingSettings(Strict):
         equilibrated, so that there are only as many as sample no less than they equilibrate.
 
         Args:
-            atoms: of a walker.
+            atoms: Number of atoms of a walker.
             gpu: whether the device is one.
             running: walkers of the trajectory that is continued, which go on; None for a start from a structure.
         """

@@ -44,7 +44,7 @@ def read(path: Path, *, kind: str | None = None) -> list[Atoms]:
     """All structures of a file.
 
     Args:
-        path: of a file that ase reads.
+        path: A file that ase reads.
         kind: name of ase's format; by default that of the file's name or content.
 
     Raises:
@@ -75,7 +75,7 @@ def plain_frame(text: str) -> tuple[str, list[str]]:
     """One frame of (extended) XYZ with chemical symbols in place of isotopes.
 
     Args:
-        text: of the frame.
+        text: Text of the frame.
 
     Returns:
         The frame, and the name of each atom as it stood there; no names where there was no isotope.
@@ -99,7 +99,7 @@ def give_masses(atoms: Atoms, names: Sequence[str]) -> None:
 
     Args:
         atoms: whose masses are changed.
-        names: of each atom; a bare symbol leaves its mass as it is.
+        names: Names of each atom; a bare symbol leaves its mass as it is.
 
     Raises:
         ValueError: where the file has another mass for an isotope.

@@ -43,7 +43,7 @@ class Grid:
     """Bins of a cell; hashable.
 
     Args:
-        bins: along each lattice vector.
+        bins: Number of bins along each lattice vector.
         reach: bins to look at in each direction.
         room: atoms that a bin can hold.
         cutoff: the largest cutoff that the bins are for, Å.
@@ -113,7 +113,7 @@ def grid(cell: ArrayLike, cutoff: float, atoms: int) -> Grid:
     Args:
         cell: rows are lattice vectors, Å.
         cutoff: Å; the largest that will be asked for.
-        atoms: in the cell.
+        atoms: Number of atoms in the cell.
     """
     heights = lattice.heights(cell)
     bins = np.maximum(1, np.floor(heights / (cutoff * SLACK))).astype(int)

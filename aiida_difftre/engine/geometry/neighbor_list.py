@@ -62,7 +62,7 @@ class Capacity(NamedTuple):
     """What neighbour lists can hold.
 
     Args:
-        neighbors: of an atom.
+        neighbors: Number of neighbours of an atom.
         room: atoms in a bin of the search; zero where there are no bins.
     """
 

@@ -136,8 +136,8 @@ def split(alone: NDArray[np.bool_], fraction: float, seed: int) -> tuple[NDArray
 
     Args:
         alone: (configurations,), True for an atom alone; these always train.
-        fraction: of the others that are held out.
-        seed: of the random choice.
+        fraction: Fraction of the others that is held out.
+        seed: Seed of the random choice.
     """
     shared = np.flatnonzero(~alone)
     held_out = min(max(1, round(fraction * len(shared))), len(shared) - 1) if fraction > 0 else 0
@@ -230,11 +230,11 @@ class _Fit:
     Args:
         job: settings.
         potential: the potential.
-        parameters: to start from.
+        parameters: Parameters to start from.
         fitted: (species,), True where the reference energy moves on with the terms.
         predict: energies, forces and stresses of a part's features.
         parts: training and validation configurations.
-        dtype: of parameters and arithmetic.
+        dtype: Precision of parameters and arithmetic.
         optimizer: moves the free parameters.
         schedule: its learning rate.
     """

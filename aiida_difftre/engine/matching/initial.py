@@ -74,7 +74,7 @@ def rattled(frames: list[Atoms], deviation: float, seed: int) -> list[Atoms]:
     Args:
         frames: structures.
         deviation: standard deviation of the displacements along each axis, Å.
-        seed: of the displacements.
+        seed: Seed of the displacements.
     """
     copies = -(-ENVIRONMENTS // sum(len(frame) for frame in frames))
     rng = np.random.default_rng(seed)

@@ -64,7 +64,7 @@ class Linearised(NamedTuple):
     """Projections of configurations and their derivatives.
 
     Args:
-        projected: of the potential, leaves with leading axes (configurations, atoms).
+        projected: Projections of the potential; their leaves have leading axes (configurations, atoms).
         jacobian: derivatives of the inexact leaves of an atom's projection, flattened and joined, with respect to the
             positions of the atoms of its neighbourhood (3 each, itself first) and to the strain (6, Voigt).
         slots: the atoms of each neighbourhood; padded with the atom itself, with zero derivatives.
@@ -172,7 +172,7 @@ def predict_linearised(potential: Potential, parameters: Parameters, batch: Line
 
     Args:
         potential: the potential.
-        parameters: from :func:`~aiida_difftre.engine.potentials.potential.without_references`.
+        parameters: Its parameters, from :func:`~aiida_difftre.engine.potentials.potential.without_references`.
         batch: configurations.
     """
     count, atoms = batch.real.shape
@@ -335,10 +335,10 @@ def matching_loss(
 
     Args:
         potential: the potential.
-        path: of the dataset.
+        path: Path of the dataset.
         settings: ``dataset_weight`` (included in the result) and ``dataset_weights``.
         machine: whose precision and size of batches are used.
-        keys: under which names the dataset has its labels.
+        keys: Names under which the dataset has its labels.
 
     Returns:
         Parameters to value and gradient (zero for the atomic reference energies); None where there is no dataset or its

@@ -53,8 +53,8 @@ class Fit:
     closed form. The best ΔE0 is found on a grid and by Newton steps.
 
     Args:
-        k: of the measurement, 1/Å.
-        power: of k.
+        k: Wave numbers of the measurement, 1/Å.
+        power: Power of k.
         filter: matrix on the values at k; None for none.
         nodes: first wave number of the computed χ, 1/Å; their spacing is K_STEP.
         slopes: derivatives of the cubic spline through values at the nodes, (nodes, nodes).
@@ -162,8 +162,8 @@ class Exafs:
         columns: neighbours by species.
         shifts: lattice shifts besides the one to the nearest image.
         bins: first edge (Å), width (Å) and number of the bins of distance, whose edges are the points of the waves.
-        waves: by species, (nodes, points), what a neighbour at each distance adds to χ.
-        fit: of the parameters of the measurement.
+        waves: Waves by species, (nodes, points): what a neighbour at each distance adds to χ.
+        fit: Fit of the parameters of the measurement.
 
     References:
         Sayers, Stern & Lytle, Phys. Rev. Lett. 27, 1204 (1971); Rehr & Albers, Rev. Mod. Phys. 72, 621 (2000).
@@ -184,7 +184,7 @@ class Exafs:
         """Options, grid and species were checked by the registry.
 
         Args:
-            request: with a path table among its options.
+            request: Request with a path table among its options.
             species: chemical symbol of each atom.
             cell: rows are the lattice vectors, Å.
 

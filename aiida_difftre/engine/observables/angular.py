@@ -39,10 +39,10 @@ class AngularDistribution:
     Args:
         cutoff: Å.
         centres: atoms in the middle.
-        ends: for each atom, whether it may be the first and whether it may be the other neighbour, (2, atoms).
+        ends: Whether each atom may be the first and whether it may be the other neighbour, (2, atoms).
         capacity: neighbours of an atom that can be held.
         shifts: lattice shifts of neighbours, from :func:`aiida_difftre.engine.geometry.lattice.images`.
-        width: of the bins, degrees.
+        width: Width of the bins, degrees.
         histogram: first edge, width (degrees) and number of the bins of the histogram.
         smearing: (bins, edges of the histogram), share of each edge in each bin; None where its bins are the bins.
     """

@@ -29,7 +29,7 @@ class DensityProfile:
     Args:
         atoms: that count.
         axis: lattice vector.
-        edges: of the bins, fractional.
+        edges: Edges of the bins, fractional.
         smearing: standard deviation, fractional; 0 for none.
     """
 

@@ -24,9 +24,9 @@ def static_features(
     """Features of all snapshots that depend on positions only, batch by batch.
 
     Args:
-        implementation: of the observable.
+        implementation: Implementation of the observable.
         trajectory: its snapshots.
-        name: of the observable, in messages.
+        name: Name of the observable, in messages.
         batch_size: snapshots per batch; 0 to choose.
 
     Raises:
@@ -55,7 +55,7 @@ def snapshots_at_once(atoms: int) -> int:
     """Snapshots whose static features are computed together, where the job does not say: these may look at all pairs.
 
     Args:
-        atoms: in a snapshot.
+        atoms: Number of atoms in a snapshot.
     """
     pairs = atoms**2
     return min(max(SNAPSHOTS_AT_ONCE, ATOMS_PER_BATCH // pairs), max(1, PAIRS_AT_ONCE // pairs))

@@ -38,7 +38,7 @@ class Cluster:
     Args:
         symbols: chemical symbols, the absorber first, then by distance.
         positions: relative to the absorber, (atoms, 3), Å.
-        radius: of the paths, Å.
+        radius: Radius of the paths, Å.
         cutoff: midway between the last shell within the radius and the next one, Å.
     """
 
@@ -138,10 +138,10 @@ class ScatteringPath:
     """One file ``feffNNNN.dat``.
 
     Args:
-        symbols: of its atoms, the absorber first.
+        symbols: Chemical symbols of its atoms, the absorber first.
         degeneracy: number of such paths.
         distance: half of its length, Å.
-        columns: by name of the column.
+        columns: Values by name of the column.
     """
 
     symbols: tuple[str, ...]
@@ -155,7 +155,7 @@ def read_path(text: str, name: str) -> ScatteringPath:
 
     Args:
         text: its content.
-        name: of the file, for messages.
+        name: Name of the file, for messages.
 
     Raises:
         ValueError: for anything else.

@@ -18,10 +18,12 @@ def deposit(
     """Add values to the counts in bins, or at the edges of bins.
 
     Args:
-        counts: at the edges of the bins; a sharp histogram has the bin that follows an edge there, and leaves the last.
+        counts: Counts at the edges of the bins; a sharp histogram has the bin that follows an edge there, and leaves
+            the last.
         coordinate: values, in bins from the first edge.
         wanted: which of them count; those beyond the bins do not.
-        shared: between the two nearest edges; a value then keeps its place and smears by a hair more.
+        shared: Whether a value is shared between the two nearest edges; it then keeps its place and smears by a hair
+            more.
     """
     bins = len(counts) - 1
     index = jnp.floor(coordinate).astype(jnp.int32)

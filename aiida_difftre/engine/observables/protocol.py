@@ -247,7 +247,7 @@ def prediction(
 
     Args:
         request: what was asked for.
-        values: in its unit.
+        values: Values in its unit.
         errors: standard errors.
         fitted: parameters of the measurement.
         effective_samples: independent snapshots that stand for it.

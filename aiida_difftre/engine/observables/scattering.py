@@ -94,7 +94,7 @@ def structure_factor_from_rdf(
 
     Args:
         r: Å, increasing; the last value is where the window ends.
-        g: on ``r``; 1 at large r.
+        g: Values of g(r) on ``r``; 1 at large r.
         q: where S is wanted, 1/Å.
         density: atoms per Å³.
         window: ``lorch``, or ``none`` for a sharp end.
@@ -118,7 +118,7 @@ def rdf_from_structure_factor(
 
     Args:
         q: 1/Å, increasing; the last value is where the window ends.
-        s: on ``q``; 1 at large q.
+        s: Values of S(q) on ``q``; 1 at large q.
         r: where g is wanted, Å.
         density: atoms per Å³.
         window: ``lorch``, or ``none`` for a sharp end.

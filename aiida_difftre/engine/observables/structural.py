@@ -30,7 +30,7 @@ class RadialDistribution:
     Args:
         rows: atoms of the first species.
         columns: atoms of the second species.
-        edges: of the bins, Å.
+        edges: Edges of the bins, Å.
         shifts: lattice shifts besides the one to the nearest image.
         histogram: first edge (Å), width (Å) and number of the bins of the histogram.
         smearing: (bins, edges of the histogram), share of each edge in each bin; None where its bins are the bins.

@@ -41,9 +41,9 @@ class Direct:
 
     Args:
         vectors: integer indices of the wave vectors, (vectors, 3); one of each pair ±q.
-        edges: of the bins, 1/Å.
+        edges: Edges of the bins, 1/Å.
         knots: wave numbers at which the weights are tabulated, 1/Å.
-        weights: of the elements at the knots, (knots, elements).
+        weights: Weights of the elements at the knots, (knots, elements).
         members: whether an atom is of an element, (atoms, elements).
     """
 
@@ -124,7 +124,7 @@ class Transform:
 
     Args:
         partials: a radial distribution function for each pair of elements, each pair once.
-        matrices: from g - 1 of each to its part of S - 1 at a density of one atom per Å³, (partials, q, r).
+        matrices: Matrices from g - 1 of each to its part of S - 1 at a density of one atom per Å³, (partials, q, r).
         atoms: number of atoms.
     """
 

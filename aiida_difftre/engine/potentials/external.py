@@ -97,7 +97,7 @@ class SplinePlace(NamedTuple):
 
     Args:
         interval: index of the knot below.
-        fraction: of the interval, from 0 to 1.
+        fraction: Fraction of the interval, from 0 to 1.
     """
 
     interval: Int[Array, " atoms"]

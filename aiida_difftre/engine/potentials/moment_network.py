@@ -243,7 +243,7 @@ class MomentNetwork(Term):
         """Set mean and deviation of the invariants from training configurations.
 
         Args:
-            parameters: of this term.
+            parameters: Parameters of this term.
             projected: moments of real atoms, any leading shape flattened to atoms.
         """
         invariants = self.invariants(parameters, projected)

@@ -34,7 +34,7 @@ class Data:
     """One state point of an update: a reference, and the targets of its observables in the same order.
 
     Args:
-        label: of the state point.
+        label: Label of the state point.
         reference: trajectory.
         terms: targets with simulation errors.
         inefficiency: statistical inefficiency g of the reference.
@@ -63,10 +63,10 @@ class Evaluation:
 
     Args:
         loss: sum over state points.
-        predictions: by state point, in the order of its targets.
+        predictions: Predicted values by state point, in the order of its targets.
         effective: effective sample sizes by state point.
         cotangents: dL/d quantity for each quantity of each snapshot, by state point.
-        quantities: of each snapshot, by state point.
+        quantities: Quantities of each snapshot, by state point.
     """
 
     loss: float
@@ -93,15 +93,15 @@ def prepare(
     """A state point ready for an update: its observables at the reference parameters, with errors.
 
     Args:
-        label: of the state point.
+        label: Label of the state point.
         potential: the potential.
         parameters: those that sampled.
         trajectory: the snapshots.
-        targets: of its observables.
+        targets: Targets of its observables.
         temperature: K.
-        settings: of the update.
+        settings: Settings of the update.
         machine: precision and batches.
-        seed: of the bootstrap.
+        seed: Seed of the bootstrap.
         pressure: GPa; None for that of the trajectory.
         among: state points that share the memory for what is kept of their snapshots.
 
@@ -156,7 +156,7 @@ def reduced_chi2(data: Sequence[Data], values: Mapping[str, Sequence[NDArray[np.
     Args:
         data: state points.
         values: predictions by state point, in the order of its targets.
-        role: of the targets.
+        role: Role of the targets.
     """
     terms = [term for point in data for term in point.terms]
     return losses.reduced_chi2([array for point in data for array in values[point.label]], terms, role)
@@ -201,7 +201,7 @@ class Point(NamedTuple):
 
     Args:
         parameters: where.
-        evaluation: of the targets.
+        evaluation: Evaluation of the targets.
         extra_loss: DFT and anchor terms.
         extra_slope: their gradient; None where there are none.
         loss: the sum.
@@ -222,7 +222,7 @@ class Objective:
 
     Args:
         data: state points.
-        settings: of the loss.
+        settings: Settings of the loss.
         anchor: parameters at which the update starts.
         extra: the DFT term.
     """

@@ -38,10 +38,10 @@ def statistical_errors(
 
     Args:
         ref: the reference.
-        quantities: of all snapshots.
+        quantities: Quantities of all snapshots.
         weight: (snapshots,).
-        replicates: of the bootstrap.
-        seed: of the draws.
+        replicates: Number of replicates of the bootstrap.
+        seed: Seed of the draws.
 
     Returns:
         A standard error for each value of each observable.

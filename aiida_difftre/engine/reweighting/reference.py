@@ -33,13 +33,14 @@ class Reference:
 
     Args:
         requests: the observables.
-        implementations: of the requests.
+        implementations: Implementations of the requests.
         snapshots: evaluates theta-dependent quantities.
         features: theta-independent features by label, (snapshots, features).
         energies: reference energies, (snapshots,), eV.
         volumes: (snapshots,), Å³.
         walkers: (snapshots,).
-        shift: of the exponent of the weights, (snapshots,); zeros at the state point that was sampled.
+        shift: What the state point takes off the exponent of the weights, (snapshots,); zeros at the
+            state point that was sampled.
         point: state point, of the averages.
     """
 
@@ -115,9 +116,9 @@ def prepare_reference(
         parameters: those that sampled.
         trajectory: the snapshots.
         requests: observables.
-        temperature: of the state point, K.
+        temperature: Temperature of the state point, K.
         machine: precision and batches.
-        pressure: of the state point, GPa; None for that of the trajectory.
+        pressure: Pressure of the state point, GPa; None for that of the trajectory.
         elsewhere: whether the state point may differ from the sampled one, and is then reached by reweighting.
         among: references that share the memory for what is kept of their snapshots.
 

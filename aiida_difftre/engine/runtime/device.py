@@ -158,9 +158,9 @@ def self_check(potential: Any, parameters: Any, environment: Any, precision: str
 
     Args:
         potential: its energies are compiled.
-        parameters: of it.
-        environment: of a configuration, whose energy must be finite.
-        precision: of the environment.
+        parameters: Its parameters.
+        environment: Environment of a configuration, whose energy must be finite.
+        precision: Precision of the environment.
 
     Returns:
         The relative difference; that of the earlier check where there was one.
@@ -241,7 +241,7 @@ def _verdict_file(program: str) -> Path | None:
     """Where the verdict on a program is kept; None without a compilation cache.
 
     Args:
-        program: as it is handed to the compiler.
+        program: The program as it is handed to the compiler.
     """
     import jax
 

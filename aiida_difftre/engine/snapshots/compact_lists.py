@@ -66,7 +66,7 @@ def compact(lists: space.NeighborList, positions: Float[Array, "atoms 3"], image
     """A list of one snapshot in its compact form; traceable.
 
     Args:
-        lists: for these positions.
+        lists: Lists for these positions.
         positions: fractional, in the precision in which vectors will be wanted.
         images: those that can be neighbours. A neighbour at the end of the list whose image is none of them for the
             rounding of positions is left out.
@@ -137,8 +137,8 @@ class Lists:
     Args:
         positions: (snapshots, atoms, 3), fractional, as stored.
         cell: (3, 3), Å.
-        cutoffs: of each snapshot, Å. In a cell scaled by s the cutoff r is r/s in the cell unscaled.
-        precision: in which distances are evaluated, also by those who ask for lists.
+        cutoffs: Cutoffs of each snapshot, Å. In a cell scaled by s the cutoff r is r/s in the cell unscaled.
+        precision: Precision in which distances are evaluated, also by those who ask for lists.
         batch: snapshots that are asked for together; a multiple of the number of devices.
         budget: bytes.
     """

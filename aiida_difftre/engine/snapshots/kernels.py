@@ -42,7 +42,7 @@ class Shared(NamedTuple):
     Args:
         cell: rows are lattice vectors, Å.
         images: lattice shifts that ``lists`` count.
-        species: of each atom.
+        species: Species of each atom.
     """
 
     cell: Float[Array, "3 3"]

@@ -66,8 +66,9 @@ def environment(
         positions: (atoms, 3), fractional.
         cell: (3, 3), Å.
         symbols: one per atom.
-        precision: of the environment.
-        lists: of several configurations, this one first; None for neighbours within the potential's cutoff.
+        precision: Precision of the environment.
+        lists: Neighbour lists of several configurations, this one first; None for neighbours within the potential's
+            cutoff.
     """
     if lists is None:
         lists = space.build_batch(np.asarray(positions, np.float64)[None], cell, potential.cutoff)
@@ -143,7 +144,7 @@ class Snapshots:
         positions: (snapshots, atoms, 3), fractional, as stored.
         cell: (3, 3), Å.
         symbols: one per atom.
-        precision: of everything but the energies.
+        precision: Precision of everything but the energies.
         scales: (snapshots,), of the cells; None for ones.
         stress: whether stresses are wanted.
         directions: strain directions of Born terms, by label.

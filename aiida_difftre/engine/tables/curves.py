@@ -46,9 +46,9 @@ def curve(
     Args:
         table: the table.
         reading: how to read it.
-        spec: of the observable, for the options.
+        spec: Spec of the observable, for the options.
         options: complete.
-        density: of the conditions, kg/m³.
+        density: Density that the conditions state, kg/m³.
     """
     _check_given(reading, spec)
     held, held_options = _held(spec, options) if reading.convert else (spec, options)

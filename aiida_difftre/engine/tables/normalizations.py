@@ -28,14 +28,14 @@ class Quantity:
     """One normalisation.
 
     Args:
-        name: by which it is asked for.
+        name: Name by which it is asked for.
         observable: that it gives.
-        formula: of the observable, for people.
-        unit: of its values.
-        power: of the grid, by which it is multiplied.
-        offset: of the observable where the quantity is zero.
+        formula: Formula of the observable, for people.
+        unit: Unit of its values.
+        power: Power of the grid by which it is multiplied.
+        offset: Value of the observable where the quantity is zero.
         needs: ``density`` or ``lengths``, where the factor is made of these.
-        limit: to which it tends; None where it grows.
+        limit: Value to which it tends; None where it grows.
     """
 
     name: str
@@ -90,8 +90,8 @@ class Normalization:
     Args:
         quantity: which one.
         factor: 4πρ in 1/Å³, <b>² in barn, or 1.
-        offset: of the observable where the quantity is zero.
-        description: of the constants, in words.
+        offset: Value of the observable where the quantity is zero.
+        description: The constants, in words.
     """
 
     quantity: Quantity
@@ -114,8 +114,8 @@ class Normalization:
         Args:
             quantity: which normalisation.
             number_density: atoms per Å³.
-            composition: of the sample.
-            radiation: with which S was measured.
+            composition: Composition of the sample.
+            radiation: Radiation with which S was measured.
             lengths: scattering lengths in place of those of the table, fm.
 
         Raises:

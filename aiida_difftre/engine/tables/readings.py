@@ -77,8 +77,8 @@ class Values:
     """What was read so far.
 
     Args:
-        grid: of a curve; None for the components of a row.
-        values: of each point or component.
+        grid: Grid of a curve; None for the components of a row.
+        values: Values of each point or component.
         errors: their standard errors; None where the table has none.
         processing: what was done, in words.
     """

@@ -92,7 +92,7 @@ def check_curve(x: NDArray[np.float64], lines: tuple[int, ...] = (), name: str =
     Args:
         x: the grid.
         lines: where each value stands in its file.
-        name: of the column, for the message.
+        name: Name of the column, for the message.
 
     Raises:
         ValueError: naming the first duplicate or step back.
@@ -122,7 +122,7 @@ def resample(
         x: where it is known, increasing.
         y: its values.
         errors: standard errors of the values; None where they are not known.
-        edges: of the bins, increasing, in the unit of ``x``.
+        edges: Edges of the bins, increasing, in the unit of ``x``.
         shells: average over spherical shells (v = x²).
         correlated: the errors of neighbouring points are one and the same, as after a Fourier transform.
         interpolation: ``monotone`` (no overshoot) or ``cubic`` (smoother) between the points.

@@ -38,9 +38,9 @@ class Shell(Strict):
 
     Args:
         scatterer: chemical symbol.
-        distance: to the absorber, Å.
+        distance: Distance to the absorber, Å.
         amplitude: reduced backscattering amplitude at each k, Å: FEFF's ``mag[feff]`` times ``red factor``.
-        phase: of the path at each k: FEFF's ``real[2*phc]`` plus ``phase[feff]``.
+        phase: Phase of the path at each k: FEFF's ``real[2*phc]`` plus ``phase[feff]``.
     """
 
     scatterer: str
@@ -53,16 +53,16 @@ class PathTable(Strict):
     """Single-scattering paths of an absorber.
 
     Args:
-        format: of the table.
-        version: of the format.
+        format: Format of the table.
+        version: Version of the format.
         source: the program that made it, and for what.
         absorber: chemical symbol.
         edge: K, L1, L2 or L3.
         cutoff: distance up to which neighbours count, Å; between the last shell and the next one.
         k: wave numbers of the photoelectron above the Fermi level, 1/Å.
         momentum: real part of the complex momentum at each k, 1/Å.
-        mean_free_path: at each k, Å.
-        shells: at least one for each species of neighbours.
+        mean_free_path: Mean free path at each k, Å.
+        shells: Shells, at least one for each species of neighbours.
     """
 
     format: Literal["difftre-exafs-paths"] = "difftre-exafs-paths"

@@ -70,7 +70,7 @@ def check_rdf_tail(options: dict[str, Any], r: Floats, g: Floats) -> None:
     """Refuse what does not tend to 1.
 
     Args:
-        options: of the observable.
+        options: Options of the observable.
         r: Å.
         g: the values.
 
@@ -98,7 +98,7 @@ def check_rdf(options: dict[str, Any], r: Floats, g: Floats, errors: Floats) -> 
     """Refuse what is no radial distribution function over r in Å.
 
     Args:
-        options: of the observable.
+        options: Options of the observable.
         r: Å.
         g: the values.
         errors: their standard errors.
@@ -144,7 +144,7 @@ def check_structure_factor_tail(options: dict[str, Any], q: Floats, s: Floats) -
     Where the tail still oscillates widely, as it does for scattering lengths of both signs, only a mean of zero is.
 
     Args:
-        options: of the observable.
+        options: Options of the observable.
         q: 1/Å.
         s: the values.
 
@@ -171,7 +171,7 @@ def check_structure_factor(options: dict[str, Any], q: Floats, s: Floats, errors
     """Refuse what is no structure factor over q in 1/Å.
 
     Args:
-        options: of the observable.
+        options: Options of the observable.
         q: 1/Å.
         s: the values.
         errors: their standard errors.
@@ -192,7 +192,7 @@ def check_adf(options: dict[str, Any], theta: Floats, p: Floats, errors: Floats)
     """Refuse what is no probability density per radian.
 
     Args:
-        options: of the observable.
+        options: Options of the observable.
         theta: degrees.
         p: the values.
         errors: their standard errors.
@@ -215,7 +215,7 @@ def check_density_profile(options: dict[str, Any], x: Floats, p: Floats, errors:
     """Refuse what is no probability density over the cell.
 
     Args:
-        options: of the observable.
+        options: Options of the observable.
         x: fractional coordinate.
         p: the values.
         errors: their standard errors.
@@ -236,7 +236,7 @@ def check_fine_structure(options: dict[str, Any], k: Floats, values: Floats, err
     """Refuse what is no k^n χ(k) over k in 1/Å.
 
     Args:
-        options: of the observable; ``k_weight`` is n.
+        options: Options of the observable; ``k_weight`` is n.
         k: 1/Å.
         values: k^n χ(k).
         errors: their standard errors; not looked at.
