@@ -48,7 +48,7 @@ def statistical_errors(
     """
     g = ref.inefficiency(quantities)
     for values in ref.features.values():
-        g = max(g, float(np.max(statistics.statistical_inefficiency(values, ref.walkers))))
+        g = max(g, float(np.max(statistics.statistical_inefficiency(np.asarray(values), ref.walkers))))
     counts = statistics.block_bootstrap_counts(ref.walkers, g, replicates, seed)
     counts /= (counts @ weight)[:, None]
 

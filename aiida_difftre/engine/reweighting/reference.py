@@ -47,7 +47,7 @@ class Reference:
     requests: tuple[ObservableRequest, ...]
     implementations: tuple[Observable, ...]
     snapshots: Snapshots
-    features: dict[str, NDArray[np.float64]]
+    features: Mapping[str, NDArray[np.float64] | Array]
     energies: NDArray[np.float64]
     volumes: NDArray[np.float64]
     walkers: NDArray[np.int32]
