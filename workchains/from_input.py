@@ -135,6 +135,12 @@ def _potential(run: RunInput, folder: Path) -> PotentialData | None:
     return None if run.model.potential is None else node_or_file(PotentialData, run.model.potential, folder)
 
 
+def _padding(run: RunInput, label: str) -> str:
+    """What was put around the atoms of a state point, in one line; empty where nothing was."""
+    vacuum = run.system.vacuum
+    return f"vacuum of {vacuum:g} Å on both sides" if vacuum and run.state_points[label].structure is None else ""
+
+
 def _dataset(run: RunInput, folder: Path) -> DatasetData | None:
     if run.dft is None or run.dft.dataset is None:
         return None
@@ -209,7 +215,7 @@ def state_points(run: RunInput, folder: Path) -> dict[str, dict[str, Any]]:
     check_fixed_volumes(run, folder)
     return {
         label: {
-            "structure": orm.StructureData(ase=simulation_cell(run, label, folder)),
+            "structure": orm.StructureData(ase=simulation_cell(run, label, folder), description=_padding(run, label)),
             "temperature": orm.Float(point.temperature),
             **({} if point.pressure is None else {"pressure": orm.Float(point.pressure)}),
             "targets": {name: TargetData(target, label=name) for name, target in point.targets.items()},  # type: ignore[arg-type]

@@ -6,12 +6,12 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, field_validator, model_validator
 
 from aiida_difftre.calculations.checks import check_labels
 from aiida_difftre.data.structures import Generation
 from aiida_difftre.engine.contract.architectures import NewPotential
-from aiida_difftre.engine.contract.base import Seed, Strict
+from aiida_difftre.engine.contract.base import Name, Seed, Strict
 from aiida_difftre.engine.contract.bounds import Density, Limits, Pressure, Repeat, Temperature
 from aiida_difftre.engine.contract.documents import read_yaml
 from aiida_difftre.engine.contract.jobs import Machine, PretrainJob, SamplingSettings, UpdateSettings, validate
@@ -50,6 +50,12 @@ KPoints = Annotated[int, Limits(least=1, most=200, reason="a calculation takes a
 Offset = Annotated[float, Limits(least=-1, most=1, reason="it is in units of the step of the mesh")]
 
 Label = Annotated[str, AfterValidator(check_label)]
+
+Measured = Annotated[
+    Annotated[Target, Tag("[fields]")] | Annotated[Path, Tag("[file]")],
+    Discriminator(lambda value: "[file]" if isinstance(value, str | Path) else "[fields]"),
+]
+"""A target, or the file of one; what is wrong with the one that is given is told, and not why it is not the other."""
 
 
 class Dft(Strict):
@@ -149,7 +155,7 @@ class StatePoint(Strict):
     density: Density | None = None
     repeat: Repeat = (1, 1, 1)
     structure: Path | None = None
-    targets: dict[Label, Target | Path] = Field(min_length=1)
+    targets: dict[Label, Measured] = Field(min_length=1)
 
 
 class Refinement(Strict):
@@ -246,7 +252,7 @@ class RunInput(Strict):
         machines: codes and options.
     """
 
-    label: str = ""
+    label: Name = ""
     protocol: Literal["quick", "cpu", "paper"] = "quick"
     seed: Seed = 0
     system: System

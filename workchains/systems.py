@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from ase import Atoms
 
 
+DENSEST = 1e5
+"""kg/m³; osmium has 22 600."""
+
 MOST_PACKED = 20_000
 """Atoms of a random cell: packing takes seconds up to there."""
 
@@ -144,17 +147,25 @@ class System(Strict):
         random: atoms at random.
         masses: Masses by chemical symbol, u, where they are not the standard atomic weights: isotopes, or beads that
             stand for molecules; densities are those of these masses.
+        vacuum: Vacuum in Å, around what ``file`` holds, along each direction in which it is not periodic: a molecule or
+            a slab is then simulated in a periodic box, as far from its images as twice this.
     """
 
     file: Path | None = None
     bulk: Bulk | None = None
     random: Random | None = None
     masses: dict[str, Mass] = Field(default_factory=dict)
+    vacuum: (
+        Annotated[float, Limits(above=0, most=100, unit="Å", reason="images feel nothing beyond a cutoff of 3 to 8 Å")]
+        | None
+    ) = None
 
     @model_validator(mode="after")
     def _one(self) -> System:
         if sum(one is not None for one in (self.file, self.bulk, self.random)) != 1:
             raise ValueError("give one of file, bulk and random")
+        if self.vacuum is not None and self.file is None:
+            raise ValueError("vacuum is for what a file holds; bulk and random are periodic")
         return self
 
     def atoms(self, folder: Path) -> Atoms:
@@ -167,9 +178,13 @@ class System(Strict):
             ValueError: for what cannot be read or built.
         """
         made = self.bulk or self.random
-        if made is not None:
-            return made.atoms(self.masses)
-        return with_masses(read_structure(folder / (self.file or "")), self.masses)
+        atoms = (
+            made.atoms(self.masses)
+            if made is not None
+            else with_masses(read_structure(folder / (self.file or ""), vacuum=self.vacuum), self.masses)
+        )
+        _check_dense(atoms)
+        return atoms
 
 
 def with_masses(atoms: Atoms, masses: Mapping[str, float]) -> Atoms:
@@ -217,19 +232,51 @@ LARGEST_STRUCTURE = 256 * 2**20
 """Bytes of a structure file; a frame of the most atoms takes a tenth of it."""
 
 
-def read_structure(path: Path) -> Atoms:
+def padded(atoms: Atoms, vacuum: float) -> Atoms:
+    """A copy that is periodic in three directions, with vacuum along those in which the original is not.
+
+    Args:
+        atoms: A molecule, a wire or a slab.
+        vacuum: Vacuum in Å, on both sides of the atoms.
+
+    Raises:
+        ValueError: for atoms that are periodic in all three directions.
+    """
+    if atoms.pbc.all():
+        raise ValueError("it is periodic in three directions and takes no vacuum; leave out vacuum")
+    copy = atoms.copy()
+    copy.set_cell(atoms.cell.complete())
+    copy.center(vacuum=vacuum, axis=[axis for axis in range(3) if not atoms.pbc[axis]])
+    copy.pbc = True
+    return copy
+
+
+def _check_dense(atoms: Atoms) -> None:
+    """Refuse a cell as dense as no matter is, as one is whose lengths are in another unit."""
+    found = float(atoms.get_masses().sum()) / atoms.get_volume() * AMU_PER_A3_IN_KG_PER_M3
+    if found > DENSEST:
+        raise ValueError(f"the cell has {found:.4g} kg/m³, more than {DENSEST:g}; give its lengths in Å")
+
+
+def read_structure(path: Path, *, vacuum: float | None = None) -> Atoms:
     """Read the one structure of a file: isotopes by their names, and no site that is occupied in part.
 
     One of several frames needs an index behind its name (``md.extxyz@-1``).
 
     Args:
         path: A file that ase reads.
+        vacuum: Vacuum in Å to put around what is not periodic; None refuses it.
 
     Raises:
         ValueError: naming the file and the frame, and what is wrong.
     """
     check_regular(split_index(path)[0], largest=LARGEST_STRUCTURE)
     atoms = read_frame(path)
+    if vacuum is not None:
+        try:
+            atoms = padded(atoms, vacuum)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
     _check_simulated(atoms, str(path))
     return atoms
 

@@ -14,9 +14,11 @@ from aiida_difftre.calculations.scheduler import check_options
 from aiida_difftre.data.potential import PotentialData
 from aiida_difftre.data.target import TargetData
 from aiida_difftre.data.trajectory import TrajectoryEnsembleData
+from aiida_difftre.engine.contract.base import LONGEST_LABEL
 from aiida_difftre.engine.contract.jobs import Job, validate
 from aiida_difftre.engine.contract.observables import ObservableRequest
 from aiida_difftre.engine.contract.structure_files import WHOLE_ATOMS
+from aiida_difftre.engine.errors import shown
 
 LABEL = re.compile(r"[A-Za-z](_?[A-Za-z0-9])*")
 
@@ -58,9 +60,11 @@ def check_labels(labels: Iterable[Any], what: str) -> str | None:
     for label in labels:
         if not isinstance(label, str) or not LABEL.fullmatch(label):
             return (
-                f"the {what} label {label!r} is no valid name: start with a letter and use letters, digits and single "
-                "underscores"
+                f"the {what} label {shown(label)} is no valid name: start with a letter and use letters, digits and "
+                "single underscores"
             )
+        if len(label) > LONGEST_LABEL:
+            return f"the {what} label {shown(label)} has {len(label)} characters; at most {LONGEST_LABEL}"
         if label in seen:
             return f"the {what} label {label!r} is used twice; give each a label of its own"
         seen.add(label)

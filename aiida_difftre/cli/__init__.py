@@ -59,11 +59,15 @@ SEED = click.option(
 
 @contextmanager
 def _complaints() -> Iterator[None]:
-    """Show a ValueError of ours as a message, not as a traceback."""
+    """Show a ValueError of ours, or a file that cannot be read or written, as a message, not as a traceback."""
     try:
         yield
     except ValueError as error:
         raise click.ClickException(one_line(str(error))) from None
+    except OSError as error:
+        if error.filename is None:
+            raise
+        raise click.ClickException(one_line(f"{error.filename}: {error.strerror}; choose another place")) from None
 
 
 class Commands(click.Group):
@@ -277,7 +281,7 @@ def _say_what_it_takes(file: Path, seed: int | None) -> None:
 
     for line in lines(read_plan(file)):
         click.echo(line)
-    read_builder(file, seed=seed)
+    _tell(read_builder(file, seed=seed))
     click.echo("the input is right; nothing was started")
 
 
@@ -314,16 +318,19 @@ def submit_command(profile: str | None, file: Path, seed: int | None, dry_run: b
             return
         _generate_missing(file)
         builder = read_builder(file, seed=seed)
-        _tell_labels(builder)
+        _tell(builder)
         pk = launch(builder)
         click.echo(f"submitted {pk}; watch it with: aiida-difftre -p {name} status {pk}")
 
 
-def _tell_labels(builder: Any) -> None:
-    """Say under which names the labels of a file were found."""
+def _tell(builder: Any) -> None:
+    """Say under which names the labels of a file were found, and what was put around atoms."""
     dataset = builder.get("dataset")
     if dataset is not None and not dataset.is_stored and dataset.description:
         click.echo(f"{dataset.label}: {dataset.description}")
+    for label, point in (builder.get("state_points") or {}).items():
+        if point["structure"].description and not point["structure"].is_stored:
+            click.echo(f"state point {label}: {point['structure'].description}")
 
 
 def _go(profile: str, file: Path, *, output: Path | None, in_process: bool, seed: int | None = None) -> None:
@@ -339,7 +346,7 @@ def _go(profile: str, file: Path, *, output: Path | None, in_process: bool, seed
     _generate_missing(file)
     out = console()
     builder = read_builder(file, seed=seed)
-    _tell_labels(builder)
+    _tell(builder)
     with nullcontext() if in_process else daemon():
         pk = run(builder, out) if in_process else launch(builder)
         if in_process and killed(pk):

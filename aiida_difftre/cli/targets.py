@@ -97,6 +97,8 @@ def read(file: Path, label: str, options: dict[str, Any]) -> Target:
 
 def _read_yaml(file: Path, label: str, options: dict[str, Any]) -> Target:
     from aiida_difftre.data.target import read_target
+    from aiida_difftre.engine.contract.jobs import validate
+    from aiida_difftre.engine.contract.targets import Target
 
     defaults = {"interpolation": "monotone"}
     given = [name for name, value in options.items() if value and value != defaults.get(name)]
@@ -105,7 +107,7 @@ def _read_yaml(file: Path, label: str, options: dict[str, Any]) -> Target:
         wrong = spelled.get(given[0], given[0].replace("_", "-"))
         raise ValueError(f"--{wrong} is for tables; {file.name} is a target as YAML and says everything itself")
     found = read_target(file)
-    return found.model_copy(update={"label": label}) if label and found.label is None else found
+    return validate(Target, {**found.model_dump(), "label": label}) if label and found.label is None else found
 
 
 _AS_THEY_ARE = (

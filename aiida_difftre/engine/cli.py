@@ -69,6 +69,12 @@ def translate(error: Exception) -> EngineError:
     full = files.disk_full(error)
     if full is not None:
         return full
+    if isinstance(error, OSError) and error.filename is not None:
+        return EngineError(
+            ExitStatus.INVALID_INPUT,
+            f"{Path(str(error.filename)).name}: {error.strerror}; the folder of a job has to be writable, and what is "
+            "called like a file of the engine one",
+        )
     text = str(error)
     if "RESOURCE_EXHAUSTED" in text or isinstance(error, MemoryError):
         return EngineError(
@@ -113,7 +119,7 @@ def cli(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     # Imports and traces make many objects that live on: to look through them again and again is a tenth of a short job.
     gc.set_threshold(GARBAGE_THRESHOLD)
-    folder = options.job.resolve().parent
+    folder = options.job.parent.resolve()
     if not folder.is_dir():
         parser.error(f"there is no folder {str(folder)!r} to read {options.job.name} from")
     with ending(functools.partial(report_signal, options.kind, folder)):
@@ -122,12 +128,12 @@ def cli(arguments: list[str] | None = None) -> int:
 
 def _run(kind: str, path: Path, folder: Path) -> int:
     try:
-        # Of an earlier run: results beside an error would say that this one finished.
-        for name in (ERROR, RESULTS):
-            (folder / name).unlink(missing_ok=True)
-        job = read_job(path, kind)
-        files.check_digests(folder, job.digests)
         try:
+            # Of an earlier run: results beside an error would say that this one finished.
+            for name in (ERROR, RESULTS):
+                (folder / name).unlink(missing_ok=True)
+            job = read_job(path, kind)
+            files.check_digests(folder, job.digests)
             run_job(job, kind, folder)
         except EngineError:
             raise

@@ -8,9 +8,11 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from click.testing import CliRunner
 
 from aiida_difftre.cli import cli
+from tests.fixtures.nodes import target_content
 
 
 @pytest.mark.parametrize("content", ['{"CONFIG_VERSION": {"CURR', "[]", ""])
@@ -47,6 +49,9 @@ def test_pipes_and_devices_are_no_input(tmp_path: Path) -> None:
         (["--error", "0.1", "--weight", "nan"], "weight: "),
         (["--error", "0.1", "--weight", "1e300"], "weight: must be at least 0 and at most 1e+09"),
         (["--error", "0.1", "--label", "a\x1b[31m"], "label holds the control character '\\x1b'; remove it"),
+        (["--error", "0.1", "--label", "x" * 100_000], "label: a label is at most 100 characters on one line"),
+        (["--error", "0.1", "--citation", "  "], "citation: it is blank; say where the values are from"),
+        (["--error", "0.1", "--number-density", "-1"], "a number density of -1 atoms per Å³ is none"),
         (["--error", "0.1", "--citation", "a\0b"], "citation holds the control character '\\x00'; remove it"),
         (["--error", "0.1", "--option", "smearing=&a [*a]"], "--option has the value '&a [*a]'"),
         (["--error", "0.1", "--observable", "x" * 2_000_000], "registered observables: adf"),
@@ -62,3 +67,19 @@ def test_absurd_words_of_a_command(tmp_path: Path, words: list[str], message: st
     assert message in answer.output
     assert len(answer.output) < 1000
     assert answer.output.strip().isprintable()
+
+
+def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "target.yaml").write_text(yaml.safe_dump(target_content()))
+    (tmp_path / "file").write_text("")
+    words = ["target", "import", str(tmp_path / "target.yaml"), "-o", str(tmp_path / "file" / "below" / "target.yaml")]
+    answer = CliRunner().invoke(cli, words)
+    assert answer.exit_code == 1
+    assert "below: Not a directory; choose another place" in " ".join(answer.output.split())
+
+
+def test_a_label_is_checked_beside_yaml_too(tmp_path: Path) -> None:
+    (tmp_path / "target.yaml").write_text(yaml.safe_dump(target_content()))
+    answer = CliRunner().invoke(cli, ["target", "import", str(tmp_path / "target.yaml"), "--label", "a\x1bb"])
+    assert answer.exit_code == 1
+    assert "label holds the control character" in answer.output

@@ -160,6 +160,20 @@ def test_continue_from_a_trajectory(folder: Path) -> None:
     assert np.abs(moved).max() < 0.3
 
 
+@pytest.mark.parametrize("name", [RESULTS, ERROR])
+def test_a_folder_where_a_file_belongs(folder: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "job.json").write_text(json.dumps(sample_job(temperature=-1.0)))
+    (folder / name).mkdir()
+    assert main.cli(["sample", str(folder / "job.json")]) == 1
+    assert f"INVALID_INPUT: {name}: Is a directory; the folder of a job has to be writable" in capsys.readouterr().err
+
+
+def test_a_job_file_that_leads_to_itself(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "job.json").symlink_to("job.json")
+    assert main.cli(["sample", str(folder / "job.json")]) == 1
+    assert "INVALID_INPUT: " in capsys.readouterr().err
+
+
 def test_pretrain_and_refine(folder: Path) -> None:
     truth = DiffTReCalculator(*lennard_jones())
     frames = []

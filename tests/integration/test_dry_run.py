@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
+import ase
+import ase.io
 from aiida import orm
 
 
@@ -23,3 +26,15 @@ def test_a_dry_run_starts_nothing(cli: Any, argon_input: Any) -> None:
     answer = cli("submit", argon_input(absurd), "--dry-run")
     assert answer.exit_code == 1
     assert "core hours would be needed" in answer.output
+
+
+def test_vacuum_is_said(cli: Any, argon_input: Any, tmp_path: Path) -> None:
+    ase.io.write(tmp_path / "cluster.xyz", ase.Atoms("Ar2", positions=[(0, 0, 0), (0, 0, 3.8)]), plain=True)
+
+    def change(content: dict[str, Any]) -> None:
+        content["system"] = {"file": "cluster.xyz", "vacuum": 10.0}
+        content["state_points"]["solid"]["repeat"] = [1, 1, 1]
+
+    answer = cli("submit", argon_input(change), "--dry-run")
+    assert answer.exit_code == 0, answer.output
+    assert "state point solid: vacuum of 10 Å on both sides" in answer.output

@@ -194,3 +194,23 @@ def test_seeds_that_would_overflow(model: type[Strict]) -> None:
     for seed in (-1, 2**62, 2**63):
         with pytest.raises(ValueError, match=rf"seed: .*\(got {seed}\)"):
             validate(model, {**settings, "seed": seed})
+
+
+def test_what_is_wrong_with_a_target_is_told_once_and_by_its_place(tmp_path: Path) -> None:
+    changed = content()
+    (point,) = changed["state_points"].values()
+    (name, target), *_ = point["targets"].items()
+    target["weight"] = -1.0
+    message = refused(tmp_path, changed)
+    assert f".targets.{name}.weight: must be at least 0" in message
+    assert message.count("weight") == 1
+    assert "[" not in message
+
+
+@pytest.mark.parametrize("label", ["x" * 101, "two\nlines", " around "])
+def test_labels_that_are_no_names(tmp_path: Path, label: str) -> None:
+    assert "label: a label is at most 100 characters on one line" in refused(tmp_path, {**content(), "label": label})
+    changed = content()
+    (point,) = changed["state_points"].values()
+    point["targets"] = {"x" * 101: next(iter(point["targets"].values()))}
+    assert "has 101 characters; at most 100" in refused(tmp_path, changed)

@@ -9,7 +9,7 @@ from ase.io import write
 
 from aiida_difftre.engine.contract.jobs import validate
 from aiida_difftre.engine.units import AMU_PER_A3_IN_KG_PER_M3
-from aiida_difftre.workchains.systems import System, read_structures
+from aiida_difftre.workchains.systems import System, padded, read_structures
 
 
 def test_random_cell_has_its_composition_and_density(tmp_path: Path) -> None:
@@ -127,3 +127,34 @@ def test_what_is_not_periodic_is_refused(tmp_path: Path, name: str) -> None:
         validate(System, {"file": name}).atoms(tmp_path)
     with pytest.raises(ValueError, match=r"frame 0 of .* periodic in three directions"):
         read_structures(tmp_path / name)
+
+
+@pytest.mark.parametrize("pbc", [(False, False, False), (True, True, False), (True, False, False)])
+def test_vacuum_on_request(tmp_path: Path, pbc: tuple[bool, bool, bool]) -> None:
+    slab = bulk("Cu", "fcc", a=3.6, cubic=True).repeat((1, 1, 2))
+    slab.pbc = pbc
+    if not any(pbc):
+        slab.set_cell(None)
+    write(tmp_path / "slab.extxyz", slab)
+    with pytest.raises(ValueError, match=r"periodic in three directions; .*in an input: system\.vacuum"):
+        validate(System, {"file": "slab.extxyz"}).atoms(tmp_path)
+    atoms = validate(System, {"file": "slab.extxyz", "vacuum": 10.0}).atoms(tmp_path)
+    assert atoms.pbc.all()
+    for axis in range(3):
+        extent = float(slab.positions[:, axis].max() - slab.positions[:, axis].min())
+        assert atoms.cell.lengths()[axis] == pytest.approx(slab.cell.lengths()[axis] if pbc[axis] else extent + 20)
+    assert atoms.get_all_distances() == pytest.approx(slab.get_all_distances())
+
+
+def test_vacuum_where_there_is_none_to_put(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="is periodic in three directions and takes no vacuum; leave out vacuum"):
+        padded(bulk("Cu"), 10.0)
+    crystal = {"element": "Cu", "structure": "fcc", "lattice_constant": 3.6}
+    with pytest.raises(ValueError, match="vacuum is for what a file holds; bulk and random are periodic"):
+        validate(System, {"bulk": crystal, "vacuum": 10.0})
+
+
+def test_cells_denser_than_any_matter(tmp_path: Path) -> None:
+    crystal = {"element": "Ar", "structure": "fcc", "lattice_constant": 1.0}
+    with pytest.raises(ValueError, match=r"the cell has 2\.653e\+05 kg/m³, more than 100000; give its lengths in Å"):
+        validate(System, {"bulk": crystal}).atoms(tmp_path)

@@ -5,15 +5,29 @@ from __future__ import annotations
 import re
 from typing import Annotated, Self
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
 
-from aiida_difftre.engine.contract.bounds import Limits
+from aiida_difftre.engine.contract.bounds import Limits, is_entering
 
 SEEDS = 2**62
 """Seeds lie below: those of the parts of a job follow by addition, and JAX takes integers of 64 bits."""
 
 Seed = Annotated[int, Limits(least=0, below=SEEDS, reason="JAX takes integers of 64 bits")]
 """Of pseudo-random numbers."""
+
+
+LONGEST_LABEL = 100
+"""Characters; labels name links and columns of tables, and a link has room for 255 with those around it."""
+
+
+def _on_one_line(text: str) -> str:
+    if is_entering() and (len(text) > LONGEST_LABEL or text != " ".join(text.split())):
+        raise ValueError(f"a label is at most {LONGEST_LABEL} characters on one line, without spaces around it")
+    return text
+
+
+Name = Annotated[str, AfterValidator(_on_one_line)]
+"""What results, nodes and plots are called."""
 
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")

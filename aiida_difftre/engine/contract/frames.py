@@ -29,6 +29,9 @@ EXTENDED_XYZ = (".xyz", ".extxyz")
 SMALLEST_VOLUME = 1e-3
 """Å³, of a periodic cell."""
 
+THINNEST = 0.4
+"""Å, between opposite faces of a periodic cell: no atom is as near to its images, and a cutoff would hold millions."""
+
 LONGEST_VECTOR = 1e4
 """Å, of a cell; no simulation reaches a micrometre."""
 
@@ -124,7 +127,8 @@ def not_periodic(atoms: Atoms) -> str | None:
     what = f"pbc {atoms.pbc.tolist()}" if atoms.cell.rank == 3 else "no three-dimensional cell"
     return (
         f"it has {what}, and what is simulated is periodic in three directions; put a molecule or a slab into a "
-        "box with vacuum around it, larger than the cutoff (in ase: atoms.center(vacuum=10.0); atoms.pbc = True)"
+        "box with vacuum around it, larger than the cutoff (in an input: system.vacuum; in ase: "
+        "atoms.center(vacuum=10.0); atoms.pbc = True)"
     )
 
 
@@ -296,3 +300,8 @@ def _check_atoms(atoms: Atoms, where: str) -> None:
             )
     if atoms.pbc.all() and abs(np.linalg.det(cell)) < SMALLEST_VOLUME:
         raise ValueError(f"{where}: its cell has a volume of {abs(np.linalg.det(cell)):g} Å³")
+    if atoms.pbc.all() and (thin := 1 / np.linalg.norm(np.linalg.inv(cell), axis=0).max()) < THINNEST:
+        raise ValueError(
+            f"{where}: its cell is {thin:.3g} Å thick; at least {THINNEST:g} Å: see the unit, and that no cell vector "
+            "nearly follows from the others"
+        )

@@ -8,6 +8,7 @@ after its first iteration writes both. ``progress.jsonl`` grows while it runs.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path, PurePath
 from typing import Annotated, Any, Final, Literal, TypeVar
@@ -15,7 +16,7 @@ from typing import Annotated, Any, Final, Literal, TypeVar
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from aiida_difftre.engine.contract.architectures import NewPotential
-from aiida_difftre.engine.contract.base import Seed, Strict
+from aiida_difftre.engine.contract.base import Name, Seed, Strict
 from aiida_difftre.engine.contract.bounds import Energy, Iterations, Limits, Pressure, Temperature, of_stored
 from aiida_difftre.engine.contract.documents import read_json
 from aiida_difftre.engine.contract.label_names import LabelKeys
@@ -203,7 +204,7 @@ class StatePointTrajectory(Strict):
         targets: measured at this state point; those of the role ``test`` are not looked at.
     """
 
-    label: str = Field(min_length=1)
+    label: Name = Field(min_length=1)
     temperature: Temperature
     pressure: Pressure | None = None
     trajectory: FileName = TRAJECTORY
@@ -253,7 +254,7 @@ class RefineStatePoint(Strict):
     validated alone.
     """
 
-    label: str = Field(min_length=1)
+    label: Name = Field(min_length=1)
     temperature: Temperature
     pressure: Pressure | None = None
     structure: FileName = STRUCTURE
@@ -384,6 +385,9 @@ JOBS: dict[str, type[Job]] = {
 ModelT = TypeVar("ModelT", bound=Strict)
 
 
+UNSTATED = re.compile(r"\[.*\]")
+"""Of where a problem is: what pydantic adds, such as which of several kinds a value was taken for."""
+
 MOST_PROBLEMS = 5
 """Of an input that are named at once."""
 
@@ -393,7 +397,7 @@ def explain(error: ValidationError) -> str:
     problems = error.errors(include_url=False)
     phrases = []
     for problem in problems[:MOST_PROBLEMS]:
-        where = ".".join(str(part) for part in problem["loc"]) or "input"
+        where = ".".join(str(part) for part in problem["loc"] if not UNSTATED.fullmatch(str(part))) or "input"
         message = problem["msg"].removeprefix("Value error, ")
         value = "" if isinstance(problem["input"], dict | list) else f" (got {shown(problem['input'])})"
         phrases.append(f"{one_line(where)}: {message}{value}")

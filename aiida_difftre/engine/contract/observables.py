@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import Field, model_validator
 
-from aiida_difftre.engine.contract.base import Strict
+from aiida_difftre.engine.contract.base import Name, Strict
 from aiida_difftre.engine.contract.bounds import GridValue, Measurement, is_entering
 from aiida_difftre.engine.contract.filters import Filter
 
@@ -225,7 +225,7 @@ class ObservableRequest(Strict):
     observable: str
     options: dict[str, Any] = Field(default_factory=dict)
     grid: list[GridValue] | None = None
-    label: str | None = None
+    label: Name | None = None
     measured: Measured | None = None
 
     @model_validator(mode="after")

@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field, field_validator, model_validator
 
 from aiida_difftre.engine.contract.agreement import Role
-from aiida_difftre.engine.contract.base import Strict
+from aiida_difftre.engine.contract.base import Name, Strict
 from aiida_difftre.engine.contract.bounds import (
     Density,
     GridValue,
@@ -106,7 +106,7 @@ class Target(Strict):
     doi: str | None = None
     role: Role = "training"
     weight: Weight = 1.0
-    label: str | None = None
+    label: Name | None = None
     source: Source | None = None
 
     @field_validator("role", mode="before")
@@ -118,6 +118,13 @@ class Target(Strict):
                 "name one of them"
             )
         return role
+
+    @field_validator("citation")
+    @classmethod
+    def _stated(cls, citation: str) -> str:
+        if is_entering() and not citation.strip():
+            raise ValueError("it is blank; say where the values are from")
+        return citation
 
     @field_validator("values", "errors", mode="before")
     @classmethod

@@ -8,6 +8,9 @@ from itertools import product
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+MOST_IMAGES = 1_000_000
+"""Of a neighbour; each takes part in every distance."""
+
 
 def heights(cell: ArrayLike) -> NDArray[np.float64]:
     """Compute the distances between the opposite faces of a cell.
@@ -42,6 +45,9 @@ def images(cell: ArrayLike, cutoff: float) -> NDArray[np.int32]:
     Returns:
         Numbers of lattice vectors to add to the nearest image, (images, 3); the nearest image itself is one of them.
 
+    Raises:
+        ValueError: for a cell so thin that millions of images lie within the cutoff.
+
     Example:
         A cell wider than twice the cutoff needs nearest images alone:
 
@@ -51,6 +57,11 @@ def images(cell: ArrayLike, cutoff: float) -> NDArray[np.int32]:
         ([[0, 0, 0]], 27)
     """
     limits = np.maximum(np.ceil(cutoff / heights(cell) - 0.5), 0).astype(int)
+    if (number := np.prod(2.0 * limits + 1)) > MOST_IMAGES:
+        raise ValueError(
+            f"a cell {heights(cell).min():.3g} Å thick has {number:.3g} images within a cutoff of {cutoff:g} Å; at "
+            f"most {MOST_IMAGES} are kept: repeat the cell, or choose shorter cell vectors"
+        )
     axes = [np.arange(-n, n + 1) for n in limits]
     return np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3).astype(np.int32)
 

@@ -34,6 +34,9 @@ HELD = {"rdf": "structure_factor", "structure_factor": "rdf"}
 SAME_DENSITY = 0.02
 """Relative difference of two statements of one density."""
 
+MOST_DENSE = 5.0
+"""Atoms per Å³; compressed matter in experiments has some."""
+
 SUBDIVISIONS = 8
 """Points in a bin over which a transform is averaged."""
 
@@ -93,6 +96,11 @@ def _number_density(reading: Reading, composition: Composition | None, density: 
     """Atoms per Å³: as stated, or of the conditions' density and the composition."""
     derived = None if composition is None or density is None else composition.number_density(density)
     stated = reading.number_density
+    if stated is not None and not 0 < stated <= MOST_DENSE:
+        raise ValueError(
+            f"a number density of {stated:g} atoms per Å³ is none; it is above 0 and at most {MOST_DENSE:g}: "
+            "diamond has 0.176"
+        )
     if stated is None or derived is None:
         return stated if derived is None else derived
     if abs(stated - derived) > SAME_DENSITY * derived:

@@ -192,6 +192,7 @@ MENDABLE = 'Lattice="{cell} 0 0 0 4 0 0 0 4" Properties={columns} pbc="T T T"{mo
         ("species:S:1:forces:R:3", "4", "Cu 1 2 3", "", "announces no column of positions; name it in Properties"),
         ("species:S:1:pos:R:3", "4", "Cu 1e300 0 0", "", r"an atom is 1e\+300 Å from the origin; at most 1e\+06 Å"),
         ("species:S:1:pos:R:3", "1e300", "Cu 0 0 0", "", r"its cell is 1e\+300 Å long; at most 10000 Å"),
+        ("species:S:1:pos:R:3", "0.1", "Cu 0 0 0", "", r"its cell is 0\.1 Å thick; at least 0\.4 Å"),
         ("species:S:1:pos:R:3", "4", "Cu 0 0 0", " a=1 b='a=2' a=3", "its header gives a 2 times"),
     ],
 )

@@ -118,3 +118,8 @@ def test_species_index() -> None:
     with pytest.raises(EngineError, match="contains O, but the potential is for C only") as caught:
         species_index(alloy().get_chemical_symbols(), ["C"])
     assert caught.value.status == ExitStatus.INVALID_INPUT
+
+
+def test_a_cell_too_thin_for_its_cutoff() -> None:
+    with pytest.raises(ValueError, match=r"a cell 0\.001 Å thick has 7\.68e\+08 images within a cutoff of 8 Å"):
+        lattice.images([[10.0, 0.0, 0.0], [0.0, 10.0, 0.0], [0.0, 10.0, 0.001]], 8.0)
