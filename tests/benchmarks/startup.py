@@ -37,6 +37,7 @@ from aiida_difftre.engine.sampling import protocol
 from aiida_difftre.engine.sampling.starts import Start
 from aiida_difftre.engine.runtime.progress import Silent
 from aiida_difftre.engine.contract.targets import Conditions, Target
+from aiida_difftre.engine.contract.state_points import StatePoint
 machine = Machine(threads=1)
 atoms = bulk("C", "diamond", 3.567, cubic=True)
 prior = TermSpec(architecture="stillinger_weber", cutoff=2.52, hyperparameters={"preset": "diamond"})
@@ -45,13 +46,13 @@ potential = potentials.build(spec)
 parameters = potential.init(jax.random.key(0))
 settings = SamplingSettings(walkers=2, equilibration_fs=0, production_fs=40, stride_fs=10, min_distance=0.1)
 start = Start(atoms.get_scaled_positions()[None].repeat(2, 0), None, np.array(atoms.cell), tuple(atoms.symbols))
-trajectory = protocol.sample(potential, parameters, start, protocol.StatePoint(300.0), settings,
+trajectory = protocol.sample(potential, parameters, start, StatePoint(300.0), settings,
                              protocol.Run(machine, 1, Silent()))
 if sys.argv[2] == "update":
     target = Target(observable="pressure", values=[0.0], errors=[1.0], unit="GPa",
                     conditions=Conditions(temperature=300.0), citation="made for this benchmark")
-    data = objective.prepare("x", potential, parameters, trajectory, [target], temperature=300.0,
-                             settings=UpdateSettings(), machine=machine, seed=1)
+    sampled = objective.SampledStatePoint("x", trajectory, [target], StatePoint(300.0))
+    data = objective.prepare(potential, parameters, sampled, UpdateSettings(), machine, seed=1)
     evaluation = objective.evaluate([data], parameters)
     jax.block_until_ready(objective.gradient([data], parameters, evaluation))
 """

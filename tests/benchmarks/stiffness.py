@@ -15,6 +15,7 @@ import measure
 
 from aiida_difftre.engine.contract.jobs import Machine
 from aiida_difftre.engine.contract.observables import ObservableRequest
+from aiida_difftre.engine.contract.state_points import StatePoint
 from aiida_difftre.engine.runtime import device
 
 
@@ -29,15 +30,13 @@ def measured(walkers: int, atoms: int, machine: Machine, runs: int) -> dict[str,
 
     system, start, parameters = md.system_of("network", atoms, 200, walkers)
     trajectory = protocol.sample(
-        system.potential, parameters, start, protocol.StatePoint(system.temperature), system.settings,
+        system.potential, parameters, start, StatePoint(system.temperature), system.settings,
         protocol.Run(machine, 1, Silent()),
     )  # fmt: skip
     requests = [ObservableRequest(observable=name) for name in ("stress", "stiffness")]
 
     def prepared() -> Any:
-        return prepare_reference(
-            system.potential, parameters, trajectory, requests, temperature=system.temperature, machine=machine
-        ).snapshots
+        return prepare_reference(system.potential, parameters, trajectory, requests, machine).snapshots
 
     held = prepared()
     cotangents = {key: np.ones_like(value) for key, value in held.evaluate(parameters).items()}

@@ -37,6 +37,7 @@ from aiida_difftre.engine.contract.jobs import (
     TermSpec,
     UpdateSettings,
 )
+from aiida_difftre.engine.contract.state_points import StatePoint
 from aiida_difftre.engine.contract.targets import Conditions, Target
 from aiida_difftre.engine.runtime import device
 
@@ -140,14 +141,12 @@ def ours(work: dict[str, Any], runs: int) -> dict[str, Any]:
     trainable = potential.trainable(parameters)
 
     def sampled(seed: int) -> Any:
-        point, run = protocol.StatePoint(temperature), protocol.Run(machine, seed, Silent())
+        point, run = StatePoint(temperature), protocol.Run(machine, seed, Silent())
         return protocol.sample(potential, parameters, start, point, settings, run)
 
     def prepared(trajectory: Any) -> Any:
-        return objective.prepare(
-            "liquid", potential, parameters, trajectory, [target], temperature=temperature, settings=update,
-            machine=machine, seed=1,
-        )  # fmt: skip
+        sampled = objective.SampledStatePoint("liquid", trajectory, [target], StatePoint(temperature))
+        return objective.prepare(potential, parameters, sampled, update, machine, seed=1)
 
     def step_from(data: Any, parameters: Any, state: Any) -> tuple[Any, Any]:
         evaluation = objective.evaluate([data], parameters)

@@ -313,7 +313,7 @@ def test_the_last_roll_back_leaves_the_refinement(folder: Path, monkeypatch: pyt
             return sample(*arguments)
         raise main.EngineError(ExitStatus.NOT_FINITE, "it exploded")
 
-    monkeypatch.setattr(*((refine.protocol, "sample") if part == "sampling" else (refine.update, "minimise")), explode)
+    monkeypatch.setattr(*((refine.protocol, "sample") if part == "sampling" else (refine, "minimise")), explode)
     results, error = fail_with_results(folder, max_roll_backs=0, max_iterations=2)
     assert (results["reason"], results["best_iteration"], results["validation"]) == ("too_many_roll_backs", 0, None)
     assert results["error"]["message"] == "it exploded"

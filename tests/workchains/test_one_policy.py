@@ -24,6 +24,7 @@ from aiida_difftre.engine.contract.results import UpdateSummary
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.jobs import refine as engine
 from aiida_difftre.engine.refinement.losses import TargetTerm
+from aiida_difftre.engine.refinement.minimise import OptimizerMemory
 from aiida_difftre.engine.runtime.progress import Silent
 from aiida_difftre.workchains import refine as chain
 from aiida_difftre.workchains.refine_settings import RefineSettings
@@ -123,8 +124,8 @@ def run_engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Wor
             terms = tuple(TargetTerm(target, np.array([ERROR])) for target in targets)
             return [SimpleNamespace(label="solid", before=before, terms=terms)]
 
-        def minimise(*_: Any, seed: int, learning_rate_scale: float, optimizer_state: Any, **__: Any) -> Any:
-            found = world.updated(seed, learning_rate_scale, optimizer_state is None)
+        def minimise(_: Any, __: Any, memory: OptimizerMemory, *, seed: int, **___: Any) -> Any:
+            found = world.updated(seed, memory.learning_rate_scale, memory.state is None)
             if found in FAILURES:
                 raise explain(found)
             history = [STEP, STEP] if found == "moved" else [STEP]
@@ -135,7 +136,8 @@ def run_engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Wor
 
         monkeypatch.setattr(engine, "_simulate", simulate)
         monkeypatch.setattr(engine, "_prepared", prepared)
-        monkeypatch.setattr(engine.update, "minimise", minimise)
+        monkeypatch.setattr(engine, "Objective", lambda *_: None)
+        monkeypatch.setattr(engine, "minimise", minimise)
         monkeypatch.setattr(engine.update, "summary", summary)
         monkeypatch.setattr(
             engine.potentials, "load", lambda _: (SimpleNamespace(spec=SimpleNamespace(species=[])), {})

@@ -112,6 +112,14 @@ class Machine(Strict):
     ] = 512.0
     compilation_cache: str | None = None
 
+    def share_of(self, number: int) -> Machine:
+        """The same, with the memory for snapshots that one of several state points may take.
+
+        Args:
+            number: Number of state points.
+        """
+        return self.model_copy(update={"snapshot_cache_mib": self.snapshot_cache_mib / max(1, number)})
+
 
 class OptimizerSpec(Strict):
     """An optimizer.

@@ -22,6 +22,7 @@ from aiida_difftre.engine.contract.results import (
     Reweighting,
     StaticElasticity,
 )
+from aiida_difftre.engine.contract.state_points import StatePoint
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.matching import configurations as dataset
 from aiida_difftre.engine.matching import matching
@@ -29,7 +30,7 @@ from aiida_difftre.engine.potentials.potential import Potential, load
 from aiida_difftre.engine.potentials.term import Parameters
 from aiida_difftre.engine.reweighting import extrapolation
 from aiida_difftre.engine.reweighting.predictions import reweighted_predictions
-from aiida_difftre.engine.reweighting.reference import prepare_reference
+from aiida_difftre.engine.reweighting.reference import prepare_reference, sampled_at
 from aiida_difftre.engine.reweighting.weights import effective_size, reliable_size
 from aiida_difftre.engine.runtime import device
 from aiida_difftre.engine.runtime.progress import Reporter
@@ -81,27 +82,17 @@ def _predict_trajectory(
     Raises:
         EngineError: with status TOO_FEW_EFFECTIVE_SAMPLES, where these are too few.
     """
-    temperature = job.temperature or trajectory.temperature
-    ref = prepare_reference(
-        potential,
-        parameters,
-        trajectory,
-        job.observables,
-        temperature=temperature,
-        pressure=job.pressure,
-        elsewhere=True,
-        machine=job.machine,
-    )
+    point = StatePoint(job.temperature or trajectory.temperature, job.pressure)
+    ref = prepare_reference(potential, parameters, trajectory, job.observables, job.machine, point)
     weight = np.asarray(ref.weights(jnp.asarray(ref.energies)))
     size, reliable = effective_size(weight), reliable_size(weight)
     snapshots, g = len(ref.energies), ref.inefficiency({"energy": ref.energies})
-    asked = _described(temperature, ref.point.pressure)
-    here = _described(trajectory.temperature, trajectory.pressure)
-    extrapolation.check(reliable, snapshots, g, here, asked)
+    asked, here = StatePoint(ref.point.temperature, ref.point.pressure), sampled_at(trajectory)
+    extrapolation.check(reliable, snapshots, g, str(here), str(asked))
     results.predictions = reweighted_predictions(ref, parameters, replicates=REPLICATES, seed=job.seed)[0]
     results.reweighting = Reweighting(
-        sampled=Conditions(temperature=trajectory.temperature, pressure=trajectory.pressure),
-        predicted=Conditions(temperature=temperature, pressure=ref.point.pressure),
+        sampled=Conditions(temperature=here.temperature, pressure=here.pressure),
+        predicted=Conditions(temperature=asked.temperature, pressure=asked.pressure),
         snapshots=snapshots,
         n_eff_entropy=size.entropy,
         n_eff_kish=size.kish,
@@ -110,10 +101,6 @@ def _predict_trajectory(
         least_n_eff_independent=extrapolation.least(snapshots, g),
         widening=extrapolation.widening(reliable, snapshots, g),
     )
-
-
-def _described(temperature: float, pressure: float | None) -> str:
-    return f"{temperature:g} K" + ("" if pressure is None else f" and {pressure:g} GPa")
 
 
 def _structures(

@@ -32,6 +32,7 @@ from aiida_difftre.engine.contract.results import (
     Selection,
     Stationarity,
 )
+from aiida_difftre.engine.contract.state_points import StatePoint
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.jobs import update
 from aiida_difftre.engine.matching.matching import matching_loss
@@ -39,7 +40,8 @@ from aiida_difftre.engine.potentials import potential as potentials
 from aiida_difftre.engine.potentials.potential import Potential
 from aiida_difftre.engine.potentials.term import Parameters, species_index
 from aiida_difftre.engine.refinement import losses, objective
-from aiida_difftre.engine.refinement.objective import ExtraLoss
+from aiida_difftre.engine.refinement.minimise import OptimizerMemory, minimise
+from aiida_difftre.engine.refinement.objective import ExtraLoss, Objective, PreparedStatePoint, SampledStatePoint
 from aiida_difftre.engine.reweighting import stationarity
 from aiida_difftre.engine.reweighting.predictions import predict_trajectory
 from aiida_difftre.engine.runtime.progress import Reporter
@@ -112,7 +114,7 @@ class Course:
     best: Parameters
     reference: Candidate | None = None
     trajectories: dict[str, files.Trajectory] = field(default_factory=dict)
-    data: list[objective.Data] = field(default_factory=list)
+    data: list[PreparedStatePoint] = field(default_factory=list)
     iterations: list[RefineIteration] = field(default_factory=list)
     failure: EngineError | None = None
 
@@ -230,16 +232,18 @@ def _judge(setup: Setup, course: Course) -> None:
     setup.progress.report("refine", number, job.max_iterations, chi2=course.iterations[-1].chi2)
 
 
-def _prepared(setup: Setup, course: Course, reference: Candidate) -> list[objective.Data]:
-    return [
-        objective.prepare(
-            point.label, setup.potential, reference.parameters, course.trajectories[point.label],
-            update.without_tests(point.targets), temperature=point.temperature,
-            pressure=course.trajectories[point.label].pressure, settings=setup.job.update, machine=setup.job.machine,
-            seed=setup.job.seed + course.state.iteration, among=len(setup.sampled),
+def _prepared(setup: Setup, course: Course, reference: Candidate) -> list[PreparedStatePoint]:
+    job, machine = setup.job, setup.job.machine.share_of(len(setup.sampled))
+    prepared = []
+    for point in setup.sampled:
+        trajectory = course.trajectories[point.label]
+        state, targets = StatePoint(point.temperature, trajectory.pressure), update.without_tests(point.targets)
+        sampled = SampledStatePoint(point.label, trajectory, targets, state)
+        seed = job.seed + course.state.iteration
+        prepared.append(
+            objective.prepare(setup.potential, reference.parameters, sampled, job.update, machine, seed=seed)
         )
-        for point in setup.sampled
-    ]  # fmt: skip
+    return prepared
 
 
 def _update(setup: Setup, course: Course) -> None:
@@ -255,11 +259,11 @@ def _update(setup: Setup, course: Course) -> None:
     given = job.update.model_fields_set
     settings = job.update.model_copy(update={k: v for k, v in job.of_updates().items() if k not in given})
     is_fresh = state.reference is not None and state.reference.has_fresh_optimizer
+    memory = OptimizerMemory(None if is_fresh else reference.optimizer_state, state.learning_rate_scale)
     try:
-        outcome = update.minimise(
-            setup.potential, reference.parameters, course.data, settings, seed=job.seed + state.iteration,
-            progress=setup.progress, optimizer_state=None if is_fresh else reference.optimizer_state,
-            learning_rate_scale=state.learning_rate_scale, extra=setup.extra, stop=setup.stop,
+        outcome = minimise(
+            Objective(course.data, settings, reference.parameters, setup.extra), setup.potential, memory,
+            seed=job.seed + state.iteration, progress=setup.progress, stop=setup.stop,
         )  # fmt: skip
     except EngineError as error:
         is_curable = error.status in RETRIED_WITH_SMALLER_STEPS
@@ -280,7 +284,7 @@ def _reference(course: Course) -> Candidate:
     return course.reference
 
 
-def _agreement(data: list[objective.Data]) -> policy.Agreement:
+def _agreement(data: list[PreparedStatePoint]) -> policy.Agreement:
     """Without reweighting: of the training and the selection targets."""
     compared = [
         losses.compared(np.asarray(prediction.values), term)
@@ -339,7 +343,7 @@ def _simulate(
     """A trajectory at a state point, from its structure, or from the last snapshots of the previous one."""
     start, settings = start_on_device(settings, setup.structures[point.label], previous)
     run = protocol.Run(setup.job.machine, seed, setup.progress, setup.stop)
-    state = protocol.StatePoint(point.temperature, point.pressure)
+    state = StatePoint(point.temperature, point.pressure)
     return protocol.sample(setup.potential, parameters, start, state, settings, run)
 
 

@@ -11,6 +11,7 @@ from aiida_difftre.engine.contract import files
 from aiida_difftre.engine.contract.jobs import TRAJECTORY, SampleJob
 from aiida_difftre.engine.contract.records import Timings
 from aiida_difftre.engine.contract.results import SampleResults, Stationarity
+from aiida_difftre.engine.contract.state_points import StatePoint
 from aiida_difftre.engine.observables import protocol as observables
 from aiida_difftre.engine.potentials import potential as potentials
 from aiida_difftre.engine.potentials.term import species_index
@@ -37,7 +38,7 @@ def run(job: SampleJob, folder: Path, progress: Reporter) -> SampleResults:
             potential,
             parameters,
             start,
-            protocol.StatePoint(job.temperature, job.pressure),
+            StatePoint(job.temperature, job.pressure),
             settings,
             protocol.Run(job.machine, job.seed, progress, stop, folder),
         )

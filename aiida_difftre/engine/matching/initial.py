@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from ase import Atoms
+from jaxtyping import Array
+from numpy.typing import NDArray
 
 from aiida_difftre.engine.contract import labels
 from aiida_difftre.engine.contract.jobs import POTENTIAL_OUT, PretrainJob
@@ -15,13 +18,26 @@ from aiida_difftre.engine.contract.labels import Labelled
 from aiida_difftre.engine.contract.results import PretrainErrors, PretrainResults
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.matching import configurations as dataset
+from aiida_difftre.engine.matching import matching
 from aiida_difftre.engine.matching.configurations import Configurations
-from aiida_difftre.engine.potentials.potential import Potential, build, load, save
+from aiida_difftre.engine.potentials.potential import Potential, build, load, save, without_references
 from aiida_difftre.engine.potentials.term import Parameters
 from aiida_difftre.engine.runtime import device
 
 ENVIRONMENTS = 256
 """Atoms in rattled copies of structures without labels, at least; enough for means and deviations."""
+
+
+class Start(NamedTuple):
+    """Parameters to start a training from.
+
+    Args:
+        parameters: with atomic reference energies.
+        fitted: (species,), True where the reference energy was fitted, and moves on with the terms.
+    """
+
+    parameters: Parameters
+    fitted: NDArray[np.bool_]
 
 
 def start(job: PretrainJob, folder: Path) -> tuple[Potential, Parameters]:
@@ -105,3 +121,68 @@ def known_references(given: dict[str, float] | None, potential: Potential, found
     """
     with dataset.explained():
         return labels.known_references(given, potential.spec.species, found.species(), found.references())
+
+
+def prepare(
+    job: PretrainJob,
+    potential: Potential,
+    parameters: Parameters,
+    everything: Configurations,
+    training: NDArray[np.intp],
+    found: Labelled,
+) -> Start:
+    """Standardise a new potential on the training part and set the atomic reference energies.
+
+    Args:
+        job: settings.
+        potential: the potential.
+        parameters: random ones, or those of a file.
+        everything: all configurations.
+        training: indices of those that train.
+        found: what the dataset holds.
+
+    Raises:
+        EngineError: with status INVALID_INPUT, for reference energies that are missing.
+    """
+    species = potential.spec.species
+    by_species = known_references(job.atomic_energies, potential, found)
+    if job.potential is None:
+        kept = parameters["atomic_energies"].tolist()
+        given = job.atomic_energies or {}
+        stated = [given.get(symbol, energy) for symbol, energy in zip(species, kept, strict=True)]
+        return Start({**parameters, "atomic_energies": jnp.asarray(stated, jnp.float64)}, np.zeros(len(species), bool))
+    with dataset.explained():
+        labels.check_seen(species, found.species(), by_species)
+    known = np.array([by_species.get(symbol, np.nan) for symbol in species])
+    crowded = training[~found.alone[training]]
+    parameters = standardised(potential, parameters, jax.tree.map(lambda leaf: leaf[crowded], everything))
+    part = jax.tree.map(lambda leaf: leaf[training], everything)
+    references = _fit_references(potential, parameters, part, known)
+    return Start({**parameters, "atomic_energies": jnp.asarray(references, jnp.float64)}, np.isnan(known))
+
+
+def _fit_references(
+    potential: Potential, parameters: Parameters, part: Configurations, known: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Least squares of what the initial terms leave of the energies; the smallest where the composition is constant.
+
+    Args:
+        potential: the potential.
+        parameters: its initial ones.
+        part: configurations to train with.
+        known: (species,), references that stay, eV; NaN for those to fit.
+    """
+    fitted = np.isnan(known)
+    if not fitted.any():
+        return known
+    free = without_references(parameters, jnp.float64)
+
+    def total(environment: Any, real: Array) -> Array:
+        return jnp.sum(real * potential.energies(free, environment))
+
+    energies = jax.jit(lambda e, r: jax.lax.map(lambda pair: total(*pair), (e, r)))(part.environment, part.real)
+    composition = matching.compositions(part, len(potential.spec.species))
+    left = part.labels.energy - np.asarray(energies) - composition[:, ~fitted] @ known[~fitted]
+    references = known.copy()
+    references[fitted] = np.linalg.lstsq(composition[:, fitted], left, rcond=1e-10)[0]
+    return references

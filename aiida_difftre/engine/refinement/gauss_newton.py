@@ -46,7 +46,7 @@ from numpy.typing import NDArray
 from aiida_difftre.engine import units
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.potentials.term import Parameters
-from aiida_difftre.engine.refinement.objective import Data, Quantities
+from aiida_difftre.engine.refinement.objective import PreparedStatePoint, Quantities
 
 LARGEST_BYTES = 2 << 30
 """Of the derivatives of the energies of all snapshots by all parameters."""
@@ -82,7 +82,7 @@ class Linear(NamedTuple):
 
 
 def step(
-    data: Sequence[Data],
+    data: Sequence[PreparedStatePoint],
     parameters: Parameters,
     quantities: Mapping[str, Quantities],
     free: Parameters,
@@ -247,7 +247,7 @@ def _root(decreasing: Callable[[float], float], lower: float, upper: float) -> f
     return middle
 
 
-def _linear(point: Data, parameters: Parameters, values: Quantities, movable: Sequence[bool]) -> Linear:
+def _linear(point: PreparedStatePoint, parameters: Parameters, values: Quantities, movable: Sequence[bool]) -> Linear:
     """One state point to first order."""
     reference = point.reference
     cotangents, residuals = point.jacobian({key: jnp.asarray(value) for key, value in values.items()})
@@ -279,7 +279,7 @@ def _flat(tree: Parameters, movable: Sequence[bool], rows: int) -> NDArray[np.fl
     return np.concatenate([np.asarray(leaf, np.float64).reshape(rows, -1) for leaf in leaves], axis=1)
 
 
-def _check_size(data: Sequence[Data], size: int) -> None:
+def _check_size(data: Sequence[PreparedStatePoint], size: int) -> None:
     count = sum(len(point.reference.energies) for point in data)
     if count * size * 8 > LARGEST_BYTES:
         raise EngineError(

@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 from aiida_difftre.engine.contract import files
 from aiida_difftre.engine.contract.agreement import Role
 from aiida_difftre.engine.contract.jobs import Machine, Prediction, UpdateSettings
+from aiida_difftre.engine.contract.state_points import StatePoint
 from aiida_difftre.engine.contract.targets import Target
 from aiida_difftre.engine.potentials.potential import Potential
 from aiida_difftre.engine.potentials.term import Parameters
 from aiida_difftre.engine.refinement import losses
 from aiida_difftre.engine.refinement.losses import TargetTerm
 from aiida_difftre.engine.reweighting.predictions import reweighted_predictions
-from aiida_difftre.engine.reweighting.reference import Reference, prepare_reference
+from aiida_difftre.engine.reweighting.reference import Reference, check_sampled_at, prepare_reference
 from aiida_difftre.engine.reweighting.weights import EffectiveSize, effective_size
 
 Quantities = dict[str, NDArray[np.float64]]
@@ -30,7 +31,7 @@ ExtraLoss = Callable[[Parameters], tuple[float, Parameters]]
 
 
 @dataclass(frozen=True)
-class Data:
+class PreparedStatePoint:
     """One state point of an update: a reference, and the targets of its observables in the same order.
 
     Args:
@@ -76,43 +77,49 @@ class Evaluation:
     quantities: dict[str, Quantities]
 
 
-def prepare(
-    label: str,
-    potential: Potential,
-    parameters: Parameters,
-    trajectory: files.Trajectory,
-    targets: Sequence[Target],
-    *,
-    temperature: float,
-    settings: UpdateSettings,
-    machine: Machine,
-    seed: int,
-    pressure: float | None = None,
-    among: int = 1,
-) -> Data:
-    """A state point ready for an update: its observables at the reference parameters, with errors.
+@dataclass(frozen=True)
+class SampledStatePoint:
+    """A state point with its trajectory, and what was measured there.
 
     Args:
         label: Label of the state point.
-        potential: the potential.
-        parameters: those that sampled.
         trajectory: the snapshots.
         targets: Targets of its observables.
-        temperature: K.
+        point: temperature and pressure; without a pressure, that of the trajectory.
+    """
+
+    label: str
+    trajectory: files.Trajectory
+    targets: Sequence[Target]
+    point: StatePoint
+
+
+def prepare(
+    potential: Potential,
+    parameters: Parameters,
+    sampled: SampledStatePoint,
+    settings: UpdateSettings,
+    machine: Machine,
+    *,
+    seed: int,
+) -> PreparedStatePoint:
+    """A state point ready for an update: its observables at the reference parameters, with errors.
+
+    Args:
+        potential: the potential.
+        parameters: those that sampled.
+        sampled: the state point, with its trajectory.
         settings: Settings of the update.
         machine: precision and batches.
         seed: Seed of the bootstrap.
-        pressure: GPa; None for that of the trajectory.
-        among: state points that share the memory for what is kept of their snapshots.
 
     Raises:
         EngineError: with status INVALID_INPUT, for a trajectory of another state point or potential.
     """
+    targets = sampled.targets
+    check_sampled_at(sampled.trajectory, sampled.point)
     requests = [target.request() for target in targets]
-    ref = prepare_reference(
-        potential, parameters, trajectory, requests, temperature=temperature, machine=machine, pressure=pressure,
-        among=among,
-    )  # fmt: skip
+    ref = prepare_reference(potential, parameters, sampled.trajectory, requests, machine, sampled.point)
     before, values = reweighted_predictions(ref, parameters, replicates=settings.bootstrap, seed=seed)
     terms = tuple(TargetTerm(t, np.asarray(p.errors)) for t, p in zip(targets, before, strict=True))
 
@@ -128,10 +135,10 @@ def prepare(
 
     gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))
     jacobian = jax.jit(jax.jacrev(residuals, has_aux=True))
-    return Data(label, ref, terms, ref.inefficiency(values), tuple(before), gradient, jacobian)
+    return PreparedStatePoint(sampled.label, ref, terms, ref.inefficiency(values), tuple(before), gradient, jacobian)
 
 
-def evaluate(data: Sequence[Data], parameters: Parameters) -> Evaluation:
+def evaluate(data: Sequence[PreparedStatePoint], parameters: Parameters) -> Evaluation:
     """Loss, predictions, weights and the cotangents of all quantities.
 
     The softmax, the averages and the combinations are differentiated here for all snapshots at once; the chain rule
@@ -150,7 +157,9 @@ def evaluate(data: Sequence[Data], parameters: Parameters) -> Evaluation:
     return Evaluation(total, predictions, effective, cotangents, quantities)
 
 
-def reduced_chi2(data: Sequence[Data], values: Mapping[str, Sequence[NDArray[np.float64]]], role: Role) -> float | None:
+def reduced_chi2(
+    data: Sequence[PreparedStatePoint], values: Mapping[str, Sequence[NDArray[np.float64]]], role: Role
+) -> float | None:
     """chi² per point over the targets of all state points, as the work chains count it.
 
     Args:
@@ -162,14 +171,14 @@ def reduced_chi2(data: Sequence[Data], values: Mapping[str, Sequence[NDArray[np.
     return losses.reduced_chi2([array for point in data for array in values[point.label]], terms, role)
 
 
-def gradient(data: Sequence[Data], parameters: Parameters, evaluation: Evaluation) -> Parameters:
+def gradient(data: Sequence[PreparedStatePoint], parameters: Parameters, evaluation: Evaluation) -> Parameters:
     """dL/dθ: one batched vector-Jacobian product per state point."""
     parts = [p.reference.snapshots.pullback(parameters, evaluation.cotangents[p.label]) for p in data]
     summed: Parameters = jax.tree.map(lambda *x: sum(x[1:], start=x[0]), *parts)
     return summed
 
 
-def effective_fraction(data: Sequence[Data], parameters: Parameters) -> float:
+def effective_fraction(data: Sequence[PreparedStatePoint], parameters: Parameters) -> float:
     """The smallest effective fraction of snapshots over the state points, from energies alone."""
     fractions = []
     for point in data:
@@ -182,7 +191,7 @@ def effective_fraction(data: Sequence[Data], parameters: Parameters) -> float:
     return min(fractions)
 
 
-def fix_offset(data: Sequence[Data], parameters: Parameters, before: Parameters) -> Parameters:
+def fix_offset(data: Sequence[PreparedStatePoint], parameters: Parameters, before: Parameters) -> Parameters:
     """Keep the mean energy of the reference where it was: U -> U + c is a direction that no observable holds.
 
     The mean change of the energy per atom over the snapshots is taken off the atomic reference energies.
@@ -227,7 +236,7 @@ class Objective:
         extra: the DFT term.
     """
 
-    data: Sequence[Data]
+    data: Sequence[PreparedStatePoint]
     settings: UpdateSettings
     anchor: Parameters
     extra: ExtraLoss | None

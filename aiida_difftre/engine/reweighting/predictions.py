@@ -109,7 +109,5 @@ def predict_trajectory(
     """Observables of a trajectory with the potential that sampled it, at its state point, with bootstrap errors."""
     if not requests:
         return []
-    ref = prepare_reference(
-        potential, parameters, trajectory, requests, temperature=trajectory.temperature, machine=machine
-    )
+    ref = prepare_reference(potential, parameters, trajectory, requests, machine)
     return reweighted_predictions(ref, parameters, replicates=replicates, seed=seed)[0]

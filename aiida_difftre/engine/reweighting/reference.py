@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax.numpy as jnp
 import numpy as np
@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from aiida_difftre.engine.contract.files import Trajectory
 from aiida_difftre.engine.contract.jobs import Machine
 from aiida_difftre.engine.contract.observables import ObservableRequest, check_requests
+from aiida_difftre.engine.contract.state_points import StatePoint
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.observables import protocol
 from aiida_difftre.engine.observables.features import static_features
-from aiida_difftre.engine.observables.protocol import Observable, StatePoint
+from aiida_difftre.engine.observables.protocol import Observable
 from aiida_difftre.engine.potentials.potential import Potential
 from aiida_difftre.engine.potentials.term import Parameters, masses
 from aiida_difftre.engine.reweighting import statistics
@@ -52,7 +53,7 @@ class Reference:
     volumes: NDArray[np.float64]
     walkers: NDArray[np.int32]
     shift: NDArray[np.float64]
-    point: StatePoint
+    point: protocol.StatePoint
 
     def weights(self, energies: Float[Array, " S"]) -> Float[Array, " S"]:
         """Weights of the snapshots for energies at other parameters; traceable."""
@@ -102,12 +103,8 @@ def prepare_reference(
     parameters: Parameters,
     trajectory: Trajectory,
     requests: Sequence[ObservableRequest],
-    *,
-    temperature: float,
     machine: Machine,
-    pressure: float | None = None,
-    elsewhere: bool = False,
-    among: int = 1,
+    point: StatePoint | None = None,
 ) -> Reference:
     """Prepare a trajectory that was sampled with these parameters.
 
@@ -116,43 +113,25 @@ def prepare_reference(
         parameters: those that sampled.
         trajectory: the snapshots.
         requests: observables.
-        temperature: Temperature of the state point, K.
         machine: precision and batches.
-        pressure: Pressure of the state point, GPa; None for that of the trajectory.
-        elsewhere: whether the state point may differ from the sampled one, and is then reached by reweighting.
-        among: references that share the memory for what is kept of their snapshots.
+        point: state point of the averages, which is reached by reweighting where it is not the sampled one
+            (:func:`check_sampled_at` refuses another one); None for that of the trajectory. Without a pressure, that of
+            the trajectory.
 
     Raises:
         EngineError: with status INVALID_INPUT, for a repeated label, an observable that fits neither the system nor the
-            ensemble, or a trajectory of another state point or potential; SELF_CHECK_FAILED, where JAX miscompiles.
+            ensemble, a pressure where none was held, or a trajectory of another potential; SELF_CHECK_FAILED, where JAX
+            miscompiles.
     """
-    pressure = _check_state_point(trajectory, temperature, pressure, elsewhere)
+    point = _state_point(trajectory, point)
     try:
         check_requests(requests, trajectory.ensemble)
     except ValueError as error:
         raise EngineError(ExitStatus.INVALID_INPUT, str(error)) from None
-    cell, count = trajectory.cell, len(trajectory.positions)
-    scales = float(trajectory.scales.min()), float(trajectory.scales.max())
-    made = [protocol.make(request, trajectory.species, cell, scales, trajectory.masses) for request in requests]
+    made = _implementations(requests, trajectory)
     # What follows from the system, such as scattering lengths, is then part of what results report.
     requests = [request.for_system(trajectory.species, trajectory.masses)[0] for request in requests]
-    directions = {
-        born_label(request.name): implementation.directions(count)
-        for request, implementation in zip(requests, made, strict=True)
-        if "born" in implementation.quantities
-    }
-    snapshots = Snapshots(
-        potential,
-        trajectory.positions,
-        cell,
-        trajectory.species,
-        precision=machine.precision,
-        scales=trajectory.scales,
-        stress=any("stress" in implementation.quantities for implementation in made),
-        directions=directions,
-        batch_size=machine.batch_size,
-        cache_bytes=int(machine.snapshot_cache_mib * (1 << 20)) // among,
-    )
+    snapshots = _snapshots(potential, trajectory, requests, made, machine)
     # Weights take energies in double precision, so that a JAX that miscompiles them is refused first.
     device.self_check(potential, parameters, snapshots.environment(), "float64")
     features = {
@@ -162,50 +141,103 @@ def prepare_reference(
     }
     energies = snapshots.energies(parameters)
     _check_potential(trajectory, energies)
+    atomic_masses = masses(trajectory.species) if trajectory.masses is None else trajectory.masses
     return Reference(
         tuple(requests),
-        tuple(made),
+        made,
         snapshots,
         features,
         energies,
         snapshots.volumes,
         trajectory.walkers,
-        state_shift(energies, trajectory, temperature, pressure),
-        StatePoint(
-            temperature,
+        state_shift(energies, trajectory, point.temperature, point.pressure),
+        protocol.StatePoint(
+            point.temperature,
             float(snapshots.volumes.mean()),
             len(trajectory.species),
-            pressure=pressure,
-            mass=float((masses(trajectory.species) if trajectory.masses is None else trajectory.masses).sum()),
+            pressure=point.pressure,
+            mass=float(atomic_masses.sum()),
         ),
     )
 
 
-def _check_state_point(
-    trajectory: Trajectory, temperature: float, pressure: float | None, elsewhere: bool
-) -> float | None:
-    """The pressure of the state point; refuse one that the trajectory does not stand for."""
-    if not (elsewhere or np.isclose(temperature, trajectory.temperature, rtol=1e-6)):
-        raise EngineError(
-            ExitStatus.INVALID_INPUT,
-            f"the trajectory was sampled at {trajectory.temperature:g} K, but the state point is at {temperature:g} K; "
-            "sample it at that temperature",
-        )
-    if pressure is None:
-        return trajectory.pressure
+def _implementations(requests: Sequence[ObservableRequest], trajectory: Trajectory) -> tuple[Observable, ...]:
+    scales = float(trajectory.scales.min()), float(trajectory.scales.max())
+    return tuple(
+        protocol.make(request, trajectory.species, trajectory.cell, scales, trajectory.masses) for request in requests
+    )
+
+
+def _snapshots(
+    potential: Potential,
+    trajectory: Trajectory,
+    requests: Sequence[ObservableRequest],
+    implementations: Sequence[Observable],
+    machine: Machine,
+) -> Snapshots:
+    """What evaluates the quantities that the observables need."""
+    directions = {
+        born_label(request.name): implementation.directions(len(trajectory.positions))
+        for request, implementation in zip(requests, implementations, strict=True)
+        if "born" in implementation.quantities
+    }
+    return Snapshots(
+        potential,
+        trajectory.positions,
+        trajectory.cell,
+        trajectory.species,
+        precision=machine.precision,
+        scales=trajectory.scales,
+        stress=any("stress" in implementation.quantities for implementation in implementations),
+        directions=directions,
+        batch_size=machine.batch_size,
+        cache_bytes=int(machine.snapshot_cache_mib * (1 << 20)),
+    )
+
+
+def sampled_at(trajectory: Trajectory) -> StatePoint:
+    """The state point of a trajectory."""
+    return StatePoint(trajectory.temperature, trajectory.pressure)
+
+
+def _state_point(trajectory: Trajectory, point: StatePoint | None) -> StatePoint:
+    """The state point of the averages; refuse a pressure that nothing stands for."""
+    if point is None:
+        return sampled_at(trajectory)
+    if point.pressure is None:
+        return replace(point, pressure=trajectory.pressure)
     if trajectory.pressure is None:
         raise EngineError(
             ExitStatus.INVALID_INPUT,
-            f"the trajectory was sampled at constant volume, but the state point is at a pressure of {pressure:g} GPa; "
-            "sample it with a barostat, or leave out the pressure",
+            "the trajectory was sampled at constant volume, but the state point is at a pressure of "
+            f"{point.pressure:g} GPa; sample it with a barostat, or leave out the pressure",
         )
-    if not (elsewhere or np.isclose(pressure, trajectory.pressure, rtol=1e-6, atol=1e-12)):
+    return point
+
+
+def check_sampled_at(trajectory: Trajectory, point: StatePoint) -> None:
+    """Refuse a trajectory of another state point.
+
+    Args:
+        trajectory: the snapshots.
+        point: where they should be from; without a pressure, any.
+
+    Raises:
+        EngineError: with status INVALID_INPUT.
+    """
+    if not np.isclose(point.temperature, trajectory.temperature, rtol=1e-6):
         raise EngineError(
             ExitStatus.INVALID_INPUT,
-            f"the trajectory was sampled at {trajectory.pressure:g} GPa, but the state point is at {pressure:g} GPa; "
+            f"the trajectory was sampled at {trajectory.temperature:g} K, but the state point is at "
+            f"{point.temperature:g} K; sample it at that temperature",
+        )
+    pressure, held = _state_point(trajectory, point).pressure, trajectory.pressure
+    if pressure is not None and held is not None and not np.isclose(pressure, held, rtol=1e-6, atol=1e-12):
+        raise EngineError(
+            ExitStatus.INVALID_INPUT,
+            f"the trajectory was sampled at {held:g} GPa, but the state point is at {pressure:g} GPa; "
             "sample it at that pressure",
         )
-    return pressure
 
 
 def _check_potential(trajectory: Trajectory, energies: NDArray[np.float64]) -> None:

@@ -13,30 +13,13 @@ from typing import Protocol
 from aiida_difftre.engine.contract import samplers
 from aiida_difftre.engine.contract.files import Trajectory
 from aiida_difftre.engine.contract.settings import Machine, SamplingSettings
+from aiida_difftre.engine.contract.state_points import StatePoint
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.potentials.potential import Potential
 from aiida_difftre.engine.potentials.term import Parameters
 from aiida_difftre.engine.runtime.progress import Reporter
 from aiida_difftre.engine.runtime.stop import Stop
 from aiida_difftre.engine.sampling.starts import Start
-
-
-@dataclass(frozen=True)
-class StatePoint:
-    """The thermodynamic state that is sampled.
-
-    Args:
-        temperature: Temperature, K.
-        pressure: Pressure, GPa; None for a fixed cell. It is held where the settings have a barostat.
-
-    Example:
-        >>> from aiida_difftre.engine.sampling.protocol import StatePoint
-        >>> StatePoint(temperature=298.15).pressure is None
-        True
-    """
-
-    temperature: float
-    pressure: float | None = None
 
 
 @dataclass(frozen=True)
@@ -76,7 +59,7 @@ class Sampler(Protocol):
 
         >>> import numpy as np
         >>> from aiida_difftre.engine.contract.files import Trajectory
-        >>> from aiida_difftre.engine.sampling.protocol import StatePoint
+        >>> from aiida_difftre.engine.contract.state_points import StatePoint
         >>> from aiida_difftre.engine.sampling.starts import Start
         >>> def frozen(potential, parameters, start, point, settings, run):
         ...     walkers = len(start.positions)

@@ -19,6 +19,7 @@ from aiida_difftre.engine import units
 from aiida_difftre.engine.contract import files
 from aiida_difftre.engine.contract.jobs import CHECKPOINT, TRAJECTORY
 from aiida_difftre.engine.contract.settings import SamplingSettings
+from aiida_difftre.engine.contract.state_points import StatePoint
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.geometry import neighbor_list as space
 from aiida_difftre.engine.potentials.potential import Potential
@@ -26,7 +27,7 @@ from aiida_difftre.engine.potentials.term import Parameters
 from aiida_difftre.engine.sampling import checkpoints, guards
 from aiida_difftre.engine.sampling.checkpoints import Recording, Simulation
 from aiida_difftre.engine.sampling.dynamics import dynamics
-from aiida_difftre.engine.sampling.protocol import Run, StatePoint
+from aiida_difftre.engine.sampling.protocol import Run
 from aiida_difftre.engine.sampling.starts import Start
 from aiida_difftre.engine.sampling.system import System
 from aiida_difftre.engine.sampling.walkers import Snapshot, Walkers, scale_of

@@ -13,6 +13,7 @@ from aiida_difftre.data.structures import Generation, Rattle
 from aiida_difftre.engine.contract.base import Strict
 from aiida_difftre.engine.contract.bounds import Limits, Temperature, is_number
 from aiida_difftre.engine.contract.jobs import JOBS, PretrainJob, SampleJob, UpdateJob, validate
+from aiida_difftre.engine.contract.policy import Growth
 from aiida_difftre.engine.contract.settings import (
     BarostatSpec,
     LangevinSpec,
@@ -24,7 +25,7 @@ from aiida_difftre.engine.contract.settings import (
 from aiida_difftre.engine.contract.targets import Conditions, Target
 from aiida_difftre.engine.observables.specs.absorption import PathTable
 from aiida_difftre.workchains.inputs import Dft, Feff, RunInput, StatePoint
-from aiida_difftre.workchains.refine_settings import Growth, RefineSettings
+from aiida_difftre.workchains.refine_settings import RefineSettings
 from aiida_difftre.workchains.systems import Bulk, Random, System
 from aiida_difftre.workchains.validate import ValidateSettings
 

@@ -20,7 +20,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 from aiida_difftre.engine.contract.jobs import CHECKPOINT, POTENTIAL_OUT, PotentialSpec, PretrainJob, TermSpec
 from aiida_difftre.engine.errors import EngineError, ExitStatus
-from aiida_difftre.engine.jobs.pretrain import run, split
+from aiida_difftre.engine.jobs.pretrain import run
 from aiida_difftre.engine.matching import configurations as dataset
 from aiida_difftre.engine.matching import matching
 from aiida_difftre.engine.potentials import potential as potentials
@@ -229,14 +229,6 @@ def test_atoms_alone_give_reference_energies_and_always_train(tmp_path: Path, bo
     assert "reference energies of Au from atoms alone" in results["labels"]
 
 
-def test_atoms_alone_are_never_held_out() -> None:
-    alone = np.array([False, True, False, False, True, False])
-    for seed in range(20):
-        training, validation = split(alone, 0.5, seed)
-        assert {1, 4} <= set(training.tolist())
-        assert len(validation) == 2
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -263,12 +255,3 @@ def test_diverging_loss(folder: Path) -> None:
     with pytest.raises(EngineError, match="learning_rate") as caught:
         pretrain(job(optimizer=optimizer), folder, Silent())
     assert caught.value.status == ExitStatus.NOT_FINITE
-
-
-@pytest.mark.parametrize(
-    ("count", "fraction", "held_out"), [(80, 0.1, 8), (2, 0.1, 1), (1, 0.5, 0), (5, 0.0, 0), (4, 0.99, 3)]
-)
-def test_split(count: int, fraction: float, held_out: int) -> None:
-    training, validation = split(np.zeros(count, bool), fraction, 0)
-    assert len(validation) == held_out
-    assert sorted([*training, *validation]) == list(range(count))

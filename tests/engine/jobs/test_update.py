@@ -27,9 +27,13 @@ from aiida_difftre.engine.potentials import potential as potentials
 from aiida_difftre.engine.potentials.potential import Potential
 from aiida_difftre.engine.potentials.term import Environment, Parameters, species_index
 from aiida_difftre.engine.refinement import objective
+from aiida_difftre.engine.refinement.minimise import OptimizerMemory, Outcome
+from aiida_difftre.engine.refinement.minimise import minimise as minimise_objective
+from aiida_difftre.engine.refinement.objective import ExtraLoss, PreparedStatePoint
 from aiida_difftre.engine.runtime import device
 from aiida_difftre.engine.runtime.progress import Silent
-from tests.fixtures.engine import DOUBLE, alloy, argon, lennard_jones, network, rattled, target
+from aiida_difftre.engine.runtime.stop import Stop
+from tests.fixtures.engine import DOUBLE, alloy, argon, lennard_jones, network, prepared, rattled, target
 
 TEMPERATURE = 300.0
 CENTRES = [1.4, 1.5, 1.6, 1.7]
@@ -52,22 +56,8 @@ def targets_of_every_kind(symmetry: str) -> list[Target]:
     ]
 
 
-def prepared(
-    potential: Potential,
-    parameters: Parameters,
-    trajectory: Trajectory,
-    targets: list[Target],
-    settings: UpdateSettings | None = None,
-    label: str = "point",
-) -> objective.Data:
-    return objective.prepare(
-        label, potential, parameters, trajectory, targets, temperature=trajectory.temperature,
-        settings=settings or UpdateSettings(bootstrap=10), machine=DOUBLE, seed=0,
-    )  # fmt: skip
-
-
 def independent_loss(
-    potential: Potential, trajectory: Trajectory, data: objective.Data, symmetry: str, reference: Parameters
+    potential: Potential, trajectory: Trajectory, data: PreparedStatePoint, symmetry: str, reference: Parameters
 ) -> Any:
     """The loss as the equations say, through the weights and everything, by autodiff of the potential alone."""
     cell = jnp.asarray(trajectory.cell)
@@ -156,7 +146,7 @@ def test_gradient_equals_autodiff_through_the_weights(symmetry: str) -> None:
     atoms = alloy(("C",))
     # So cold that the weights differ much once the parameters have moved a little.
     trajectory = rattled(potential, parameters, atoms, snapshots=7, amplitude=0.1, temperature=60.0)
-    data = prepared(potential, parameters, trajectory, targets_of_every_kind(symmetry))
+    data = prepared(potential, parameters, trajectory, targets_of_every_kind(symmetry), UpdateSettings(bootstrap=10))
     plain = jax.jit(
         jax.value_and_grad(independent_loss(potential, trajectory, data, symmetry, parameters), has_aux=True)
     )
@@ -187,17 +177,24 @@ def settings_of(learning_rate: float = 1e-3, **options: Any) -> UpdateSettings:
     return UpdateSettings(optimizer=optimizer, bootstrap=10, **options)
 
 
-def argon_data(settings: UpdateSettings, shift: float = 0.02, label: str = "point") -> objective.Data:
+def argon_data(settings: UpdateSettings, shift: float = 0.02, label: str = "point") -> PreparedStatePoint:
     """A pressure a little above the present one."""
     first = prepared(POTENTIAL, START, argon_trajectory(), [target("pressure", [0.0])], settings)
     wanted = first.before[0].values[0] + shift
-    return prepared(POTENTIAL, START, argon_trajectory(), [target("pressure", [wanted], error=0.005)], settings, label)
+    return prepared(
+        POTENTIAL, START, argon_trajectory(), [target("pressure", [wanted], error=0.005)], settings, label=label
+    )
 
 
 def minimise(
-    data: list[objective.Data], settings: UpdateSettings, begin: Parameters = START, **options: Any
-) -> update.Outcome:
-    return update.minimise(POTENTIAL, begin, data, settings, seed=0, progress=Silent(), **options)
+    data: list[PreparedStatePoint],
+    settings: UpdateSettings,
+    begin: Parameters = START,
+    extra: ExtraLoss | None = None,
+    **options: Any,
+) -> Outcome:
+    whole = objective.Objective(data, settings, begin, extra)
+    return minimise_objective(whole, POTENTIAL, seed=0, progress=Silent(), **options)
 
 
 def test_loss_falls_monotonically_and_the_mean_energy_stays() -> None:
@@ -271,16 +268,16 @@ def test_state_points_share_the_memory_of_a_job() -> None:
     """What is kept of their snapshots is divided among them, and the loss and its gradient are those with all kept."""
     trajectory, machine = argon_trajectory(), Machine(precision="float64", batch_size=2)
 
-    def points(number: int) -> list[objective.Data]:
+    def points(number: int) -> list[PreparedStatePoint]:
         return [
-            objective.prepare(
-                f"point{each}", POTENTIAL, START, trajectory, [target("pressure", [0.1])], settings=settings_of(),
-                temperature=trajectory.temperature, machine=machine, seed=each, among=number,
+            prepared(
+                POTENTIAL, START, trajectory, [target("pressure", [0.1])], settings_of(), label=f"point{each}",
+                machine=machine.share_of(number), seed=each,
             )
             for each in range(number)
         ]  # fmt: skip
 
-    def kept(made: list[objective.Data]) -> int:
+    def kept(made: list[PreparedStatePoint]) -> int:
         return sum(point.reference.snapshots.nbytes for point in made)
 
     plenty = points(2)
@@ -316,9 +313,7 @@ def test_optimizer_state_goes_out_and_in(tmp_path: Path) -> None:
     optimizers.write_state(tmp_path / "state", first.optimizer_state)
     optimizer = optimizers.of_update(once.optimizer)
     state = optimizers.read_state(tmp_path / "state", jax.eval_shape(optimizer.init, START))
-    second = update.minimise(
-        POTENTIAL, first.parameters, [data], once, seed=0, progress=Silent(), optimizer_state=state
-    )
+    second = minimise([data], once, first.parameters, memory=OptimizerMemory(state))
     for a, b in zip(jax.tree.leaves(whole.parameters), jax.tree.leaves(second.parameters), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-14)
     another = optimizers.make(OptimizerSpec(name="sgd"), optimizers.exponential(once.optimizer))
@@ -341,7 +336,8 @@ def test_fixed_terms_do_not_move() -> None:
     )
     trajectory = rattled(potential, parameters, argon(1), snapshots=20, amplitude=0.1, temperature=85.0)
     data = prepared(potential, parameters, trajectory, [target("pressure", [5.0])], settings)
-    outcome = update.minimise(potential, parameters, [data], settings, seed=0, progress=Silent())
+    whole = objective.Objective([data], settings, parameters, None)
+    outcome = minimise_objective(whole, potential, seed=0, progress=Silent())
     before, after = parameters["terms"], outcome.parameters["terms"]
     assert jax.tree.all(jax.tree.map(jnp.array_equal, before["0_lennard_jones"], after["0_lennard_jones"]))
     assert not jax.tree.all(jax.tree.map(jnp.array_equal, before["1_repulsion"], after["1_repulsion"]))
@@ -447,7 +443,7 @@ def test_walltime_before_the_first_step_is_a_failure_and_no_result(tmp_path: Pat
 
 
 def test_walltime_after_a_step_ends_the_update_with_what_it_has() -> None:
-    class AfterOneStep:
+    class AfterOneStep(Stop):
         asked = 0
 
         def requested(self) -> EngineError | None:
@@ -455,7 +451,7 @@ def test_walltime_after_a_step_ends_the_update_with_what_it_has() -> None:
             return EngineError(ExitStatus.WALLTIME, "over") if self.asked > 1 else None
 
     settings = settings_of(max_steps=5)
-    outcome = minimise([argon_data(settings)], settings, stop=AfterOneStep())
+    outcome = minimise([argon_data(settings)], settings, stop=AfterOneStep(None))
     assert (outcome.reason, len(outcome.history)) == ("walltime", 2)
     assert outcome.history[1].loss < outcome.history[0].loss
 

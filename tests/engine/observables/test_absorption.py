@@ -22,7 +22,7 @@ from aiida_difftre.engine.observables.filters import fourier_filter
 from aiida_difftre.engine.observables.protocol import StatePoint
 from aiida_difftre.engine.observables.specs.absorption import wave_numbers
 from aiida_difftre.engine.refinement import objective
-from tests.fixtures.engine import DOUBLE, build, rattled
+from tests.fixtures.engine import build, prepared, rattled
 from tests.fixtures.exafs import direct_sum, table, target_fields
 
 GRID = np.arange(3.0, 14.0, 0.1)
@@ -169,10 +169,7 @@ def test_gradient_of_the_loss_in_the_parameters_of_a_potential() -> None:
     trajectory = rattled(potential, parameters, atoms, snapshots=6, amplitude=0.09, temperature=900.0)
     settings = UpdateSettings(bootstrap=10)
     wanted = validate(Target, target_fields(other_disorder(), GRID, k_weight=0))
-    data = objective.prepare(
-        "point", potential, parameters, trajectory, [wanted], temperature=trajectory.temperature, settings=settings,
-        machine=DOUBLE, seed=0,
-    )  # fmt: skip
+    data = prepared(potential, parameters, trajectory, [wanted], settings)
     fitted = data.before[0].fitted
     assert 0.6 < fitted["s02"] < 1.1
     assert abs(fitted["e0_shift"]) < 15

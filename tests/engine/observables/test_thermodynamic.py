@@ -25,11 +25,11 @@ from aiida_difftre.engine.contract.jobs import (
     UpdateSettings,
 )
 from aiida_difftre.engine.contract.observables import ObservableRequest
+from aiida_difftre.engine.contract.state_points import StatePoint
 from aiida_difftre.engine.contract.targets import Target
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.jobs import predict
-from aiida_difftre.engine.observables import thermodynamic
-from aiida_difftre.engine.observables.protocol import StatePoint
+from aiida_difftre.engine.observables import protocol, thermodynamic
 from aiida_difftre.engine.potentials import potential as potentials
 from aiida_difftre.engine.potentials.term import Parameters
 from aiida_difftre.engine.refinement import objective
@@ -37,7 +37,17 @@ from aiida_difftre.engine.reweighting import extrapolation
 from aiida_difftre.engine.reweighting.predictions import predict_trajectory, statistical_errors
 from aiida_difftre.engine.reweighting.reference import Reference, prepare_reference
 from aiida_difftre.engine.runtime.progress import Silent
-from tests.fixtures.engine import DOUBLE, argon, lennard_jones, rattled, silicon, simulate, start, stillinger_weber
+from tests.fixtures.engine import (
+    DOUBLE,
+    argon,
+    lennard_jones,
+    prepared,
+    rattled,
+    silicon,
+    simulate,
+    start,
+    stillinger_weber,
+)
 
 GAS_CONSTANT = 8.31446261815324
 NPT = ("heat_capacity", "volume", "density", "thermal_expansion", "compressibility")
@@ -52,7 +62,7 @@ def test_against_numpy() -> None:
     rng = np.random.default_rng(0)
     energy, volume = rng.normal(size=50), 1000 + 30 * rng.normal(size=50)
     inputs = {"energy": jnp.asarray(energy), "volume": jnp.asarray(volume)}
-    point = StatePoint(300.0, 1000.0, 20, pressure=2.0, mass=20 * 39.948)
+    point = protocol.StatePoint(300.0, 1000.0, 20, pressure=2.0, mass=20 * 39.948)
     kT, uniform = units.BOLTZMANN * 300, jnp.full(50, 0.02)
     enthalpy = energy + 2.0 / units.EV_PER_A3_IN_GPA * volume
 
@@ -61,7 +71,7 @@ def test_against_numpy() -> None:
 
     expected = GAS_CONSTANT * (enthalpy.var(ddof=1) / kT**2 / 20 + 1.5)
     assert value(thermodynamic.HeatCapacity()) == pytest.approx(expected, rel=1e-9)
-    at_volume = StatePoint(300.0, 1000.0, 20)
+    at_volume = protocol.StatePoint(300.0, 1000.0, 20)
     expected = GAS_CONSTANT * (energy.var(ddof=1) / kT**2 / 20 + 1.5)
     assert value(thermodynamic.HeatCapacity(), point=at_volume) == pytest.approx(expected, rel=1e-9)
     assert value(thermodynamic.Volume()) == pytest.approx(volume.mean() / 20)
@@ -137,10 +147,8 @@ def test_gradient_is_the_finite_difference(name: str) -> None:
         observable=name, values=[0.0], errors=[1.0], unit=units_of[name], conditions={"temperature": TEMPERATURE},
         citation="a test",
     )  # fmt: skip
-    data = objective.prepare(
-        "argon", potential, reference, breathing(), [aim], temperature=TEMPERATURE, pressure=PRESSURE,
-        settings=UpdateSettings(loss={"kind": "mse"}, bootstrap=10), machine=DOUBLE, seed=0,
-    )  # fmt: skip
+    settings = UpdateSettings(loss={"kind": "mse"}, bootstrap=10)
+    data = prepared(potential, reference, breathing(), [aim], settings)
 
     def loss(epsilon: float, sigma: float) -> float:
         return objective.evaluate([data], changed(epsilon, sigma)).loss
@@ -155,15 +163,14 @@ def test_gradient_is_the_finite_difference(name: str) -> None:
     assert float(found["sigma"][0]) == pytest.approx(by_sigma, rel=1e-4)
 
 
-def prepared(**changes: Any) -> Reference:
-    potential, parameters = lennard_jones()
-    options = {"temperature": TEMPERATURE, "machine": DOUBLE, **changes}
-    return prepare_reference(potential, parameters, breathing(), requests("volume", "potential_energy"), **options)
+def averaged(point: StatePoint | None = None) -> Reference:
+    observed = requests("volume", "potential_energy")
+    return prepare_reference(*lennard_jones(), breathing(), observed, DOUBLE, point)
 
 
 def test_weights_at_the_sampled_state_are_exactly_uniform() -> None:
-    for changes in ({}, {"pressure": PRESSURE}, {"pressure": PRESSURE, "elsewhere": True}):
-        ref = prepared(**changes)
+    for point in (None, StatePoint(TEMPERATURE), StatePoint(TEMPERATURE, PRESSURE)):
+        ref = averaged(point)
         assert not ref.shift.any()
         assert np.all(np.asarray(ref.weights(jnp.asarray(ref.energies))) == 1 / 64)
 
@@ -173,7 +180,7 @@ def test_weights_at_another_state_are_those_of_pymbar() -> None:
     os.environ["PYMBAR_DISABLE_JAX"] = "TRUE"
     from pymbar import MBAR
 
-    ref = prepared(temperature=66.0, pressure=0.08, elsewhere=True)
+    ref = averaged(StatePoint(66.0, 0.08))
     quantities = ref.snapshots.evaluate(changed(0.0106, 3.41))
     weight = np.asarray(ref.weights(jnp.asarray(quantities["energy"])))
 
@@ -198,7 +205,7 @@ def test_predict_reports_what_is_left_of_the_snapshots(tmp_path: Path) -> None:
         machine={"precision": "float64"},
     )  # fmt: skip
     results = predict.run(job, tmp_path, Silent())
-    ref = prepared(temperature=63.0, pressure=0.06, elsewhere=True)
+    ref = averaged(StatePoint(63.0, 0.06))
     weight = np.asarray(ref.weights(jnp.asarray(ref.energies)))
     assert results.predictions[0].values[0] == pytest.approx(weight @ ref.volumes / 32, rel=1e-12)
     left = results.reweighting
@@ -259,17 +266,18 @@ def test_a_temperature_far_from_that_of_few_snapshots_is_refused(tmp_path: Path,
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("point", "message"),
     [
-        ({"temperature": 66.0}, "sampled at 60 K, but the state point is at 66 K"),
-        ({"pressure": 0.1}, "sampled at 0.05 GPa, but the state point is at 0.1 GPa"),
+        (StatePoint(66.0), "sampled at 60 K, but the state point is at 66 K"),
+        (StatePoint(TEMPERATURE, 0.1), "sampled at 0.05 GPa, but the state point is at 0.1 GPa"),
     ],
 )
-def test_another_state_is_refused_unless_asked_for(changes: dict[str, Any], message: str) -> None:
+def test_an_update_refuses_another_state_which_a_prediction_reaches(point: StatePoint, message: str) -> None:
+    sampled = objective.SampledStatePoint("argon", breathing(), [], point)
     with pytest.raises(EngineError, match=message) as caught:
-        prepared(**changes)
+        objective.prepare(*lennard_jones(), sampled, UpdateSettings(), DOUBLE, seed=0)
     assert caught.value.status == ExitStatus.INVALID_INPUT
-    assert np.ptp(prepared(**changes, elsewhere=True).shift) > 0
+    assert np.ptp(averaged(point).shift) > 0
 
 
 def test_ensembles_that_cannot_give_an_observable() -> None:
@@ -292,4 +300,4 @@ def test_ensembles_that_cannot_give_an_observable() -> None:
     with pytest.raises(EngineError, match="needs an NPT trajectory"):
         predict_trajectory(potential, parameters, fixed, requests("volume"), machine=DOUBLE, seed=0)
     with pytest.raises(EngineError, match="sampled at constant volume"):
-        prepare_reference(potential, parameters, fixed, [], temperature=60.0, pressure=0.1, machine=DOUBLE)
+        prepare_reference(potential, parameters, fixed, [], DOUBLE, StatePoint(60.0, 0.1))

@@ -12,12 +12,13 @@ import pytest
 
 from aiida_difftre.engine.contract.jobs import LossSettings, UpdateSettings
 from aiida_difftre.engine.errors import EngineError, ExitStatus
-from aiida_difftre.engine.jobs import update
 from aiida_difftre.engine.refinement import gauss_newton, objective
 from aiida_difftre.engine.refinement.gauss_newton import Linear, solve
+from aiida_difftre.engine.refinement.minimise import Outcome, minimise
+from aiida_difftre.engine.refinement.objective import PreparedStatePoint
 from aiida_difftre.engine.reweighting.weights import effective_size
 from aiida_difftre.engine.runtime.progress import Silent
-from tests.fixtures.engine import DOUBLE, argon, build, network, rattled, target
+from tests.fixtures.engine import argon, build, network, prepared, rattled, target
 
 POTENTIAL = build("pair_spline", ["Ar"], 5.0, inner=2.8, knots=8)
 CENTRES = np.arange(3.05, 5.0, 0.1).tolist()
@@ -36,21 +37,24 @@ def settings_of(**given: Any) -> UpdateSettings:
     return UpdateSettings.model_validate({"bootstrap": 10, "gate": 0.2, "optimizer": optimizer, **given})
 
 
-def data(settings: UpdateSettings, *more: Any) -> objective.Data:
+def data(settings: UpdateSettings, *more: Any) -> PreparedStatePoint:
     trajectory = rattled(
         POTENTIAL, start(), argon(2), snapshots=200, amplitude=0.25, temperature=85.0, walkers=4, seed=1
     )
     targets = [target("rdf", np.ones(len(CENTRES)), error=0.05, grid=CENTRES), *more]
-    return objective.prepare(
-        "liquid", POTENTIAL, start(), trajectory, targets, temperature=85.0, settings=settings, machine=DOUBLE, seed=0
-    )
+    return prepared(POTENTIAL, start(), trajectory, targets, settings, label="liquid")
 
 
-def quantities(points: list[objective.Data], parameters: dict) -> dict:
+def minimise_from_start(point: PreparedStatePoint, settings: UpdateSettings) -> Outcome:
+    whole = objective.Objective([point], settings, start(), None)
+    return minimise(whole, POTENTIAL, seed=0, progress=Silent())
+
+
+def quantities(points: list[PreparedStatePoint], parameters: dict) -> dict:
     return objective.evaluate(points, parameters).quantities
 
 
-def step(points: list[objective.Data], **given: Any) -> dict:
+def step(points: list[PreparedStatePoint], **given: Any) -> dict:
     parameters = start()
     arguments = {"damping": 1e-6, "radius": FAR, **given}
     return gauss_newton.step(
@@ -215,10 +219,7 @@ def test_an_offset_of_the_energy_stays() -> None:
     potential, parameters = network(["Ar"], cutoff=5.0)
     trajectory = rattled(potential, parameters, argon(2), snapshots=50, amplitude=0.25, temperature=85.0, seed=1)
     wanted = [target("pressure", [0.5])]
-    point = objective.prepare(
-        "liquid", potential, parameters, trajectory, wanted, temperature=85.0, settings=settings_of(), machine=DOUBLE,
-        seed=0,
-    )  # fmt: skip
+    point = prepared(potential, parameters, trajectory, wanted, settings_of())
     moved, *_ = gauss_newton.step(
         [point], parameters, quantities([point], parameters), potential.trainable(parameters), damping=0.02, radius=0.5
     )
@@ -239,7 +240,7 @@ def test_an_update_gets_further_for_the_same_samples() -> None:
     losses = []
     for given in ({}, {"optimizer": adam}):
         settings = settings_of(max_steps=20, **given)
-        outcome = update.minimise(POTENTIAL, start(), [data(settings)], settings, seed=0, progress=Silent())
+        outcome = minimise_from_start(data(settings), settings)
         course = [entry.loss for entry in outcome.history]
         assert all(b <= a for a, b in itertools.pairwise(course))
         assert outcome.reason != "no_descent"
@@ -252,12 +253,11 @@ def test_an_update_ends_where_steps_gain_nothing() -> None:
     first = data(settings_of())
     wanted = first.before[0].values
     apart = [target("rdf", np.add(wanted, shift), error=0.02, grid=CENTRES, label=str(shift)) for shift in (-0.2, 0.2)]
-    point = objective.prepare(
-        "liquid", POTENTIAL, start(), rattled(
-            POTENTIAL, start(), argon(2), snapshots=200, amplitude=0.25, temperature=85.0, walkers=4, seed=1
-        ), apart, temperature=85.0, settings=settings_of(), machine=DOUBLE, seed=0,
-    )  # fmt: skip
-    outcome = update.minimise(POTENTIAL, start(), [point], settings_of(max_steps=20), seed=0, progress=Silent())
+    trajectory = rattled(
+        POTENTIAL, start(), argon(2), snapshots=200, amplitude=0.25, temperature=85.0, walkers=4, seed=1
+    )
+    point = prepared(POTENTIAL, start(), trajectory, apart, settings_of())
+    outcome = minimise_from_start(point, settings_of(max_steps=20))
     assert outcome.reason == "minimum"
     assert len(outcome.history) < 10
 
@@ -275,7 +275,7 @@ def test_derivatives_that_are_not_finite_end_an_update(monkeypatch: pytest.Monke
 
     monkeypatch.setattr(gauss_newton, "_linear", broken)
     with pytest.raises(EngineError, match="gradient at step 0 of the update is not finite") as caught:
-        update.minimise(POTENTIAL, start(), [data(settings_of())], settings_of(), seed=0, progress=Silent())
+        minimise_from_start(data(settings_of()), settings_of())
     assert caught.value.status == ExitStatus.NOT_FINITE
 
 
@@ -284,7 +284,7 @@ def test_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(gauss_newton, "LARGEST_BYTES", 100)
         with pytest.raises(EngineError, match="such as adam") as caught:
-            update.minimise(POTENTIAL, start(), [data(settings)], settings, seed=0, progress=Silent())
+            minimise_from_start(data(settings), settings)
         assert caught.value.status == ExitStatus.INVALID_INPUT
     monkeypatch.setattr(gauss_newton, "MOST_PRODUCTS", 5)
     with pytest.raises(EngineError, match="6 points of stress and stiffness targets of 'liquid', at most 5"):

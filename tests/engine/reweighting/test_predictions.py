@@ -22,7 +22,7 @@ from aiida_difftre.engine.potentials.term import Parameters
 from aiida_difftre.engine.refinement import objective
 from aiida_difftre.engine.reweighting.predictions import predict_trajectory, reweighted_predictions, statistical_errors
 from aiida_difftre.engine.reweighting.reference import Reference, prepare_reference
-from tests.fixtures.engine import DOUBLE, lennard_jones, target, trajectory
+from tests.fixtures.engine import DOUBLE, lennard_jones, prepared, target, trajectory
 
 EDGE, CUTOFF, TEMPERATURE = 13.0, 6.0, 120.0
 KT = units.BOLTZMANN * TEMPERATURE
@@ -71,7 +71,7 @@ def dimers() -> Trajectory:
 @cache
 def reference() -> Reference:
     requests = [ObservableRequest(observable=name) for name in OBSERVABLES]
-    return prepare_reference(POTENTIAL, PARAMETERS, dimers(), requests, temperature=TEMPERATURE, machine=DOUBLE)
+    return prepare_reference(POTENTIAL, PARAMETERS, dimers(), requests, DOUBLE)
 
 
 def predicted(parameters: Parameters) -> tuple[np.ndarray, np.ndarray]:
@@ -114,10 +114,8 @@ def sampled_slopes(number: int) -> tuple[np.ndarray, np.ndarray]:
 def test_gradient_is_that_of_the_exact_averages(number: int) -> None:
     """d<U>/dθ and dP/dθ: as sampled, to rounding; as the quadrature's finite differences, to sampling error."""
     # With one value of 0 and a mean squared error the loss is A², so that dA/dθ = dL/dθ/2A.
-    data = objective.prepare(
-        "dimer", POTENTIAL, PARAMETERS, dimers(), [target(OBSERVABLES[number], [0.0])], temperature=TEMPERATURE,
-        settings=UpdateSettings(loss={"kind": "mse"}, bootstrap=10), machine=DOUBLE, seed=0,
-    )  # fmt: skip
+    settings = UpdateSettings(loss={"kind": "mse"}, bootstrap=10)
+    data = prepared(POTENTIAL, PARAMETERS, dimers(), [target(OBSERVABLES[number], [0.0])], settings, label="dimer")
     evaluation = objective.evaluate([data], PARAMETERS)
     gradient = objective.gradient([data], PARAMETERS, evaluation)["terms"]["0_lennard_jones"]
     average = evaluation.predictions["dimer"][0][0]

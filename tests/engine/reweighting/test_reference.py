@@ -28,7 +28,7 @@ def snapshots() -> Trajectory:
 def test_weights_are_exactly_uniform_at_the_reference() -> None:
     """Whatever the precision; then both effective sizes are N."""
     for machine in (DOUBLE, DOUBLE.model_copy(update={"precision": "float32"})):
-        ref = prepare_reference(POTENTIAL, PARAMETERS, snapshots(), [], temperature=TEMPERATURE, machine=machine)
+        ref = prepare_reference(POTENTIAL, PARAMETERS, snapshots(), [], machine)
         energies = ref.snapshots.evaluate(PARAMETERS)["energy"]
         weight = np.asarray(boltzmann_weights(jnp.asarray(energies), jnp.asarray(ref.energies), TEMPERATURE))
         assert np.all(weight == 1 / SAMPLES)
@@ -40,6 +40,4 @@ def test_weights_are_exactly_uniform_at_the_reference() -> None:
 def test_repeated_labels_are_refused() -> None:
     request = ObservableRequest(observable="pressure")
     with pytest.raises(EngineError, match="is used twice"):
-        prepare_reference(
-            POTENTIAL, PARAMETERS, snapshots(), [request, request], temperature=TEMPERATURE, machine=DOUBLE
-        )
+        prepare_reference(POTENTIAL, PARAMETERS, snapshots(), [request, request], DOUBLE)

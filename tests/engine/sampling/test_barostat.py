@@ -15,6 +15,7 @@ from aiida_difftre.engine import units
 from aiida_difftre.engine.contract.files import Trajectory, read_trajectory
 from aiida_difftre.engine.contract.jobs import CHECKPOINT, TRAJECTORY, Machine, SamplingSettings
 from aiida_difftre.engine.contract.observables import ObservableRequest
+from aiida_difftre.engine.contract.state_points import StatePoint
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.geometry import neighbor_list as space
 from aiida_difftre.engine.potentials.potential import virial
@@ -163,9 +164,7 @@ def test_ratio_of_two_pressures() -> None:
 @pytest.mark.slow
 def test_reweighting_to_a_neighbouring_state_is_a_run_there() -> None:
     requests = [ObservableRequest(observable=name) for name in ("volume", "potential_energy")]
-    ref = prepare_reference(
-        *lennard_jones(), crystal(), requests, temperature=42.0, pressure=0.12, elsewhere=True, machine=DOUBLE
-    )
+    ref = prepare_reference(*lennard_jones(), crystal(), requests, DOUBLE, StatePoint(42.0, 0.12))
     found = reweighted_predictions(ref, lennard_jones()[1], replicates=200, seed=0)[0]
     size = effective_size(np.asarray(ref.weights(jnp.asarray(ref.energies))))
     assert 0.2 < size.kish / len(ref.energies) < 0.95
