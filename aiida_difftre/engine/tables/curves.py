@@ -24,7 +24,7 @@ from aiida_difftre.engine.tables.readings import (
     error_factor,
     role_of,
 )
-from aiida_difftre.engine.tables.resampling import MINIMUM_POINTS, check_curve, equal_bins, resample
+from aiida_difftre.engine.tables.resampling import MINIMUM_POINTS, Curve, check_curve, equal_bins, resample
 from aiida_difftre.engine.tables.table import Table
 from aiida_difftre.engine.tables.units import converts, factor
 
@@ -277,8 +277,8 @@ def _averaged(found: Values, reading: Reading, spec: ObservableSpec) -> Values:
     # S(q) is no distribution, and not zero below its first point.
     is_distribution = spec.bins is not None and spec.name != "structure_factor"
     result = resample(
-        _grid(found), found.values, found.errors, edges, shells=spec.bins == "shells", correlated=reading.correlated,
-        interpolation=reading.interpolation, zero_below=is_distribution,
+        Curve(_grid(found), found.values, found.errors), edges, shells=spec.bins == "shells",
+        correlated=reading.correlated, interpolation=reading.interpolation, zero_below=is_distribution,
     )  # fmt: skip
     done.append(
         f"averaged over {len(edges) - 1} bins of {edges[1] - edges[0]:.4g} {spec.grid_unit} with "

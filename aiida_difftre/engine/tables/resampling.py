@@ -17,7 +17,7 @@ distance of the points: interpolation adds no information. Free of JAX.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.polynomial.legendre import leggauss
@@ -33,6 +33,20 @@ MINIMUM_POINTS = 4
 
 NODES = 4
 """Of the quadrature between two points, exact for a cubic times x²."""
+
+
+class Curve(NamedTuple):
+    """A table of a curve.
+
+    Args:
+        grid: where it is known, increasing.
+        values: at these places.
+        errors: standard errors of the values; None where they are not known.
+    """
+
+    grid: NDArray[np.float64]
+    values: NDArray[np.float64]
+    errors: NDArray[np.float64] | None = None
 
 
 @dataclass(frozen=True)
@@ -106,9 +120,7 @@ def check_curve(x: NDArray[np.float64], lines: tuple[int, ...] = (), name: str =
 
 
 def resample(
-    x: NDArray[np.float64],
-    y: NDArray[np.float64],
-    errors: NDArray[np.float64] | None,
+    curve: Curve,
     edges: NDArray[np.float64],
     *,
     shells: bool = False,
@@ -119,10 +131,8 @@ def resample(
     """Average a curve over equal bins.
 
     Args:
-        x: where it is known, increasing.
-        y: its values.
-        errors: standard errors of the values; None where they are not known.
-        edges: Edges of the bins, increasing, in the unit of ``x``.
+        curve: the table.
+        edges: Edges of the bins, increasing, in the unit of the grid.
         shells: average over spherical shells (v = x²).
         correlated: the errors of neighbouring points are one and the same, as after a Fourier transform.
         interpolation: ``monotone`` (no overshoot) or ``cubic`` (smoother) between the points.
@@ -131,54 +141,96 @@ def resample(
     Raises:
         ValueError: for a grid that does not increase, too few points, a negative error, or bins beyond the data.
     """
-    check_curve(x)
-    if len(x) < MINIMUM_POINTS:
-        raise ValueError(f"the table has {len(x)} points; at least {MINIMUM_POINTS} are needed")
+    _check_points(curve)
     if interpolation not in INTERPOLATIONS:
         raise ValueError(f"interpolation {interpolation!r} is unknown; choose {' or '.join(INTERPOLATIONS)}")
-    if errors is not None and (errors < 0).any():
-        raise ValueError(f"error {errors[errors < 0][0]:g} at index {int(np.argmax(errors < 0))} is negative")
-    if zero_below and y[0] == 0 and edges[0] < x[0]:
-        x, y = np.concatenate([[edges[0]], x]), np.concatenate([[0.0], y])
-        errors = None if errors is None else np.concatenate([errors[:1], errors])
-    # A table of averages over bins ends half a distance after its last point.
+    if zero_below:
+        curve = _with_zero(curve, edges)
+    _check_covered(curve, edges)
+    x = curve.grid
+    interpolated = (PchipInterpolator if interpolation == "monotone" else CubicSpline)(x, curve.values)
+    nodes = _quadrature(x, edges, shells)
+    values = np.bincount(nodes.bins, nodes.weights * interpolated(nodes.places), len(edges) - 1) / nodes.volumes
+
+    centres = np.clip((edges[1:] + edges[:-1]) / 2, x[0], x[-1])
+    spacing = np.diff(x)[np.clip(np.searchsorted(x, centres, "right") - 1, 0, len(x) - 2)]
+    narrow = np.diff(edges) < spacing * (1 - 1e-6)
+    propagated = None
+    if curve.errors is not None:
+        matrix = _linear_weights(x, nodes)
+        common = matrix @ curve.errors
+        propagated = np.where(narrow | correlated, common, np.sqrt(matrix**2 @ curve.errors**2))
+    return Resampled(
+        values=values,
+        errors=propagated,
+        points_per_bin=float(np.mean(np.diff(edges) / spacing)),
+        narrow=int(narrow.sum()),
+        smoothing=values - interpolated(centres),
+    )
+
+
+def _check_points(curve: Curve) -> None:
+    """Refuse a table that is no curve."""
+    check_curve(curve.grid)
+    if len(curve.grid) < MINIMUM_POINTS:
+        raise ValueError(f"the table has {len(curve.grid)} points; at least {MINIMUM_POINTS} are needed")
+    if curve.errors is not None and (curve.errors < 0).any():
+        index = int(np.argmax(curve.errors < 0))
+        raise ValueError(f"error {curve.errors[index]:g} at index {index} is negative")
+
+
+def _with_zero(curve: Curve, edges: NDArray[np.float64]) -> Curve:
+    """With a zero at the first edge, where the curve begins with zero above it."""
+    if curve.values[0] != 0 or edges[0] >= curve.grid[0]:
+        return curve
+    errors = None if curve.errors is None else np.concatenate([curve.errors[:1], curve.errors])
+    return Curve(np.concatenate([[edges[0]], curve.grid]), np.concatenate([[0.0], curve.values]), errors)
+
+
+def _check_covered(curve: Curve, edges: NDArray[np.float64]) -> None:
+    """Refuse bins beyond the data: a table of averages over bins ends half a distance after its last point."""
+    x = curve.grid
     low, high = x[0] - (x[1] - x[0]) / 2, x[-1] + (x[-1] - x[-2]) / 2
     slack = 1e-6 * (edges[-1] - edges[0])
     if edges[0] < low - slack or edges[-1] > high + slack:
         raise ValueError(
             f"bins from {edges[0]:g} to {edges[-1]:g} reach beyond the data, which go from {x[0]:g} to {x[-1]:g}"
         )
-    curve = (PchipInterpolator if interpolation == "monotone" else CubicSpline)(x, y)
 
-    # All points of a quadrature that neither a bin's edge nor a point of the table lies within.
+
+class _Nodes(NamedTuple):
+    """All nodes of a quadrature over bins.
+
+    Args:
+        places: (nodes,), within the table.
+        weights: (nodes,).
+        bins: (nodes,), the bin of each.
+        volumes: (bins,), ∫ v(x) dx.
+    """
+
+    places: NDArray[np.float64]
+    weights: NDArray[np.float64]
+    bins: NDArray[np.intp]
+    volumes: NDArray[np.float64]
+
+
+def _quadrature(x: NDArray[np.float64], edges: NDArray[np.float64], shells: bool) -> _Nodes:
+    """Between neighbours of all edges and points of the table, so that the curve is a cubic around each node."""
     breaks = np.unique(np.concatenate([edges, x[(x > edges[0]) & (x < edges[-1])]]))
     nodes, shares = leggauss(NODES)
     width = np.diff(breaks)
-    where = (breaks[:-1, None] + breaks[1:, None]) / 2 + width[:, None] / 2 * nodes
-    weights = width[:, None] / 2 * shares * (where**2 if shells else 1.0)
-    bins = np.clip(np.searchsorted(edges, where.mean(1), "right") - 1, 0, len(edges) - 2)
-    where_flat, weights_flat, bins_flat = where.ravel(), weights.ravel(), np.repeat(bins, NODES)
-    inside = np.clip(where_flat, x[0], x[-1])
-    volumes = np.bincount(bins_flat, weights_flat, len(edges) - 1)
-    values = np.bincount(bins_flat, weights_flat * curve(inside), len(edges) - 1) / volumes
+    places = (breaks[:-1, None] + breaks[1:, None]) / 2 + width[:, None] / 2 * nodes
+    weights = (width[:, None] / 2 * shares * (places**2 if shells else 1.0)).ravel()
+    bins = np.clip(np.searchsorted(edges, places.mean(1), "right") - 1, 0, len(edges) - 2)
+    bins = np.repeat(bins, NODES)
+    return _Nodes(np.clip(places.ravel(), x[0], x[-1]), weights, bins, np.bincount(bins, weights, len(edges) - 1))
 
-    matrix = np.zeros((len(edges) - 1, len(x)))
-    left = np.clip(np.searchsorted(x, inside, "right") - 1, 0, len(x) - 2)
-    share = (inside - x[left]) / (x[left + 1] - x[left])
-    np.add.at(matrix, (bins_flat, left), weights_flat * (1 - share) / volumes[bins_flat])
-    np.add.at(matrix, (bins_flat, left + 1), weights_flat * share / volumes[bins_flat])
 
-    centres = np.clip((edges[1:] + edges[:-1]) / 2, x[0], x[-1])
-    spacing = np.diff(x)[np.clip(np.searchsorted(x, centres, "right") - 1, 0, len(x) - 2)]
-    narrow = np.diff(edges) < spacing * (1 - 1e-6)
-    propagated = None
-    if errors is not None:
-        common = matrix @ errors
-        propagated = np.where(narrow | correlated, common, np.sqrt(matrix**2 @ errors**2))
-    return Resampled(
-        values=values,
-        errors=propagated,
-        points_per_bin=float(np.mean(np.diff(edges) / spacing)),
-        narrow=int(narrow.sum()),
-        smoothing=values - curve(centres),
-    )
+def _linear_weights(x: NDArray[np.float64], nodes: _Nodes) -> NDArray[np.float64]:
+    """W of linear interpolation, (bins, points)."""
+    matrix = np.zeros((len(nodes.volumes), len(x)))
+    left = np.clip(np.searchsorted(x, nodes.places, "right") - 1, 0, len(x) - 2)
+    share = (nodes.places - x[left]) / (x[left + 1] - x[left])
+    np.add.at(matrix, (nodes.bins, left), nodes.weights * (1 - share) / nodes.volumes[nodes.bins])
+    np.add.at(matrix, (nodes.bins, left + 1), nodes.weights * share / nodes.volumes[nodes.bins])
+    return matrix

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from aiida_difftre.engine.tables.resampling import equal_bins, resample
+from aiida_difftre.engine.tables.resampling import Curve, equal_bins, resample
 
 
 @pytest.mark.parametrize("shells", [False, True])
@@ -15,14 +15,14 @@ def test_average_of_a_polynomial_is_exact(shells: bool, bins: int) -> None:
     edges = equal_bins(0, 5, bins)
     weight = np.polynomial.Polynomial([0, 0, 1.0] if shells else [1.0])
     exact = np.diff((curve * weight).integ()(edges)) / np.diff(weight.integ()(edges))
-    found = resample(x, curve(x), None, edges, shells=shells, interpolation="cubic")
+    found = resample(Curve(x, curve(x)), edges, shells=shells, interpolation="cubic")
     np.testing.assert_allclose(found.values, exact, rtol=1e-9)
 
 
 def test_coarse_bins_do_not_alias() -> None:
     x = np.linspace(0, 10, 2001)
     y = 1 + np.sin(2 * np.pi * x / 0.0999)
-    found = resample(x, y, None, equal_bins(0, 10, 50))
+    found = resample(Curve(x, y), equal_bins(0, 10, 50))
     assert np.abs(found.values - 1).max() < 0.02
     centres = np.linspace(0.1, 9.9, 50)
     assert np.abs(np.interp(centres, x, y) - 1).max() > 0.2, "points of this curve would alias"
@@ -37,24 +37,24 @@ def test_errors_by_monte_carlo(shells: bool) -> None:
     errors = 0.1 + 0.05 * np.sin(x)
     edges = equal_bins(0.5, 6, 20)
     samples = [
-        resample(x, errors * rng.normal(size=x.size), None, edges, shells=shells, interpolation="cubic").values
+        resample(Curve(x, errors * rng.normal(size=x.size)), edges, shells=shells, interpolation="cubic").values
         for _ in range(800)
     ]
-    found = resample(x, 0 * x, errors, edges, shells=shells).errors
+    found = resample(Curve(x, 0 * x, errors), edges, shells=shells).errors
     np.testing.assert_allclose(found, np.std(samples, axis=0), rtol=0.12)
 
 
 def test_errors_common_to_neighbours_do_not_average_out() -> None:
     x = np.linspace(0, 6, 601)
     edges = equal_bins(0, 6, 20)
-    common = resample(x, 0 * x, np.full(601, 0.1), edges, correlated=True).errors
+    common = resample(Curve(x, 0 * x, np.full(601, 0.1)), edges, correlated=True).errors
     np.testing.assert_allclose(common, 0.1)
-    assert resample(x, 0 * x, np.full(601, 0.1), edges).errors.max() < 0.1 / np.sqrt(25)
+    assert resample(Curve(x, 0 * x, np.full(601, 0.1)), edges).errors.max() < 0.1 / np.sqrt(25)
 
 
 def test_interpolation_between_points_adds_no_information() -> None:
     x = np.linspace(0, 6, 13)
-    found = resample(x, x, np.full(13, 0.1), equal_bins(0, 6, 240))
+    found = resample(Curve(x, x, np.full(13, 0.1)), equal_bins(0, 6, 240))
     np.testing.assert_allclose(found.errors, 0.1)
     np.testing.assert_allclose(found.values, np.arange(0.0125, 6, 0.025))
     assert found.narrow == 240
@@ -64,7 +64,7 @@ def test_monotone_interpolation_does_not_overshoot() -> None:
     x = np.arange(10.0)
     y = np.where(x < 5, 0.0, 1.0)
     steep = {
-        kind: resample(x, y, None, equal_bins(0, 9, 90), interpolation=kind).values for kind in ("monotone", "cubic")
+        kind: resample(Curve(x, y), equal_bins(0, 9, 90), interpolation=kind).values for kind in ("monotone", "cubic")
     }
     assert steep["monotone"].min() >= 0
     assert steep["monotone"].max() <= 1
@@ -74,11 +74,11 @@ def test_monotone_interpolation_does_not_overshoot() -> None:
 def test_a_distribution_is_zero_below_its_first_zero() -> None:
     x = np.arange(1.0, 6.0)
     y = np.array([0.0, 0.0, 1.0, 1.0, 1.0])
-    assert resample(x, y, None, equal_bins(0, 5, 10), zero_below=True).values[:3].tolist() == [0, 0, 0]
+    assert resample(Curve(x, y), equal_bins(0, 5, 10), zero_below=True).values[:3].tolist() == [0, 0, 0]
     with pytest.raises(ValueError, match="bins from 0 to 5 reach beyond the data, which go from 1 to 5"):
-        resample(x, y, None, equal_bins(0, 5, 10))
+        resample(Curve(x, y), equal_bins(0, 5, 10))
     with pytest.raises(ValueError, match="reach beyond the data"):
-        resample(x, y + 1, None, equal_bins(0, 5, 10), zero_below=True)
+        resample(Curve(x, y + 1), equal_bins(0, 5, 10), zero_below=True)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,6 @@ def test_a_distribution_is_zero_below_its_first_zero() -> None:
     ],
 )
 def test_refused(x: list[float], errors: list[float] | None, edges: tuple[float, float, int], message: str) -> None:
+    curve = Curve(np.array(x, float), np.ones(len(x)), None if errors is None else np.array(errors, float))
     with pytest.raises(ValueError, match=message):
-        resample(
-            np.array(x, float), np.ones(len(x)), None if errors is None else np.array(errors, float), equal_bins(*edges)
-        )
+        resample(curve, equal_bins(*edges))
