@@ -223,7 +223,8 @@ def _quadrature(x: NDArray[np.float64], edges: NDArray[np.float64], shells: bool
     weights = (width[:, None] / 2 * shares * (places**2 if shells else 1.0)).ravel()
     bins = np.clip(np.searchsorted(edges, places.mean(1), "right") - 1, 0, len(edges) - 2)
     bins = np.repeat(bins, NODES)
-    return _Nodes(np.clip(places.ravel(), x[0], x[-1]), weights, bins, np.bincount(bins, weights, len(edges) - 1))
+    volumes = np.bincount(bins, weights, len(edges) - 1).astype(np.float64)
+    return _Nodes(np.clip(places.ravel(), x[0], x[-1]), weights, bins, volumes)
 
 
 def _linear_weights(x: NDArray[np.float64], nodes: _Nodes) -> NDArray[np.float64]:
