@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import optax
+from jaxtyping import Array, Float
 
 from aiida_difftre.engine import optimizers
 from aiida_difftre.engine.contract import optimizer_options
@@ -266,7 +267,7 @@ def _ended(entry: UpdateStep, settings: UpdateSettings) -> Reason | None:
 
 
 @jax.jit
-def _moved(parameters: Parameters, direction: Parameters, factor: float) -> Parameters:
+def _moved(parameters: Parameters, direction: Parameters, factor: float | Float[Array, ""]) -> Parameters:
     moved: Parameters = jax.tree.map(lambda p, u: (p + factor * u).astype(p.dtype), parameters, direction)
     return moved
 
