@@ -43,8 +43,7 @@ class OptimizerMemory:
     """What an update takes over from those before it.
 
     Args:
-        state: State of the optimizer, as that of :func:`aiida_difftre.engine.optimizers.of_update` structures it; None for
-            none.
+        state: State of the optimizer, structured by :func:`aiida_difftre.engine.optimizers.of_update`; None for none.
         learning_rate_scale: factor on every step.
     """
 
