@@ -32,7 +32,7 @@ class Start(NamedTuple):
     """Parameters to start a training from.
 
     Args:
-        parameters: with atomic reference energies.
+        parameters: Parameters, with atomic reference energies.
         fitted: (species,), True where the reference energy was fitted, and moves on with the terms.
     """
 

@@ -40,7 +40,7 @@ class Curve(NamedTuple):
 
     Args:
         grid: where it is known, increasing.
-        values: at these places.
+        values: Values at these places.
         errors: standard errors of the values; None where they are not known.
     """
 
