@@ -65,7 +65,7 @@ def test_reference_is_complete(reference: Any, tmp_path: Path) -> None:
     assert "## difftre.refine" in pages["processes.md"]
     assert "`state_points`" in pages["processes.md"]
     assert "## RunInput" in pages["input.md"]
-    assert "| `n_eff_fraction` | number | *required* | effective over all snapshots" in pages["results.md"]
+    assert "| `n_eff_fraction` | number | *required* | Effective over all snapshots" in pages["results.md"]
     assert '| `"interrupted"` | A signal, such as SIGTERM, asked to stop. |' in pages["results.md"]
     assert "## stiffness" in pages["observables.md"]
     assert "## moment_network" in pages["potentials.md"]

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from aiida import orm
@@ -105,3 +106,18 @@ def test_good_snapshots_of_a_run_that_went_bad_are_kept(finished_job: Make, tmp_
     assert result.exit_status == 412
     assert outputs["trajectory"].number_of_snapshots == 6
     assert outputs["output_parameters"]["progress"] == {"phase": "production", "step": 3, "total": 9}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"message": "why"}, "error.json: exit_status: Field required"),
+        ({"exit_status": 412}, "error.json: message: Field required"),
+        ({"exit_status": "hot", "message": "why"}, "error.json: exit_status: "),
+        ({"exit_status": 412, "message": "why", "diagnostics": {"t": float("nan")}}, "not finite: diagnostics.t"),
+        ([412], "error.json: input: "),
+    ],
+)
+def test_a_reason_that_breaks_the_contract(finished_job: Make, tmp_path: Path, content: Any, message: str) -> None:
+    _, result = parse(finished_job("sample", {"error.json": json.dumps(content)}), "sample", tmp_path)
+    assert (result.exit_status, message in result.exit_message) == (312, True), result.exit_message

@@ -40,15 +40,15 @@ class EngineDescription(Record):
     """What ran a job.
 
     Args:
-        version: of this package.
-        jax: version of JAX.
-        jaxlib: version of jaxlib.
+        version: Version of this package.
+        jax: Version of JAX.
+        jaxlib: Version of jaxlib.
         platform: ``cpu`` or ``gpu``.
-        device: the kind of device, as JAX names it.
-        devices: number of devices.
-        host: architecture of the machine, such as ``x86_64``.
-        python: version of Python.
-        precision: of the arithmetic, ``float32`` or ``float64``.
+        device: The kind of device, as JAX names it.
+        devices: Number of devices.
+        host: Architecture of the machine, such as ``x86_64``.
+        python: Version of Python.
+        precision: ``float32`` or ``float64``.
     """
 
     version: str
@@ -66,16 +66,16 @@ class Timings(Record):
     """Where the time of a job went; each kind has parts of its own.
 
     Args:
-        start_s: until JAX was configured, s.
-        total_s: of the job, s.
-        cpu_s: of all threads of the process, s.
-        sampling_s: equilibration and production, s.
-        observables_s: predictions on the trajectory, s.
-        prepare_s: observables of the references of an update, s.
-        update_s: steps of an update and the predictions after them, s.
-        structures_s: predictions for structures, s.
-        trajectory_s: predictions on a trajectory, s.
-        refine_s: all iterations and the validation, s.
+        start_s: Duration until JAX was configured, s.
+        total_s: Duration of the job, s.
+        cpu_s: CPU time of all threads of the process, s.
+        sampling_s: Equilibration and production, s.
+        observables_s: Predictions on the trajectory, s.
+        prepare_s: Observables of the references of an update, s.
+        update_s: Steps of an update and the predictions after them, s.
+        structures_s: Predictions for structures, s.
+        trajectory_s: Predictions on a trajectory, s.
+        refine_s: All iterations and the validation, s.
     """
 
     start_s: float | None = None
@@ -94,10 +94,10 @@ class Results(Record):
     """What the ``results.json`` of every kind has.
 
     Args:
-        schema_version: of the file contract.
-        kind: of the job.
-        engine: what ran the job.
-        timings: of the job.
+        schema_version: Version of the file contract.
+        kind: The kind of the job.
+        engine: What ran the job.
+        timings: Where the time went.
     """
 
     schema_version: Literal[1] = 1
@@ -110,12 +110,12 @@ class ErrorReport(Record):
     """``error.json``: why a job failed.
 
     Args:
-        schema_version: of the file contract.
-        kind: of the job.
-        exit_status: see the reference of exit codes.
-        status: its name.
-        message: what went wrong, and the remedy.
-        diagnostics: numbers; those that are not finite as text.
+        schema_version: Version of the file contract.
+        kind: The kind of the job.
+        exit_status: See the reference of exit codes.
+        status: Name of the exit status.
+        message: What went wrong, and the remedy.
+        diagnostics: Numbers; those that are not finite as text.
     """
 
     schema_version: Literal[1] = 1
@@ -130,10 +130,10 @@ class ProgressLine(Record):
     """A line of ``progress.jsonl``: ``step`` of ``total`` of a phase is done. Other keys are numbers worth showing.
 
     Args:
-        phase: what goes on, such as ``equilibration``.
-        step: that is done.
-        total: number of steps of the phase.
-        seconds: since the job started, s.
+        phase: What goes on, such as ``equilibration``.
+        step: Number of steps that are done.
+        total: Number of steps of the phase.
+        seconds: Time since the job started, s.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -157,8 +157,8 @@ def read(model: type[RecordT], content: Any) -> RecordT:
     """What a file or a node holds, as a model; keys that it does not know are kept aside.
 
     Args:
-        model: to read it as.
-        content: plain data.
+        model: The model to read it as.
+        content: Plain data.
 
     Raises:
         ValueError: naming each field that is missing or has another type.

@@ -17,13 +17,14 @@ class Stationarity(Record):
     """Whether a trajectory has forgotten where it started.
 
     Args:
-        stationary: whether its drift may be chance.
-        equilibration: fraction of each walker that still relaxes.
-        drift: of the energy and, at constant pressure, of the volume: the difference between the means of the second
-            and the first half, in standard errors.
-        r_hat: Gelman and Rubin's, between the halves of all walkers, of the same quantities; None for short walkers.
-        independent_samples: snapshots over the statistical inefficiency.
-        warning: what is wrong and what to do; None where the trajectory is stationary.
+        stationary: Whether its drift may be chance.
+        equilibration: Fraction of each walker that still relaxes.
+        drift: Difference between the means of the second and the first half, in standard errors, of the energy and, at
+            constant pressure, of the volume.
+        r_hat: Gelman and Rubin's R-hat between the halves of all walkers, of the same quantities; None for short
+            walkers.
+        independent_samples: Snapshots over the statistical inefficiency.
+        warning: What is wrong and what to do; None where the trajectory is stationary.
     """
 
     stationary: bool
@@ -38,15 +39,15 @@ class SampleResults(Results):
     """Results of sampling.
 
     Args:
-        snapshots: number, of all walkers.
-        walkers: number.
-        mean_temperature: of the snapshots, K.
-        mean_energy: potential energy, eV.
+        snapshots: Number of snapshots of all walkers.
+        walkers: Number of walkers.
+        mean_temperature: Mean over the snapshots, K.
+        mean_energy: Mean potential energy, eV.
         ensemble: ``NVT`` or ``NPT``.
-        mean_volume: Å³.
-        statistical_inefficiency: snapshots that count as one; the largest of all thermal quantities.
-        stationarity: of the trajectory.
-        predictions: of the observables of the job.
+        mean_volume: Mean volume of the cell, Å³.
+        statistical_inefficiency: Snapshots that count as one; the largest of all thermal quantities.
+        stationarity: Stationarity of the trajectory.
+        predictions: The observables of the job.
     """
 
     kind: Literal["sample"] = "sample"
@@ -65,15 +66,15 @@ class MatchingErrors(Record):
     """Errors of a potential against labels: root mean squares and mean absolutes; of what has no labels, none.
 
     Args:
-        loss: of the matching, where it trains.
-        energy_rmse: meV/atom.
-        energy_mae: meV/atom.
-        energy_shifted_rmse: with the mean error removed, meV/atom.
-        energy_shifted_mae: with the mean error removed, meV/atom.
-        force_rmse: per component, meV/Å.
-        force_mae: per component, meV/Å.
-        stress_rmse: per component, GPa.
-        stress_mae: per component, GPa.
+        loss: Loss of the matching, where it trains.
+        energy_rmse: Root mean square of the energies, meV/atom.
+        energy_mae: Mean absolute of the energies, meV/atom.
+        energy_shifted_rmse: Root mean square with the mean error removed, meV/atom.
+        energy_shifted_mae: Mean absolute with the mean error removed, meV/atom.
+        force_rmse: Root mean square of the force components, meV/Å.
+        force_mae: Mean absolute of the force components, meV/Å.
+        stress_rmse: Root mean square of the stress components, GPa.
+        stress_mae: Mean absolute of the stress components, GPa.
     """
 
     loss: float | None = None
@@ -91,9 +92,9 @@ class PretrainStep(MatchingErrors):
     """A validation during pretraining; errors on the validation part, or on the training part where there is no other.
 
     Args:
-        step: of the optimizer.
-        training_loss: mean of the steps since the validation before.
-        learning_rate: at this step.
+        step: Number of optimizer steps so far.
+        training_loss: Mean loss of the steps since the validation before.
+        learning_rate: Learning rate at this step.
     """
 
     step: int
@@ -105,8 +106,8 @@ class PretrainErrors(Record):
     """Errors of the potential that was kept.
 
     Args:
-        training: on what it was trained on.
-        validation: on what was held out; None where nothing was.
+        training: Errors on what it was trained on.
+        validation: Errors on what was held out; None where nothing was.
     """
 
     training: MatchingErrors | None = None
@@ -117,17 +118,17 @@ class PretrainResults(Results):
     """Results of pretraining.
 
     Args:
-        errors: of the best potential; none where no step was asked for.
-        configurations: numbers of ``training`` and ``validation``.
-        history: a step for each validation.
-        steps: done.
-        best_step: whose potential was kept.
-        best_loss: its loss; None where no step was asked for.
-        stopped_early: whether patience ended it.
-        labels: where they come from, in words; None where no step was asked for.
-        number_of_parameters: that move.
-        atomic_energies: reference energy of each species, eV.
-        seconds: that it took.
+        errors: Errors of the best potential; none where no step was asked for.
+        configurations: Numbers of configurations for ``training`` and ``validation``.
+        history: A step for each validation.
+        steps: Number of optimizer steps.
+        best_step: Number of the step whose potential was kept.
+        best_loss: Loss of that potential; None where no step was asked for.
+        stopped_early: Whether patience ended it.
+        labels: Where the labels come from, in words; None where no step was asked for.
+        number_of_parameters: Number of parameters that move.
+        atomic_energies: Reference energy of each species, eV.
+        seconds: Duration, s.
     """
 
     kind: Literal["pretrain"] = "pretrain"
@@ -148,10 +149,10 @@ class StatePointStep(Record):
     """What a step of an update leaves of the trajectory of a state point.
 
     Args:
-        n_eff_entropy: effective number of snapshots, by the entropy of the weights.
-        n_eff_kish: the same, by the sum of their squares.
-        n_eff_independent: the smallest estimate over the statistical inefficiency.
-        predictions: reweighted, by target, in its unit; curves are left out.
+        n_eff_entropy: Effective number of snapshots, by the entropy of the weights.
+        n_eff_kish: Effective number of snapshots, by the sum of the squares of the weights.
+        n_eff_independent: The smallest estimate over the statistical inefficiency.
+        predictions: Reweighted values by target, in its unit; curves are left out.
     """
 
     n_eff_entropy: float
@@ -164,15 +165,15 @@ class UpdateStep(Record):
     """A set of parameters that an update accepted; the first is where it began.
 
     Args:
-        step: number of optimizer steps before it.
-        loss: that falls.
-        loss_targets: the part of the targets.
-        loss_extra: the part of the labels.
-        chi2: reduced chi² of the training targets, reweighted.
-        n_eff_fraction: effective over all snapshots, the smallest of all state points.
-        state_points: by label; those with a target in the loss.
-        gradient_norm: of the loss; of the last set None.
-        step_scale: factor on the optimizer's step from here; None where none was made.
+        step: Number of optimizer steps before it.
+        loss: The quantity that the steps lower.
+        loss_targets: The part of the targets.
+        loss_extra: The part of the labels.
+        chi2: Reduced chi² of the training targets, reweighted.
+        n_eff_fraction: Effective over all snapshots, the smallest of all state points.
+        state_points: The state points with a target in the loss, by label.
+        gradient_norm: Norm of the gradient of the loss; None for the last set.
+        step_scale: Factor on the optimizer's step from here; None where none was made.
     """
 
     step: int
@@ -190,14 +191,14 @@ class StatePointUpdate(Record):
     """A state point in an update. What follows the steps is None where no target was in the loss.
 
     Args:
-        snapshots: of its trajectory.
-        statistical_inefficiency: snapshots that count as one.
-        before: predictions of the potential that sampled.
-        chi2_before: reduced chi² of them, by the role of the targets.
-        n_eff_entropy: see the last step.
-        n_eff_kish: see the last step.
-        after: predictions after the last step, reweighted; in AiiDA a node of its own.
-        chi2_after: reduced chi² of them.
+        snapshots: Number of snapshots of the trajectory.
+        statistical_inefficiency: Snapshots that count as one.
+        before: Predictions of the potential that sampled.
+        chi2_before: Reduced chi² of them, by the role of the targets.
+        n_eff_entropy: That of the last step.
+        n_eff_kish: That of the last step.
+        after: Predictions after the last step, reweighted; in AiiDA a node of its own.
+        chi2_after: Reduced chi² of them.
     """
 
     snapshots: int
@@ -226,14 +227,14 @@ class UpdateSummary(Record):
     """What an update did.
 
     Args:
-        steps: of the optimizer.
-        reason: why it ended.
-        chi2_before: reduced chi² of the training targets.
-        chi2_after: the same after the last step, reweighted.
-        chi2_before_selection: that of the selection targets; None where there are none.
-        history: one entry for each accepted set of parameters.
-        state_points: by label.
-        snapshot_cache: memory.
+        steps: Number of optimizer steps.
+        reason: Why it ended.
+        chi2_before: Reduced chi² of the training targets.
+        chi2_after: Reduced chi² of the training targets after the last step, reweighted.
+        chi2_before_selection: Reduced chi² of the selection targets; None where there are none.
+        history: Each accepted set of parameters.
+        state_points: The state points, by label.
+        snapshot_cache: Memory for what is kept of the snapshots.
     """
 
     steps: int
@@ -261,12 +262,12 @@ class StaticElasticity(Record):
     """Stress and stiffness of a crystal at rest (T = 0), in the cell as it is; Voigt order xx, yy, zz, yz, xz, xy.
 
     Args:
-        stress: six components, GPa.
+        stress: Six components of the stress, GPa.
         stiffness: C11, C12 and C44, means over what a cubic crystal makes equal, GPa.
         tensor: 6x6 stress-strain coefficients, GPa.
-        density: kg/m³.
-        energy: eV/atom.
-        strain: of the finite differences.
+        density: Mass density, kg/m³.
+        energy: Potential energy, eV/atom.
+        strain: Strain of the finite differences.
     """
 
     stress: list[float]
@@ -281,8 +282,8 @@ class Conditions(Record):
     """A state point.
 
     Args:
-        temperature: K.
-        pressure: GPa; None at constant volume.
+        temperature: Temperature, K.
+        pressure: Pressure, GPa; None at constant volume.
     """
 
     temperature: float
@@ -293,15 +294,15 @@ class Reweighting(Record):
     """How far predictions are from where the trajectory was sampled.
 
     Args:
-        sampled: where it was.
-        predicted: for where.
-        snapshots: of the trajectory.
-        n_eff_entropy: effective number of snapshots, by the entropy of the weights.
-        n_eff_kish: the same, by the sum of their squares.
-        statistical_inefficiency: snapshots that count as one.
-        n_eff_independent: effective independent snapshots.
-        least_n_eff_independent: below which a prediction is refused.
-        widening: factor on the errors, for the effective samples that were lost.
+        sampled: Where the trajectory was sampled.
+        predicted: Where the predictions are valid.
+        snapshots: Number of snapshots of the trajectory.
+        n_eff_entropy: Effective number of snapshots, by the entropy of the weights.
+        n_eff_kish: Effective number of snapshots, by the sum of the squares of the weights.
+        statistical_inefficiency: Snapshots that count as one.
+        n_eff_independent: Effective independent snapshots.
+        least_n_eff_independent: The fewest with which a prediction is made.
+        widening: Factor on the errors, for the effective samples that were lost.
     """
 
     sampled: Conditions
@@ -319,11 +320,11 @@ class PredictResults(Results):
     """Results of a prediction; energies, forces and stresses are in ``predictions.npz``.
 
     Args:
-        structures: number; None without.
-        errors: against their labels; None without structures.
-        static: of the first structure, where it was asked for.
-        predictions: on the trajectory; None without.
-        reweighting: of the trajectory; None without.
+        structures: Number of structures; None without.
+        errors: Errors against the labels; None without structures.
+        static: Elasticity of the first structure, where it was asked for.
+        predictions: Averages over the trajectory; None without.
+        reweighting: How far the trajectory is from there; None without.
     """
 
     kind: Literal["predict"] = "predict"
@@ -338,9 +339,9 @@ class Failure(Record):
     """Why a part of a job failed.
 
     Args:
-        status: name of the exit status.
-        message: what went wrong, and the remedy.
-        diagnostics: numbers.
+        status: Name of the exit status.
+        message: What went wrong, and the remedy.
+        diagnostics: Numbers that tell more.
     """
 
     status: str
@@ -352,7 +353,7 @@ class FailedValidation(Record):
     """A state point whose validation failed.
 
     Args:
-        error: why.
+        error: Why it failed.
     """
 
     error: Failure
@@ -362,15 +363,15 @@ class RefineIteration(Record):
     """An iteration of a refinement: a potential on the trajectories that it sampled, and the update that followed.
 
     Args:
-        iteration: number, from 0.
-        production_fs: of each walker, fs.
-        learning_rate_scale: factor on the learning rate of the update.
-        discarded: whether the update was done again.
-        chi2: reduced chi² of the targets that decide.
-        chi2_training: that of the training targets.
-        predictions: by state point.
-        stationarity: of the trajectories, by state point.
-        decisions: what followed, in words.
+        iteration: Its number, from 0.
+        production_fs: Sampled time of each walker, fs.
+        learning_rate_scale: Factor on the learning rate of the update.
+        discarded: Whether the update was done again.
+        chi2: Reduced chi² of the targets that decide.
+        chi2_training: Reduced chi² of the training targets.
+        predictions: Predictions on its trajectories, by state point.
+        stationarity: Stationarity of the trajectories, by state point.
+        decisions: What followed, in words.
         update: None where none followed.
     """
 
@@ -390,11 +391,11 @@ class Selection(Record):
     """Which iteration was chosen, by what, and what was given up for it.
 
     Args:
-        criterion: the role of the targets that decided.
-        iteration: the chosen one.
-        training: its reduced chi² of the training targets.
-        lowest: the iteration with the lowest one, on trajectories of the same length.
-        sentence: the same in words.
+        criterion: The role of the targets that decided.
+        iteration: The chosen one.
+        training: Reduced chi² of its training targets.
+        lowest: The iteration with the lowest reduced chi² of these, on trajectories of the same length.
+        sentence: All this in words.
     """
 
     criterion: Criterion
@@ -408,14 +409,14 @@ class RefineResults(Results):
     """Results of a refinement.
 
     Args:
-        reason: why it ended.
-        best_iteration: whose potential was kept; None where none was judged.
-        chi2: of the best iteration.
-        selected: how it was chosen.
-        roll_backs: number.
-        iterations: that were judged.
-        validation: by state point of the long runs: predictions, or why there are none; None without validation.
-        error: what ended it; None for an end of its own.
+        reason: Why it ended.
+        best_iteration: The iteration whose potential was kept; None where none was judged.
+        chi2: Reduced chi² of the best iteration.
+        selected: How it was chosen.
+        roll_backs: Number of roll-backs.
+        iterations: The iterations that were judged.
+        validation: Predictions of the long runs, or why there are none, by state point; None without validation.
+        error: What ended it; None for an end of its own.
     """
 
     kind: Literal["refine"] = "refine"
