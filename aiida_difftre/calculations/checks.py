@@ -15,6 +15,7 @@ from aiida_difftre.data.potential import PotentialData
 from aiida_difftre.data.target import TargetData
 from aiida_difftre.data.trajectory import TrajectoryEnsembleData
 from aiida_difftre.engine.contract.base import LONGEST_LABEL
+from aiida_difftre.engine.contract.frames import check_extent, check_thickness
 from aiida_difftre.engine.contract.jobs import Job, validate
 from aiida_difftre.engine.contract.observables import ObservableRequest
 from aiida_difftre.engine.contract.structure_files import WHOLE_ATOMS
@@ -129,8 +130,13 @@ def masses_of(system: orm.StructureData | TrajectoryEnsembleData) -> list[float]
 
 
 def check_periodic(structure: orm.StructureData, what: str) -> str | None:
-    """The engine simulates cells that are periodic in three directions."""
+    """The engine simulates cells that are periodic in three directions, of lengths that simulations have."""
     if all(structure.pbc):
+        try:
+            check_extent([site.position for site in structure.sites], structure.cell, what)
+            check_thickness(structure.cell, what)
+        except ValueError as error:
+            return str(error)
         return None
     return f"{what} has pbc {tuple(structure.pbc)}; a cell that is periodic in three directions is needed"
 

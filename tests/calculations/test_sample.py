@@ -173,6 +173,13 @@ def test_structure_that_is_not_periodic(prepare: Any, inputs: dict[str, Any]) ->
         prepare("sample", {**inputs, "structure": orm.StructureData(ase=atoms)})
 
 
+def test_structure_thinner_than_any_atom(prepare: Any, inputs: dict[str, Any]) -> None:
+    structure = orm.StructureData(cell=[[10.0, 0, 0], [0, 10.0, 0], [0, 10.0, 0.01]])
+    structure.append_atom(position=(0, 0, 0), symbols="Ar")
+    with pytest.raises(ValueError, match=r"the structure: its cell is 0\.01 Å thick; at least 0\.4 Å"):
+        prepare("sample", {**inputs, "structure": structure})
+
+
 def test_computer_that_is_disabled(prepare: Any, inputs: dict[str, Any], code: orm.InstalledCode) -> None:
     user = orm.User.collection.get_default()
     authinfo = code.computer.get_authinfo(user)

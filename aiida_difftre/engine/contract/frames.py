@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from aiida_difftre.engine.contract import structure_files
 from aiida_difftre.engine.contract.documents import check_regular
@@ -280,12 +281,7 @@ def _check_atoms(atoms: Atoms, where: str) -> None:
         raise ValueError(f"{where}: the position of atom {atom} is {positions[atom].tolist()}, which is not finite")
     if not np.isfinite(cell).all():
         raise ValueError(f"{where}: its cell is {cell.tolist()}, which is not finite")
-    if (far := np.abs(positions).max()) > FARTHEST:
-        raise ValueError(
-            f"{where}: an atom is {far:g} Å from the origin; at most {FARTHEST:g} Å: see the unit, or wrap"
-        )
-    if (long := np.abs(cell).max()) > LONGEST_VECTOR:
-        raise ValueError(f"{where}: its cell is {long:g} Å long; at most {LONGEST_VECTOR:g} Å are simulated")
+    check_extent(positions, cell, where)
     if (atoms.numbers == 0).any():
         raise ValueError(f"{where}: atom {int(np.argmin(atoms.numbers))} is of no element")
     if atoms.cell.rank < 3:
@@ -298,9 +294,43 @@ def _check_atoms(atoms: Atoms, where: str) -> None:
                 f"{where} is periodic (pbc {atoms.pbc.tolist()}) along a cell vector of length 0; give a Lattice, or "
                 'pbc="F F F" for atoms in free space'
             )
-    if atoms.pbc.all() and abs(np.linalg.det(cell)) < SMALLEST_VOLUME:
-        raise ValueError(f"{where}: its cell has a volume of {abs(np.linalg.det(cell)):g} Å³")
-    if atoms.pbc.all() and (thin := 1 / np.linalg.norm(np.linalg.inv(cell), axis=0).max()) < THINNEST:
+    if atoms.pbc.all():
+        check_thickness(cell, where)
+
+
+def check_extent(positions: ArrayLike, cell: ArrayLike, where: str) -> None:
+    """Refuse lengths that no simulation has.
+
+    Args:
+        positions: Positions of the atoms, (atoms, 3), Å.
+        cell: Lattice vectors in rows, (3, 3), Å.
+        where: How messages name the structure.
+
+    Raises:
+        ValueError: naming the length and the largest one.
+    """
+    if (far := np.abs(positions).max()) > FARTHEST:
+        raise ValueError(
+            f"{where}: an atom is {far:g} Å from the origin; at most {FARTHEST:g} Å: see the unit, or wrap"
+        )
+    if (long := np.abs(cell).max()) > LONGEST_VECTOR:
+        raise ValueError(f"{where}: its cell is {long:g} Å long; at most {LONGEST_VECTOR:g} Å are simulated")
+
+
+def check_thickness(cell: ArrayLike, where: str) -> None:
+    """Refuse a periodic cell in which each atom has images without number within a cutoff.
+
+    Args:
+        cell: Lattice vectors in rows, (3, 3), Å.
+        where: How messages name the structure.
+
+    Raises:
+        ValueError: naming the volume or the thickness.
+    """
+    volume = abs(np.linalg.det(cell))
+    if volume < SMALLEST_VOLUME:
+        raise ValueError(f"{where}: its cell has a volume of {volume:g} Å³")
+    if (thin := 1 / np.linalg.norm(np.linalg.inv(cell), axis=0).max()) < THINNEST:
         raise ValueError(
             f"{where}: its cell is {thin:.3g} Å thick; at least {THINNEST:g} Å: see the unit, and that no cell vector "
             "nearly follows from the others"

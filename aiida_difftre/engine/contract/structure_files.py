@@ -41,7 +41,7 @@ _RES_ATOM = re.compile(r"\s*([A-Za-z]\w*)\s+\d+(?:\s+[-+.\d]+){3}\s+([-+.\d]+)")
 
 
 def read(path: Path, *, kind: str | None = None) -> list[Atoms]:
-    """All structures of a file.
+    """All structures of a file that is no (extended) XYZ; those are read frame by frame, see ``frames``.
 
     Args:
         path: A file that ase reads.
@@ -57,8 +57,6 @@ def read(path: Path, *, kind: str | None = None) -> list[Atoms]:
     frames: Any = None
     if kind == "cif":
         frames = _read_cif(path)
-    elif kind in ("extxyz", "xyz"):
-        frames = _isotopic_frames(path.read_text(), kind)
     elif kind == "vasp":
         frames = _isotopic_poscar(path.read_text())
     elif kind == "res":
@@ -176,26 +174,6 @@ def _column(properties: str) -> int:
             return column
         column += int(count) if count.isdecimal() else 1
     return 0
-
-
-def _isotopic_frames(text: str, kind: str) -> list[Atoms] | None:
-    """Frames of (extended) XYZ, isotopes put in once the frames are cut; None where there are none."""
-    import ase.io
-
-    lines, start = text.splitlines(), 0
-    parts: list[tuple[str, list[str]]] = []
-    while start < len(lines) and lines[start].strip().isdecimal():
-        stop = start + 2 + int(lines[start])
-        parts.append(plain_frame("\n".join(lines[start:stop]) + "\n"))
-        start = stop
-    if not any(names for _, names in parts):
-        return None
-    frames: list[Atoms] = []
-    for frame, names in parts:
-        atoms: Any = ase.io.read(io.StringIO(frame), format=kind)
-        give_masses(atoms, names)
-        frames.append(atoms)
-    return frames
 
 
 def _isotopic_poscar(text: str) -> Atoms | None:

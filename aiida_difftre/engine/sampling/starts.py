@@ -63,6 +63,11 @@ def read_structure(path: Path) -> Start:
             ExitStatus.INVALID_INPUT,
             f"the position of atom {atom} in {path.name} is {atoms.positions[atom].tolist()}; give finite numbers",
         )
+    try:
+        frames.check_extent(atoms.positions, atoms.cell.array, path.name)
+        frames.check_thickness(atoms.cell.array, path.name)
+    except ValueError as error:
+        raise EngineError(ExitStatus.INVALID_INPUT, str(error)) from None
     masses = atoms.get_masses() if atoms.has("masses") else None
     if masses is not None and not (np.isfinite(masses) & (masses > 0)).all():
         atom = int(np.argmin(np.where(np.isfinite(masses), masses, -np.inf)))

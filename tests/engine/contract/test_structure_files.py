@@ -9,6 +9,7 @@ from ase.build import bulk
 from ase.io.extxyz import write_extxyz
 
 from aiida_difftre.engine.contract import structure_files
+from aiida_difftre.engine.contract.frames import read_frames
 
 CIF = """data_x
 _cell_length_a 4.0
@@ -45,7 +46,7 @@ def test_mixed_sites_are_refused_with_their_occupancies(tmp_path: Path, cubic: b
     with pytest.raises(
         ValueError, match=r"site Cu1 \(Cu\) is shared by Cu1 \(Cu\) 0.6, Au1 \(Au\) 0.4; a simulation needs"
     ):
-        structure_files.read(path)
+        read_frames(path)
 
 
 @pytest.mark.parametrize(
@@ -60,11 +61,11 @@ def test_mixed_sites_are_refused_with_their_occupancies(tmp_path: Path, cubic: b
 )
 def test_sites_that_are_not_full(tmp_path: Path, sites: list[str], message: str) -> None:
     with pytest.raises(ValueError, match=f"{message}.*"):
-        structure_files.read(cif(tmp_path, *sites))
+        read_frames(cif(tmp_path, *sites))
 
 
 def test_full_sites_pass_and_a_dot_stands_for_them(tmp_path: Path) -> None:
-    (atoms,) = structure_files.read(cif(tmp_path, "Ni1 Ni2+ 0 0 0 1.0", "O1 O2- 0.5 0.5 0.5 .", cubic=True))
+    (atoms,) = read_frames(cif(tmp_path, "Ni1 Ni2+ 0 0 0 1.0", "O1 O2- 0.5 0.5 0.5 .", cubic=True))
     assert str(atoms.symbols) == "Ni4O4"
     assert not atoms.has("masses")
 
@@ -72,9 +73,9 @@ def test_full_sites_pass_and_a_dot_stands_for_them(tmp_path: Path) -> None:
 def test_disorder_groups_and_atoms_at_one_place(tmp_path: Path) -> None:
     columns = "type_symbol fract_x fract_y fract_z disorder_group"
     with pytest.raises(ValueError, match=r"site C2 belongs to disorder group 2; .* leave out all but one group"):
-        structure_files.read(cif(tmp_path, "C1 C 0 0 0 .", "C2 C 0.1 0 0 2", columns=columns))
+        read_frames(cif(tmp_path, "C1 C 0 0 0 .", "C2 C 0.1 0 0 2", columns=columns))
     path = cif(tmp_path, "Cu1 Cu 0 0 0 1.0", "Au1 Au 0.05 0 0 1.0")
-    (atoms,) = structure_files.read(path)
+    (atoms,) = read_frames(path)
     with pytest.raises(ValueError, match=r"atoms 0 and 1 \(Cu and Au\) are 0.2 Å apart"):
         structure_files.check_apart(atoms)
 
@@ -84,10 +85,10 @@ def test_occupancies_that_other_readers_keep(tmp_path: Path) -> None:
     atoms.set_array("occupancy", np.array([1.0, 1.0, 0.6, 1.0]))
     write_extxyz(tmp_path / "cu.extxyz", atoms)
     with pytest.raises(ValueError, match=r"atom 2 \(Cu\) has the occupancy 0.6; a simulation needs whole atoms"):
-        structure_files.read(tmp_path / "cu.extxyz")
+        read_frames(tmp_path / "cu.extxyz")
     ase.io.write(tmp_path / "cu.pdb", atoms)
     with pytest.raises(ValueError, match=r"atom 2 \(Cu\) has the occupancy 0.6"):
-        structure_files.read(tmp_path / "cu.pdb")
+        read_frames(tmp_path / "cu.pdb")
     del atoms.arrays["occupancy"]
     atoms.info["occupancy"] = {"0": {"Cu": 0.6, "Au": 0.4}}
     with pytest.raises(ValueError, match=r"site 0 is occupied by Cu 0.6, Au 0.4"):
@@ -99,10 +100,10 @@ def test_shares_of_shelx(tmp_path: Path, share: str, is_whole: bool) -> None:
     path = tmp_path / "cu.res"
     path.write_text(f"TITL x\nCELL 1.0 4 4 4 90 90 90\nLATT -1\nSFAC Cu\nCu 1 0.0 0.0 0.0 {share}\nEND\n")
     if is_whole:
-        assert len(structure_files.read(path)[0]) == 1
+        assert len(read_frames(path)[0]) == 1
         return
     with pytest.raises(ValueError, match=f"line 5: site Cu has the occupancy {share}"):
-        structure_files.read(path)
+        read_frames(path)
 
 
 XYZ = """3
@@ -118,25 +119,25 @@ def extxyz(tmp_path: Path, *rows: str, properties: str = "species:S:1:pos:R:3") 
 
 
 def test_isotopes_in_extended_xyz(tmp_path: Path) -> None:
-    (atoms,) = structure_files.read(extxyz(tmp_path, "O 0 0 0", "D 1 0 0", "H 0 1 0"))
+    (atoms,) = read_frames(extxyz(tmp_path, "O 0 0 0", "D 1 0 0", "H 0 1 0"))
     assert atoms.get_chemical_symbols() == ["O", "H", "H"]
     np.testing.assert_allclose(atoms.get_masses(), [15.999, DEUTERIUM, 1.008], atol=1e-5)
     rows = ["0 0 0 18O 7", "1 0 0 T 8", "0 1 0 H-2 9"]
-    (atoms,) = structure_files.read(extxyz(tmp_path, *rows, properties="pos:R:3:species:S:1:tag:I:1"))
+    (atoms,) = read_frames(extxyz(tmp_path, *rows, properties="pos:R:3:species:S:1:tag:I:1"))
     np.testing.assert_allclose(atoms.get_masses(), [17.99916, 3.016049, DEUTERIUM], atol=1e-5)
     assert atoms.positions[1].tolist() == [1, 0, 0]
     plain = extxyz(tmp_path, "O 0 0 0", "H 1 0 0", "H 0 1 0")
-    assert not structure_files.read(plain)[0].has("masses")
+    assert not read_frames(plain)[0].has("masses")
 
 
 def test_a_mass_column_may_not_contradict_a_name(tmp_path: Path) -> None:
     columns = "species:S:1:pos:R:3:masses:R:1"
     rows = ["O 0 0 0 16", "D 1 0 0 {mass}", "H 0 1 0 1.008"]
     good = extxyz(tmp_path, *(row.format(mass=2.014) for row in rows), properties=columns)
-    assert structure_files.read(good)[0].get_masses().tolist() == [16, 2.014, 1.008]
+    assert read_frames(good)[0].get_masses().tolist() == [16, 2.014, 1.008]
     wrong = extxyz(tmp_path, *(row.format(mass=1.008) for row in rows), properties=columns)
     with pytest.raises(ValueError, match=r"atom 1 is D, of 2.0141 u, and its mass is 1.008 u; leave out one of both"):
-        structure_files.read(wrong)
+        read_frames(wrong)
 
 
 def test_several_frames_with_isotopes(tmp_path: Path) -> None:
@@ -144,14 +145,14 @@ def test_several_frames_with_isotopes(tmp_path: Path) -> None:
     other = extxyz(tmp_path, "O 0 0 0", "H 1 0 0", "D 0 1 0").read_text()
     path = tmp_path / "two.extxyz"
     path.write_text(one + other)
-    masses = [atoms.get_masses()[1:].round(2).tolist() for atoms in structure_files.read(path)]
+    masses = [atoms.get_masses()[1:].round(2).tolist() for atoms in read_frames(path)]
     assert masses == [[2.01, 1.01], [1.01, 2.01]]
 
 
 def test_isotopes_in_a_poscar(tmp_path: Path) -> None:
     path = tmp_path / "POSCAR"
     path.write_text("heavy water\n1.0\n5 0 0\n0 5 0\n0 0 5\nO D H\n1 1 1\nDirect\n0 0 0\n0.2 0 0\n0 0.2 0\n")
-    (atoms,) = structure_files.read(path)
+    (atoms,) = read_frames(path)
     assert atoms.get_chemical_symbols() == ["O", "H", "H"]
     np.testing.assert_allclose(atoms.get_masses(), [15.999, DEUTERIUM, 1.008], atol=1e-5)
 
@@ -161,31 +162,31 @@ def test_deuterium_in_a_cif(tmp_path: Path, columns: str) -> None:
     """The mass is that of the atom; ase has that of its nucleus."""
     rows = ("O1 O 0 0 0", "D1 D 0.2 0 0", "H1 H 0 0.2 0")
     rows = rows if "type" in columns else tuple(" ".join([row.split()[0], *row.split()[2:]]) for row in rows)
-    (atoms,) = structure_files.read(cif(tmp_path, *rows, columns=columns))
+    (atoms,) = read_frames(cif(tmp_path, *rows, columns=columns))
     assert atoms.get_chemical_symbols() == ["O", "H", "H"]
     np.testing.assert_allclose(atoms.get_masses(), [15.999, DEUTERIUM, 1.008], atol=1e-5)
 
 
 def test_isotopes_on_symmetric_sites_of_a_cif(tmp_path: Path) -> None:
     columns = "type_symbol fract_x fract_y fract_z"
-    (atoms,) = structure_files.read(cif(tmp_path, "Li1 7Li 0 0 0", "D1 D 0.5 0.5 0.5", columns=columns, cubic=True))
+    (atoms,) = read_frames(cif(tmp_path, "Li1 7Li 0 0 0", "D1 D 0.5 0.5 0.5", columns=columns, cubic=True))
     assert str(atoms.symbols) == "Li4H4"
     np.testing.assert_allclose(atoms.get_masses(), [7.016003] * 4 + [DEUTERIUM] * 4, atol=1e-5)
 
 
 def test_a_tetrahedral_site_is_no_tritium(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="site T1 may be tritium or a tetrahedral site: give _atom_site_type_symbol"):
-        structure_files.read(cif(tmp_path, "T1 0 0 0", columns="fract_x fract_y fract_z"))
+        read_frames(cif(tmp_path, "T1 0 0 0", columns="fract_x fract_y fract_z"))
 
 
 def test_a_poscar_whose_species_stand_in_its_title(tmp_path: Path) -> None:
     """Of VASP 4: no line of symbols."""
     path = tmp_path / "POSCAR"
     path.write_text("Cu\n1.0\n3 0 0\n0 3 0\n0 0 3\n1\nDirect\n0 0 0\n")
-    assert structure_files.read(path)[0].get_chemical_symbols() == ["Cu"]
+    assert read_frames(path)[0].get_chemical_symbols() == ["Cu"]
 
 
 def test_a_row_of_a_cif_that_ase_would_leave_out(tmp_path: Path) -> None:
     path = cif(tmp_path, "Ni1 Ni 0 0 0 1.0", "O1 O 0.5 0.5 0.5 1.0 7")
-    with pytest.raises(UserWarning, match="Wrong number"):
-        structure_files.read(path)
+    with pytest.raises(ValueError, match="Wrong number"):
+        read_frames(path)

@@ -449,6 +449,14 @@ def test_snapshots_per_call_divides_both_phases() -> None:
             '2\nLattice="9 0 0 0 9 0 0 0 9" Properties=species:S:1:pos:R:3 pbc="T T T"\nAr 0 0 0\nAr 1 nan 1\n',
             r"position of atom 1 in structure\.extxyz is \[1\.0, nan, 1\.0\]",
         ),
+        (
+            '1\nLattice="9 0 0 0 9 0 0 9 0.001" Properties=species:S:1:pos:R:3 pbc="T T T"\nAr 0 0 0\n',
+            r"structure\.extxyz: its cell is 0\.001 Å thick; at least 0\.4 Å",
+        ),
+        (
+            '1\nLattice="1e9 0 0 0 9 0 0 0 9" Properties=species:S:1:pos:R:3 pbc="T T T"\nAr 0 0 0\n',
+            r"structure\.extxyz: its cell is 1e\+09 Å long; at most 10000 Å are simulated",
+        ),
     ],
 )
 def test_structures_that_are_refused(tmp_path: Path, content: str, message: str) -> None:
