@@ -52,6 +52,9 @@ def compare_all(targets: Mapping[str, Target], predictions: Iterable[Prediction]
     Args:
         targets: Targets by the label under which they were predicted.
         predictions: Predictions of the state point.
+
+    Returns:
+        Comparisons by the label of the target.
     """
     predicted = {prediction.label: prediction for prediction in predictions}
     return {label: compare(target, predicted[label]) for label, target in targets.items() if label in predicted}

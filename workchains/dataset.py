@@ -217,6 +217,9 @@ class DftDatasetWorkChain(ProtocolMixin, WorkChain):
             kpoints_offset: Offset of the mesh, in units of its step.
             kpoints_distance: largest distance of neighbouring k-points, 1/Å; None takes that of the protocol.
 
+        Returns:
+            The builder.
+
         Raises:
             ValueError: for a missing pseudopotential, and for unknown protocols, overrides and codes.
         """

@@ -199,6 +199,9 @@ class EngineBaseWorkChain(ProtocolMixin, BaseRestartWorkChain):
             overrides: merged into all of the above, in the nesting of the chain's inputs.
             options: Options of the job (``metadata.options``), merged into those of the preset.
 
+        Returns:
+            The builder.
+
         Raises:
             ValueError: for a code that there is not, and for inputs that the chain does not have.
         """

@@ -71,18 +71,18 @@ class Sampling:
 
     @property
     def core_hours(self) -> float:
-        """Of all these trajectories."""
+        """Time of all these trajectories, core hours."""
         return self.times * self.walkers * self.atoms * self.steps * self.microseconds * 1e-6 / 3600
 
     @property
     def memory_gib(self) -> float:
-        """Of a job."""
+        """Memory of a job, GiB."""
         moving = self.walkers * self.atoms * self.neighbours * BYTES_PER_NEIGHBOUR
         return BASE_GIB + (moving + self.snapshots * self.atoms * BYTES_PER_POSITION) / GIB
 
     @property
     def disk_gib(self) -> float:
-        """Of all these trajectories."""
+        """Disk of all these trajectories, GiB."""
         return self.times * self.snapshots * self.atoms * BYTES_PER_POSITION / GIB
 
     def __str__(self) -> str:
@@ -105,6 +105,9 @@ def neighbours(spec: PotentialSpec, atoms: int, volume: float) -> float:
         spec: Spec of the potential.
         atoms: Number of atoms of the cell.
         volume: Volume of the cell, Å³.
+
+    Returns:
+        Number of neighbours.
     """
     return atoms / volume * 4 / 3 * math.pi * (spec.cutoff + SKIN) ** 3
 
@@ -129,6 +132,9 @@ def sampling(
         volume: Volume of the cell, Å³.
         times: how many trajectories there are.
         growth: factor by which production gets longer in the end.
+
+    Returns:
+        What the trajectories take.
     """
     walkers = settings.walkers or WALKERS
     production = settings.production_fs * growth

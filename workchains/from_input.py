@@ -73,6 +73,9 @@ def read_builder(file: Path, chain: type[WorkChain] = TrainWorkChain, *, seed: i
         chain: TrainWorkChain, or RefineWorkChain or ValidateWorkChain, for which ``model.potential`` has to be given.
         seed: Seed in place of that of the file.
 
+    Returns:
+        The builder, ready to be submitted.
+
     Raises:
         ValueError: whose message names the value and the remedy; also for a run that no machine does.
     """
@@ -93,6 +96,9 @@ def plan(run: RunInput, folder: Path, spec: PotentialSpec) -> list[Sampling]:
         run: the input.
         folder: Folder of the input.
         spec: Spec of the potential.
+
+    Returns:
+        What the trajectories of the run take.
     """
     changes = overrides(run)
     refine = load_protocol("refine", run.protocol, changes["refine"])

@@ -19,6 +19,9 @@ def find_family(label: str | None, elements: set[str], functional: str | None = 
         elements: chemical symbols.
         functional: that the label has to name, as ``PseudoDojo/0.4/LDA/SR/standard/upf`` does; None for any.
 
+    Returns:
+        The family.
+
     Raises:
         ValueError: naming the element that is missing and the remedy.
     """

@@ -337,6 +337,9 @@ class RefineWorkChain(ProtocolMixin, WorkChain):
             overrides: merged into the preset: ``settings``, ``sample``, ``update``.
             options: Options of the jobs (``metadata.options``), by ``sample`` and ``update``.
 
+        Returns:
+            The builder.
+
         Raises:
             ValueError: for unknown protocols, overrides, options and codes, naming the known ones.
         """

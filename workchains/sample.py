@@ -81,6 +81,9 @@ class SampleBaseWorkChain(EngineBaseWorkChain):
             protocol: quick (the default), cpu or paper.
             overrides: merged into the preset, in the nesting of the chain's inputs.
             options: Options of the job, such as resources or max_wallclock_seconds.
+
+        Returns:
+            The builder.
         """
         stated = {"temperature": temperature, "pressure": pressure}
         parameters: dict[str, Any] = {name: float(value) for name, value in stated.items() if value is not None}

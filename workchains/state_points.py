@@ -180,6 +180,9 @@ def sampling_parameters(
         seed: Seed of this run.
         predict: whether the job also predicts the observables of the targets.
         **sampling: settings that replace those of the template; None leaves them.
+
+    Returns:
+        The parameters, as plain dictionaries.
     """
     chosen = {name: value for name, value in sampling.items() if value is not None}
     parameters = {
@@ -229,6 +232,9 @@ def make_builder(
         protocol: the preset; None for the default one.
         overrides: merged into the preset.
         options: Options of the jobs, by the names of their protocols.
+
+    Returns:
+        The builder.
     """
     refuse_unknown(overrides, {"settings", SampleBaseWorkChain.CHAIN, second.CHAIN}, f"overrides of {name}")
     refuse_unknown(options, {SampleBaseWorkChain.CHAIN, second.CHAIN}, f"options of {name}")
@@ -266,6 +272,9 @@ def within_memory(parameters: Mapping[str, Any], lowered: Mapping[str, Any]) -> 
         parameters: Parameters of a sampling job.
         lowered: Lowered settings of an earlier one, see :func:`aiida_difftre.workchains.engine.lowered_for_memory`;
             fewer walkers sample for a longer time, which keeps the number of snapshots.
+
+    Returns:
+        The parameters, as plain dictionaries.
     """
     changes = dict(lowered)
     if "sampling" in lowered:

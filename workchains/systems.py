@@ -65,6 +65,9 @@ class Bulk(Strict):
         Args:
             masses: those that are not standard atomic weights, u.
 
+        Returns:
+            The structure.
+
         Raises:
             ValueError: for what ase cannot build.
         """
@@ -120,6 +123,9 @@ class Random(Strict):
         Args:
             masses: those that are not standard atomic weights, u.
 
+        Returns:
+            The structure.
+
         Raises:
             ValueError: for an unknown element, and where they do not fit.
         """
@@ -174,6 +180,9 @@ class System(Strict):
         Args:
             folder: Folder to which ``file`` is relative.
 
+        Returns:
+            The structure.
+
         Raises:
             ValueError: for what cannot be read or built.
         """
@@ -193,6 +202,9 @@ def with_masses(atoms: Atoms, masses: Mapping[str, float]) -> Atoms:
     Args:
         atoms: not changed.
         masses: Masses by chemical symbol, u; the others stay.
+
+    Returns:
+        The structure.
 
     Raises:
         ValueError: for a symbol that is not there.
@@ -267,6 +279,9 @@ def read_structure(path: Path, *, vacuum: float | None = None) -> Atoms:
         path: A file that ase reads.
         vacuum: Vacuum in Å to put around what is not periodic; None refuses it.
 
+    Returns:
+        The structure.
+
     Raises:
         ValueError: naming the file and the frame, and what is wrong.
     """
@@ -286,6 +301,9 @@ def read_structures(path: Path) -> list[Atoms]:
 
     Args:
         path: A file that ase reads.
+
+    Returns:
+        The structures.
 
     Raises:
         ValueError: naming the file and the frame, and what is wrong.

@@ -107,7 +107,7 @@ def unlabelled_configurations(**structures: orm.StructureData) -> Any:
 
 
 class TrainWorkChain(ProtocolMixin, WorkChain):
-    """From structures and measurements to a potential that agrees with both, and a verdict on it.
+    """Make a potential that agrees with structures and measurements, and confirm it in long independent runs.
 
     Labels (made here by DFT, or given) train a first potential (or one is given; or it gets its initial parameters and
     knows nothing but its prior terms); refinement corrects it with the measurements; long independent runs confirm it.
@@ -343,6 +343,9 @@ class TrainWorkChain(ProtocolMixin, WorkChain):
             protocol: ``quick`` (default), ``cpu`` or ``paper``.
             overrides: merged into the presets of ``dataset``, ``feff``, ``pretrain``, ``refine`` and ``validate``.
             options: Options of the jobs (``metadata.options``), by the same names as ``codes``.
+
+        Returns:
+            The builder.
 
         Raises:
             ValueError: for inputs that do not go together.

@@ -53,6 +53,9 @@ class UpdateBaseWorkChain(EngineBaseWorkChain):
             protocol: quick (the default), cpu or paper.
             overrides: merged into the preset, in the nesting of the chain's inputs.
             options: Options of the job, such as resources or max_wallclock_seconds.
+
+        Returns:
+            The builder.
         """
         return cls.make_builder(
             code=code,

@@ -283,6 +283,9 @@ class ValidateWorkChain(ProtocolMixin, WorkChain):
             overrides: merged into the preset: ``settings``, ``sample``, ``predict``.
             options: Options of the jobs (``metadata.options``), by ``sample`` and ``predict``.
 
+        Returns:
+            The builder.
+
         Raises:
             ValueError: for unknown protocols, overrides, options and codes, naming the known ones.
         """

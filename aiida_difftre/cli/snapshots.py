@@ -229,7 +229,7 @@ def _pretraining(node: orm.ProcessNode | None) -> dict[str, Any] | None:
 
 
 def _iterations(node: orm.ProcessNode) -> Iterator[Iteration]:
-    """From the history of a refinement that is over, else from its updates so far."""
+    """Iterations from the history of a refinement that is over, else from its updates so far."""
     if _has_output(node, "history"):
         for item in node.outputs.history.get_dict()["iterations"]:
             steps = [read(UpdateStep, step) for step in item["steps"]]

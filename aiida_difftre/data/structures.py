@@ -199,6 +199,9 @@ def rattled(atoms: Atoms, standard_deviation: float, rng: np.random.Generator) -
         atoms: not changed.
         standard_deviation: Standard deviation of each Cartesian component of the displacements, Å.
         rng: source of random numbers.
+
+    Returns:
+        The structure, a copy.
     """
     copy = atoms.copy()
     displacements = rng.normal(scale=standard_deviation, size=(len(atoms), 3))
@@ -212,6 +215,9 @@ def strained(atoms: Atoms, strain: NDArray[np.float64]) -> Atoms:
     Args:
         atoms: not changed.
         strain: (3, 3), symmetric.
+
+    Returns:
+        The structure, a copy.
     """
     copy = atoms.copy()
     copy.set_cell(np.asarray(atoms.cell) @ (np.eye(3) + strain), scale_atoms=True)
@@ -231,6 +237,9 @@ def supercell_mesh(mesh: Sequence[int], cell: ArrayLike, supercell: ArrayLike) -
         mesh: Mesh of the cell.
         cell: (3, 3) lattice vectors, Å.
         supercell: (3, 3), repeated along the vectors of the cell; each strained by less than half a vector of the cell.
+
+    Returns:
+        Numbers of k-points along the three reciprocal lattice vectors.
     """
     lengths = [np.linalg.norm(np.asarray(vectors), axis=1) for vectors in (cell, supercell)]
     repeats = np.maximum(1, np.rint(lengths[1] / lengths[0])).astype(int)
@@ -259,6 +268,9 @@ def dimer(first: str, second: str, distance: float, box: float) -> Atoms:
         second: chemical symbol.
         distance: Å.
         box: edge of the cell, Å.
+
+    Returns:
+        The structure, periodic.
     """
     return Atoms([first, second], positions=[[0, 0, 0], [distance, 0, 0]], cell=[box, box, box], pbc=True)
 

@@ -184,7 +184,7 @@ class TrajectoryEnsembleData(orm.ArrayData):
         return atoms
 
     def _scales(self) -> NDArray[np.float64]:
-        """Of the cell, (snapshots,); ones in nodes that were made before cells could change."""
+        """Scale of the cell of each snapshot, (snapshots,); ones in nodes that were made before cells could change."""
         return self.get_array("scales") if "scales" in self.get_arraynames() else np.ones(self.number_of_snapshots)
 
     def to_trajectory_data(self, walker: int = 0) -> orm.TrajectoryData:

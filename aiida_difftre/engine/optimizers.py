@@ -40,6 +40,9 @@ def make(spec: OptimizerSpec, schedule: optax.Schedule) -> optax.GradientTransfo
         spec: name, options, clipping; of an optimizer of optax.
         schedule: learning rate as a function of the step.
 
+    Returns:
+        The optimizer, of optax.
+
     Raises:
         EngineError: with status INVALID_INPUT, for options whose values optax refuses.
     """

@@ -93,7 +93,7 @@ def learned(path: Path) -> Energy:
 
 
 def errors(function: Energy) -> dict[str, float]:
-    """Of an energy: root-mean-square deviation from the double well up to a constant (kT), and that of its density."""
+    """Root-mean-square deviation of an energy from the double well up to a constant (kT), and that of its density."""
     x = np.linspace(*RANGE, 1001)
     difference = np.asarray(function(x)) - energy(x)
     return {

@@ -75,6 +75,9 @@ def reduced_chi2(compared: Iterable[Compared], role: Role) -> float | None:
     Args:
         compared: targets of all state points.
         role: Role of those that count.
+
+    Returns:
+        chi² per point.
     """
     chosen = _of_role(compared, role)
     return float(np.mean(np.concatenate([points.squares() for points in chosen]))) if chosen else None
@@ -85,6 +88,9 @@ def criterion(compared: Iterable[Compared]) -> Criterion:
 
     Args:
         compared: targets of all state points.
+
+    Returns:
+        The role of the targets that decide.
     """
     return "selection" if any(item.role == "selection" for item in compared) else "training"
 
@@ -94,6 +100,9 @@ def decisive_points(compared: Iterable[Compared]) -> Points:
 
     Args:
         compared: targets of all state points, in an order that does not change.
+
+    Returns:
+        The points of all targets that decide, one after the other.
 
     Raises:
         ValueError: where no target counts.

@@ -48,6 +48,9 @@ def read_bytes(path: Path, largest: int = LARGEST_DOCUMENT) -> bytes:
         path: links are followed; pipes, devices and sockets are not opened for reading, which might never end.
         largest: number of bytes beyond which a file is refused.
 
+    Returns:
+        The content.
+
     Raises:
         ValueError: naming the file, and what is wrong with it.
     """

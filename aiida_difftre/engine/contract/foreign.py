@@ -55,6 +55,9 @@ def foreign(path: Path, what: str) -> str | None:
     Args:
         path: A file that could not be read as what it should be.
         what: it should be: ``trajectory`` or ``safetensors file``.
+
+    Returns:
+        What the file is, in words; None where it is not known.
     """
     if what not in ACCEPTED:
         return None

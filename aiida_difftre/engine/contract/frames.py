@@ -107,6 +107,9 @@ def read_frame(path: Path, *, kind: str | None = None) -> Atoms:
         path: The same as in :func:`read_frames`.
         kind: The same as in :func:`read_frames`.
 
+    Returns:
+        The structure.
+
     Raises:
         ValueError: naming file, frame and value.
     """
@@ -215,7 +218,7 @@ def _check_header(header: bytes, where: str) -> None:
 
 
 def _check_repeated(header: bytes, where: str) -> None:
-    """Of a key that stands twice, ase takes the last, whatever the first says."""
+    """Refuse a key that stands twice: ase takes the last, whatever the first says."""
     counts = Counter(_KEY.findall(_QUOTED.sub(b'""', header)))
     for key, count in counts.items():
         if count > 1:

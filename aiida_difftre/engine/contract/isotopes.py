@@ -83,6 +83,9 @@ def name_of(symbol: str, mass: float) -> str:
         symbol: chemical symbol.
         mass: u.
 
+    Returns:
+        The name, such as ``D``, ``58Ni`` or ``Ni``.
+
     Raises:
         ValueError: for a mass that is none of them.
     """
@@ -127,6 +130,9 @@ def seen_by_neutrons(
         species: chemical symbol of each atom.
         masses: Masses of the atoms, u; None for the standard atomic weights.
         lengths: that are given by name.
+
+    Returns:
+        A name for each atom.
 
     Raises:
         ValueError: for a mass that is no isotope's, where no length is given.
@@ -206,6 +212,9 @@ class Composition:
 
         Args:
             lengths: Scattering lengths to use instead of the tabulated ones, fm, by name.
+
+        Returns:
+            <b>² and <b²>, barn.
 
         Raises:
             ValueError: for an isotope without a length, lengths of one that is not there, or a mean that vanishes.

@@ -125,7 +125,7 @@ def _cluster(atoms: Atoms) -> Values | None:
 
 
 def _check_volumes(stressed: list[tuple[Atoms, str]]) -> None:
-    """Of one composition, the larger volume has the larger stress, since pressure falls with it."""
+    """Check signs: of one composition the larger volume has the larger stress, since pressure falls with it."""
     groups = defaultdict(list)
     for atoms, where in stressed:
         if _cluster(atoms) is not None:

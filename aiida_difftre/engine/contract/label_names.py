@@ -129,6 +129,9 @@ def choose(
         places: how messages name each of them.
         alone: (frames,), True for single atoms, whose energy may have a name of its own.
 
+    Returns:
+        Name and value for each frame.
+
     Raises:
         ValueError: for names whose values disagree, a name that no frame has, or a value that is no label.
     """

@@ -101,6 +101,9 @@ def read_labelled(path: Path, keys: LabelKeys | None = None, *, kind: str | None
         keys: where labels have other names than the usual ones.
         kind: name of ase's format; by default that of the file's name or content.
 
+    Returns:
+        The configurations.
+
     Raises:
         ValueError: naming file, frame and value, and the remedy.
     """
@@ -114,6 +117,9 @@ def labelled(frames: Sequence[Atoms], keys: LabelKeys | None = None, name: str =
         frames: Structures with labels in calculators, ``info`` or arrays of ase.
         keys: where labels have other names than the usual ones.
         name: Name of the file, for messages.
+
+    Returns:
+        The configurations, copies.
 
     Raises:
         ValueError: naming frame and value, and the remedy.
@@ -210,6 +216,9 @@ def is_alone(atoms: Atoms, where: str) -> bool:
         atoms: the frame.
         where: how messages name it.
 
+    Returns:
+        Whether it is one.
+
     Raises:
         ValueError: for such a mark at a frame of several atoms.
     """
@@ -242,6 +251,9 @@ def known_references(
         species: Species of the potential.
         there: species of the dataset.
         alone: energies of single atoms in the dataset, by species.
+
+    Returns:
+        Reference energies by species, eV.
 
     Raises:
         ValueError: for energies that are given for a part of the dataset's species, or otherwise than an atom alone

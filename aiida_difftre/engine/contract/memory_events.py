@@ -27,6 +27,9 @@ def killed_for_memory(text: str) -> bool:
 
     Args:
         text: Text of the file :data:`MEMORY_EVENTS`.
+
+    Returns:
+        Whether a process was killed for memory.
     """
     counts = [int(count) for count in COUNTER.findall(text)]
     before, after = counts[: len(counts) // 2], counts[len(counts) // 2 :]

@@ -47,6 +47,9 @@ def read(path: Path, *, kind: str | None = None) -> list[Atoms]:
         path: A file that ase reads.
         kind: name of ase's format; by default that of the file's name or content.
 
+    Returns:
+        The structures.
+
     Raises:
         ValueError: naming the site and its occupancy, the isotope or the mass; what ase's readers raise, besides.
     """

@@ -56,7 +56,7 @@ class TermOptions(Strict):
 
     @classmethod
     def names(cls) -> list[str]:
-        """As an input writes them, sorted."""
+        """Names of the hyperparameters as an input writes them, sorted."""
         return sorted(field.alias or name for name, field in cls.model_fields.items())
 
     @classmethod
@@ -145,7 +145,7 @@ def _some(labels: Sequence[str]) -> str:
 
 
 class SwitchedPairOptions(TermOptions):
-    """Of a sum over pairs that a factor takes to zero between an onset and the cutoff."""
+    """Hyperparameters of a sum over pairs that a factor takes to zero between an onset and the cutoff."""
 
     per_pair: ClassVar[tuple[str, ...]]
 
@@ -178,7 +178,7 @@ def positive_pairs(name: str, per_pair: tuple[str, ...]) -> type[SwitchedPairOpt
 
 
 class LennardJonesOptions(SwitchedPairOptions):
-    """Of ``lennard_jones``: depth of the well (eV) and diameter (Å) of each pair."""
+    """Hyperparameters of ``lennard_jones``: depth of the well (eV) and diameter (Å) of each pair."""
 
     per_pair: ClassVar[tuple[str, ...]] = ("epsilon", "sigma")
 
@@ -187,7 +187,7 @@ class LennardJonesOptions(SwitchedPairOptions):
 
 
 class RepulsionOptions(SwitchedPairOptions):
-    """Of ``repulsion``: energy (eV) at a length (Å) of each pair, and the exponent."""
+    """Hyperparameters of ``repulsion``: energy (eV) at a length (Å) of each pair, and the exponent."""
 
     per_pair: ClassVar[tuple[str, ...]] = ("epsilon", "sigma")
 
@@ -197,7 +197,7 @@ class RepulsionOptions(SwitchedPairOptions):
 
 
 class DispersionOptions(SwitchedPairOptions):
-    """Of ``dispersion``: C₆ (eV Å⁶) and the radius of the damping (Å) of each pair."""
+    """Hyperparameters of ``dispersion``: C₆ (eV Å⁶) and the radius of the damping (Å) of each pair."""
 
     per_pair: ClassVar[tuple[str, ...]] = ("c6", "radius")
 
@@ -206,7 +206,7 @@ class DispersionOptions(SwitchedPairOptions):
 
 
 class PairSplineOptions(TermOptions):
-    """Of ``pair_spline``: the first knot (Å), the number of knots, energies at them (eV)."""
+    """Hyperparameters of ``pair_spline``: the first knot (Å), the number of knots, energies at them (eV)."""
 
     inner: Annotated[float, _INNER] | None = None
     knots: Annotated[int, Limits(least=2, most=1000, reason="control points are some hundredths of an Å apart")] = 40
@@ -245,7 +245,7 @@ Axis = Annotated[int, Limits(least=0, most=2, reason="the lattice vector along w
 
 
 class ExternalPolynomialOptions(TermOptions):
-    """Of ``external_polynomial``: coefficients of the powers 0, 1, ... (eV), the axis and the centre."""
+    """Hyperparameters of ``external_polynomial``: coefficients of the powers 0, 1, ... (eV), axis and centre."""
 
     coefficients: list[Annotated[float, _FIELD]] = Field(min_length=1, max_length=32)
     axis: Axis = 0
@@ -257,14 +257,14 @@ class ExternalPolynomialOptions(TermOptions):
 
 
 class ExternalSplineOptions(TermOptions):
-    """Of ``external_spline``: the number of knots, and the axis."""
+    """Hyperparameters of ``external_spline``: the number of knots, and the axis."""
 
     knots: Annotated[int, Limits(least=4, most=1000, reason="a cubic spline has four, and data tell of some ten")] = 50
     axis: Axis = 0
 
 
 class MomentNetworkOptions(TermOptions):
-    """Of ``moment_network``: the invariants and the network over them."""
+    """Hyperparameters of ``moment_network``: the invariants and the network over them."""
 
     n_radial: Annotated[int, Limits(least=2, most=32, reason="invariants grow with its square")] = 8
     rank: Annotated[int, Limits(least=0, most=3, reason="higher moments are not implemented")] = 2
@@ -283,7 +283,7 @@ _RATIO = Limits(above=0, most=1e4, reason="it is relative to epsilon or sigma, a
 
 
 class StillingerWeberOptions(TermOptions):
-    """Of ``stillinger_weber``: a preset, and what differs from it; one set for all species."""
+    """Hyperparameters of ``stillinger_weber``: a preset, and what differs from it; one set for all species."""
 
     preset: Literal["silicon", "diamond"] = "silicon"
     epsilon: Annotated[float, _DEPTH] | None = None

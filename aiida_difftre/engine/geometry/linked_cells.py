@@ -114,6 +114,9 @@ def grid(cell: ArrayLike, cutoff: float, atoms: int) -> Grid:
         cell: rows are lattice vectors, Å.
         cutoff: Å; the largest that will be asked for.
         atoms: Number of atoms in the cell.
+
+    Returns:
+        The bins.
     """
     heights = lattice.heights(cell)
     bins = np.maximum(1, np.floor(heights / (cutoff * SLACK))).astype(int)

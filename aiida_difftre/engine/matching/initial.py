@@ -91,6 +91,9 @@ def rattled(frames: list[Atoms], deviation: float, seed: int) -> list[Atoms]:
         frames: structures.
         deviation: standard deviation of the displacements along each axis, Å.
         seed: Seed of the displacements.
+
+    Returns:
+        The copies.
     """
     copies = -(-ENVIRONMENTS // sum(len(frame) for frame in frames))
     rng = np.random.default_rng(seed)

@@ -97,6 +97,9 @@ def linearise(potential: Potential, configurations: Configurations, dtype: Any) 
         potential: whose terms project.
         configurations: padded.
         dtype: precision of the result.
+
+    Returns:
+        Projections and Jacobians.
     """
     slots, position = _neighbourhoods(configurations)
     environment = configurations.environment
@@ -174,6 +177,9 @@ def predict_linearised(potential: Potential, parameters: Parameters, batch: Line
         potential: the potential.
         parameters: Its parameters, from :func:`~aiida_difftre.engine.potentials.potential.without_references`.
         batch: configurations.
+
+    Returns:
+        Energies, forces and stresses.
     """
     count, atoms = batch.real.shape
     leaves, structure = jax.tree.flatten(batch.projected)

@@ -29,6 +29,9 @@ def static_features(
         name: Name of the observable, in messages.
         batch_size: snapshots per batch; 0 to choose.
 
+    Returns:
+        Features, (snapshots, features).
+
     Raises:
         EngineError: with status INVALID_INPUT, where the snapshots do not have what is observed.
     """
@@ -56,6 +59,9 @@ def snapshots_at_once(atoms: int) -> int:
 
     Args:
         atoms: Number of atoms in a snapshot.
+
+    Returns:
+        Number of snapshots.
     """
     pairs = atoms**2
     return min(max(SNAPSHOTS_AT_ONCE, ATOMS_PER_BATCH // pairs), max(1, PAIRS_AT_ONCE // pairs))

@@ -111,6 +111,9 @@ def input_text(found: Cluster, edge: str, title: str) -> str:
         found: the cluster.
         edge: K, L1, L2 or L3.
         title: one line.
+
+    Returns:
+        The content of the file.
     """
     species = sorted(set(found.symbols[1:]))
     numbers = {symbol: number for number, symbol in enumerate(species, start=1)}
@@ -156,6 +159,9 @@ def read_path(text: str, name: str) -> ScatteringPath:
     Args:
         text: its content.
         name: Name of the file, for messages.
+
+    Returns:
+        The path.
 
     Raises:
         ValueError: for anything else.
@@ -240,7 +246,7 @@ def _shell(group: Sequence[ScatteringPath]) -> Shell:
 
 
 def _rounded(values: NDArray[np.float64]) -> list[float]:
-    """To the digits that FEFF writes, and one more."""
+    """Round to the digits that FEFF writes, and one more."""
     return [float(f"{value:.6g}") for value in values]
 
 

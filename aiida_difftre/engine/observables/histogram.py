@@ -24,6 +24,9 @@ def deposit(
         wanted: which of them count; those beyond the bins do not.
         shared: Whether a value is shared between the two nearest edges; it then keeps its place and smears by a hair
             more.
+
+    Returns:
+        The counts with the values added, (points,).
     """
     bins = len(counts) - 1
     index = jnp.floor(coordinate).astype(jnp.int32)

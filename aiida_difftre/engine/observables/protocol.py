@@ -183,7 +183,7 @@ class Spanning(Protocol):
     def spanning(
         cls, request: ObservableRequest, species: tuple[str, ...], cell: NDArray[np.float64], largest: float
     ) -> Observable:
-        """As :meth:`Observable.from_request`, for cells up to ``largest`` times as long as ``cell``."""
+        """Prepare the observable for cells up to ``largest`` times as long as ``cell``."""
 
 
 def make(
@@ -251,6 +251,9 @@ def prediction(
         errors: standard errors.
         fitted: parameters of the measurement.
         effective_samples: independent snapshots that stand for it.
+
+    Returns:
+        The prediction.
 
     Raises:
         EngineError: with status NOT_FINITE, for a value or an error that is not; a single snapshot has no fluctuations.

@@ -226,7 +226,7 @@ class StructureFactor:
     def combine(
         self, inputs: Mapping[str, Array], weights: Float[Array, " snapshots"], point: StatePoint
     ) -> Float[Array, " q"]:
-        """From the weighted mean over the snapshots; for the direct method that over all their wave vectors."""
+        """S(q) from the weighted mean over the snapshots; for the direct method that over all their wave vectors."""
         return self.method.combine(weights @ inputs["features"])
 
 
@@ -261,7 +261,7 @@ def wave_vectors(cell: NDArray[np.float64], start: float, end: float) -> NDArray
 
 
 def _draw(bin_of: NDArray[np.intp], counts: NDArray[np.intp], most: int | None) -> NDArray[np.intp]:
-    """At most ``most`` wave vectors of each bin, sorted by bin."""
+    """Draw at most ``most`` wave vectors of each bin, sorted by bin."""
     shuffled = np.random.default_rng(SEED).permutation(len(bin_of))
     ordered = shuffled[np.argsort(bin_of[shuffled], kind="stable")]
     if most is None:

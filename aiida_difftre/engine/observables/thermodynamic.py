@@ -65,7 +65,7 @@ class HeatCapacity(_OfEnergy):
     def combine(
         self, inputs: Mapping[str, Array], weights: Float[Array, " snapshots"], point: StatePoint
     ) -> Float[Array, " values"]:
-        """(var(H)/kT² + 3/2 N k)/N; H = U at constant volume."""
+        """Compute (var(H)/kT² + 3/2 N k)/N; H = U at constant volume."""
         energy = enthalpy(inputs, point)
         variance = covariance(energy, energy, weights) / (point.thermal_energy * point.temperature)
         return units.JOULE_PER_MOL * (variance[None] / point.atoms + 1.5 * units.BOLTZMANN)

@@ -245,6 +245,9 @@ class MomentNetwork(Term):
         Args:
             parameters: Parameters of this term.
             projected: moments of real atoms, any leading shape flattened to atoms.
+
+        Returns:
+            The parameters with mean and deviation set.
         """
         invariants = self.invariants(parameters, projected)
         mean, deviation = jnp.mean(invariants, 0), jnp.std(invariants, 0)

@@ -113,6 +113,9 @@ def prepare(
         machine: precision and batches.
         seed: Seed of the bootstrap.
 
+    Returns:
+        The state point.
+
     Raises:
         EngineError: with status INVALID_INPUT, for a trajectory of another state point or potential.
     """

@@ -42,6 +42,9 @@ def normal_size(weight: NDArray[np.float64]) -> float:
 
     Args:
         weight: (S,), normalised.
+
+    Returns:
+        An effective sample size, at most N.
     """
     logarithms = np.log(np.maximum(weight, np.finfo(np.float64).tiny))
     above = np.maximum(logarithms - np.median(logarithms), 0.0)
@@ -55,6 +58,9 @@ def widening(effective: float, snapshots: int, inefficiency: float) -> float:
         effective: effective sample size N_eff.
         snapshots: N.
         inefficiency: statistical inefficiency g.
+
+    Returns:
+        The factor, at least 1.
     """
     lost = max(0.0, math.log(snapshots / effective))
     return math.sqrt(1 + WIDENING * lost * inefficiency / effective)
@@ -66,6 +72,9 @@ def least(snapshots: int, inefficiency: float) -> float:
     Args:
         snapshots: N.
         inefficiency: statistical inefficiency g.
+
+    Returns:
+        Number of samples.
     """
     return min(LEAST_EFFECTIVE, LEAST_FRACTION * snapshots / inefficiency)
 

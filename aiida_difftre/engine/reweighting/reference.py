@@ -118,6 +118,9 @@ def prepare_reference(
             (:func:`check_sampled_at` refuses another one); None for that of the trajectory. Without a pressure, that of
             the trajectory.
 
+    Returns:
+        The reference.
+
     Raises:
         EngineError: with status INVALID_INPUT, for a repeated label, an observable that fits neither the system nor the
             ensemble, a pressure where none was held, or a trajectory of another potential; SELF_CHECK_FAILED, where JAX

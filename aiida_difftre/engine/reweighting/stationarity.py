@@ -42,6 +42,9 @@ def equilibration(values: NDArray[np.float64], walkers: NDArray[np.integer]) -> 
     Args:
         values: (S,) or (S, F); the slowest column counts.
         walkers: (S,), index of the walker of each snapshot.
+
+    Returns:
+        The part, from 0 to below 1.
     """
     values, walkers = np.asarray(values, np.float64).reshape(len(walkers), -1), np.asarray(walkers)
     place = _places(walkers)
@@ -63,6 +66,9 @@ def drift(values: NDArray[np.float64], walkers: NDArray[np.integer]) -> float:
     Args:
         values: (S,).
         walkers: (S,), index of the walker of each snapshot.
+
+    Returns:
+        The change in standard errors.
     """
     second = _places(walkers) >= 0.5
     if not second.any() or second.all():
@@ -74,11 +80,14 @@ def drift(values: NDArray[np.float64], walkers: NDArray[np.integer]) -> float:
 
 
 def r_hat(values: NDArray[np.float64], walkers: NDArray[np.integer]) -> float | None:
-    """Between the halves of all walkers; None for walkers shorter than four snapshots.
+    """R-hat between the halves of all walkers; None for walkers shorter than four snapshots.
 
     Args:
         values: (S,).
         walkers: (S,), index of the walker of each snapshot.
+
+    Returns:
+        R-hat; near 1 where walkers and halves agree.
     """
     halves = [part for index in statistics.walker_slices(walkers) for part in np.array_split(index, 2)]
     length = min(len(part) for part in halves)
@@ -134,7 +143,7 @@ def thermal_columns(trajectory: Trajectory) -> NDArray[np.float64]:
 
 
 def _places(walkers: NDArray[np.integer]) -> NDArray[np.float64]:
-    """Of each snapshot within its walker, from 0 to below 1."""
+    """Place of each snapshot within its walker, from 0 to below 1."""
     places = np.empty(len(walkers))
     for index in statistics.walker_slices(walkers):
         places[index] = np.arange(len(index)) / len(index)

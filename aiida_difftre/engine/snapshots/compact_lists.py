@@ -70,6 +70,9 @@ def compact(lists: space.NeighborList, positions: Float[Array, "atoms 3"], image
         positions: fractional, in the precision in which vectors will be wanted.
         images: those that can be neighbours. A neighbour at the end of the list whose image is none of them for the
             rounding of positions is left out.
+
+    Returns:
+        The compact list.
     """
     atoms = len(positions)
     itself = jnp.arange(atoms, dtype=lists.index.dtype)[:, None]
@@ -214,7 +217,7 @@ class Lists:
 
     @property
     def _types(self) -> list[type[np.unsignedinteger[Any]]]:
-        """Of the arrays of a compact list."""
+        """Integer types of the arrays of a compact list."""
         several = [narrowest(len(self.images) - 1)] if len(self.images) > 1 else []
         return [narrowest(self._positions.shape[1] - 1), *several]
 

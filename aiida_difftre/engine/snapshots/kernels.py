@@ -214,7 +214,7 @@ class _Functions:
 
 
 def _transposed(function: Callable[..., Any]) -> Callable[..., Parameters]:
-    """Of (parameters, arguments, cotangent): the vector-Jacobian product of a function of (parameters, *arguments)."""
+    """Function (parameters, arguments, cotangent): vector-Jacobian product of one of (parameters, *arguments)."""
 
     def vjp(parameters: Parameters, arguments: tuple[Any, ...], cotangent: Any) -> Parameters:
         value, pull = jax.vjp(lambda p: function(p, *arguments), parameters)

@@ -69,6 +69,9 @@ def environment(
         precision: Precision of the environment.
         lists: Neighbour lists of several configurations, this one first; None for neighbours within the potential's
             cutoff.
+
+    Returns:
+        The neighbours of all atoms.
     """
     if lists is None:
         lists = space.build_batch(np.asarray(positions, np.float64)[None], cell, potential.cutoff)
@@ -273,6 +276,9 @@ class Snapshots:
         Args:
             parameters: where.
             cotangents: derivative of the loss with respect to each quantity of :meth:`evaluate`.
+
+        Returns:
+            The gradient, in the shape of the parameters.
         """
         per_volume = units.EV_PER_A3_IN_GPA / self.volumes[:, None]
         gradient = jax.tree.map(lambda x: np.zeros(x.shape), parameters)
@@ -301,7 +307,7 @@ class Snapshots:
 
 
 def _real(values: Array, count: int) -> NDArray[np.float64]:
-    """Of a batch, without what filled it up."""
+    """Rows of a batch, without those that filled it up."""
     return np.asarray(values, np.float64)[:count]
 
 

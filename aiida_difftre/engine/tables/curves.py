@@ -52,6 +52,9 @@ def curve(
         spec: Spec of the observable, for the options.
         options: complete.
         density: Density that the conditions state, kg/m³.
+
+    Returns:
+        Grid, values, errors, and what was done.
     """
     _check_given(reading, spec)
     held, held_options = _held(spec, options) if reading.convert else (spec, options)

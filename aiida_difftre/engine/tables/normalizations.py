@@ -118,6 +118,9 @@ class Normalization:
             radiation: Radiation with which S was measured.
             lengths: scattering lengths in place of those of the table, fm.
 
+        Returns:
+            The constants.
+
         Raises:
             ValueError: naming what is missing.
         """

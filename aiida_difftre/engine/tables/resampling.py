@@ -138,6 +138,9 @@ def resample(
         interpolation: ``monotone`` (no overshoot) or ``cubic`` (smoother) between the points.
         zero_below: a curve that begins with zero is zero below its first point, as a distribution is.
 
+    Returns:
+        Averages over the bins and their errors.
+
     Raises:
         ValueError: for a grid that does not increase, too few points, a negative error, or bins beyond the data.
     """

@@ -156,6 +156,9 @@ def wave_numbers(grid: Floats, e0_shift: float) -> Floats:
     Args:
         grid: measured, 1/Å.
         e0_shift: ΔE0, by which the Fermi level lies above the measured origin of the energy, eV.
+
+    Returns:
+        Wave numbers, 1/Å.
     """
     with np.errstate(invalid="ignore"):
         return np.asarray(np.sqrt(grid**2 - SQUARED_K_PER_EV * e0_shift))
