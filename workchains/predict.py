@@ -48,6 +48,16 @@ class PredictBaseWorkChain(EngineBaseWorkChain):
 
         Returns:
             The builder.
+
+        Example:
+            >>> from aiida import orm
+            >>> from aiida_difftre.workchains.predict import PredictBaseWorkChain
+            >>> computer = orm.Computer("here", "localhost", transport_type="core.local", scheduler_type="core.slurm")
+            >>> code = orm.InstalledCode(computer, "/opt/bin/difftre")
+            >>> observables = [{"observable": "stress"}]
+            >>> builder = PredictBaseWorkChain.get_builder_from_protocol(code=code, observables=observables)
+            >>> builder.calc.parameters["observables"]
+            [{'observable': 'stress'}]
         """
         return cls.make_builder(
             code=code,

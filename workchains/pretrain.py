@@ -52,6 +52,16 @@ class PretrainBaseWorkChain(EngineBaseWorkChain):
 
         Returns:
             The builder.
+
+        Example:
+            >>> from aiida import orm
+            >>> from aiida_difftre.workchains.pretrain import PretrainBaseWorkChain
+            >>> computer = orm.Computer("here", "localhost", transport_type="core.local", scheduler_type="core.slurm")
+            >>> code = orm.InstalledCode(computer, "/opt/bin/difftre")
+            >>> spec = {"species": ["C"], "terms": [{"architecture": "moment_network", "cutoff": 5.0}]}
+            >>> builder = PretrainBaseWorkChain.get_builder_from_protocol(code=code, spec=spec)
+            >>> builder.calc.parameters["potential"]["species"]
+            ['C']
         """
         return cls.make_builder(
             code=code,

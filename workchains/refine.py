@@ -342,6 +342,29 @@ class RefineWorkChain(ProtocolMixin, WorkChain):
 
         Raises:
             ValueError: for unknown protocols, overrides, options and codes, naming the known ones.
+
+        Example:
+            >>> from aiida import orm
+            >>> from ase.build import bulk
+            >>> from aiida_difftre.data.target import TargetData
+            >>> from aiida_difftre.workchains.refine import RefineWorkChain
+            >>> machine = {"hostname": "localhost", "transport_type": "core.local", "scheduler_type": "core.slurm"}
+            >>> _, computer = orm.Computer.collection.get_or_create(label="example", **machine)
+            >>> _ = computer.store().configure()
+            >>> code = orm.InstalledCode(computer, "/opt/bin/difftre")
+            >>> target = TargetData(
+            ...     {
+            ...         "observable": "stress", "values": [0.0] * 6, "errors": [0.1] * 6, "unit": "GPa",
+            ...         "error_source": "assumed", "conditions": {"temperature": 300.0}, "citation": "ambient pressure",
+            ...     }
+            ... )
+            >>> diamond = orm.StructureData(ase=bulk("C", "diamond", 3.57, cubic=True))
+            >>> point = {"structure": diamond, "temperature": orm.Float(300.0), "targets": {"stress": target}}
+            >>> builder = RefineWorkChain.get_builder_from_protocol(
+            ...     state_points={"ambient": point}, sample_code=code, overrides={"settings": {"max_iterations": 7}}
+            ... )
+            >>> builder.settings["max_iterations"]
+            7
         """
         return points.make_builder(
             cls,

@@ -84,6 +84,17 @@ class SampleBaseWorkChain(EngineBaseWorkChain):
 
         Returns:
             The builder.
+
+        Example:
+            >>> from aiida import orm
+            >>> from aiida_difftre.workchains.sample import SampleBaseWorkChain
+            >>> computer = orm.Computer("here", "localhost", transport_type="core.local", scheduler_type="core.slurm")
+            >>> code = orm.InstalledCode(computer, "/opt/bin/difftre")
+            >>> builder = SampleBaseWorkChain.get_builder_from_protocol(
+            ...     code=code, temperature=300.0, overrides={"calc": {"parameters": {"sampling": {"walkers": 16}}}}
+            ... )
+            >>> builder.calc.parameters["temperature"], builder.calc.parameters["sampling"]["walkers"]
+            (300.0, 16)
         """
         stated = {"temperature": temperature, "pressure": pressure}
         parameters: dict[str, Any] = {name: float(value) for name, value in stated.items() if value is not None}

@@ -56,6 +56,16 @@ class UpdateBaseWorkChain(EngineBaseWorkChain):
 
         Returns:
             The builder.
+
+        Example:
+            >>> from aiida import orm
+            >>> from aiida_difftre.workchains.update import UpdateBaseWorkChain
+            >>> computer = orm.Computer("here", "localhost", transport_type="core.local", scheduler_type="core.slurm")
+            >>> code = orm.InstalledCode(computer, "/opt/bin/difftre")
+            >>> options = {"max_wallclock_seconds": 7200}
+            >>> builder = UpdateBaseWorkChain.get_builder_from_protocol(code=code, options=options)
+            >>> builder.calc.metadata.options["max_wallclock_seconds"]
+            7200
         """
         return cls.make_builder(
             code=code,

@@ -20,7 +20,7 @@ from pydantic import BaseModel
 
 from difftre_reference.text import UndocumentedError, arguments
 
-LISTED = re.compile(r"^\.\. auto(?:function|class|exception):: (\S+)$", re.MULTILINE)
+LISTED = re.compile(r"^\.\. auto(?:function|class|exception|method):: (\S+)$", re.MULTILINE)
 OFFERING = ("aiida_difftre", "aiida_difftre.engine")
 """Packages whose modules are the short names that users import; the modules deeper down only help each other."""
 
@@ -31,9 +31,8 @@ def listed(folder: Path) -> list[str]:
 
 
 def found(name: str) -> Any:
-    """The object of a public name."""
-    module, _, attribute = name.rpartition(".")
-    return getattr(importlib.import_module(module), attribute)
+    """The object of a public name, which may be a method of a class."""
+    return pkgutil.resolve_name(name)
 
 
 def check(folder: Path) -> None:
