@@ -21,8 +21,8 @@ from pydantic import BaseModel
 from difftre_reference.text import UndocumentedError, arguments
 
 LISTED = re.compile(r"^\.\. auto(?:function|class|exception|method):: (\S+)$", re.MULTILINE)
-OFFERING = ("aiida_difftre", "aiida_difftre.engine")
-"""Packages whose modules are the short names that users import; the modules deeper down only help each other."""
+OFFERING = "aiida_difftre.engine"
+"""The package whose modules are the short names that users import; the modules deeper down only help each other."""
 
 
 def listed(folder: Path) -> list[str]:
@@ -51,12 +51,11 @@ def check(folder: Path) -> None:
 
 def offered() -> Iterator[tuple[str, Any]]:
     """What the modules that users import offer in their ``__all__``."""
-    for parent in OFFERING:
-        for info in pkgutil.iter_modules(importlib.import_module(parent).__path__, f"{parent}."):
-            spec = importlib.util.find_spec(info.name)
-            if spec is not None and spec.origin is not None and "\n__all__" in Path(spec.origin).read_text("utf-8"):
-                module = importlib.import_module(info.name)
-                yield from ((f"{info.name}.{name}", getattr(module, name)) for name in module.__all__)
+    for info in pkgutil.iter_modules(importlib.import_module(OFFERING).__path__, f"{OFFERING}."):
+        spec = importlib.util.find_spec(info.name)
+        if spec is not None and spec.origin is not None and "\n__all__" in Path(spec.origin).read_text("utf-8"):
+            module = importlib.import_module(info.name)
+            yield from ((f"{info.name}.{name}", getattr(module, name)) for name in module.__all__)
 
 
 def complaints(name: str, documented: Any) -> Iterator[str]:
@@ -85,7 +84,7 @@ def parameters(documented: Any) -> list[str]:
         if issubclass(documented, BaseModel):
             return list(documented.model_fields)
         maker = next(one for one in documented.__mro__ if {"__init__", "__new__"} & set(vars(one)))
-        if not maker.__module__.startswith(OFFERING):
+        if not maker.__module__.startswith("aiida_difftre"):
             return []  # those of a node of AiiDA, which has methods to make it
     return [
         name
