@@ -17,12 +17,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from aiida_difftre.engine.contract import isotopes
+from aiida_difftre.engine.contract.bounds import MOST_ATOMS
+from aiida_difftre.engine.errors import shown
 
 if TYPE_CHECKING:
     from ase import Atoms
 
 FULL = 1e-3
 """By which an occupancy may differ from 1."""
+
+LINES_OF_HEADERS = 12
+"""In which formats with counts of atoms have them."""
 
 SAME_SITE = 1e-3
 """Of fractional coordinates."""
@@ -61,7 +66,10 @@ def read(path: Path, *, kind: str | None = None) -> list[Atoms]:
     if kind == "cif":
         frames = _read_cif(path)
     elif kind == "vasp":
+        _check_counts(path)
         frames = _isotopic_poscar(path.read_text())
+    elif kind in ("gen", "gromacs", "gromos", "xsf", "cube"):
+        _check_counts(path)
     elif kind == "res":
         _check_res(path.read_text())
     if frames is None:
@@ -179,6 +187,15 @@ def _column(properties: str) -> int:
     return 0
 
 
+def _check_counts(path: Path) -> None:
+    """Refuse a count of atoms that the file has no lines for; ase would make room for them first."""
+    lines = path.read_text(errors="replace").splitlines()
+    for number, line in enumerate(lines[:LINES_OF_HEADERS], 1):
+        for word in line.split():
+            if word.isdecimal() and (len(word) > 18 or int(word) > max(MOST_ATOMS, len(lines))):
+                raise ValueError(f"line {number} has the count {shown(word)}; there are {len(lines)} lines")
+
+
 def _isotopic_poscar(text: str) -> Atoms | None:
     """A POSCAR with isotopes put in once it is read; None where there are none."""
     import ase.io
@@ -212,6 +229,7 @@ def _read_cif(path: Path) -> list[Atoms]:
         names, tags[_TYPE] = _cif_species(tags, labels)
         tags = _check_sites(tags, labels, names)
         atoms = CIFBlock(block.name, tags).get_atoms()
+        _check_swallowed(atoms, tags, labels, names)
         if any(_plain(name) != name for name in names):
             atoms.set_masses("defaults")
             masses = atoms.get_masses()
@@ -231,6 +249,8 @@ def _cif_species(tags: dict[str, Any], labels: list[str]) -> tuple[list[str], li
     for label, given in zip(labels, [str(one) for one in _listed(tags.get(_TYPE))] or labels, strict=True):
         found = re.search(r"(\d+)?([A-Z][a-z]?)", given)
         name = given if found is None else f"{found[1] or ''}{found[2]}"
+        if found is not None:
+            _check_one_element(label, given, found, is_label=_TYPE not in tags)
         if _TYPE not in tags and found is not None:
             name = found[2]
             if name == "T":
@@ -240,6 +260,20 @@ def _cif_species(tags: dict[str, Any], labels: list[str]) -> tuple[list[str], li
         names.append(name)
         symbols.append(_plain(name) if _plain(name) != name else given)
     return names, symbols
+
+
+def _check_one_element(label: str, given: str, found: re.Match[str], *, is_label: bool) -> None:
+    """Refuse what may be another species than its first letters: ``CuAu``, ``OH``, ``CU`` for copper."""
+    from ase.data import atomic_numbers  # late, as all of ase
+
+    rest = given[found.end() :]
+    if not rest[:1].isupper() and (is_label or not any(one.isupper() for one in rest)):
+        return
+    if not is_label or f"{found[2]}{rest[0].lower()}" in atomic_numbers:
+        raise ValueError(
+            f"the species of site {label} is {given!r}, which may be another one than {found[2]}: give one chemical "
+            "symbol, such as Cu, as its _atom_site_type_symbol"
+        )
 
 
 def _check_sites(tags: dict[str, Any], labels: list[str], names: list[str]) -> dict[str, Any]:
@@ -265,6 +299,20 @@ def _check_sites(tags: dict[str, Any], labels: list[str], names: list[str]) -> d
                 f"site {label} belongs to disorder group {group}; {WHOLE_ATOMS}, or leave out all but one group"
             )
     return {**tags, _OCCUPANCY: occupancies} if _OCCUPANCY in tags else tags
+
+
+def _check_swallowed(atoms: Atoms, tags: dict[str, Any], labels: list[str], names: list[str]) -> None:
+    """Refuse a site that ase leaves out since another species is at its place, or at that of one of its images."""
+    kept = {int(site) for site in atoms.arrays.get("spacegroup_kinds", range(len(names)))}
+    for site in sorted(set(range(len(names))) - kept):
+        place = np.array([_listed(tags[f"_atom_site_fract_{axis}"])[site] for axis in "xyz"], float)
+        apart = atoms.get_scaled_positions() - place
+        nearest = int(np.abs(apart - np.rint(apart)).max(1).argmin())
+        other = names[int(atoms.arrays["spacegroup_kinds"][nearest])]
+        if other != names[site]:
+            raise ValueError(
+                f"site {labels[site]} ({names[site]}) is at the place of another site, of {other}; {WHOLE_ATOMS}"
+            )
 
 
 def _together(tags: dict[str, Any], index: int, count: int) -> Iterable[int]:

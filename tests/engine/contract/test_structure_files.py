@@ -190,3 +190,44 @@ def test_a_row_of_a_cif_that_ase_would_leave_out(tmp_path: Path) -> None:
     path = cif(tmp_path, "Ni1 Ni 0 0 0 1.0", "O1 O 0.5 0.5 0.5 1.0 7")
     with pytest.raises(ValueError, match="Wrong number"):
         read_frames(path)
+
+
+@pytest.mark.parametrize(
+    ("sites", "message"),
+    [
+        (["Cu1 Cu 0 0 0 1", "Au1 Au 0 0 0 1"], r"site (Cu1 \(Cu\)|Au1 \(Au\)) is at the place of another site"),
+        (["Cu1 Cu 0 0 0 1", "Au1 Au 0.9999 0 0 1"], r"site (Cu1 \(Cu\)|Au1 \(Au\)) is at the place of another site"),
+        (["M1 CuAu 0 0 0 1"], "the species of site M1 is 'CuAu', which may be another one than Cu"),
+        (["M1 Fe3+Ni2+ 0 0 0 1"], r"the species of site M1 is 'Fe3\+Ni2\+', which may be another one than Fe"),
+        (["O1 OH 0 0 0 1"], "the species of site O1 is 'OH', which may be another one than O"),
+        (["Cu1 CU 0 0 0 1"], "the species of site Cu1 is 'CU', which may be another one than C"),
+    ],
+)
+def test_sites_of_which_a_part_would_be_lost(tmp_path: Path, sites: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        read_frames(cif(tmp_path, *sites))
+
+
+def test_a_site_that_stands_twice_is_one(tmp_path: Path) -> None:
+    sites = ("Na1 Na 0 0 0 1", "Cl1 Cl 0.5 0.5 0.5 1", "Na2 Na 0.5 0.5 0 1")
+    (atoms,) = read_frames(cif(tmp_path, *sites, cubic=True))
+    assert str(atoms.symbols) == "Na4Cl4"
+
+
+def test_labels_in_place_of_species(tmp_path: Path) -> None:
+    columns = "fract_x fract_y fract_z"
+    (atoms,) = read_frames(cif(tmp_path, "OW1 0 0 0", "O1A 0.5 0 0", "Cu1B 0 0.5 0", columns=columns))
+    assert atoms.get_chemical_symbols() == ["O", "O", "Cu"]
+    with pytest.raises(ValueError, match=r"the species of site CU1 is 'CU1', which may be another one than C"):
+        read_frames(cif(tmp_path, "CU1 0 0 0", columns=columns))
+
+
+def test_counts_without_lines(tmp_path: Path) -> None:
+    path = tmp_path / "POSCAR"
+    for count in ("1000000000", "9" * 30):
+        path.write_text(f"copper\n1.0\n4 0 0\n0 4 0\n0 0 4\nCu\n{count}\nDirect\n0 0 0\n")
+        with pytest.raises(ValueError, match=f"line 7 has the count '{count}'; there are 9 lines"):
+            read_frames(path)
+    (tmp_path / "x.gen").write_text("1000000000 S\nCu\n1 1 0 0 0\n0 0 0\n4 0 0\n0 4 0\n0 0 4\n")
+    with pytest.raises(ValueError, match="line 1 has the count '1000000000'"):
+        read_frames(tmp_path / "x.gen")
