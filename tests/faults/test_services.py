@@ -47,7 +47,8 @@ def engine_of(job: orm.CalcJobNode) -> psutil.Process | None:
 
 def kill_with_workers(daemon: DaemonClient) -> None:
     """As a machine that goes down does; the daemon first, since it would replace its workers."""
-    processes = [psutil.Process(daemon.get_daemon_pid()), *workers(daemon)]
+    watcher = psutil.Process(daemon.get_daemon_pid())
+    processes = [watcher, *watcher.children()]
     for process in processes:
         process.kill()
     psutil.wait_procs(processes)
