@@ -64,6 +64,29 @@ def test_stiffness(tmp_path: Path) -> None:
     assert min(found["gradient_cpu_s"], found["gradient_wall_s"], found["prepare_cpu_s"]) > 0
 
 
+@pytest.mark.slow
+def test_errors_of_short_runs_of_a_liquid_are_their_scatter(tmp_path: Path) -> None:
+    """Between 0.85 and 1.2, but for twice what the ratio itself is uncertain by."""
+    output = tmp_path / "results.json"
+    options = ["--runs", "30", "--segments", "1", "2", "--output", str(output)]
+    subprocess.run([sys.executable, str(HERE / "errors.py"), *options], check=True, capture_output=True)
+    lengths = json.loads(output.read_text())["lengths"]
+    assert [found["runs"] for found in lengths.values()] == [120, 60]
+    for length, found in lengths.items():
+        for name in ("U", "P", "C_V", "g(r)", "S(q)", "C"):
+            ratio, uncertainty = found[name]["rms_ratio"], found[name]["rms_uncertainty"]
+            assert 0 < uncertainty < 0.2, (length, name)
+            assert 0.85 - 2 * uncertainty < ratio < 1.2 + 2 * uncertainty, (length, name, ratio)
+
+
+@pytest.mark.slow
+def test_errors(tmp_path: Path) -> None:
+    (short,) = tiny("errors", tmp_path, "--segments", "1")["lengths"].values()
+    assert short["runs"] == 12
+    assert short["independent_samples"] > 1
+    assert min(short["g(r)"]["scatter"], short["g(r)"]["ratio"]) > 0
+
+
 def test_walkers_on_the_device_that_there_is(tmp_path: Path) -> None:
     found = tiny("scaling", tmp_path, "--platform", "auto", "--parts", "walkers")
     assert [entry["wall_microseconds"] > 0 for entry in found["walkers"]] == [True, True]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +22,38 @@ from aiida_difftre.engine.reweighting import extrapolation, statistics
 from aiida_difftre.engine.reweighting.reference import Quantities, Reference, prepare_reference
 from aiida_difftre.engine.reweighting.weights import reliable_size
 
+Resampled = Callable[..., tuple[list[Array], list[Array]]]
+"""Of quantities, features, volumes, weights and factors of these (draws, snapshots): the values of each observable in
+each draw, and their slopes with the factors."""
+
+SECOND_ORDER = 4.0
+"""Of the squared bias of second order in squared errors: see :func:`statistical_errors`."""
+
+
+def resampling(ref: Reference) -> Resampled:
+    """Compile what :func:`statistical_errors` takes: one program for all trajectories of one size.
+
+    Args:
+        ref: Observables and state point; the snapshots are arguments of the program.
+
+    Returns:
+        The program.
+    """
+
+    @jax.jit
+    def resampled(
+        quantities: Quantities, features: Any, volumes: Any, weight: Array, factors: Array
+    ) -> tuple[list[Array], list[Array]]:
+        held = replace(ref, features=features, volumes=volumes)
+
+        def averages(factor: Array) -> list[Array]:
+            drawn = factor * weight
+            return held.averages(quantities, drawn / drawn.sum())
+
+        return jax.lax.map(averages, factors, batch_size=20), jax.jacrev(averages)(jnp.ones(len(weight)))
+
+    return resampled
+
 
 def statistical_errors(
     ref: Reference,
@@ -29,12 +62,16 @@ def statistical_errors(
     *,
     replicates: int,
     seed: int,
+    resampled: Resampled | None = None,
 ) -> list[NDArray[np.float64]]:
     r"""Standard errors of all observables of the weighted snapshots.
 
     To first order an observable is the mean of its influences :math:`N \partial A/\partial \ln w_i`, whose variance is
     known without bias (:func:`aiida_difftre.engine.reweighting.statistics.mean_variance`). By which factor the
     observable itself scatters more or less than that mean is seen in a block bootstrap, in the same draws for both.
+    What the bootstrap changes beyond first order is on average the bias b of fluctuations, such as heat capacities.
+    Their deviations are from the mean of the same data, by which s² is too small by some 3b² for normal samples; with
+    b itself the squared error is :math:`s^2 + 4b^2`.
 
     Args:
         ref: the reference.
@@ -42,6 +79,7 @@ def statistical_errors(
         weight: (snapshots,).
         replicates: Number of replicates of the bootstrap.
         seed: Seed of the draws.
+        resampled: Program of :func:`resampling`, to share it among trajectories of one size; compiled anew without.
 
     Returns:
         A standard error for each value of each observable.
@@ -52,26 +90,17 @@ def statistical_errors(
     counts = statistics.block_bootstrap_counts(ref.walkers, g, replicates, seed)
     counts /= (counts @ weight)[:, None]
 
-    # Features are arguments and no constants: trajectories of one size share the compiled program.
-    @jax.jit
-    def resampled(
-        arrays: Quantities, features: Quantities, weight: Array, factors: Array
-    ) -> tuple[list[Array], list[Array]]:
-        held = replace(ref, features=features)
-
-        def averages(factor: Array) -> list[Array]:
-            drawn = factor * weight
-            return held.averages(arrays, drawn / drawn.sum())
-
-        return jax.lax.map(averages, factors, batch_size=20), jax.jacrev(averages)(jnp.ones(len(weight)))
-
+    factors = np.concatenate([np.ones((1, len(weight))), counts])
+    arrays = dict(quantities), ref.features, jnp.asarray(ref.volumes), jnp.asarray(weight), factors
     errors = []
-    for values, slopes in zip(*resampled(dict(quantities), ref.features, jnp.asarray(weight), counts), strict=True):
+    for drawn, slopes in zip(*(resampled or resampling(ref))(*arrays), strict=True):
         influences = np.asarray(slopes).T
-        scatter, linear = (np.std(array, axis=0, ddof=1) for array in (np.asarray(values), counts @ influences))
-        known = np.sqrt(statistics.mean_variance(len(weight) * influences, ref.walkers).variance)
+        changes, first = np.asarray(drawn[1:] - drawn[0]), counts @ influences
+        scatter, linear = (np.std(array, axis=0, ddof=1) for array in (changes, first))
+        known = np.sqrt(statistics.mean_variance(len(weight) * influences, ref.walkers, g).variance)
         is_linear = linear > 0
-        errors.append(np.where(is_linear, known / np.where(is_linear, linear, 1.0), 1.0) * scatter)
+        stated = np.where(is_linear, known / np.where(is_linear, linear, 1.0), 1.0) * scatter
+        errors.append(np.sqrt(stated**2 + SECOND_ORDER * np.mean(changes - first, axis=0) ** 2))
     return errors
 
 

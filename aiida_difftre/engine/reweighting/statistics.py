@@ -63,7 +63,7 @@ class MeanVariance(NamedTuple):
     inefficiency: Floats
 
 
-def mean_variance(values: Floats, walkers: NDArray[np.integer]) -> MeanVariance:
+def mean_variance(values: Floats, walkers: NDArray[np.integer], slowest: float = 1.0) -> MeanVariance:
     r"""Estimate the variance of the mean of series from independent walkers, without bias also where these are short.
 
     With the autocovariance :math:`\hat\gamma_t` around the mean of all walkers, averaged over the :math:`n_t` pairs
@@ -80,6 +80,9 @@ def mean_variance(values: Floats, walkers: NDArray[np.integer]) -> MeanVariance:
     Args:
         values: One row per snapshot, in order of time within each walker, (snapshots,) or (snapshots, columns).
         walkers: Index of the walker of each snapshot, (snapshots,).
+        slowest: Statistical inefficiency of what relaxes most slowly in the same snapshots, for which W is long enough,
+            too. Where slow changes are small beside what differs from snapshot to snapshot, as in a bin of a
+            distribution, they decide the error all the same, but the first lags do not tell.
 
     Returns:
         V and g of each column. Series that do not vary, or consist of one snapshot, have V = 0 and g = 1.
@@ -129,7 +132,7 @@ def mean_variance(values: Floats, walkers: NDArray[np.integer]) -> MeanVariance:
     varies = products[0] / count > rounding
     inefficiency = np.where(varies, count * variance / np.where(spread > 0, spread, 1.0), 1.0)
     inefficiency = np.maximum(inefficiency, 1.0)
-    is_long = np.arange(windows)[:, None] >= WINDOW_TIMES * inefficiency / 2
+    is_long = np.arange(windows)[:, None] >= WINDOW_TIMES * np.maximum(inefficiency, slowest) / 2
     chosen = np.where(is_long.any(axis=0), np.argmax(is_long, axis=0), windows - 1)
     every = np.arange(columns.shape[1])
     g = inefficiency[chosen, every]

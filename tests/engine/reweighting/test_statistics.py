@@ -69,6 +69,23 @@ def test_errors_of_the_mean_are_those_of_its_scatter(walkers: int, times: int) -
     assert (0.7 if walkers == 1 and times == 5 else 0.85) < np.mean(stated) / np.sqrt(known) < 1.1
 
 
+def test_small_slow_changes_below_large_fast_ones() -> None:
+    """As of a bin of a distribution: a tenth of its variance is slow, and decides the error."""
+    tau, length, count, part = 8, 160, 1000, 0.1
+    rng, rho = np.random.default_rng(8), np.exp(-1 / tau)
+    slow = repeats(rng, 4, length, rho, count)
+    values = np.sqrt(part) * slow + np.sqrt(1 - part) * rng.normal(size=slow.shape)
+    walkers = np.repeat(np.arange(4), length)
+    lags = np.arange(1, length)
+    known = (1 + 2 * part * np.sum((1 - lags / length) * rho**lags)) / len(values)
+    alone, beside = (
+        np.sqrt(np.mean(mean_variance(values, walkers, slowest).variance) / known)
+        for slowest in (1.0, float(statistical_inefficiency(slow[:, 0], walkers)))
+    )
+    assert alone < 0.85
+    assert 0.92 < beside < 1.08
+
+
 def test_walkers_that_differ_for_good() -> None:
     """Each in a state of its own: the error is that of as many numbers as there are walkers."""
     rng = np.random.default_rng(5)
