@@ -76,6 +76,14 @@ def test_converges_where_the_best_agrees() -> None:
     assert follow(*iteration(9.0, 2.0), Sampled(), agreement(0.4, 3.0)).action is Action.UPDATE
 
 
+def test_without_a_setting_it_converges_at_deviations_of_one_error() -> None:
+    start = policy.start(LoopSettings(), 100.0)
+    ended, going_on = (
+        decide(decide(start, Sampled(), LoopSettings()), agreement(chi2), LoopSettings()) for chi2 in (1.0, 1.01)
+    )
+    assert (ended.reason, going_on.reason) == (Reason.CONVERGED, None)
+
+
 def test_patience_counts_iterations_without_a_better_one() -> None:
     worse = [*iteration(4.0), *iteration(9.0)]
     assert follow(*worse, patience=2).since_best == 1
