@@ -50,7 +50,7 @@ class Reference:
     snapshots: Snapshots
     features: Mapping[str, NDArray[np.float64] | Array]
     energies: NDArray[np.float64]
-    volumes: NDArray[np.float64]
+    volumes: NDArray[np.float64] | Array
     walkers: NDArray[np.int32]
     shift: NDArray[np.float64]
     point: protocol.StatePoint
@@ -87,7 +87,7 @@ class Reference:
 
     def inefficiency(self, quantities: Mapping[str, NDArray[np.float64]]) -> float:
         """Statistical inefficiency g of the snapshots: the largest of energy, volume and stress components."""
-        columns = [quantities["energy"][:, None], self.volumes[:, None]]
+        columns = [quantities["energy"][:, None], np.asarray(self.volumes)[:, None]]
         if "stress" in quantities:
             columns.append(quantities["stress"])
         return float(np.max(statistics.statistical_inefficiency(np.concatenate(columns, 1), self.walkers)))
