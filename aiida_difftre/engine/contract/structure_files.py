@@ -70,6 +70,8 @@ def read(path: Path, *, kind: str | None = None) -> list[Atoms]:
         frames = _isotopic_poscar(path.read_text())
     elif kind in ("gen", "gromacs", "gromos", "xsf", "cube"):
         _check_counts(path)
+    elif kind.startswith("lammps"):
+        _check_lammps(path, kind)
     elif kind == "res":
         _check_res(path.read_text())
     if frames is None:
@@ -185,6 +187,16 @@ def _column(properties: str) -> int:
             return column
         column += int(count) if count.isdecimal() else 1
     return 0
+
+
+def _check_lammps(path: Path, kind: str) -> None:
+    """LAMMPS numbers its types; without more, ase takes type 1 for hydrogen and type 2 for helium."""
+    wanted, remedy = {
+        "lammps-data": (r"(?m)^\s*Masses\b", "add its section Masses"),
+        "lammps-dump-text": (r"(?m)^ITEM: ATOMS .*\belement\b", "write its column element (dump_modify element)"),
+    }.get(kind, (None, "convert it to extended XYZ"))
+    if wanted is None or not re.search(wanted, path.read_text(errors="replace")):
+        raise ValueError(f"it does not say which elements its types are; {remedy}")
 
 
 def _check_counts(path: Path) -> None:

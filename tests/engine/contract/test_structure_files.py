@@ -231,3 +231,21 @@ def test_counts_without_lines(tmp_path: Path) -> None:
     (tmp_path / "x.gen").write_text("1000000000 S\nCu\n1 1 0 0 0\n0 0 0\n4 0 0\n0 4 0\n0 0 4\n")
     with pytest.raises(ValueError, match="line 1 has the count '1000000000'"):
         read_frames(tmp_path / "x.gen")
+
+
+DUMP = "ITEM: TIMESTEP\n0\nITEM: NUMBER OF ATOMS\n1\nITEM: BOX BOUNDS pp pp pp\n0 4\n0 4\n0 4\nITEM: ATOMS {}\n{}\n"
+DATA = "data\n\n1 atoms\n1 atom types\n0 4 xlo xhi\n0 4 ylo yhi\n0 4 zlo zhi\n{}\nAtoms # atomic\n\n1 1 0 0 0\n"
+
+
+def test_types_of_lammps_are_no_elements(tmp_path: Path) -> None:
+    dump, data = tmp_path / "x.lammpstrj", tmp_path / "x.lammps-data"
+    dump.write_text(DUMP.format("id type x y z", "1 1 0 0 0"))
+    with pytest.raises(ValueError, match="does not say which elements its types are; write its column element"):
+        read_frames(dump, kind="lammps-dump-text")
+    dump.write_text(DUMP.format("id element x y z", "1 Cu 0 0 0"))
+    assert read_frames(dump, kind="lammps-dump-text")[0].get_chemical_symbols() == ["Cu"]
+    data.write_text(DATA.format(""))
+    with pytest.raises(ValueError, match="does not say which elements its types are; add its section Masses"):
+        read_frames(data, kind="lammps-data")
+    data.write_text(DATA.format("\nMasses\n\n1 63.546\n"))
+    assert read_frames(data, kind="lammps-data")[0].get_chemical_symbols() == ["Cu"]
