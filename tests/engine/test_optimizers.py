@@ -11,7 +11,6 @@ import pytest
 
 from aiida_difftre.engine.contract.jobs import OptimizerSpec, PretrainJob, validate
 from aiida_difftre.engine.contract.optimizer_options import OPTAX
-from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.optimizers import cosine, exponential, make
 
 
@@ -45,12 +44,6 @@ def test_known_options_are_those_of_optax() -> None:
         assert set(options) <= set(inspect.signature(getattr(optax, name)).parameters) - {"learning_rate"}, name
 
 
-def test_values_that_optax_refuses() -> None:
-    with pytest.raises(EngineError, match="'adam' are refused by optax") as caught:
-        make(OptimizerSpec(options={"mu_dtype": "float3"}), optax.constant_schedule(1.0))
-    assert caught.value.status == ExitStatus.INVALID_INPUT
-
-
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
@@ -58,6 +51,7 @@ def test_values_that_optax_refuses() -> None:
         ({"name": "apply_updates"}, "'apply_updates'"),
         ({"options": {"beta": 0.1}}, "'adam' has no option 'beta'; its options: b1, b2"),
         ({"options": {"learning_rate": 0.1}}, "'learning_rate'"),
+        ({"options": {"mu_dtype": "float3"}}, "mu_dtype = 'float3' must be one of bfloat16, float16"),
         ({"name": "gauss_newton", "options": {"damping": 0}}, "damping = 0"),
         ({"name": "gauss_newton", "options": {"damping": "much"}}, "damping = 'much'"),
         ({"name": "gauss_newton", "options": {"damping": True}}, "damping = True"),
