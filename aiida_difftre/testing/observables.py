@@ -79,9 +79,7 @@ class ObservableExample:
 
     def _reference(self, trajectory: Trajectory) -> Reference:
         machine = Machine(precision="float64")
-        return prepare_reference(
-            self.potential, self.parameters, trajectory, [self.request], temperature=self.temperature, machine=machine
-        )
+        return prepare_reference(self.potential, self.parameters, trajectory, [self.request], machine)
 
     def inputs(self, reference: Reference) -> dict[str, Any]:
         """What the observable combines: features, or quantities of the potential, of all snapshots."""

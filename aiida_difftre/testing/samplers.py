@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from aiida_difftre.engine import units
 from aiida_difftre.engine.contract.files import Trajectory
 from aiida_difftre.engine.contract.settings import LangevinSpec, Machine, PotentialSpec, SamplingSettings, TermSpec
+from aiida_difftre.engine.contract.state_points import StatePoint
 from aiida_difftre.engine.potentials.potential import Potential, build
 from aiida_difftre.engine.runtime.progress import Silent
-from aiida_difftre.engine.sampling.protocol import Run, Sampler, StatePoint
+from aiida_difftre.engine.sampling.protocol import Run, Sampler
 from aiida_difftre.engine.sampling.starts import Start
 from aiida_difftre.engine.snapshots import snapshots as quantities
 from aiida_difftre.testing.expectations import close, require
