@@ -46,7 +46,7 @@ def problem(friction_per_ps: float) -> tuple[Any, ...]:
     import jax.numpy as jnp
 
     from aiida_difftre.engine.contract.observables import ObservableRequest
-    from aiida_difftre.engine.observables import protocol as observables
+    from aiida_difftre.engine.observables import protocol
     from aiida_difftre.engine.potentials import potential as potentials
     from aiida_difftre.engine.sampling.system import System
 
@@ -67,7 +67,7 @@ def problem(friction_per_ps: float) -> tuple[Any, ...]:
     request = ObservableRequest(
         observable="density_profile", grid=((np.arange(BINS) + 0.5) / BINS).tolist(), options={"smearing": SMEARING}
     )
-    density = observables.make(request, ("He",), cell)
+    density = protocol.make(request, ("He",), cell)
 
     def features(x: Any) -> Any:
         return jax.vmap(lambda s: density.features(jnp.stack([s, s, s])[None], jnp.asarray(cell)))(x)

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from ase.calculators.singlepoint import SinglePointCalculator
 
-from aiida_difftre.engine import cli as main
+from aiida_difftre.engine import cli
 from aiida_difftre.engine.calculators.difftre import DiffTReCalculator
 from aiida_difftre.engine.contract.files import read_potential, read_trajectory
 from aiida_difftre.engine.contract.jobs import (
@@ -68,7 +68,7 @@ def write(folder: Path, **content: Any) -> Path:
 
 
 def run(folder: Path, kind: str, **content: Any) -> dict[str, Any]:
-    assert main.cli([kind, str(write(folder, **content))]) == 0
+    assert cli.cli([kind, str(write(folder, **content))]) == 0
     assert not (folder / ERROR).exists()
     results = json.loads((folder / RESULTS).read_text())
     assert results["kind"] == kind
@@ -85,7 +85,7 @@ def run(folder: Path, kind: str, **content: Any) -> dict[str, Any]:
 
 def fail(folder: Path, kind: str, **content: Any) -> dict[str, Any]:
     (folder / RESULTS).write_text("of an earlier run")
-    assert main.cli([kind, str(write(folder, **content))]) == 1
+    assert cli.cli([kind, str(write(folder, **content))]) == 1
     assert not (folder / RESULTS).exists()
     error = json.loads((folder / ERROR).read_text())
     assert error["kind"] == kind
@@ -164,13 +164,13 @@ def test_continue_from_a_trajectory(folder: Path) -> None:
 def test_a_folder_where_a_file_belongs(folder: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "job.json").write_text(json.dumps(sample_job(temperature=-1.0)))
     (folder / name).mkdir()
-    assert main.cli(["sample", str(folder / "job.json")]) == 1
+    assert cli.cli(["sample", str(folder / "job.json")]) == 1
     assert f"INVALID_INPUT: {name}: Is a directory; the folder of a job has to be writable" in capsys.readouterr().err
 
 
 def test_a_job_file_that_leads_to_itself(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (folder / "job.json").symlink_to("job.json")
-    assert main.cli(["sample", str(folder / "job.json")]) == 1
+    assert cli.cli(["sample", str(folder / "job.json")]) == 1
     assert "INVALID_INPUT: " in capsys.readouterr().err
 
 
@@ -277,7 +277,7 @@ def test_a_selection_target_chooses_and_moves_nothing(folder: Path) -> None:
 
 
 def fail_with_results(folder: Path, **changes: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    assert main.cli(["refine", str(write(folder, **{**REFINEMENT, "validation": SAMPLING, **changes}))]) == 1
+    assert cli.cli(["refine", str(write(folder, **{**REFINEMENT, "validation": SAMPLING, **changes}))]) == 1
     results, error = (json.loads((folder / name).read_text()) for name in (RESULTS, ERROR))
     assert results["chi2"] > 0
     read_potential(folder / POTENTIAL_OUT)
@@ -291,7 +291,7 @@ def test_a_validation_that_fails_leaves_the_refinement(folder: Path, monkeypatch
     def unstable(*arguments: Any) -> Any:
         *_, point, _, run = arguments
         if run.seed >= 1_000_000 and point.temperature == 80.0:
-            raise main.EngineError(ExitStatus.NOT_FINITE, "it exploded", {"last": np.inf})
+            raise cli.EngineError(ExitStatus.NOT_FINITE, "it exploded", {"last": np.inf})
         return sample(*arguments)
 
     monkeypatch.setattr(refine.protocol, "sample", unstable)
@@ -311,7 +311,7 @@ def test_the_last_roll_back_leaves_the_refinement(folder: Path, monkeypatch: pyt
     def explode(*arguments: Any, **_: Any) -> Any:
         if part == "sampling" and arguments[-1].seed < 1000:
             return sample(*arguments)
-        raise main.EngineError(ExitStatus.NOT_FINITE, "it exploded")
+        raise cli.EngineError(ExitStatus.NOT_FINITE, "it exploded")
 
     monkeypatch.setattr(*((refine.protocol, "sample") if part == "sampling" else (refine, "minimise")), explode)
     results, error = fail_with_results(folder, max_roll_backs=0, max_iterations=2)
@@ -324,7 +324,7 @@ def test_the_last_roll_back_leaves_the_refinement(folder: Path, monkeypatch: pyt
 
 def test_a_first_trajectory_that_fails_leaves_no_results(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def explode(*_: Any, **__: Any) -> Any:
-        raise main.EngineError(ExitStatus.NOT_FINITE, "it exploded")
+        raise cli.EngineError(ExitStatus.NOT_FINITE, "it exploded")
 
     monkeypatch.setattr(refine.protocol, "sample", explode)
     assert fail(folder, "refine", **REFINEMENT)["message"] == "it exploded"
@@ -385,7 +385,7 @@ def test_files_that_are_refused(folder: Path) -> None:
         assert error["exit_status"] == ExitStatus.CORRUPT_FILE
         assert POTENTIAL_IN in error["message"]
     (folder / "job.json").write_text("{")
-    assert main.cli(["sample", str(folder / "job.json")]) == 1
+    assert cli.cli(["sample", str(folder / "job.json")]) == 1
     assert json.loads((folder / ERROR).read_text())["exit_status"] == ExitStatus.INVALID_INPUT
 
 
@@ -432,9 +432,9 @@ def _no_home() -> Path:
 
 def test_diagnostics_that_are_not_finite_are_written(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def explode(*_: Any) -> None:
-        raise main.EngineError(ExitStatus.NOT_FINITE, "not finite", {"loss": float("nan"), "all": [1.0, -np.inf]})
+        raise cli.EngineError(ExitStatus.NOT_FINITE, "not finite", {"loss": float("nan"), "all": [1.0, -np.inf]})
 
-    monkeypatch.setattr(main, "run_job", explode)
+    monkeypatch.setattr(cli, "run_job", explode)
     assert fail(folder, "sample", **sample_job())["diagnostics"] == {"loss": "nan", "all": [1.0, "-inf"]}
 
 
@@ -442,7 +442,7 @@ def test_memory_that_runs_out_is_named(folder: Path, monkeypatch: pytest.MonkeyP
     def explode(*_: Any) -> None:
         raise RuntimeError("RESOURCE_EXHAUSTED: Out of memory while trying to allocate")
 
-    monkeypatch.setattr(main, "run_job", explode)
+    monkeypatch.setattr(cli, "run_job", explode)
     assert fail(folder, "sample", **sample_job())["exit_status"] == ExitStatus.OUT_OF_MEMORY
 
 
@@ -452,8 +452,8 @@ def test_unexpected_errors_are_shown(
     def explode(*_: Any) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(main, "run_job", explode)
-    assert main.cli(["sample", str(write(folder, **sample_job()))]) == 2
+    monkeypatch.setattr(cli, "run_job", explode)
+    assert cli.cli(["sample", str(write(folder, **sample_job()))]) == 2
     assert "ZeroDivisionError" in capsys.readouterr().err
     assert not (folder / ERROR).exists()
 
@@ -498,10 +498,10 @@ def test_sigterm_leaves_a_checkpoint_from_which_a_rerun_finishes(folder: Path) -
 
 def test_version_and_unknown_kind(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
-        main.cli(["--version"])
+        cli.cli(["--version"])
     assert caught.value.code == 0
     with pytest.raises(SystemExit) as caught:
-        main.cli(["train"])
+        cli.cli(["train"])
     assert caught.value.code == 2
     assert "pretrain" in capsys.readouterr().err
 

@@ -19,10 +19,10 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 from numpy.typing import ArrayLike, NDArray
 
-from aiida_difftre.engine.geometry import linked_cells as cells
+from aiida_difftre.engine.geometry import linked_cells
 from aiida_difftre.engine.geometry.lattice import images
 
-Search: TypeAlias = cells.Grid | NDArray[np.int32]
+Search: TypeAlias = linked_cells.Grid | NDArray[np.int32]
 Triple: TypeAlias = tuple[Array, Array, Array]
 
 GRID_COST, NARROW_GRID_COST = 0.8, 1.2
@@ -118,7 +118,7 @@ def search(cell: ArrayLike, cutoff: float, atoms: int, room: int = 0) -> Search:
         >>> search(60 * np.eye(3), 4.0, 8000).bins
         (14, 14, 14)
     """
-    shifts, bins = images(cell, cutoff), cells.grid(cell, cutoff, atoms)
+    shifts, bins = images(cell, cutoff), linked_cells.grid(cell, cutoff, atoms)
     tested = np.prod(bins.bins) * bins.room / atoms * bins.candidates
     cost = GRID_COST if min(bins.bins) > 1 else NARROW_GRID_COST
     if cost * tested >= len(shifts) * atoms:
@@ -179,8 +179,8 @@ def _found(
 ) -> tuple[Array, Array, Triple, Array, Array]:
     """Index, mask, what ``finish`` makes of the three columns of shifts, needed, occupancy."""
     atoms = len(positions)
-    if isinstance(search, cells.Grid):
-        candidates = cells.search(positions, cell, cutoff, search)
+    if isinstance(search, linked_cells.Grid):
+        candidates = linked_cells.search(positions, cell, cutoff, search)
         words, occupancy = candidates.words, candidates.occupancy
         # With two bins or more along each lattice vector the cell is at least twice as wide as the cutoff.
         unique = min(search.bins) > 1
@@ -189,14 +189,14 @@ def _found(
         unique = len(search) == 1
     padded = atoms + -atoms % 32
 
-    place, mask, counts = cells.ones(words, capacity)
+    place, mask, counts = linked_cells.ones(words, capacity)
     needed, itself = jnp.max(counts), jnp.arange(atoms, dtype=jnp.int32)[:, None]
-    if isinstance(search, cells.Grid):
+    if isinstance(search, linked_cells.Grid):
         home = candidates.row[:, None]
         index = jnp.where(mask, candidates.atom[home, place], itself).astype(jnp.int32)
         if not unique:
             code = candidates.shift[home, place // search.room] + candidates.wrap[:, None]
-            shift = cells.decoded(jnp.where(mask, code - candidates.wrap[index], 0))
+            shift = linked_cells.decoded(jnp.where(mask, code - candidates.wrap[index], 0))
             return index, mask, finish((shift[..., 0], shift[..., 1], shift[..., 2])), needed, occupancy
     else:
         index = jnp.where(mask, place if unique else place % padded, itself)
@@ -212,7 +212,7 @@ def _all_images(positions: Array, cell: Array, cutoff: Array | float, shifts: ND
     atoms = positions.shape[0]
     offsets = jnp.asarray(shifts, positions.dtype) @ cell
     home = np.logical_not(shifts.any(1)).reshape(-1, 1)
-    points = cells.nowhere(positions.T)
+    points = linked_cells.nowhere(positions.T)
 
     def row(i: Array) -> Array:
         difference = points - positions[i][:, None]
@@ -222,18 +222,24 @@ def _all_images(positions: Array, cell: Array, cutoff: Array | float, shifts: ND
             near = sum(difference[k] * cell[k, axis] for k in range(3))
             squared = squared + (near + offsets[:, axis, None]) ** 2
         within = (squared < cutoff**2) & ~(home & (jnp.arange(points.shape[1]) == i))
-        return cells.pack(within.reshape(-1))
+        return linked_cells.pack(within.reshape(-1))
 
-    batch = max(1, min(atoms, cells.CANDIDATES_AT_ONCE // (atoms * len(shifts))))
+    batch = max(1, min(atoms, linked_cells.CANDIDATES_AT_ONCE // (atoms * len(shifts))))
     rows = jnp.arange(atoms)
     return jax.vmap(row)(rows) if batch == atoms else jax.lax.map(row, rows, batch_size=batch)
 
 
 @functools.partial(jax.jit, static_argnames=("capacity", "search", "batch"))
 def _build_batch(
-    positions: Array, cell: Array, cutoffs: Array, *, capacity: int, search: cells.Grid | tuple[Any, ...], batch: int
+    positions: Array,
+    cell: Array,
+    cutoffs: Array,
+    *,
+    capacity: int,
+    search: linked_cells.Grid | tuple[Any, ...],
+    batch: int,
 ) -> NeighborList:
-    how = search if isinstance(search, cells.Grid) else np.array(search, np.int32)
+    how = search if isinstance(search, linked_cells.Grid) else np.array(search, np.int32)
     return jax.lax.map(lambda x: build(x[0], cell, x[1], capacity, how), (positions, cutoffs), batch_size=batch)
 
 
@@ -272,15 +278,15 @@ def build_batch(
     # On the host: each operation outside of a compiled function is a program of its own.
     cutoffs = np.broadcast_to(np.asarray(cutoff, positions.dtype), positions.shape[:1])
     while True:
-        tested = how.candidates if isinstance(how, cells.Grid) else atoms * len(how)
+        tested = how.candidates if isinstance(how, linked_cells.Grid) else atoms * len(how)
         lists = _build_batch(
             positions, np.asarray(cell, positions.dtype), cutoffs, capacity=guess,
-            search=how if isinstance(how, cells.Grid) else tuple(map(tuple, how.tolist())),
-            batch=max(1, min(max(16, 1024 // atoms), cells.CANDIDATES_AT_ONCE // (atoms * tested))),
+            search=how if isinstance(how, linked_cells.Grid) else tuple(map(tuple, how.tolist())),
+            batch=max(1, min(max(16, 1024 // atoms), linked_cells.CANDIDATES_AT_ONCE // (atoms * tested))),
         )  # fmt: skip
         needed, occupancy = np.max(np.asarray(requirements(lists)), 0).tolist()
         needed = rounded(max(1, needed))
-        if isinstance(how, cells.Grid) and occupancy > how.room:
+        if isinstance(how, linked_cells.Grid) and occupancy > how.room:
             how = dataclasses.replace(how, room=rounded(occupancy))
         elif needed <= guess:
             return lists if needed == guess else _shortened(lists, needed)

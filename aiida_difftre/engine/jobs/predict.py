@@ -24,8 +24,7 @@ from aiida_difftre.engine.contract.results import (
 )
 from aiida_difftre.engine.contract.state_points import StatePoint
 from aiida_difftre.engine.errors import EngineError, ExitStatus
-from aiida_difftre.engine.matching import configurations as dataset
-from aiida_difftre.engine.matching import matching
+from aiida_difftre.engine.matching import configurations, matching
 from aiida_difftre.engine.potentials.potential import Potential, load
 from aiida_difftre.engine.potentials.term import Parameters
 from aiida_difftre.engine.reweighting import extrapolation
@@ -55,7 +54,7 @@ def run(job: PredictJob, folder: Path, progress: Reporter) -> PredictResults:
     potential, parameters = load(folder / job.potential)
     results = PredictResults()
     if job.structures is not None:
-        frames = dataset.read(folder / job.structures, job.keys).frames
+        frames = configurations.read(folder / job.structures, job.keys).frames
         results.structures = len(frames)
         results.errors = _structures(job, potential, parameters, frames, folder, progress)
         if job.static_stiffness:
@@ -107,7 +106,7 @@ def _structures(
     job: PredictJob, potential: Potential, parameters: Parameters, frames: list[Atoms], folder: Path, progress: Reporter
 ) -> MatchingErrors:
     """Write energies, forces and stresses of all frames; errors where there are labels."""
-    first = dataset.pad(frames[:1], potential.spec.species, potential.cutoff).environment
+    first = configurations.pad(frames[:1], potential.spec.species, potential.cutoff).environment
     device.self_check(potential, parameters, jax.tree.map(lambda leaf: leaf[0], first), "float64")
     calculator = DiffTReCalculator(potential, parameters, precision=job.machine.precision)
     largest = max(len(frame) for frame in frames)
@@ -134,6 +133,6 @@ def _structures(
         "atoms": real.sum(axis=1).astype(np.int64),
     }
     files.write_npz(folder / PREDICTIONS, arrays)
-    labels = dataset.labels_of(frames, largest)
+    labels = configurations.labels_of(frames, largest)
     predicted = matching.Predicted(energies, forces, stresses)  # type: ignore[arg-type]  # NumPy arrays do
     return MatchingErrors(**matching.errors(predicted, labels, real))

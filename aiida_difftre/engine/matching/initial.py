@@ -17,8 +17,7 @@ from aiida_difftre.engine.contract.jobs import POTENTIAL_OUT, PretrainJob
 from aiida_difftre.engine.contract.labels import Labelled
 from aiida_difftre.engine.contract.results import PretrainErrors, PretrainResults
 from aiida_difftre.engine.errors import EngineError, ExitStatus
-from aiida_difftre.engine.matching import configurations as dataset
-from aiida_difftre.engine.matching import matching
+from aiida_difftre.engine.matching import configurations, matching
 from aiida_difftre.engine.matching.configurations import Configurations
 from aiida_difftre.engine.potentials.potential import Potential, build, load, save, without_references
 from aiida_difftre.engine.potentials.term import Parameters
@@ -57,14 +56,14 @@ def start(job: PretrainJob, folder: Path) -> tuple[Potential, Parameters]:
 def make(job: PretrainJob, folder: Path) -> PretrainResults:
     """Write a potential with its initial parameters, standardised on rattled structures."""
     potential, parameters = start(job, folder)
-    found = dataset.read(folder / job.dataset, job.keys)
+    found = configurations.read(folder / job.dataset, job.keys)
     crowded = [atoms for atoms, alone in zip(found.frames, found.alone, strict=True) if not alone]
     if not crowded:
         raise EngineError(
             ExitStatus.INVALID_INPUT, f"{job.dataset} holds atoms alone; give structures of several atoms"
         )
     frames = rattled(crowded, job.rattle, job.seed)
-    everything = dataset.pad(frames, potential.spec.species, potential.cutoff)
+    everything = configurations.pad(frames, potential.spec.species, potential.cutoff)
     final = standardised(potential, parameters, everything)
     device.self_check(potential, final, jax.tree.map(lambda leaf: leaf[0], everything.environment), "float64")
     known = known_references(job.atomic_energies, potential, found)
@@ -122,7 +121,7 @@ def known_references(given: dict[str, float] | None, potential: Potential, found
     Raises:
         EngineError: for those that are given in part, or otherwise than an atom alone says.
     """
-    with dataset.explained():
+    with configurations.explained():
         return labels.known_references(given, potential.spec.species, found.species(), found.references())
 
 
@@ -154,7 +153,7 @@ def prepare(
         given = job.atomic_energies or {}
         stated = [given.get(symbol, energy) for symbol, energy in zip(species, kept, strict=True)]
         return Start({**parameters, "atomic_energies": jnp.asarray(stated, jnp.float64)}, np.zeros(len(species), bool))
-    with dataset.explained():
+    with configurations.explained():
         labels.check_seen(species, found.species(), by_species)
     known = np.array([by_species.get(symbol, np.nan) for symbol in species])
     crowded = training[~found.alone[training]]

@@ -14,8 +14,7 @@ from jaxtyping import Array, Float
 from numpy.typing import NDArray
 
 from aiida_difftre.engine.contract.observables import ObservableRequest
-from aiida_difftre.engine.geometry import lattice
-from aiida_difftre.engine.geometry import neighbor_list as space
+from aiida_difftre.engine.geometry import lattice, neighbor_list
 from aiida_difftre.engine.observables import bins, histogram
 from aiida_difftre.engine.observables.protocol import StatePoint
 
@@ -79,7 +78,7 @@ class AngularDistribution:
             cutoff=cutoff,
             centres=np.flatnonzero(centre),
             ends=np.stack([first, last]),
-            capacity=space.capacity_for(len(species), cell, cutoff),
+            capacity=neighbor_list.capacity_for(len(species), cell, cutoff),
             shifts=lattice.images(cell, cutoff),
             width=width,
             histogram=fine,
@@ -93,8 +92,8 @@ class AngularDistribution:
             positions: fractional.
             cell: rows are the lattice vectors, Å; not smaller than that of :meth:`from_request`.
         """
-        lists = space.build(positions, cell, self.cutoff, self.capacity, self.shifts)
-        vectors = space.displacements(positions, cell, lists)[self.centres]
+        lists = neighbor_list.build(positions, cell, self.cutoff, self.capacity, self.shifts)
+        vectors = neighbor_list.displacements(positions, cell, lists)[self.centres]
         mask, index = lists.mask[self.centres], lists.index[self.centres]
         first, last = (jnp.asarray(end)[index] & mask for end in self.ends)
         start, width, count = self.histogram

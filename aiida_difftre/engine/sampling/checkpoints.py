@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from aiida_difftre.engine.contract import files
 from aiida_difftre.engine.errors import EngineError, ExitStatus
-from aiida_difftre.engine.geometry import neighbor_list as space
+from aiida_difftre.engine.geometry import neighbor_list
 from aiida_difftre.engine.potentials.term import Parameters
 from aiida_difftre.engine.sampling.dynamics import Dynamics, dynamics
 from aiida_difftre.engine.sampling.starts import Start
@@ -118,7 +118,7 @@ def restore(path: Path, identity: str, simulation: Simulation) -> tuple[Simulati
         if "positions" in arrays:
             recording.positions, recording.temperatures = [arrays["positions"]], [arrays["temperatures"]]
             recording.scales = [arrays["scales"]]
-        capacity = space.Capacity(*json.loads(metadata["capacity"]))
+        capacity = neighbor_list.Capacity(*json.loads(metadata["capacity"]))
         widened = float(metadata["widened"])
     except (KeyError, TypeError, ValueError) as error:
         raise EngineError(

@@ -21,7 +21,7 @@ from jaxtyping import Array, Float, Int
 from numpy.typing import NDArray
 
 from aiida_difftre.engine import units
-from aiida_difftre.engine.geometry import neighbor_list as space
+from aiida_difftre.engine.geometry import neighbor_list
 from aiida_difftre.engine.potentials.term import Environment, Parameters, species_index
 from aiida_difftre.engine.runtime import device
 from aiida_difftre.engine.sampling.barostat import Integrator
@@ -44,7 +44,7 @@ class Dynamics(NamedTuple):
     init: Callable[..., Walkers]
     apply: Callable[[Walkers, Parameters], tuple[Walkers, Snapshot]]
     relist: Callable[[Walkers], Walkers]
-    capacity: space.Capacity
+    capacity: neighbor_list.Capacity
 
 
 class Arrays(NamedTuple):
@@ -94,7 +94,7 @@ class Stepper:
     integrator: Integrator
 
     @classmethod
-    def of(cls, system: System, capacity: space.Capacity) -> Stepper:
+    def of(cls, system: System, capacity: neighbor_list.Capacity) -> Stepper:
         """For a capacity of the neighbour lists."""
         dtype = jnp.dtype(system.precision)
         # Converted on the host: each operation outside of a compiled function is a program of its own.
@@ -115,7 +115,7 @@ def forces_and_virial(
     scale: Float[Array, ""],
     *,
     parameters: Parameters,
-    lists: space.Neighbors,
+    lists: neighbor_list.Neighbors,
 ) -> tuple[Float[Array, "atoms 3"], Float[Array, ""]]:
     """Forces of one walker, eV/Å, and the trace of its virial, eV.
 
@@ -127,7 +127,7 @@ def forces_and_virial(
         parameters: of the potential.
         lists: neighbours.
     """
-    vectors = [scale * part for part in space.components(positions, arrays.cell, lists)]
+    vectors = [scale * part for part in neighbor_list.components(positions, arrays.cell, lists)]
     species = arrays.species
     environment = Environment(jnp.stack(vectors, -1), lists.mask, species, species[lists.index], positions)
     between, work = system.potential.forces_and_virial(parameters, vectors, environment, lists.index)
@@ -136,7 +136,7 @@ def forces_and_virial(
     return between + system.potential.external_forces(parameters, environment, arrays.cell), work
 
 
-def begin(stepper: Stepper, seeds: Seeds, parameters: Parameters, found: space.NeighborList) -> Walkers:
+def begin(stepper: Stepper, seeds: Seeds, parameters: Parameters, found: neighbor_list.NeighborList) -> Walkers:
     """Walkers at rest in their lists, with the momenta that they are given or draw.
 
     Args:
@@ -145,10 +145,10 @@ def begin(stepper: Stepper, seeds: Seeds, parameters: Parameters, found: space.N
         parameters: of the potential.
         found: neighbours at the start.
     """
-    lists = jax.vmap(lambda one: space.neighbors(one, stepper.arrays.cell))(found)
-    needed = jnp.max(space.requirements(found), 0, keepdims=True)
+    lists = jax.vmap(lambda one: neighbor_list.neighbors(one, stepper.arrays.cell))(found)
+    needed = jnp.max(neighbor_list.requirements(found), 0, keepdims=True)
 
-    def one(seed: Seeds, neighbors: space.Neighbors) -> Any:
+    def one(seed: Seeds, neighbors: neighbor_list.Neighbors) -> Any:
         return stepper.integrator.init(
             seed.keys, seed.positions, seed.scales,
             mass=stepper.arrays.mass, momenta=seed.momenta, parameters=parameters, lists=neighbors,
@@ -209,8 +209,8 @@ def observe(stepper: Stepper, walkers: Walkers) -> Snapshot:
     """What is recorded of walkers, where they are."""
     system = stepper.system
 
-    def one(md: Any, lists: space.Neighbors, scale: Array) -> Snapshot:
-        squared = sum((scale * part) ** 2 for part in space.components(md.position, stepper.arrays.cell, lists))
+    def one(md: Any, lists: neighbor_list.Neighbors, scale: Array) -> Snapshot:
+        squared = sum((scale * part) ** 2 for part in neighbor_list.components(md.position, stepper.arrays.cell, lists))
         kinetic = jnp.sum(md.momentum**2 / md.mass) / 2
         return Snapshot(
             md.position,
@@ -236,7 +236,7 @@ def block(stepper: Stepper, parameters: Parameters, walkers: Walkers) -> tuple[W
     return walkers, observe(stepper, walkers)
 
 
-def dynamics(system: System, capacity: space.Capacity) -> Dynamics:
+def dynamics(system: System, capacity: neighbor_list.Capacity) -> Dynamics:
     """Build the dynamics of a system for a given capacity of its neighbour lists."""
     stepper = Stepper.of(system, capacity)
     mesh = device.mesh()
@@ -249,14 +249,14 @@ def dynamics(system: System, capacity: space.Capacity) -> Dynamics:
         scales: NDArray[np.float64],
         momenta: NDArray[np.float64] | None,
         parameters: Parameters,
-        lists: space.NeighborList,
+        lists: neighbor_list.NeighborList,
     ) -> Walkers:
         given = [None if x is None else np.asarray(x, system.precision) for x in (positions, scales, momenta)]
-        listed = space.enlarged(lists, capacity.neighbors)
+        listed = neighbor_list.enlarged(lists, capacity.neighbors)
         spread_begin = spread(functools.partial(begin, stepper), in_specs=(each, P(), each), out_specs=each)
 
         @jax.jit
-        def seeded(seed: Array, given: list[Any], parameters: Parameters, lists: space.NeighborList) -> Walkers:
+        def seeded(seed: Array, given: list[Any], parameters: Parameters, lists: neighbor_list.NeighborList) -> Walkers:
             keys = jax.vmap(jax.random.key_data)(jax.random.split(jax.random.key(seed), len(positions)))
             walkers: Walkers = spread_begin(Seeds(keys, *given), parameters, lists)
             return walkers

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from aiida_difftre.engine.contract.jobs import BarostatSpec
 from aiida_difftre.engine.errors import EngineError, ExitStatus
-from aiida_difftre.engine.geometry import neighbor_list as space
+from aiida_difftre.engine.geometry import neighbor_list
 from aiida_difftre.engine.potentials.term import Parameters
 from aiida_difftre.engine.runtime import device
 from aiida_difftre.engine.sampling.starts import Start
@@ -16,7 +16,7 @@ from aiida_difftre.engine.sampling.walkers import Snapshot, Walkers
 from aiida_difftre.engine.snapshots import snapshots as quantities
 
 
-def check_start(system: System, start: Start, parameters: Parameters, lists: space.NeighborList) -> None:
+def check_start(system: System, start: Start, parameters: Parameters, lists: neighbor_list.NeighborList) -> None:
     """Refuse a start whose atoms overlap, and a JAX that miscompiles, before the run.
 
     Args:

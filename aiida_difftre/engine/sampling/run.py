@@ -21,7 +21,7 @@ from aiida_difftre.engine.contract.jobs import CHECKPOINT, TRAJECTORY
 from aiida_difftre.engine.contract.settings import SamplingSettings
 from aiida_difftre.engine.contract.state_points import StatePoint
 from aiida_difftre.engine.errors import EngineError, ExitStatus
-from aiida_difftre.engine.geometry import neighbor_list as space
+from aiida_difftre.engine.geometry import neighbor_list
 from aiida_difftre.engine.potentials.potential import Potential
 from aiida_difftre.engine.potentials.term import Parameters
 from aiida_difftre.engine.sampling import checkpoints, guards
@@ -168,19 +168,19 @@ def begin(system: System, parameters: Parameters, start: Start, seed: int) -> Si
     )
 
 
-def start_lists(system: System, start: Start) -> space.NeighborList:
+def start_lists(system: System, start: Start) -> neighbor_list.NeighborList:
     """Neighbour lists of all walkers, as the dynamics begins with."""
     scales = np.ones(len(start.positions)) if start.scales is None else start.scales
     positions = jax.device_put(np.asarray(start.positions, np.float64))
-    return space.build_batch(positions, start.cell, system.list_cutoff / scales)
+    return neighbor_list.build_batch(positions, start.cell, system.list_cutoff / scales)
 
 
-def list_capacity(lists: space.NeighborList) -> space.Capacity:
+def list_capacity(lists: neighbor_list.NeighborList) -> neighbor_list.Capacity:
     """What lists should hold: what those of the start do and some more, rounded up to share a compiled program."""
-    needed, occupancy = np.max(np.asarray(space.requirements(lists)), 0).tolist()
+    needed, occupancy = np.max(np.asarray(neighbor_list.requirements(lists)), 0).tolist()
     # The number of atoms in a bin fluctuates by its square root, also where the start is a crystal.
     room = occupancy + math.ceil(2 * occupancy**0.5)
-    return space.Capacity(space.rounded(max(4, int(1.15 * needed))), space.rounded(room))
+    return neighbor_list.Capacity(neighbor_list.rounded(max(4, int(1.15 * needed))), neighbor_list.rounded(room))
 
 
 def overflowed(simulation: Simulation, after: Walkers) -> Simulation:
@@ -208,7 +208,7 @@ def outrun(simulation: Simulation, after: Walkers) -> Simulation:
     return relisted(simulation._replace(system=wider), capacity)
 
 
-def relisted(simulation: Simulation, capacity: space.Capacity) -> Simulation:
+def relisted(simulation: Simulation, capacity: neighbor_list.Capacity) -> Simulation:
     """With the lists anew for a capacity, or for the skin of the system; larger still where they overflow."""
     while True:
         found = dynamics(simulation.system, capacity)

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from aiida_difftre.engine.geometry import neighbor_list as space
+from aiida_difftre.engine.geometry import neighbor_list
 from aiida_difftre.engine.sampling.system import System, worn_at
 from aiida_difftre.engine.sampling.walkers import Walkers, each_walker, scale_of
 
@@ -29,21 +29,21 @@ class Listing(NamedTuple):
 
     cell: Float[Array, "3 3"]
     cutoff: float
-    capacity: space.Capacity
-    search: space.Search
+    capacity: neighbor_list.Capacity
+    search: neighbor_list.Search
     worn_beyond: float
 
 
 class Built(NamedTuple):
     """Lists of all walkers, and where they were built; fields as of :class:`Walkers`."""
 
-    lists: space.Neighbors
+    lists: neighbor_list.Neighbors
     built: Float[Array, "walkers atoms 3"]
     built_scale: Float[Array, " walkers"]
     needed: Int[Array, "devices 2"]
 
 
-def listing(system: System, capacity: space.Capacity, cell: Float[Array, "3 3"]) -> Listing:
+def listing(system: System, capacity: neighbor_list.Capacity, cell: Float[Array, "3 3"]) -> Listing:
     """How the lists of a system are built.
 
     Args:
@@ -52,18 +52,18 @@ def listing(system: System, capacity: space.Capacity, cell: Float[Array, "3 3"])
         cell: The cell of the system on the device, Å.
     """
     longest = system.list_cutoff / system.smallest_scale
-    search = space.search(system.cell, longest, len(system.symbols), capacity.room)
+    search = neighbor_list.search(system.cell, longest, len(system.symbols), capacity.room)
     return Listing(cell, system.list_cutoff, capacity, search, float(worn_at(system, system.skin)))
 
 
-def list_of(rule: Listing, positions: Float[Array, "atoms 3"], scale: Array) -> tuple[space.Neighbors, Array]:
+def list_of(rule: Listing, positions: Float[Array, "atoms 3"], scale: Array) -> tuple[neighbor_list.Neighbors, Array]:
     """The list of one walker, and what it needed: neighbours, and atoms in a bin."""
-    return space.build_ready(positions, rule.cell, rule.cutoff / scale, rule.capacity.neighbors, rule.search)
+    return neighbor_list.build_ready(positions, rule.cell, rule.cutoff / scale, rule.capacity.neighbors, rule.search)
 
 
 def lists_of(
     rule: Listing, positions: Float[Array, "walkers atoms 3"], scales: Float[Array, " walkers"]
-) -> tuple[space.Neighbors, Int[Array, "1 2"]]:
+) -> tuple[neighbor_list.Neighbors, Int[Array, "1 2"]]:
     """The lists of all walkers of a device, and what the fullest needed."""
     lists, needed = each_walker(lambda x, scale: list_of(rule, x, scale), positions, scales)
     return lists, jnp.max(needed, 0, keepdims=True)

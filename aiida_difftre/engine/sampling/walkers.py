@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from aiida_difftre.engine.geometry import neighbor_list as space
+from aiida_difftre.engine.geometry import neighbor_list
 from aiida_difftre.engine.sampling import barostat
 
 
@@ -27,7 +27,7 @@ class Walkers(NamedTuple):
     """
 
     md: Any
-    lists: space.Neighbors
+    lists: neighbor_list.Neighbors
     built: Float[Array, "walkers atoms 3"]
     built_scale: Float[Array, " walkers"]
     needed: Int[Array, "devices 2"]

@@ -16,8 +16,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int, UInt
 from numpy.typing import NDArray
 
-from aiida_difftre.engine.geometry import lattice
-from aiida_difftre.engine.geometry import linked_cells as cells
+from aiida_difftre.engine.geometry import lattice, linked_cells
 from aiida_difftre.engine.geometry import neighbor_list as space
 from aiida_difftre.engine.runtime import device
 
@@ -110,11 +109,11 @@ def surroundings(
 
 @functools.partial(jax.jit, static_argnames=("capacity", "search", "images", "at_once"))
 def _build(
-    positions: Array, cell: Array, cutoffs: Array, *, capacity: int, search: cells.Grid | Images, images: Images,
+    positions: Array, cell: Array, cutoffs: Array, *, capacity: int, search: linked_cells.Grid | Images, images: Images,
     at_once: int,
 ) -> tuple[Compact, Array]:  # fmt: skip
     """Compact lists and what they needed, (snapshots, 2); snapshots are spread over the devices."""
-    how = search if isinstance(search, cells.Grid) else np.array(search, np.int32)
+    how = search if isinstance(search, linked_cells.Grid) else np.array(search, np.int32)
 
     def one(snapshot: tuple[Array, Array]) -> tuple[Compact, Array]:
         fractional, cutoff = snapshot[0].astype(cell.dtype), snapshot[1]
@@ -162,12 +161,12 @@ class Lists:
         longest, atoms = MARGIN * float(np.max(cutoffs)), positions.shape[1]
         self.images: Images = _shifts(lattice.images(cell, longest))
         search = space.search(cell, longest, atoms)
-        self._grid = search if isinstance(search, cells.Grid) else None
+        self._grid = search if isinstance(search, linked_cells.Grid) else None
         self._capacity = space.Capacity(
             space.capacity_for(atoms, cell, longest), 0 if self._grid is None else self._grid.room
         )
         tested = len(self.images) * atoms if self._grid is None else self._grid.candidates
-        self._at_once = max(1, min(max(16, 1024 // atoms), cells.CANDIDATES_AT_ONCE // (atoms * tested)))
+        self._at_once = max(1, min(max(16, 1024 // atoms), linked_cells.CANDIDATES_AT_ONCE // (atoms * tested)))
         self._kept: Compact = self._survey(batch, budget)
 
     @property
@@ -241,9 +240,9 @@ class Lists:
         """Lists of some snapshots, complete, and what they needed."""
         while True:
             if self._grid is None:
-                search: cells.Grid | Images = self.images
+                search: linked_cells.Grid | Images = self.images
             else:
-                search = cells.Grid(self._grid.bins, self._grid.reach, self._capacity.room, self._grid.cutoff)
+                search = linked_cells.Grid(self._grid.bins, self._grid.reach, self._capacity.room, self._grid.cutoff)
             lists, needs = _build(
                 self._positions[index], self._cell, self._cutoffs[index], capacity=self._capacity.neighbors,
                 search=search, images=self.images, at_once=self._at_once,

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from aiida_difftre.engine import units
 from aiida_difftre.engine.contract.jobs import Machine
-from aiida_difftre.engine.geometry import neighbor_list as space
+from aiida_difftre.engine.geometry import neighbor_list
 from aiida_difftre.engine.potentials.potential import Potential
 from aiida_difftre.engine.potentials.term import Environment, Parameters, species_index
 from aiida_difftre.engine.snapshots.compact_lists import Compact, Lists, surroundings
@@ -57,7 +57,7 @@ def environment(
     cell: NDArray[Any],
     symbols: Sequence[str],
     precision: str,
-    lists: space.NeighborList | None = None,
+    lists: neighbor_list.NeighborList | None = None,
 ) -> Environment:
     """The environment of one configuration with fractional positions.
 
@@ -74,17 +74,17 @@ def environment(
         The neighbours of all atoms.
     """
     if lists is None:
-        lists = space.build_batch(np.asarray(positions, np.float64)[None], cell, potential.cutoff)
+        lists = neighbor_list.build_batch(np.asarray(positions, np.float64)[None], cell, potential.cutoff)
     species = species_index(tuple(symbols), potential.spec.species)
     dtype = jnp.dtype(precision)
     return _environment(np.asarray(positions, dtype), np.asarray(cell, dtype), species, lists)
 
 
 @jax.jit
-def _environment(positions: Array, cell: Array, species: Array, lists: space.NeighborList) -> Environment:
+def _environment(positions: Array, cell: Array, species: Array, lists: neighbor_list.NeighborList) -> Environment:
     """One program, where each operation by itself would be traced, lowered and loaded as one of its own."""
     first = jax.tree.map(lambda x: x[0], lists)
-    vectors = space.displacements(positions, cell, first)
+    vectors = neighbor_list.displacements(positions, cell, first)
     return Environment(vectors, first.mask, species, species[first.index], positions)
 
 

@@ -20,7 +20,7 @@ from aiida_difftre.engine.contract.files import Trajectory, write_trajectory
 from aiida_difftre.engine.contract.jobs import LossSettings, Machine, OptimizerSpec, UpdateJob, UpdateSettings
 from aiida_difftre.engine.contract.targets import Target
 from aiida_difftre.engine.errors import EngineError, ExitStatus
-from aiida_difftre.engine.geometry import neighbor_list as space
+from aiida_difftre.engine.geometry import neighbor_list
 from aiida_difftre.engine.jobs import update
 from aiida_difftre.engine.matching import matching
 from aiida_difftre.engine.potentials import potential as potentials
@@ -63,7 +63,7 @@ def independent_loss(
     cell = jnp.asarray(trajectory.cell)
     volume = float(np.linalg.det(trajectory.cell))
     positions = jnp.asarray(trajectory.positions, jnp.float64)
-    lists = space.build_batch(positions, cell, potential.cutoff)
+    lists = neighbor_list.build_batch(positions, cell, potential.cutoff)
     species = jnp.asarray(species_index(trajectory.species, potential.spec.species))
     kT, gpa = units.BOLTZMANN * trajectory.temperature, units.EV_PER_A3_IN_GPA
     ideal = len(trajectory.species) * kT / volume * gpa

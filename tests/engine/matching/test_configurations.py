@@ -13,7 +13,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 from aiida_difftre.engine.contract.label_names import LabelKeys
 from aiida_difftre.engine.errors import EngineError, ExitStatus
-from aiida_difftre.engine.matching import configurations as dataset
+from aiida_difftre.engine.matching import configurations
 
 
 def frames() -> list[Atoms]:
@@ -28,7 +28,7 @@ def frames() -> list[Atoms]:
 def test_padding_and_labels(tmp_path: Path) -> None:
     path = tmp_path / "dataset.extxyz"
     ase.io.write(path, frames())
-    found = dataset.pad(dataset.read(path).frames, ["C", "O"], 2.6)
+    found = configurations.pad(configurations.read(path).frames, ["C", "O"], 2.6)
     environment, labels = found.environment, found.labels
     assert environment.displacements.shape == (2, 8, 16, 3)
     np.testing.assert_array_equal(found.sizes, [8, 2])
@@ -44,7 +44,7 @@ def test_padding_and_labels(tmp_path: Path) -> None:
 
 def test_unknown_species() -> None:
     with pytest.raises(EngineError, match="contains O, but the potential is for C only"):
-        dataset.pad(frames(), ["C"], 2.0)
+        configurations.pad(frames(), ["C"], 2.0)
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_refused_files(tmp_path: Path, content: str | None, message: str) -> Non
     if content is not None:
         path.write_text(content)
     with pytest.raises(EngineError, match=message) as caught:
-        dataset.read(path)
+        configurations.read(path)
     assert caught.value.status == ExitStatus.INVALID_INPUT
 
 
@@ -72,5 +72,5 @@ def test_missing_energy(tmp_path: Path) -> None:
     path = tmp_path / "dataset.extxyz"
     ase.io.write(path, [*frames(), Atoms("C")])
     with pytest.raises(EngineError, match=r"frame 2 of dataset\.extxyz has no energy") as caught:
-        dataset.read_training(path, LabelKeys(missing_forces=True))
+        configurations.read_training(path, LabelKeys(missing_forces=True))
     assert caught.value.status == ExitStatus.INVALID_INPUT

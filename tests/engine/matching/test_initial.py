@@ -14,7 +14,7 @@ from ase.build import bulk
 from aiida_difftre.engine.contract.jobs import POTENTIAL_OUT, PretrainJob
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.jobs.pretrain import run as pretrain
-from aiida_difftre.engine.matching import configurations as dataset
+from aiida_difftre.engine.matching import configurations
 from aiida_difftre.engine.matching.initial import ENVIRONMENTS, rattled
 from aiida_difftre.engine.potentials import potential as potentials
 from aiida_difftre.engine.runtime.progress import Silent
@@ -47,7 +47,7 @@ def test_makes_initial_parameters_on_the_scale_of_the_structure(folder: Path) ->
     np.testing.assert_allclose(parameters["terms"]["1_repulsion"]["epsilon"], 0.1)
     # Other rattled structures than those it was standardised on: inputs of the network of order one.
     frames = rattled(ase.io.read(folder / "dataset.extxyz", index=":"), 0.1, seed=77)
-    environment = dataset.pad(frames, ["Si"], potential.cutoff).environment
+    environment = configurations.pad(frames, ["Si"], potential.cutoff).environment
     flat = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), environment)
     term = potential.terms[0]
     inputs = (term.invariants(network, term.project(flat)) - network["mean"]) / network["deviation"]

@@ -16,7 +16,7 @@ from aiida_difftre.engine.contract.jobs import UpdateSettings, validate
 from aiida_difftre.engine.contract.observables import ObservableRequest
 from aiida_difftre.engine.contract.targets import Target
 from aiida_difftre.engine.errors import EngineError
-from aiida_difftre.engine.observables import protocol as observables
+from aiida_difftre.engine.observables import protocol
 from aiida_difftre.engine.observables.absorption import Exafs
 from aiida_difftre.engine.observables.filters import fourier_filter
 from aiida_difftre.engine.observables.protocol import StatePoint
@@ -201,7 +201,7 @@ def test_refused_requests(symbols: str, options: dict[str, Any], message: str) -
     fixed = {"absorber": "Cu", "s02": 1.0, "e0_shift": 0.0, "paths": table(), **options}
     request = ObservableRequest(observable="exafs", grid=GRID.tolist(), options=fixed)
     with pytest.raises(EngineError, match=message):
-        observables.make(request, tuple(atoms.get_chemical_symbols()), atoms.cell.array)
+        protocol.make(request, tuple(atoms.get_chemical_symbols()), atoms.cell.array)
 
 
 def test_what_needs_no_table_is_refused_before_it_is_made() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from aiida_difftre.engine.contract.observables import ObservableRequest
-from aiida_difftre.engine.observables import protocol as observables
+from aiida_difftre.engine.observables import protocol
 
 SPECIES = ("Ar", "He") * 40
 CELL = np.diag([5.0, 6.0, 7.0])
@@ -18,7 +18,7 @@ CELL = np.diag([5.0, 6.0, 7.0])
 def profile(positions: np.ndarray, bins: int = 20, **options: Any) -> np.ndarray:
     grid = ((np.arange(bins) + 0.5) / bins).tolist()
     request = ObservableRequest(observable="density_profile", grid=grid, options=options)
-    made = observables.make(request, SPECIES, CELL)
+    made = protocol.make(request, SPECIES, CELL)
     return np.asarray(made.features(jnp.asarray(positions), jnp.asarray(CELL)))
 
 
@@ -41,7 +41,7 @@ def test_one_species(positions: np.ndarray) -> None:
 def test_part_of_the_cell_keeps_the_normalisation(positions: np.ndarray) -> None:
     whole = profile(positions)
     request = ObservableRequest(observable="density_profile", grid=[0.225, 0.275, 0.325])
-    part = observables.make(request, SPECIES, CELL).features(jnp.asarray(positions), jnp.asarray(CELL))
+    part = protocol.make(request, SPECIES, CELL).features(jnp.asarray(positions), jnp.asarray(CELL))
     np.testing.assert_allclose(part, whole[4:7], atol=1e-12)
 
 

@@ -19,8 +19,7 @@ from aiida_difftre.engine.contract.jobs import Prediction, SamplingSettings
 from aiida_difftre.engine.contract.observables import ObservableRequest
 from aiida_difftre.engine.errors import EngineError
 from aiida_difftre.engine.geometry import voigt
-from aiida_difftre.engine.observables import mechanical
-from aiida_difftre.engine.observables import protocol as observables
+from aiida_difftre.engine.observables import mechanical, protocol
 from aiida_difftre.engine.observables.protocol import StatePoint
 from aiida_difftre.engine.reweighting.predictions import predict_trajectory
 from aiida_difftre.engine.runtime.progress import Silent
@@ -230,4 +229,4 @@ def test_a_turned_hexagonal_cell_is_refused() -> None:
         request.check_system(atoms.get_chemical_symbols(), atoms.cell.array)
     permuted = orthogonal.cell.array[[2, 0, 1]][:, [2, 0, 1]]
     with pytest.raises(EngineError, match="symmetry: general"):
-        observables.make(request, tuple(orthogonal.get_chemical_symbols()), permuted)
+        protocol.make(request, tuple(orthogonal.get_chemical_symbols()), permuted)

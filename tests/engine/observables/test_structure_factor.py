@@ -18,8 +18,7 @@ from aiida_difftre.engine.contract.jobs import SamplingSettings
 from aiida_difftre.engine.contract.observables import ObservableRequest
 from aiida_difftre.engine.errors import EngineError
 from aiida_difftre.engine.geometry import lattice
-from aiida_difftre.engine.observables import protocol as observables
-from aiida_difftre.engine.observables import scattering
+from aiida_difftre.engine.observables import protocol, scattering
 from aiida_difftre.engine.observables.features import static_features
 from aiida_difftre.engine.observables.protocol import StatePoint
 from aiida_difftre.engine.observables.structure_factor import Direct, StructureFactor, Transform, wave_vectors
@@ -38,7 +37,7 @@ def request(points: list[float], **options: Any) -> ObservableRequest:
 
 
 def make(atoms: Atoms, wanted: ObservableRequest, scales: tuple[float, float] = (1.0, 1.0)) -> StructureFactor:
-    made = observables.make(wanted, tuple(atoms.get_chemical_symbols()), atoms.cell.array, scales)
+    made = protocol.make(wanted, tuple(atoms.get_chemical_symbols()), atoms.cell.array, scales)
     assert isinstance(made, StructureFactor)
     return made
 
@@ -112,13 +111,13 @@ def test_isotopes_are_told_by_their_masses(method: str) -> None:
     atoms = Atoms(["O", "H", "H"] * 20, scaled_positions=positions, cell=[10] * 3, pbc=True)
     points = grid(1.0, 0.5, 6)
     wanted = request(points, method=method)
-    by_mass = observables.make(wanted, tuple(atoms.get_chemical_symbols()), atoms.cell.array, masses=masses)
+    by_mass = protocol.make(wanted, tuple(atoms.get_chemical_symbols()), atoms.cell.array, masses=masses)
     assert isinstance(by_mass, StructureFactor)
     by_hand = request(points, method=method, scattering_lengths={"O": 5.803, "N": 6.671, "H": -3.739})
     twin = Atoms(["O", "N", "H"] * 20, scaled_positions=positions, cell=[10] * 3, pbc=True)
     np.testing.assert_allclose(values(by_mass, atoms), values(make(twin, by_hand), twin), atol=0.02)
     xray = request(points, method=method, radiation="xray")
-    heavy = observables.make(xray, tuple(atoms.get_chemical_symbols()), atoms.cell.array, masses=masses)
+    heavy = protocol.make(xray, tuple(atoms.get_chemical_symbols()), atoms.cell.array, masses=masses)
     assert isinstance(heavy, StructureFactor)
     np.testing.assert_allclose(values(heavy, atoms), values(make(atoms, xray), atoms))
 

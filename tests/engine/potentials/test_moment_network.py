@@ -14,8 +14,7 @@ from numpy.polynomial import Chebyshev
 from scipy.spatial.transform import Rotation
 
 from aiida_difftre.engine.errors import EngineError, ExitStatus
-from aiida_difftre.engine.geometry import lattice
-from aiida_difftre.engine.geometry import neighbor_list as space
+from aiida_difftre.engine.geometry import lattice, neighbor_list
 from aiida_difftre.engine.potentials import moment_network
 from aiida_difftre.engine.potentials import potential as potentials
 from aiida_difftre.engine.potentials.potential import Potential
@@ -27,14 +26,14 @@ SPECIES = {1: ("C",), 2: ("C", "O")}
 
 def environment(
     potential: Potential, atoms: Atoms, *, extra: int = 0, skin: float = 0.0, dtype: Any = jnp.float64
-) -> tuple[Environment, space.NeighborList]:
+) -> tuple[Environment, neighbor_list.NeighborList]:
     """With ``extra`` padded neighbours, and real ones beyond the cutoff where there is a skin."""
     positions, cell = jnp.asarray(atoms.get_scaled_positions(wrap=False)), jnp.asarray(atoms.cell.array)
     cutoff = potential.cutoff + skin
-    needed = int(space.build_batch(positions[None], cell, cutoff).needed[0])
-    lists = space.build(positions, cell, cutoff, needed + extra, lattice.images(cell, cutoff))
+    needed = int(neighbor_list.build_batch(positions[None], cell, cutoff).needed[0])
+    lists = neighbor_list.build(positions, cell, cutoff, needed + extra, lattice.images(cell, cutoff))
     index = jnp.asarray(species_index(atoms.get_chemical_symbols(), potential.spec.species))
-    vectors = space.displacements(positions, cell, lists).astype(dtype)
+    vectors = neighbor_list.displacements(positions, cell, lists).astype(dtype)
     return Environment(vectors, lists.mask, index, index[lists.index]), lists
 
 
@@ -82,7 +81,7 @@ def test_forces_and_virial_against_finite_differences(rank: int, kinds: int) -> 
 
     def energy(positions: np.ndarray, strain: np.ndarray) -> float:
         scaled = jnp.asarray(positions @ np.linalg.inv(atoms.cell.array))
-        vectors = space.displacements(scaled, cell, lists) @ (jnp.eye(3) + strain)
+        vectors = neighbor_list.displacements(scaled, cell, lists) @ (jnp.eye(3) + strain)
         return float(total(parameters, env._replace(displacements=vectors)))
 
     for atom, axis in ((0, 0), (3, 1), (7, 2)):

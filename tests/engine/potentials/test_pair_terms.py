@@ -17,8 +17,7 @@ from jaxtyping import Array, Float
 
 from aiida_difftre.engine.contract.jobs import PotentialSpec, TermSpec
 from aiida_difftre.engine.contract.term_options import STILLINGER_WEBER_REDUCED, of_pairs
-from aiida_difftre.engine.geometry import lattice
-from aiida_difftre.engine.geometry import neighbor_list as space
+from aiida_difftre.engine.geometry import lattice, neighbor_list
 from aiida_difftre.engine.potentials.lennard_jones import LennardJones
 from aiida_difftre.engine.potentials.pair_spline import PairSpline
 from aiida_difftre.engine.potentials.pairs import PairDistances, SwitchedPairs, of_pair, switch
@@ -56,13 +55,13 @@ def random_alloy(seed: int = 0) -> Atoms:
 
 def environment(
     atoms: Atoms, species: list[str], cutoff: float, dtype: Any = jnp.float64, capacity: int | None = None
-) -> tuple[Environment, space.NeighborList]:
+) -> tuple[Environment, neighbor_list.NeighborList]:
     positions = jnp.asarray(atoms.get_scaled_positions(wrap=False))
     cell = jnp.asarray(atoms.cell.array)
     shifts = lattice.images(atoms.cell.array, cutoff)
-    neighbors = space.build(positions, cell, cutoff, capacity or 200, shifts)
+    neighbors = neighbor_list.build(positions, cell, cutoff, capacity or 200, shifts)
     index = jnp.asarray(species_index(atoms.get_chemical_symbols(), species))
-    vectors = space.displacements(positions, cell, neighbors).astype(dtype)
+    vectors = neighbor_list.displacements(positions, cell, neighbors).astype(dtype)
     return Environment(vectors, neighbors.mask, index, index[neighbors.index]), neighbors
 
 
@@ -140,7 +139,7 @@ def test_forces_of_the_dynamics_are_those_of_the_gradient() -> None:
     def both(parameters: Any, positions: Any) -> Any:
         _, gradient = energy_and_gradient(model, parameters, env)
         cell = jnp.asarray(atoms.cell.array)
-        parts = space.components(positions, cell, space.neighbors(listed, cell))
+        parts = neighbor_list.components(positions, cell, neighbor_list.neighbors(listed, cell))
         fast, trace = model.forces_and_virial(parameters, parts, env, listed.index)
         slow = forces(gradient, listed.index)
         return fast, trace, slow, jnp.trace(virial(gradient, env.displacements)), jnp.stack(parts, -1)
@@ -227,7 +226,7 @@ def test_forces_and_parameter_gradients_by_finite_differences(name: str) -> None
             start
             + jnp.linalg.solve(cell.T, jnp.zeros(3).at[axis].set(step)) * (jnp.arange(len(atoms)) == atom)[:, None]
         )
-        return float(total(parameters, space.displacements(positions, cell, neighbors)))
+        return float(total(parameters, neighbor_list.displacements(positions, cell, neighbors)))
 
     gradient = jax.grad(total, argnums=1)(parameters, env.displacements)
     force = forces(jnp.where(env.mask[..., None], gradient, 0.0), neighbors.index)

@@ -18,7 +18,7 @@ from aiida_difftre.engine.contract.jobs import Machine
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.potentials.potential import Environment
 from aiida_difftre.engine.runtime import device
-from aiida_difftre.engine.snapshots import snapshots as quantities
+from aiida_difftre.engine.snapshots import snapshots
 from tests.fixtures.engine import alloy, build, network
 
 
@@ -65,7 +65,7 @@ def test_self_check_passes(precision: str) -> None:
     potential, parameters = network(("C", "O"))
     atoms = alloy()
     positions, cell = atoms.get_scaled_positions(), atoms.cell.array
-    environment = quantities.environment(potential, positions, cell, atoms.get_chemical_symbols(), precision)
+    environment = snapshots.environment(potential, positions, cell, atoms.get_chemical_symbols(), precision)
     assert device.self_check(potential, parameters, environment, precision) < device.SELF_CHECK_TOLERANCE[precision]
 
 
@@ -76,7 +76,7 @@ def test_a_perfect_crystal_of_hardly_any_energy_passes(repeat: int) -> None:
     parameters = potential.init(jax.random.key(0))
     atoms = bulk("C", "diamond", a=3.6108322578459724, cubic=True).repeat(repeat)
     positions, cell = atoms.get_scaled_positions(), atoms.cell.array
-    environment = quantities.environment(potential, positions, cell, atoms.get_chemical_symbols(), "float32")
+    environment = snapshots.environment(potential, positions, cell, atoms.get_chemical_symbols(), "float32")
     energies = np.asarray(jax.jit(potential.energies)(parameters, environment))
     np.testing.assert_allclose(energies, -0.013, atol=2e-4)
     found = device.self_check(potential, parameters, environment, "float32")

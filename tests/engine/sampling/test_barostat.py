@@ -17,7 +17,7 @@ from aiida_difftre.engine.contract.jobs import CHECKPOINT, TRAJECTORY, Machine, 
 from aiida_difftre.engine.contract.observables import ObservableRequest
 from aiida_difftre.engine.contract.state_points import StatePoint
 from aiida_difftre.engine.errors import EngineError, ExitStatus
-from aiida_difftre.engine.geometry import neighbor_list as space
+from aiida_difftre.engine.geometry import neighbor_list
 from aiida_difftre.engine.potentials.potential import virial
 from aiida_difftre.engine.reweighting import statistics
 from aiida_difftre.engine.reweighting.predictions import predict_trajectory, reweighted_predictions
@@ -218,7 +218,7 @@ def test_lists_stay_complete_in_a_cell_that_shrinks() -> None:
     symbols = tuple(atoms.get_chemical_symbols())
     system = System(potential, symbols, atoms.cell.array, TEMPERATURE, chosen, "float64", 0.5)
     begin = start(atoms, 2)
-    dynamics = dynamics_of(system, space.Capacity(64, 32))
+    dynamics = dynamics_of(system, neighbor_list.Capacity(64, 32))
     momenta, lists = 0 * begin.positions, run.start_lists(system, begin)
     state = dynamics.init(0, begin.positions, np.ones(2), momenta, parameters, lists)
     shrunk = []

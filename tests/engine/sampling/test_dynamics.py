@@ -17,7 +17,7 @@ from aiida_difftre.engine import units
 from aiida_difftre.engine.contract.files import Trajectory, read_arrays, read_trajectory, write_arrays
 from aiida_difftre.engine.contract.jobs import CHECKPOINT, TRAJECTORY, Machine, PotentialSpec, SamplingSettings
 from aiida_difftre.engine.errors import EngineError, ExitStatus
-from aiida_difftre.engine.geometry import linked_cells as cells
+from aiida_difftre.engine.geometry import linked_cells
 from aiida_difftre.engine.geometry import neighbor_list as space
 from aiida_difftre.engine.geometry.neighbor_list import Capacity
 from aiida_difftre.engine.potentials import potential as potentials
@@ -250,10 +250,10 @@ def test_overflow_repeats_the_block(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_bins_that_overflow_repeat_the_block(monkeypatch: pytest.MonkeyPatch) -> None:
     """Bins with room for what the crystal at the start puts in them, no atom more, and edges on its planes."""
     monkeypatch.setattr(space, "GRID_COST", 0.0)
-    monkeypatch.setattr(cells, "OFFSET", 0.0)
+    monkeypatch.setattr(linked_cells, "OFFSET", 0.0)
     chosen = settings(production_fs=400.0, stride_fs=40.0, skin=0.3)
     ample = simulate(chosen)
-    assert isinstance(space.search(argon().cell, 5.3, 32), cells.Grid)
+    assert isinstance(space.search(argon().cell, 5.3, 32), linked_cells.Grid)
     grown = []
     capacity, enlarge = run.list_capacity, run.relisted
     monkeypatch.setattr(run, "relisted", lambda *a: (grown.append(a[1]), enlarge(*a))[1])

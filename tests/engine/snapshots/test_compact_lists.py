@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from aiida_difftre.engine.geometry import linked_cells as cells
+from aiida_difftre.engine.geometry import linked_cells
 from aiida_difftre.engine.geometry import neighbor_list as space
 from aiida_difftre.engine.snapshots import compact_lists as lists
 from aiida_difftre.engine.snapshots.compact_lists import Lists
@@ -75,7 +75,7 @@ def test_of_linked_cells_agree_with_those_of_all_images(monkeypatch: pytest.Monk
     atoms = random_atoms(np.diag([14.0, 15.0, 16.0]), 150, 7)
     positions, cell = atoms.get_scaled_positions()[None] + np.array([[[1.0, -2.0, 0.0]]]), atoms.cell.array
     made = []
-    for how in (cells.grid(cell, 4.0 * lists.MARGIN, 150), None):
+    for how in (linked_cells.grid(cell, 4.0 * lists.MARGIN, 150), None):
         if how is not None:
             crowded = dataclasses.replace(how, room=2)  # overflows, and must be enlarged
             monkeypatch.setattr(space, "search", lambda *arguments, crowded=crowded: crowded)

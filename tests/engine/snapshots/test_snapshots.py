@@ -16,8 +16,7 @@ import pytest
 from scipy.linalg import sqrtm
 
 from aiida_difftre.engine import units
-from aiida_difftre.engine.geometry import lattice
-from aiida_difftre.engine.geometry import neighbor_list as space
+from aiida_difftre.engine.geometry import lattice, neighbor_list
 from aiida_difftre.engine.geometry.strain import voigt_matrix
 from aiida_difftre.engine.potentials.potential import Potential
 from aiida_difftre.engine.potentials.term import Environment, Parameters
@@ -244,10 +243,12 @@ def test_compiled_energies_are_those_of_a_sum_over_pairs(repeat: int) -> None:
     total = jax.jit(potential.total)
     index = jnp.zeros(len(atoms), int)
     for capacity in (64, 65, 80):
-        lists = space.build(jnp.asarray(positions[0]), jnp.asarray(cell), 5.3, capacity, lattice.images(cell, 5.3))
+        lists = neighbor_list.build(
+            jnp.asarray(positions[0]), jnp.asarray(cell), 5.3, capacity, lattice.images(cell, 5.3)
+        )
         assert int(lists.needed) <= capacity
         for dtype, tolerance in ((jnp.float64, 1e-12), (jnp.float32, 5e-6)):
-            vectors = space.displacements(jnp.asarray(positions[0]), jnp.asarray(cell), lists).astype(dtype)
+            vectors = neighbor_list.displacements(jnp.asarray(positions[0]), jnp.asarray(cell), lists).astype(dtype)
             environment = Environment(vectors, lists.mask, index, index[lists.index])
             assert float(total(parameters, environment)) == pytest.approx(expected, rel=tolerance)
 
