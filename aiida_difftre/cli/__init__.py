@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 OWN_PROFILE = "difftre"
 """The profile that ``setup`` and ``demo`` make: the user's own ones are left alone."""
 
+LONGEST_PK = 18
+"""Digits that an integer of 64 bits always has room for."""
+
 PROFILE_HELP = (
     "AiiDA profile; by default our own (difftre) where it exists, else the default one. setup and demo make it."
 )
@@ -158,6 +161,8 @@ def _node(identifier: str) -> Node:
     from aiida.common.exceptions import MultipleObjectsError, NotExistent
     from aiida.orm import load_node
 
+    if identifier.isdecimal() and len(identifier) > LONGEST_PK:
+        raise click.ClickException(f"{shown(identifier)} is no node: no database counts so far")
     try:
         return load_node(identifier)
     except (NotExistent, MultipleObjectsError, ValueError) as error:

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -76,6 +77,12 @@ def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
     answer = CliRunner().invoke(cli, words)
     assert answer.exit_code == 1
     assert "below: Not a directory; choose another place" in " ".join(answer.output.split())
+
+
+def test_a_number_beyond_any_node(aiida_profile: Any) -> None:
+    answer = CliRunner().invoke(cli, ["-p", aiida_profile.name, "report", "9" * 400])
+    assert answer.exit_code == 1
+    assert "is no node: no database counts so far" in answer.output
 
 
 def test_a_label_is_checked_beside_yaml_too(tmp_path: Path) -> None:

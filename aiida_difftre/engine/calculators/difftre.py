@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +16,7 @@ from ase.neighborlist import neighbor_list
 from jaxtyping import Array
 from numpy.typing import NDArray
 
+from aiida_difftre.engine.contract.frames import check_extent, check_thickness
 from aiida_difftre.engine.contract.jobs import PotentialSpec
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.geometry import voigt
@@ -125,6 +127,8 @@ class DiffTReCalculator(Calculator):
             energies, force, tensor = (np.asarray(part, np.float64) for part in found)
         energies = energies + self._references[kinds]
         energy = float(energies.sum())
+        if not math.isfinite(energy):
+            raise EngineError(ExitStatus.NOT_FINITE, f"the energy is {energy}; are there two atoms at one place?")
         self.results: dict[str, Any] = {"energy": energy, "free_energy": energy, "energies": energies, "forces": force}
         if current.cell.rank == 3 and current.pbc.all():
             self.results["stress"] = tensor[*np.transpose(voigt.COMPONENTS)] / current.get_volume()
@@ -141,6 +145,12 @@ class DiffTReCalculator(Calculator):
                 ExitStatus.INVALID_INPUT,
                 f"the structure is periodic along axis {flat[0]}, where its cell has no vector; set the cell or pbc",
             )
+        try:
+            check_extent(atoms.positions, atoms.cell.array, "the structure")
+            if atoms.pbc.all():
+                check_thickness(atoms.cell.array, "the structure")
+        except ValueError as error:
+            raise EngineError(ExitStatus.INVALID_INPUT, str(error)) from None
         if self.potential.has_external and atoms.cell.rank < 3:
             raise EngineError(
                 ExitStatus.INVALID_INPUT,

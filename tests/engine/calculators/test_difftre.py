@@ -122,6 +122,11 @@ def test_parameters_are_needed() -> None:
         (Atoms("Ar2", [[0, 0, 0], [0, 0, np.nan]]), "positions or cell are not finite"),
         (Atoms("Ar", cell=[9, 9, np.inf]), "positions or cell are not finite"),
         (Atoms(), "there are no atoms"),
+        (Atoms("Ar2", cell=[20, 20, 20], pbc=True), r"the energy is (nan|inf); are there two atoms at one place\?"),
+        (Atoms("Ar", [[0, 0, 1e300]], cell=[20, 20, 20], pbc=True), r"an atom is 1e\+300 Å from the origin"),
+        (Atoms("Ar", cell=[1e9, 9, 9], pbc=True), r"its cell is 1e\+09 Å long"),
+        (Atoms("Ar", cell=[[9, 0, 0], [0, 9, 0], [0, 9, 0.001]], pbc=True), r"its cell is 0\.001 Å thick"),
+        (Atoms("Ar", cell=[[9, 0, 0], [0, 9, 0], [0, 9, 0]], pbc=True), "its cell has a volume of 0 Å³"),
     ],
 )
 def test_what_has_no_finite_energy_is_refused(atoms: Atoms, message: str) -> None:
