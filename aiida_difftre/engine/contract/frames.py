@@ -330,10 +330,11 @@ def check_thickness(cell: ArrayLike, where: str) -> None:
     Raises:
         ValueError: naming the volume or the thickness.
     """
-    volume = abs(np.linalg.det(cell))
+    vectors = np.asarray(cell, np.float64)
+    volume = abs(np.linalg.det(vectors))
     if volume < SMALLEST_VOLUME:
         raise ValueError(f"{where}: its cell has a volume of {volume:g} Å³")
-    if (thin := 1 / np.linalg.norm(np.linalg.inv(cell), axis=0).max()) < THINNEST:
+    if (thin := 1 / np.linalg.norm(np.linalg.inv(vectors), axis=0).max()) < THINNEST:
         raise ValueError(
             f"{where}: its cell is {thin:.3g} Å thick; at least {THINNEST:g} Å: see the unit, and that no cell vector "
             "nearly follows from the others"
