@@ -186,8 +186,7 @@ def runs_called(label: str) -> list[int]:
 
 
 def _densities(node: orm.WorkChainNode) -> dict[str, float]:
-    nested = node.base.links.get_incoming(link_type=LinkType.INPUT_WORK).nested()
-    cells = {label: point["structure"].get_ase() for label, point in nested["state_points"].items()}
+    cells = {label: point["structure"].get_ase() for label, point in _state_points(node).items()}
     return {
         label: float(cell.get_masses().sum() / cell.get_volume() * AMU_PER_A3_IN_KG_PER_M3)
         for label, cell in cells.items()
@@ -235,8 +234,7 @@ def _iterations(node: orm.ProcessNode) -> Iterator[Iteration]:
             steps = [read(UpdateStep, step) for step in item["steps"]]
             yield Iteration(item["iteration"], item["chi2"], item["state_points"], steps, discarded=item["discarded"])
         return
-    nested = node.base.links.get_incoming(link_type=LinkType.INPUT_WORK).nested()
-    targets = {label: points.targets_of(point["targets"]) for label, point in nested["state_points"].items()}
+    targets = {label: points.targets_of(point["targets"]) for label, point in _state_points(node).items()}
     updates = [child for child in called(node).values() if child.process_label == "UpdateBaseWorkChain"]
     for number, update in enumerate(child for child in updates if child.is_finished_ok):
         results = records.update_results(update.outputs.output_parameters)
@@ -244,13 +242,18 @@ def _iterations(node: orm.ProcessNode) -> Iterator[Iteration]:
         yield Iteration(number, records.judge(compared), compared, results.history)
 
 
+def _state_points(node: orm.ProcessNode) -> dict[str, Any]:
+    """The state points of a run; none where an archive brought the run without its inputs."""
+    nested: dict[str, Any] = node.base.links.get_incoming(link_type=LinkType.INPUT_WORK).nested()
+    return nested.get("state_points", {})
+
+
 def _selection(node: orm.ProcessNode) -> str:
     """The best iteration and by what it was chosen, in words, where a refinement is over; else by what it will be."""
     if _has_output(node, "history"):
         selected = node.outputs.history.get_dict().get("selected")  # earlier versions did not tell
         return "" if selected is None else f"the best is {validate(Selected, selected).sentence()}"
-    nested = node.base.links.get_incoming(link_type=LinkType.INPUT_WORK).nested()
-    targets = [item.target for point in nested["state_points"].values() for item in point["targets"].values()]
+    targets = [item.target for point in _state_points(node).values() for item in point["targets"].values()]
     chooses = "selection" if any(target.role == "selection" for target in targets) else "training"
     return f"the best is chosen by {chooses} targets"
 

@@ -1,5 +1,7 @@
 """Commands on nodes that are not there, or not what they are for: one line that says so."""
 
+from typing import Any
+
 import pytest
 from aiida import orm
 from aiida.manage import get_manager
@@ -20,3 +22,15 @@ def test_wrong_nodes(command: list[str]) -> None:
         assert result.output.startswith("Error: ")
         assert told in result.output
         assert len(result.output.splitlines()) == 1
+
+
+def test_a_run_without_its_inputs(aiida_profile: Any) -> None:
+    node = orm.WorkChainNode(label="bare")
+    node.set_process_type("aiida.workflows:difftre.train")
+    node.set_process_label("TrainWorkChain")
+    node.set_process_state("finished")
+    node.set_exit_status(503)
+    node.store()
+    for words in (["status", "--once", str(node.pk)], ["report", str(node.pk)]):
+        answer = CliRunner().invoke(cli, ["-p", aiida_profile.name, *words])
+        assert answer.exception is None or isinstance(answer.exception, SystemExit), answer.output
