@@ -41,8 +41,8 @@ def test_a_sampler_of_another_package(plugin_sampler: str, tmp_path: Path) -> No
         sampling=SamplingSettings(sampler=plugin_sampler, walkers=3),
     )  # fmt: skip
     results = sample.run(job, tmp_path, Silent())
-    assert results["snapshots"] == 3
-    assert results["mean_temperature"] == 60.0
+    assert results.snapshots == 3
+    assert results.mean_temperature == 60.0
     moved = simulate(potential, parameters, start(argon(), 2), temperature=60.0, settings=job.sampling)
     np.testing.assert_allclose(moved.positions, start(argon(), 2).positions, atol=1e-6)
 
