@@ -250,7 +250,10 @@ def predict_directly(potential: Potential, parameters: Parameters, batch: Config
 
 
 def loss(
-    predicted: Predicted, labels: Labels, real: Float[Array, "configurations atoms"], weights: DatasetWeights
+    predicted: Predicted,
+    labels: Labels,
+    real: Float[Array | np.ndarray, "configurations atoms"],
+    weights: DatasetWeights,
 ) -> Float[Array, ""]:
     r"""Compute the matching loss of a batch.
 
