@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
-from typing import Annotated, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
 
@@ -40,8 +42,27 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False, validate_default=True)
 
     @model_validator(mode="after")
-    def _printable(self) -> Self:
+    def _plain(self) -> Self:
         for name, value in self:
-            if isinstance(value, str) and (found := _CONTROL.search(value)) is not None:
-                raise ValueError(f"{name} holds the control character {found.group()!r}; remove it")
+            _check_plain(value, name)
         return self
+
+
+def _check_plain(value: Any, where: str) -> None:
+    """Check text, and numbers that no model describes, also within mappings and lists; models check their own.
+
+    Raises:
+        ValueError: Naming the place and what is wrong there.
+    """
+    if isinstance(value, str):
+        if (found := _CONTROL.search(value)) is not None:
+            raise ValueError(f"{where} holds the control character {found.group()!r}; remove it")
+    elif isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(f"{where} = {value} must be a finite number")
+    elif isinstance(value, Mapping):
+        for name, inner in value.items():
+            _check_plain(inner, f"{where}.{name}")
+    elif isinstance(value, list | tuple):
+        for number, inner in enumerate(value):
+            _check_plain(inner, f"{where}.{number}")

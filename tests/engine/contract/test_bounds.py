@@ -24,7 +24,7 @@ from aiida_difftre.engine.contract.settings import (
 )
 from aiida_difftre.engine.contract.targets import Conditions, Target
 from aiida_difftre.engine.observables.specs.absorption import PathTable
-from aiida_difftre.workchains.inputs import Dft, Feff, RunInput, StatePoint
+from aiida_difftre.workchains.inputs import Dft, Feff, Refinement, RunInput, StatePoint
 from aiida_difftre.workchains.refine_settings import RefineSettings
 from aiida_difftre.workchains.systems import Bulk, Random, System
 from aiida_difftre.workchains.validate import ValidateSettings
@@ -102,7 +102,7 @@ ARGON = {"element": "Ar", "structure": "fcc"}
         (LangevinSpec, {"friction_per_ps": 1e9}, "friction_per_ps: must be above 0 and at most 10000 1/ps: velocities"),
         (BarostatSpec, {"relaxation_time_fs": 1e30}, "relaxation_time_fs: must be"),
         (OptimizerSpec, {"learning_rate": 1e9}, "learning_rate: must be above 0 and at most 100: "),
-        (OptimizerSpec, {"options": {"b1": float("nan")}}, "b1 = nan must be a number"),
+        (OptimizerSpec, {"options": {"b1": float("nan")}}, "b1 = nan must be a finite number"),
         (OptimizerSpec, {"options": {"b1": "x"}}, "b1 = 'x' must be a number"),
         (OptimizerSpec, {"options": {"b2": 1}}, "b2 = 1 must be at least 0 and below 1: "),
         (OptimizerSpec, {"options": {"eps": 1e30}}, r"eps = 1e\+30 must be"),
@@ -171,3 +171,16 @@ def test_what_is_a_number() -> None:
     assert is_number(1)
     assert is_number(10**400)
     assert not any(is_number(value) for value in (True, "1", float("nan"), float("inf"), None))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"update": {"gate": float("nan")}}, "update.gate = nan must be a finite number"),
+        ({"settings": {"growth": {"thresholds": [1.0, float("inf")]}}}, "settings.growth.thresholds.1 = inf must be"),
+        ({"update": {"optimizer": {"name": "a\x1fm"}}}, r"update.optimizer.name holds the control character '\\x1f'"),
+    ],
+)
+def test_settings_that_a_later_model_reads_are_plain_too(content: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        validate(Refinement, content)
