@@ -104,8 +104,8 @@ class Growth(Strict):
     where the first trajectories already agree.
 
     Args:
-        factor: by which production_fs grows each time that the reduced chi² falls below a threshold.
-        thresholds: of the reduced chi² of the training targets, each used once.
+        factor: Factor on production_fs each time that the reduced chi² falls below a threshold.
+        thresholds: Thresholds of the reduced chi² of the training targets, each used once.
     """
 
     factor: Annotated[float, Limits(above=1, most=100, reason="trajectories that grow faster are never sampled")] = 2.0
@@ -116,15 +116,15 @@ class LoopSettings(Strict):
     """How the loop of a refinement goes on and ends.
 
     Args:
-        max_iterations: updates of the potential.
-        patience: iterations without a better chi² before stopping.
-        min_improvement: fraction by which chi² has to fall to count as better: less is noise.
-        chi2_stop: stop when the reduced chi² of the training targets, on fresh trajectories, is at most this; an update
+        max_iterations: Number of updates of the potential, at most.
+        patience: Number of iterations without a better chi² before stopping.
+        min_improvement: Fraction by which chi² has to fall to count as better: less is noise.
+        chi2_stop: Stop when the reduced chi² of the training targets, on fresh trajectories, is at most this; an update
             ends at it as well, unless its own ``chi2_stop`` is given.
-        max_roll_backs: how often the potential may be rolled back, the learning rate halved each time.
-        continued_equilibration_fs: equilibration of a trajectory that continues the previous one; None for that of
+        max_roll_backs: Number of times that the potential may be rolled back, the learning rate halved each time.
+        continued_equilibration_fs: Equilibration of a trajectory that continues the previous one, fs; None for that of
             the sampling parameters.
-        growth: of the trajectories.
+        growth: Growth of the trajectories as the potential gets better.
     """
 
     max_iterations: Iterations = 8
@@ -138,7 +138,11 @@ class LoopSettings(Strict):
     growth: Growth = Field(default_factory=Growth)
 
     def of_updates(self) -> dict[str, float]:
-        """Settings of an update that follow from these, where the update does not have its own."""
+        """Settings of an update that follow from these.
+
+        Returns:
+            ``chi2_stop`` and ``chi2_converged``, by name; they hold where the update does not have its own.
+        """
         return {"chi2_stop": self.chi2_stop, "chi2_converged": self.chi2_stop}
 
 
@@ -146,11 +150,11 @@ class Reference(Strict):
     """What is known of the last trajectories that were stable.
 
     Args:
-        production_fs: of each walker, fs.
-        is_judged: whether they were compared with the targets.
-        is_updated: whether an update has moved from them.
-        is_best: whether the potential that sampled them is the best.
-        has_fresh_optimizer: whether the next update starts without the optimizer's memory.
+        production_fs: Sampled time of each walker, fs.
+        is_judged: True once they were compared with the targets.
+        is_updated: True once an update has started from them.
+        is_best: True if the potential that sampled them is the best so far.
+        has_fresh_optimizer: True if the next update starts without the optimizer's memory.
     """
 
     production_fs: float
@@ -161,7 +165,12 @@ class Reference(Strict):
 
 
 class Judged(Strict):
-    """An iteration that was judged: its number and the reduced chi² of the training targets."""
+    """An iteration whose trajectories were compared with the targets.
+
+    Args:
+        iteration: Number of the iteration, from 0.
+        training: Reduced chi² of the training targets.
+    """
 
     iteration: int
     training: float
@@ -171,8 +180,8 @@ class Best(Judged):
     """The best iteration.
 
     Args:
-        points: columns of :class:`~aiida_difftre.engine.agreement.Points` of the targets that decide.
-        production_fs: of its trajectories.
+        points: Columns of :class:`~aiida_difftre.engine.contract.agreement.Points`, for the targets that decide.
+        production_fs: Sampled time of each walker of its trajectories, fs.
     """
 
     points: tuple[list[float], list[float], list[float]]
@@ -183,10 +192,10 @@ class Selected(Strict):
     """Which iteration was chosen, by what, and what was given up for it.
 
     Args:
-        criterion: the role of the targets that decided.
-        iteration: the chosen one.
-        training: its reduced chi² of the training targets.
-        lowest: the iteration with the lowest one, on trajectories of the same length.
+        criterion: Role of the targets that decided.
+        iteration: Number of the chosen iteration.
+        training: Reduced chi² of the training targets in the chosen iteration.
+        lowest: The iteration with the lowest such chi², on trajectories of the same length.
     """
 
     criterion: Criterion
@@ -195,7 +204,11 @@ class Selected(Strict):
     lowest: Judged
 
     def sentence(self) -> str:
-        """In words."""
+        """The choice in words.
+
+        Returns:
+            One line for a log or a report.
+        """
         other = f"lowest {self.lowest.training:.3g} at iteration {self.lowest.iteration}"
         lowest = "the lowest" if self.lowest.iteration == self.iteration else other
         return f"iteration {self.iteration}, by {self.criterion} targets: training chi² {self.training:.3g}, {lowest}"
@@ -205,24 +218,25 @@ class State(Strict):
     """Everything on which the decisions depend; of bounded size but for the iterations that were discarded.
 
     Args:
-        action: what to do.
-        production_fs: of each walker in the next sampling, fs.
-        thresholds: of growth that are left.
-        learning_rate_scale: factor on the learning rate of the next update.
-        iteration: number of the present one; an iteration ends with its update.
-        discarded: iterations whose update was done again.
-        settings_from: first iteration, production_fs and learning_rate_scale, where these changed.
-        samplings: so far.
-        roll_backs: so far.
-        since_best: iterations since chi² has last improved.
-        is_stalled: whether the last update found no step.
-        reference: of the present iteration; None before the first trajectories.
-        criterion: the role of the targets that decide; None before the first judgement.
-        best: iteration.
-        lowest: iteration by chi² of the training targets alone, on trajectories as long as those of the best.
-        reason: why it is over.
-        failure: the message of what ended it.
-        message: what was decided last, for a log.
+        action: The next thing to do.
+        production_fs: Sampled time of each walker in the next sampling, fs.
+        thresholds: Thresholds of growth that chi² has not yet passed.
+        learning_rate_scale: Factor on the learning rate of the next update.
+        iteration: Number of the present iteration, from 0; an iteration ends with its update.
+        discarded: Numbers of the iterations whose update was done again.
+        settings_from: First iteration, production_fs and learning_rate_scale, each time that these changed.
+        samplings: Number of samplings so far.
+        roll_backs: Number of roll-backs so far.
+        since_best: Number of iterations since chi² has last improved.
+        is_stalled: True if the last update found no step.
+        reference: Trajectories of the present iteration; None before the first ones.
+        criterion: Role of the targets that decide; None before the first judgement.
+        best: The best iteration; None before the first judgement.
+        lowest: The iteration with the lowest chi² of the training targets alone, on trajectories as long as those of
+            the best.
+        reason: Reason for the end; None while the refinement goes on.
+        failure: Message of what ended it; empty where nothing failed.
+        message: The last decision in words, for a log.
     """
 
     action: Action = Action.SAMPLE
@@ -245,11 +259,22 @@ class State(Strict):
     message: str = ""
 
     def is_last(self, settings: LoopSettings) -> bool:
-        """Whether the next trajectories are only judged, since there were as many updates as there may be."""
+        """Whether the next trajectories are only judged, since there were as many updates as there may be.
+
+        Args:
+            settings: Settings of the loop.
+
+        Returns:
+            True once ``max_iterations`` updates were made and not discarded.
+        """
         return self.iteration - len(self.discarded) >= settings.max_iterations
 
     def selected(self) -> Selected | None:
-        """Which iteration is the best, and by what; None before the first judgement."""
+        """The iteration that is kept, and the targets that decided.
+
+        Returns:
+            The choice; None before the first judgement.
+        """
         if self.best is None or self.lowest is None or self.criterion is None:
             return None
         best = self.best
@@ -266,8 +291,8 @@ class Unstable:
     """Verdict of sampling: the dynamics became unstable.
 
     Args:
-        label: of a state point where it did.
-        reason: the message of its job.
+        label: Label of a state point where it did.
+        reason: Message of the job that failed.
     """
 
     label: str
@@ -279,9 +304,9 @@ class Agreement:
     """Verdict on the reference: how well its trajectories agree with the targets.
 
     Args:
-        training: reduced chi² of the training targets.
-        selection: that of the selection targets; None where there is none.
-        points: of the targets that decide.
+        training: Reduced chi² of the training targets.
+        selection: Reduced chi² of the selection targets; None where there are none.
+        points: Data points of the targets that decide.
     """
 
     training: float
@@ -294,7 +319,7 @@ class Updated:
     """Verdict of an update that ended well.
 
     Args:
-        has_moved: whether it made a step, or had no reason to.
+        has_moved: True if it made a step, or had no reason to make one.
     """
 
     has_moved: bool
@@ -302,7 +327,11 @@ class Updated:
 
 @dataclass(frozen=True)
 class UpdateFailed:
-    """Verdict of an update: it failed in a way that smaller steps may cure, for the given reason."""
+    """Verdict of an update: it failed in a way that smaller steps may cure.
+
+    Args:
+        reason: Message of the job that failed.
+    """
 
     reason: str
 
@@ -312,8 +341,8 @@ class Stopped:
     """The refinement cannot go on, whatever the steps.
 
     Args:
-        reason: a failure, a walltime or a signal.
-        message: of the job.
+        reason: Reason for the end: a failure, a walltime or a signal.
+        message: Message of the job that stopped.
     """
 
     reason: Reason
@@ -327,8 +356,18 @@ def start(settings: LoopSettings, production_fs: float) -> State:
     """The state before the first job.
 
     Args:
-        settings: of the loop.
-        production_fs: of the first trajectories, fs.
+        settings: Settings of the loop.
+        production_fs: Sampled time of each walker of the first trajectories, fs.
+
+    Returns:
+        A state whose action is to sample.
+
+    Example:
+        >>> from aiida_difftre.engine.contract.policy import LoopSettings, Sampled, decide, start
+        >>> settings = LoopSettings()
+        >>> state = start(settings, production_fs=5000.0)
+        >>> state.action.value, decide(state, Sampled(), settings).action.value
+        ('sample', 'update')
     """
     return State(production_fs=production_fs, thresholds=list(settings.growth.thresholds))
 
@@ -340,9 +379,9 @@ def decide(state: State, verdict: Verdict, settings: LoopSettings) -> State:
     update, and :class:`Updated`, unless the agreement has ended the refinement.
 
     Args:
-        state: when the job began.
-        verdict: of the job.
-        settings: of the loop.
+        state: The state when the job began.
+        verdict: Verdict of the job.
+        settings: Settings of the loop.
 
     Returns:
         The next state, with the action to take and a message for a log.

@@ -31,7 +31,10 @@ class Record(BaseModel):
         """Plain data, as JSON holds it; numbers that are not finite stay what they are.
 
         Args:
-            exclude: what to leave out, as pydantic describes it.
+            exclude: Fields to leave out, in pydantic's notation; None for none.
+
+        Returns:
+            The content by field; fields that were not given are missing.
         """
         return self.model_dump(mode="json", exclude=exclude)
 
@@ -97,7 +100,7 @@ class Results(Record):
         schema_version: Version of the file contract.
         kind: The kind of the job.
         engine: What ran the job.
-        timings: Where the time went.
+        timings: Durations of the parts of the job.
     """
 
     schema_version: Literal[1] = 1
@@ -112,7 +115,7 @@ class ErrorReport(Record):
     Args:
         schema_version: Version of the file contract.
         kind: The kind of the job.
-        exit_status: See the reference of exit codes.
+        exit_status: Exit status of the engine; the reference of exit codes lists them.
         status: Name of the exit status.
         message: What went wrong, and the remedy.
         diagnostics: Numbers; those that are not finite as text.
@@ -154,14 +157,17 @@ RecordT = TypeVar("RecordT", bound=Record)
 
 
 def read(model: type[RecordT], content: Any) -> RecordT:
-    """What a file or a node holds, as a model; keys that it does not know are kept aside.
+    """Read what a file or a node holds as a model; keys that the model does not know are kept aside.
 
     Args:
         model: The model to read it as.
         content: Plain data.
 
+    Returns:
+        The content as an instance of the model.
+
     Raises:
-        ValueError: naming each field that is missing or has another type.
+        ValueError: Naming each field that is missing or has another type.
     """
     try:
         return model.model_validate(content, extra="allow")
@@ -170,7 +176,15 @@ def read(model: type[RecordT], content: Any) -> RecordT:
 
 
 def not_finite(content: Any, where: str = "") -> Iterator[str]:
-    """Where in plain data the numbers are that JSON cannot hold."""
+    """Find the numbers in plain data that JSON cannot hold: infinities and NaN.
+
+    Args:
+        content: Plain data.
+        where: Path of ``content`` in what it is a part of, its keys joined by dots.
+
+    Yields:
+        The path of each such number, such as ``diagnostics.temperature``.
+    """
     if isinstance(content, Mapping | list | tuple):
         items = content.items() if isinstance(content, Mapping) else enumerate(content)
         for key, value in items:
@@ -180,7 +194,19 @@ def not_finite(content: Any, where: str = "") -> Iterator[str]:
 
 
 def finite(content: Any) -> Any:
-    """Diagnostics as JSON can hold them: numbers that are not finite, which are often the very trouble, as strings."""
+    """Turn diagnostics into what JSON can hold: numbers that are not finite, often the very trouble, become strings.
+
+    Args:
+        content: Plain data.
+
+    Returns:
+        A copy of the data.
+
+    Example:
+        >>> from aiida_difftre.engine.contract.records import finite
+        >>> finite({"temperature": float("inf"), "walker": 3})
+        {'temperature': 'inf', 'walker': 3}
+    """
     if isinstance(content, Mapping):
         return {key: finite(value) for key, value in content.items()}
     if isinstance(content, list | tuple):

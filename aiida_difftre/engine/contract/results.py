@@ -17,7 +17,7 @@ class Stationarity(Record):
     """Whether a trajectory has forgotten where it started.
 
     Args:
-        stationary: Whether its drift may be chance.
+        stationary: True if its drift may be chance.
         equilibration: Fraction of each walker that still relaxes.
         drift: Difference between the means of the second and the first half, in standard errors, of the energy and, at
             constant pressure, of the volume.
@@ -124,8 +124,8 @@ class PretrainResults(Results):
         steps: Number of optimizer steps.
         best_step: Number of the step whose potential was kept.
         best_loss: Loss of that potential; None where no step was asked for.
-        stopped_early: Whether patience ended it.
-        labels: Where the labels come from, in words; None where no step was asked for.
+        stopped_early: True if patience ended it.
+        labels: Origin of the labels, in words; None where no step was asked for.
         number_of_parameters: Number of parameters that move.
         atomic_energies: Reference energy of each species, eV.
         seconds: Duration, s.
@@ -291,11 +291,11 @@ class Conditions(Record):
 
 
 class Reweighting(Record):
-    """How far predictions are from where the trajectory was sampled.
+    """Reweighting from the state point and potential of a trajectory to those of the predictions.
 
     Args:
-        sampled: Where the trajectory was sampled.
-        predicted: Where the predictions are valid.
+        sampled: State point at which the trajectory was sampled.
+        predicted: State point of the predictions.
         snapshots: Number of snapshots of the trajectory.
         n_eff_entropy: Effective number of snapshots, by the entropy of the weights.
         n_eff_kish: Effective number of snapshots, by the sum of the squares of the weights.
@@ -324,7 +324,8 @@ class PredictResults(Results):
         errors: Errors against the labels; None without structures.
         static: Elasticity of the first structure, where it was asked for.
         predictions: Averages over the trajectory; None without.
-        reweighting: How far the trajectory is from there; None without.
+        reweighting: Loss of effective samples from the trajectory's state point to that of the predictions; None
+            without a trajectory.
     """
 
     kind: Literal["predict"] = "predict"
@@ -366,7 +367,7 @@ class RefineIteration(Record):
         iteration: Its number, from 0.
         production_fs: Sampled time of each walker, fs.
         learning_rate_scale: Factor on the learning rate of the update.
-        discarded: Whether the update was done again.
+        discarded: True if the update was done again.
         chi2: Reduced chi² of the targets that decide.
         chi2_training: Reduced chi² of the training targets.
         predictions: Predictions on its trajectories, by state point.
@@ -392,9 +393,9 @@ class Selection(Record):
 
     Args:
         criterion: The role of the targets that decided.
-        iteration: The chosen one.
-        training: Reduced chi² of its training targets.
-        lowest: The iteration with the lowest reduced chi² of these, on trajectories of the same length.
+        iteration: Number of the chosen iteration.
+        training: Reduced chi² of the training targets in the chosen iteration.
+        lowest: The iteration with the lowest such chi², on trajectories of the same length.
         sentence: All this in words.
     """
 
@@ -412,7 +413,7 @@ class RefineResults(Results):
         reason: Why it ended.
         best_iteration: The iteration whose potential was kept; None where none was judged.
         chi2: Reduced chi² of the best iteration.
-        selected: How it was chosen.
+        selected: The choice of that iteration; None where none was judged.
         roll_backs: Number of roll-backs.
         iterations: The iterations that were judged.
         validation: Predictions of the long runs, or why there are none, by state point; None without validation.

@@ -43,12 +43,15 @@ def run(job: PredictJob, folder: Path, progress: Reporter) -> PredictResults:
     """Predict what the job asks for; arrays go to ``predictions.npz``.
 
     Args:
-        job: what to do.
-        folder: where the files of the job lie.
-        progress: takes the phases.
+        job: The job, as it was read and checked.
+        folder: Folder with the files of the job.
+        progress: Takes a report of each phase.
+
+    Returns:
+        The content of ``results.json``.
 
     Raises:
-        EngineError: for invalid input; TOO_FEW_EFFECTIVE_SAMPLES for a state point that the trajectory does not reach.
+        EngineError: For invalid input; TOO_FEW_EFFECTIVE_SAMPLES for a state point that the trajectory does not reach.
     """
     started = time.monotonic()
     potential, parameters = load(folder / job.potential)

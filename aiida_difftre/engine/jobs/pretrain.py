@@ -28,15 +28,15 @@ def run(job: PretrainJob, folder: Path, progress: Reporter) -> PretrainResults:
     """Match a dataset; write the potential with the smallest validation loss.
 
     Args:
-        job: what to do.
-        folder: where the files of the job lie; a checkpoint of an earlier run in it is continued from.
-        progress: takes step, losses and validation errors.
+        job: The job, as it was read and checked.
+        folder: Folder with the files of the job; a checkpoint of an earlier run in it is continued from.
+        progress: Takes steps, losses and validation errors.
 
     Returns:
         Errors on both parts, the history and what was done.
 
     Raises:
-        EngineError: for invalid input, losses that are not finite, or a stop (after writing a checkpoint).
+        EngineError: For invalid input, losses that are not finite, or a stop (after writing a checkpoint).
     """
     started = time.monotonic()
     if job.steps == 0:

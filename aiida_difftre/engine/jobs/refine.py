@@ -58,8 +58,8 @@ class Candidate:
     """A potential, and the state in which its update left the optimizer; None for none.
 
     Args:
-        parameters: of the potential.
-        optimizer_state: for the update that starts from them.
+        parameters: Parameters of the potential.
+        optimizer_state: State of the optimizer for the update that starts from these parameters.
     """
 
     parameters: Parameters
@@ -71,13 +71,13 @@ class Setup:
     """What does not change during a refinement.
 
     Args:
-        job: as it was read.
-        folder: of its files.
-        potential: to refine.
-        structures: by state point, from which the first trajectories start.
-        extra: the DFT term of the loss; None for none.
-        progress: takes reports.
-        stop: asked between jobs.
+        job: The job, as it was read and checked.
+        folder: Folder with the files of the job.
+        potential: The potential to refine.
+        structures: Start of the first trajectories, by state point.
+        extra: The DFT term of the loss; None for none.
+        progress: Takes reports of all jobs.
+        stop: Tells between jobs whether the walltime has passed or a signal came.
     """
 
     job: RefineJob
@@ -96,17 +96,17 @@ class Setup:
 
 @dataclass
 class Course:
-    """How far a refinement is: the state of its policy, and what that speaks of.
+    """How far a refinement is: the state of the policy, and the potentials and trajectories that it speaks of.
 
     Args:
-        state: of the policy.
-        candidate: to be sampled next.
-        best: parameters of the best potential.
-        reference: the last potential that sampled well; None before.
-        trajectories: that it sampled, by state point.
-        data: these, ready for an update; empty where they have to be prepared.
-        iterations: records for ``results.json``.
-        failure: the last one of a job.
+        state: State of the policy.
+        candidate: The potential to be sampled next.
+        best: Parameters of the best potential.
+        reference: The last potential that sampled well; None before the first trajectories.
+        trajectories: Trajectories of the reference, by state point.
+        data: The same, prepared for an update; empty until they are.
+        iterations: Records for ``results.json``.
+        failure: The last failure; None where nothing failed.
     """
 
     state: policy.State
@@ -119,7 +119,12 @@ class Course:
     failure: EngineError | None = None
 
     def decide(self, verdict: policy.Verdict, job: RefineJob) -> None:
-        """Go on to what follows from a verdict."""
+        """Go on to what follows from a verdict.
+
+        Args:
+            verdict: Verdict on the last thing that was done.
+            job: The job, with the settings of the loop.
+        """
         self.state = policy.decide(self.state, verdict, job)
         if self.state.message and self.iterations:
             self.iterations[-1].decisions.append(self.state.message)
@@ -128,9 +133,9 @@ class Course:
         """Go on after a failure.
 
         Args:
-            error: of the job.
-            verdict: what it means where smaller steps may cure it; None where they do not.
-            job: with the settings.
+            error: The failure.
+            verdict: Verdict on a failure that smaller steps may cure; None for one that they do not.
+            job: The job, with the settings of the loop.
         """
         self.failure = error
         stopped = policy.Stopped(STOPPED.get(error.status, Reason.FAILED), error.message)
@@ -138,10 +143,18 @@ class Course:
 
 
 def run(job: RefineJob, folder: Path, progress: Reporter) -> RefineResults:
-    """Do a refinement job in a folder.
+    """Refine a potential: sample and update until the policy ends it, then validate the best potential.
+
+    Args:
+        job: The job, as it was read and checked.
+        folder: Folder with the files of the job; the best potential is written there.
+        progress: Takes reports of sampling and updates.
+
+    Returns:
+        The content of ``results.json``.
 
     Raises:
-        EngineError: of a job that failed; with results, where a potential was judged before.
+        EngineError: The failure of a part of it; with results, where a potential was judged before.
     """
     potential, parameters = potentials.load(folder / job.potential)
     structures = {point.label: read_structure(folder / point.structure) for point in job.state_points}

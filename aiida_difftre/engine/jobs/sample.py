@@ -24,7 +24,20 @@ from aiida_difftre.engine.sampling.starts import read_structure, start_on_device
 
 
 def run(job: SampleJob, folder: Path, progress: Reporter) -> SampleResults:
-    """Do a sampling job in a folder."""
+    """Sample a trajectory, and predict the observables of the job on it.
+
+    Args:
+        job: The job, as it was read and checked.
+        folder: Folder with the files of the job; the trajectory and checkpoints are written there.
+        progress: Takes a report of each block of snapshots.
+
+    Returns:
+        The content of ``results.json``.
+
+    Raises:
+        EngineError: When the dynamics goes bad (its good snapshots are written before), or the run must stop (a
+            checkpoint is written before).
+    """
     potential, parameters = potentials.load(folder / job.potential)
     structure = read_structure(folder / job.structure)
     species_index(structure.symbols, potential.spec.species)

@@ -40,7 +40,20 @@ from aiida_difftre.engine.runtime.stop import Stop
 
 
 def run(job: UpdateJob, folder: Path, progress: Reporter) -> UpdateResults:
-    """Do an update job in a folder."""
+    """Update a potential: reweight the trajectories of all state points and step towards the targets.
+
+    Args:
+        job: The job, as it was read and checked.
+        folder: Folder with the files of the job; the updated potential and the optimizer's state are written there.
+        progress: Takes a report of each step.
+
+    Returns:
+        The content of ``results.json``.
+
+    Raises:
+        EngineError: For input that does not fit, too few effective samples, or a signal, after which the potential of
+            the last step is written.
+    """
     potential, parameters = potentials.load(folder / job.potential)
     settings = job.update
     state = None
@@ -81,12 +94,27 @@ def run(job: UpdateJob, folder: Path, progress: Reporter) -> UpdateResults:
 
 
 def without_tests(targets: Sequence[Target]) -> list[Target]:
-    """The targets that an update may look at: a test target shares neither its errors nor its memory."""
+    """The targets that an update may look at: a test target shares neither its errors nor its memory.
+
+    Args:
+        targets: Targets of a state point.
+
+    Returns:
+        Those whose role is not ``test``.
+    """
     return [target for target in targets if target.role != "test"]
 
 
 def summary(data: Sequence[PreparedStatePoint], outcome: Outcome) -> UpdateSummary:
-    """What results record of an update; what follows it, of the state points with a target in the loss alone."""
+    """Sum up an update for ``results.json``.
+
+    Args:
+        data: State points with their references and targets.
+        outcome: Parameters, history and predictions that the steps left.
+
+    Returns:
+        The summary; predictions after the last step for the state points with a target in the loss alone.
+    """
     points = {
         point.label: StatePointUpdate(
             snapshots=len(point.reference.energies),

@@ -57,15 +57,15 @@ class State(NamedTuple):
     """Atoms and piston of one walker.
 
     Args:
-        position: fractional, unwrapped.
-        momentum: sqrt(amu eV).
-        force: eV/Å.
-        mass: amu.
-        rng: key of the noise.
+        position: Fractional positions, unwrapped.
+        momentum: Momenta, sqrt(amu eV).
+        force: Forces, eV/Å.
+        mass: Masses, amu.
+        rng: Key of the noise.
         strain: ε, logarithm of the edge of the cell over that of the reference cell.
-        strain_momentum: of the piston.
+        strain_momentum: Momentum of the piston, conjugate to ε, eV times the unit of time, Å sqrt(amu/eV).
         virial: dU/dε, eV.
-        chain: of a Nose-Hoover thermostat, else None.
+        chain: State of the chain of a Nose-Hoover thermostat; None for another thermostat.
     """
 
     position: Float[Array, "atoms 3"]

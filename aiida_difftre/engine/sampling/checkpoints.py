@@ -26,9 +26,9 @@ class Simulation(NamedTuple):
     """A run at one moment.
 
     Args:
-        system: what is simulated, with the skin that it has come to.
-        dynamics: for it, with the capacity that its lists have come to.
-        walkers: their state.
+        system: The simulated system, with the skin that it has come to.
+        dynamics: Compiled dynamics of the system, with the capacity that its lists have come to.
+        walkers: State of all walkers.
     """
 
     system: System
@@ -38,7 +38,14 @@ class Simulation(NamedTuple):
 
 @dataclass
 class Recording:
-    """Snapshots so far, and how far the run is."""
+    """Snapshots so far, and how far the run is.
+
+    Args:
+        positions: Fractional positions of each block, (snapshots, walkers, atoms, 3).
+        temperatures: Instantaneous temperatures of each block, (snapshots, walkers), K.
+        scales: Scales of the cells of each block, (snapshots, walkers).
+        done: Number of snapshots of a walker so far, those of the equilibration included.
+    """
 
     positions: list[NDArray[np.float32]] = field(default_factory=list)
     temperatures: list[NDArray[np.float64]] = field(default_factory=list)
@@ -47,7 +54,19 @@ class Recording:
 
 
 def identity_of(system: System, parameters: Parameters, start: Start, seed: int) -> str:
-    """What a checkpoint belongs to: potential, system, state point, dynamics and start, but not how long they last."""
+    """Digest of what a checkpoint belongs to: potential, system, state point, dynamics and start.
+
+    The length of the production is not a part of it, so that a run can be prolonged.
+
+    Args:
+        system: The simulated system.
+        parameters: Parameters of the potential.
+        start: Start of the walkers.
+        seed: Seed of velocities and thermostat.
+
+    Returns:
+        The digest, in hexadecimal digits.
+    """
     settings = system.settings.model_dump(
         include={"thermostat", "walkers", "timestep_fs", "equilibration_fs", "stride_fs"}
     )
@@ -65,10 +84,10 @@ def write(path: Path, identity: str, simulation: Simulation, recording: Recordin
     """Write a checkpoint, atomically.
 
     Args:
-        path: of the file.
-        identity: from :func:`identity_of`.
-        simulation: as it is.
-        recording: until then.
+        path: Path of the file.
+        identity: Digest of the run, from :func:`identity_of`.
+        simulation: The run at this moment.
+        recording: Snapshots so far.
     """
     state = simulation.walkers
     arrays = {f"md/{number}": np.asarray(leaf) for number, leaf in enumerate(jax.tree.leaves(state.md))}
@@ -86,15 +105,15 @@ def restore(path: Path, identity: str, simulation: Simulation) -> tuple[Simulati
     """Continue from a checkpoint.
 
     Args:
-        path: of the file.
-        identity: what it must belong to.
-        simulation: at the start; the leaves of its walkers say what those of the checkpoint must look like.
+        path: Path of the file.
+        identity: Digest of the run that the checkpoint must belong to.
+        simulation: The run at its start; the leaves of its walkers say what those of the checkpoint must look like.
 
     Returns:
         The simulation, with the skin and the capacity that the run had come to, and the recording.
 
     Raises:
-        EngineError: with status CORRUPT_FILE, for a checkpoint of another run.
+        EngineError: With status CORRUPT_FILE, for a checkpoint of another run.
     """
     arrays, metadata = files.read_arrays(path)
     state = simulation.walkers

@@ -38,7 +38,7 @@ class Dynamics(NamedTuple):
         init: (seed, positions, scales, momenta or None, parameters, lists of the walkers) -> Walkers.
         apply: (Walkers, parameters) -> (Walkers, Snapshot), ``snapshots_per_call`` snapshots.
         relist: (Walkers of another capacity) -> Walkers; lists anew for the positions of the old ones.
-        capacity: what the lists hold.
+        capacity: Numbers of neighbours and of atoms in a bin that the lists hold.
     """
 
     init: Callable[..., Walkers]
@@ -48,12 +48,12 @@ class Dynamics(NamedTuple):
 
 
 class Arrays(NamedTuple):
-    """What a system has on the device.
+    """Arrays of a system on the device.
 
     Args:
-        cell: (3, 3), of the reference cell, Å.
-        species: index of each atom's species.
-        mass: of each atom, amu.
+        cell: Lattice vectors of the reference cell as rows, (3, 3), Å.
+        species: Index of each atom's species.
+        mass: Mass of each atom, amu.
     """
 
     cell: Float[Array, "3 3"]
@@ -62,13 +62,13 @@ class Arrays(NamedTuple):
 
 
 class Seeds(NamedTuple):
-    """With what walkers begin; every leaf has a leading walkers axis.
+    """Initial values of walkers; every leaf has a leading walkers axis.
 
     Args:
-        keys: of their noise, as plain numbers.
-        positions: fractional.
-        scales: of their cells.
-        momenta: sqrt(amu eV); None to draw them.
+        keys: Keys of the walkers' noise, as plain numbers.
+        positions: Fractional positions.
+        scales: Scales of the walkers' cells.
+        momenta: Momenta, sqrt(amu eV); None to draw them.
     """
 
     keys: Array
@@ -79,13 +79,13 @@ class Seeds(NamedTuple):
 
 @dataclass(frozen=True)
 class Stepper:
-    """All that the steps of a system are made of; the functions below take it first.
+    """Everything that a time step of a system needs besides the state; the functions below take it first.
 
     Args:
-        system: what is simulated.
-        arrays: the same on the device.
-        listing: how its lists are built.
-        integrator: how a step is taken.
+        system: The simulated system.
+        arrays: Arrays of the system on the device.
+        listing: Rule by which its neighbour lists are built.
+        integrator: The (init, apply) pair that takes a step of one walker.
     """
 
     system: System
@@ -95,7 +95,15 @@ class Stepper:
 
     @classmethod
     def of(cls, system: System, capacity: neighbor_list.Capacity) -> Stepper:
-        """For a capacity of the neighbour lists."""
+        """Put a system on the device.
+
+        Args:
+            system: The simulated system.
+            capacity: Numbers of neighbours and of atoms in a bin that the lists hold.
+
+        Returns:
+            What its time steps need.
+        """
         dtype = jnp.dtype(system.precision)
         # Converted on the host: each operation outside of a compiled function is a program of its own.
         host = (
@@ -120,12 +128,15 @@ def forces_and_virial(
     """Forces of one walker, eV/Å, and the trace of its virial, eV.
 
     Args:
-        system: what is simulated.
-        arrays: the same on the device.
-        positions: fractional.
-        scale: of the cell.
-        parameters: of the potential.
-        lists: neighbours.
+        system: The simulated system.
+        arrays: Arrays of the system on the device.
+        positions: Fractional positions of the walker's atoms.
+        scale: Scale of the walker's cell.
+        parameters: Parameters of the potential.
+        lists: Neighbours of each atom.
+
+    Returns:
+        Forces, (atoms, 3), eV/Å, and the trace of the virial, eV.
     """
     vectors = [scale * part for part in neighbor_list.components(positions, arrays.cell, lists)]
     species = arrays.species
@@ -137,13 +148,16 @@ def forces_and_virial(
 
 
 def begin(stepper: Stepper, seeds: Seeds, parameters: Parameters, found: neighbor_list.NeighborList) -> Walkers:
-    """Walkers at rest in their lists, with the momenta that they are given or draw.
+    """Begin the dynamics of walkers, with the momenta that they are given or draw.
 
     Args:
-        stepper: what steps are made of.
-        seeds: with what walkers begin.
-        parameters: of the potential.
-        found: neighbours at the start.
+        stepper: What a time step needs.
+        seeds: Initial values of the walkers.
+        parameters: Parameters of the potential.
+        found: Neighbour lists of the walkers at the start.
+
+    Returns:
+        The state of the walkers before their first step.
     """
     lists = jax.vmap(lambda one: neighbor_list.neighbors(one, stepper.arrays.cell))(found)
     needed = jnp.max(neighbor_list.requirements(found), 0, keepdims=True)
@@ -163,10 +177,10 @@ def step(stepper: Stepper, parameters: Parameters, walkers: Walkers, md: Any) ->
     """One time step of all walkers in the lists that they have.
 
     Args:
-        stepper: what steps are made of.
-        parameters: of the potential.
-        walkers: whose lists these are.
-        md: states of the integrator.
+        stepper: What a time step needs.
+        parameters: Parameters of the potential.
+        walkers: The walkers, with their lists.
+        md: States of the integrator.
 
     Returns:
         The states after the step, and by how much the lists are worn (:func:`nearer`).
@@ -182,13 +196,14 @@ def steps_until_worn(
     """As many steps of a block as the lists allow: a loop in which lists do not change does not copy them.
 
     Args:
-        stepper: what steps are made of.
-        parameters: of the potential.
-        taken: steps of the block so far.
-        walkers: all of a device.
+        stepper: What a time step needs.
+        parameters: Parameters of the potential.
+        taken: Number of steps of the block so far.
+        walkers: All walkers of a device.
 
     Returns:
-        Steps so far, the walkers, and whose list is worn.
+        The number of steps of the block so far, the walkers after them, and a boolean for each walker: true if its
+        list is worn.
     """
 
     def one(state: tuple[Array, Any, Array, Array]) -> tuple[Array, Any, Array, Array]:
@@ -206,7 +221,15 @@ def steps_until_worn(
 
 
 def observe(stepper: Stepper, walkers: Walkers) -> Snapshot:
-    """What is recorded of walkers, where they are."""
+    """Record the present positions, temperatures and distances of walkers.
+
+    Args:
+        stepper: What a time step needs.
+        walkers: All walkers of a device.
+
+    Returns:
+        What is recorded of one moment, without the snapshots axis.
+    """
     system = stepper.system
 
     def one(md: Any, lists: neighbor_list.Neighbors, scale: Array) -> Snapshot:
@@ -224,7 +247,16 @@ def observe(stepper: Stepper, walkers: Walkers) -> Snapshot:
 
 
 def block(stepper: Stepper, parameters: Parameters, walkers: Walkers) -> tuple[Walkers, Snapshot]:
-    """The steps from one snapshot to the next, and that snapshot."""
+    """Take the steps from one snapshot to the next.
+
+    Args:
+        stepper: What a time step needs.
+        parameters: Parameters of the potential.
+        walkers: All walkers of a device.
+
+    Returns:
+        The walkers after the steps, and the snapshot there.
+    """
 
     def further(state: tuple[Array, Walkers]) -> tuple[Array, Walkers]:
         taken, walkers, worn = steps_until_worn(stepper, parameters, *state)
@@ -237,7 +269,15 @@ def block(stepper: Stepper, parameters: Parameters, walkers: Walkers) -> tuple[W
 
 
 def dynamics(system: System, capacity: neighbor_list.Capacity) -> Dynamics:
-    """Build the dynamics of a system for a given capacity of its neighbour lists."""
+    """Build the dynamics of a system for a given capacity of its neighbour lists.
+
+    Args:
+        system: The simulated system.
+        capacity: Numbers of neighbours and of atoms in a bin that the lists hold.
+
+    Returns:
+        Functions that begin, continue and relist; each compiles when it is first called.
+    """
     stepper = Stepper.of(system, capacity)
     mesh = device.mesh()
     each, sharding = P("device"), NamedSharding(mesh, P("device"))

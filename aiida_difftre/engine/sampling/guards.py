@@ -20,13 +20,13 @@ def check_start(system: System, start: Start, parameters: Parameters, lists: nei
     """Refuse a start whose atoms overlap, and a JAX that miscompiles, before the run.
 
     Args:
-        system: that will be simulated.
-        start: of its walkers.
-        parameters: of its potential.
-        lists: of the start.
+        system: The system that will be simulated.
+        start: Start of its walkers.
+        parameters: Parameters of its potential.
+        lists: Neighbour lists of the walkers at their start.
 
     Raises:
-        EngineError: naming the distance, or the difference of energies.
+        EngineError: Naming the distance, or the difference of energies.
     """
     if system.barostat is not None and system.potential.has_external:
         raise EngineError(
@@ -50,13 +50,16 @@ def check_start(system: System, start: Start, parameters: Parameters, lists: nei
 
 
 def failure(system: System, snapshot: Snapshot, walkers: int, done: int) -> EngineError | None:
-    """What is wrong with a run, or None.
+    """Look for what is wrong with a run: numbers that are not finite, atoms too close, too hot, a volume out of bounds.
 
     Args:
-        system: that is simulated.
-        snapshot: recorded last.
-        walkers: that count; others fill up the devices.
-        done: snapshots of a walker before these.
+        system: The simulated system.
+        snapshot: The snapshots that were recorded last.
+        walkers: Number of walkers that count; others fill up the devices.
+        done: Number of snapshots of a walker before these.
+
+    Returns:
+        The error that ends the run; None where nothing is wrong.
     """
     finite = np.asarray(snapshot.finite)[:, :walkers]
     time_fs = done * system.stride_fs
@@ -94,30 +97,56 @@ def failure(system: System, snapshot: Snapshot, walkers: int, done: int) -> Engi
 
 
 def farthest(walkers: Walkers) -> float:
-    """The longest way of an atom since its list was built, at any step so far, Å."""
+    """Longest displacement of an atom since its list was built, at any step so far.
+
+    Args:
+        walkers: All walkers.
+
+    Returns:
+        The displacement, Å.
+    """
     return float(np.max(np.asarray(walkers.farthest)))
 
 
 def has_outrun(system: System, walkers: Walkers) -> bool:
-    """Whether an atom has moved beyond half the skin in one list, so that neighbours may have been missed."""
+    """Whether an atom has moved beyond half the skin in one list, so that neighbours may have been missed.
+
+    Args:
+        system: The simulated system.
+        walkers: All walkers.
+
+    Returns:
+        True if so; never for a potential without neighbours.
+    """
     return system.potential.has_neighbors and farthest(walkers) > system.skin / 2
 
 
 def hottest(ratio: float, atoms: int) -> float:
-    """The instantaneous over the target temperature that stops a run.
+    """Largest ratio of the instantaneous to the target temperature; a run stops beyond it.
 
     The relative standard deviation of the instantaneous temperature is sqrt(2/3N): six of them are allowed on top of
     the ratio. Of a few atoms the distribution has a long tail: a chi² variable with k degrees of freedom exceeds
     k + 2 sqrt(k x) + 2 x with a probability of at most exp(-x) (Laurent & Massart, Ann. Statist. 28, 1302 (2000)).
 
     Args:
-        ratio: that no sane run exceeds on average.
-        atoms: number of atoms.
+        ratio: Ratio that no sane run exceeds on average.
+        atoms: Number of atoms.
+
+    Returns:
+        The ratio at which a run stops.
     """
     k, x = 3 * atoms, 30.0
     return float(max(ratio + 6 * np.sqrt(2 / k), 1 + 2 * np.sqrt(x / k) + 2 * x / k))
 
 
 def bounded(ratios: NDArray[np.float64], barostat: BarostatSpec) -> bool:
-    """Whether all volumes over that of the starting structure are within bounds."""
+    """Whether the volumes of all walkers are within the bounds of a barostat.
+
+    Args:
+        ratios: Volumes over that of the starting structure.
+        barostat: The barostat, with its largest ratio.
+
+    Returns:
+        True if no volume is larger than that ratio or smaller than its inverse.
+    """
     return bool(np.max(abs(np.log(ratios))) <= np.log(barostat.max_volume_ratio))

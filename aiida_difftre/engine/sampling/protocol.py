@@ -89,7 +89,7 @@ class Sampler(Protocol):
         Args:
             potential: The potential.
             parameters: Its parameters.
-            start: Where walkers start; their number is that of the walkers of the trajectory.
+            start: Structures from which the walkers start; their number is that of the walkers of the trajectory.
             point: Temperature and pressure.
             settings: Times, strides and limits; a sampler refuses those that it does not know.
             run: Machine, seed, progress, and what may end the run.

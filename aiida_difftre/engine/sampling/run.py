@@ -99,9 +99,9 @@ class Made(NamedTuple):
     """What a trajectory is made of besides the walkers and what was recorded of them.
 
     Args:
-        parameters: Of the potential.
-        walkers: That count; others fill up the devices.
-        batch_size: Snapshots per device and batch, for the energies; 0 to choose.
+        parameters: Parameters of the potential.
+        walkers: Number of walkers that count; others fill up the devices.
+        batch_size: Number of snapshots per device and batch, for the energies; 0 to choose.
     """
 
     parameters: Parameters
@@ -113,8 +113,8 @@ class Keeper:
     """Writes the checkpoints of a run, if it has a folder, and finds the one to go on from.
 
     Args:
-        folder: Where; None for no checkpoints.
-        identity: What a checkpoint belongs to.
+        folder: Folder of the job; None for no checkpoints.
+        identity: Digest of the run, which a checkpoint must have too.
     """
 
     def __init__(self, folder: Path | None, identity: str) -> None:
@@ -123,7 +123,14 @@ class Keeper:
         self._last = time.monotonic()
 
     def restored(self, simulation: Simulation) -> tuple[Simulation, Recording]:
-        """The simulation and the recording that a checkpoint holds; as it is, and empty, where there is none."""
+        """Go on from the checkpoint, if there is one.
+
+        Args:
+            simulation: The run at its start.
+
+        Returns:
+            The simulation and the recording of the checkpoint; without one the same simulation, and nothing recorded.
+        """
         if self._path is None or not self._path.exists():
             return simulation, Recording()
         found = checkpoints.restore(self._path, self._identity, simulation)
@@ -131,7 +138,14 @@ class Keeper:
         return found
 
     def is_due(self, interval_s: float) -> bool:
-        """Whether the last checkpoint is older than an interval, s."""
+        """Whether it is time for the next checkpoint.
+
+        Args:
+            interval_s: Time between two checkpoints, s.
+
+        Returns:
+            True if the last one is older than that.
+        """
         return time.monotonic() - self._last > interval_s
 
     def keep(self, simulation: Simulation, recording: Recording) -> None:
@@ -142,13 +156,16 @@ class Keeper:
 
 
 def begin(system: System, parameters: Parameters, start: Start, seed: int) -> Simulation:
-    """Walkers at their start, on the devices, with lists.
+    """Put walkers at their start onto the devices, with neighbour lists.
 
     Args:
-        system: What is simulated.
-        parameters: Of the potential.
-        start: Of the walkers, with the scales of their cells.
-        seed: Of velocities and thermostat.
+        system: The simulated system.
+        parameters: Parameters of the potential.
+        start: Start of the walkers, with the scales of their cells.
+        seed: Seed of velocities and thermostat.
+
+    Returns:
+        The run before its first step.
 
     Raises:
         EngineError: For a start that is refused (:func:`guards.check_start`).
@@ -169,14 +186,29 @@ def begin(system: System, parameters: Parameters, start: Start, seed: int) -> Si
 
 
 def start_lists(system: System, start: Start) -> neighbor_list.NeighborList:
-    """Neighbour lists of all walkers, as the dynamics begins with."""
+    """Neighbour lists of all walkers at their start.
+
+    Args:
+        system: The simulated system.
+        start: Start of the walkers.
+
+    Returns:
+        The lists, with a leading walkers axis.
+    """
     scales = np.ones(len(start.positions)) if start.scales is None else start.scales
     positions = jax.device_put(np.asarray(start.positions, np.float64))
     return neighbor_list.build_batch(positions, start.cell, system.list_cutoff / scales)
 
 
 def list_capacity(lists: neighbor_list.NeighborList) -> neighbor_list.Capacity:
-    """What lists should hold: what those of the start do and some more, rounded up to share a compiled program."""
+    """Room that neighbour lists should have: some more than the start needs, rounded up to share a compiled program.
+
+    Args:
+        lists: Neighbour lists of all walkers at their start.
+
+    Returns:
+        Numbers of neighbours of an atom and of atoms in a bin.
+    """
     needed, occupancy = np.max(np.asarray(neighbor_list.requirements(lists)), 0).tolist()
     # The number of atoms in a bin fluctuates by its square root, also where the start is a crystal.
     room = occupancy + math.ceil(2 * occupancy**0.5)
@@ -184,21 +216,27 @@ def list_capacity(lists: neighbor_list.NeighborList) -> neighbor_list.Capacity:
 
 
 def overflowed(simulation: Simulation, after: Walkers) -> Simulation:
-    """Back before a block whose lists did not hold all neighbours, with lists that would have.
+    """Go back to before a block whose lists did not hold all neighbours, with lists that would have.
 
     Args:
-        simulation: Before the block.
+        simulation: The run before the block.
         after: The walkers after it, which are void.
+
+    Returns:
+        The run before the block, with longer lists.
     """
     return relisted(simulation, simulation.dynamics.capacity.enlarged(after.needed))
 
 
 def outrun(simulation: Simulation, after: Walkers) -> Simulation:
-    """Back before a block in which an atom has left its list, with a wider skin.
+    """Go back to before a block in which an atom has left its list, with a wider skin.
 
     Args:
-        simulation: Before the block.
+        simulation: The run before the block.
         after: The walkers after it, which are void.
+
+    Returns:
+        The run before the block, with a wider skin.
 
     Raises:
         EngineError: With status TEMPERATURE_OUT_OF_BOUNDS, for atoms that are too fast for any list.
@@ -209,7 +247,15 @@ def outrun(simulation: Simulation, after: Walkers) -> Simulation:
 
 
 def relisted(simulation: Simulation, capacity: neighbor_list.Capacity) -> Simulation:
-    """With the lists anew for a capacity, or for the skin of the system; larger still where they overflow."""
+    """Build the neighbour lists of a run anew, for another capacity or skin.
+
+    Args:
+        simulation: The run, with the system whose skin the lists are to have.
+        capacity: Numbers of neighbours and of atoms in a bin to begin with; they grow where they do not suffice.
+
+    Returns:
+        The run with the new lists.
+    """
     while True:
         found = dynamics(simulation.system, capacity)
         walkers = found.relist(simulation.walkers)
@@ -219,14 +265,17 @@ def relisted(simulation: Simulation, capacity: neighbor_list.Capacity) -> Simula
 
 
 def widened(system: System, farthest: float) -> System:
-    """With a skin that is wide enough for what was seen, half as wide again or more; refused beyond a limit.
+    """Widen the skin of a system to suit how far its atoms move, by half at least.
 
     Args:
-        system: What is simulated.
-        farthest: The longest way of an atom since its list was built, Å.
+        system: The simulated system.
+        farthest: Longest displacement of an atom since its list was built, Å.
+
+    Returns:
+        The system with the wider skin.
 
     Raises:
-        EngineError: With status TEMPERATURE_OUT_OF_BOUNDS, naming the way.
+        EngineError: With status TEMPERATURE_OUT_OF_BOUNDS, naming the displacement, where no skin is wide enough.
     """
     widest = max(2 * system.potential.cutoff, 4 * (system.settings.skin or 0.0))
     if 2 * farthest >= widest:
@@ -244,9 +293,9 @@ def record(recording: Recording, snapshot: Snapshot, walkers: int, *, after: int
 
     Args:
         recording: Snapshots so far.
-        snapshot: Those of the block.
-        walkers: That count; others fill up the devices.
-        after: Snapshots of the equilibration.
+        snapshot: Snapshots of the block.
+        walkers: Number of walkers that count; others fill up the devices.
+        after: Number of snapshots of the equilibration.
 
     Returns:
         Mean temperature of the block, K.
@@ -261,7 +310,16 @@ def record(recording: Recording, snapshot: Snapshot, walkers: int, *, after: int
 
 
 def trajectory_of(simulation: Simulation, recording: Recording, made_of: Made) -> files.Trajectory:
-    """The trajectory of a run: walker by walker, each in the order of time."""
+    """Make the trajectory of a run: walker by walker, each in the order of time.
+
+    Args:
+        simulation: The run at its end.
+        recording: Snapshots of the production.
+        made_of: Parameters, number of walkers and size of a batch.
+
+    Returns:
+        The trajectory, with energies in double precision.
+    """
     system, md, walkers = simulation.system, simulation.walkers.md, made_of.walkers
     positions = np.concatenate(recording.positions)
     snapshots = len(positions)

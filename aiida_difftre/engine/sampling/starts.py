@@ -51,7 +51,7 @@ def read_structure(path: Path) -> Start:
     """Read one frame as the start of a single walker, with its column ``masses`` (amu) if there is one.
 
     Raises:
-        EngineError: for a file that is no structure, one without a periodic cell, or a mass that is not positive.
+        EngineError: For a file that is no structure, one without a periodic cell, or a mass that is not positive.
     """
     atoms = _read_plain(path) or _read_any(path)
     if problem := frames.not_periodic(atoms):
@@ -119,7 +119,7 @@ def start_walkers(walkers: int, structure: Start, previous: files.Trajectory | N
     The cell is that of the structure; at constant pressure walkers go on in the volumes that they had.
 
     Raises:
-        EngineError: when the earlier trajectory is of another system.
+        EngineError: When the earlier trajectory is of another system.
     """
     if previous is None:
         return replace(structure, positions=structure.positions.repeat(walkers, 0))

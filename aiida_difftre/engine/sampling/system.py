@@ -23,18 +23,18 @@ FAST = 5.0
 
 @dataclass(frozen=True)
 class System:
-    """What the dynamics is of.
+    """The simulated system: atoms, potential, state point and settings.
 
     Args:
-        potential: the potential.
-        symbols: chemical symbols, one per atom.
-        cell: (3, 3), rows are lattice vectors, Å.
-        temperature: K.
-        settings: thermostat, barostat, times, skin.
-        precision: ``float32`` or ``float64``.
-        pressure: GPa; None, or settings without a barostat, for a fixed cell.
-        widened: factor of the skin, above one where atoms have outrun it.
-        masses: of the atoms, amu; None for the standard atomic weights.
+        potential: Potential of the atoms.
+        symbols: Chemical symbols, one per atom.
+        cell: Lattice vectors of the reference cell as rows, (3, 3), Å.
+        temperature: Temperature, K.
+        settings: Settings of sampling: thermostat, barostat, times, skin.
+        precision: Precision of positions and forces, ``float32`` or ``float64``.
+        pressure: Pressure, GPa; None, or settings without a barostat, for a fixed cell.
+        widened: Factor on the skin, above one where atoms have outrun it.
+        masses: Masses of the atoms, amu; None for the standard atomic weights.
     """
 
     potential: Potential
@@ -49,12 +49,12 @@ class System:
 
     @property
     def mass(self) -> NDArray[np.float64]:
-        """Of each atom, amu."""
+        """Mass of each atom, amu."""
         return masses(self.symbols) if self.masses is None else self.masses
 
     @property
     def barostat(self) -> BarostatSpec | None:
-        """None where the cell is fixed."""
+        """Settings of the barostat; None where the cell is fixed."""
         return self.settings.barostat if self.settings.ensemble(self.pressure) == "NPT" else None
 
     @property

@@ -20,11 +20,11 @@ class Listing(NamedTuple):
     """How lists are built and when they are worn.
 
     Args:
-        cell: (3, 3), of the reference cell, Å.
-        cutoff: Of the lists, in a cell of the size that it has, Å.
-        capacity: What the lists hold.
-        search: How neighbours are searched, for the smallest cell.
-        worn_beyond: A list is built anew when two atoms may have come nearer by twice this, Å.
+        cell: Lattice vectors of the reference cell as rows, (3, 3), Å.
+        cutoff: Cutoff of the lists, in a cell of the size that it has, Å.
+        capacity: Numbers of neighbours and of atoms in a bin that the lists hold.
+        search: Bins or images among which neighbours are searched, enough for the smallest cell.
+        worn_beyond: Half of what two atoms may come nearer before their list is built anew, Å.
     """
 
     cell: Float[Array, "3 3"]
@@ -47,9 +47,12 @@ def listing(system: System, capacity: neighbor_list.Capacity, cell: Float[Array,
     """How the lists of a system are built.
 
     Args:
-        system: What is simulated.
-        capacity: What the lists hold.
-        cell: The cell of the system on the device, Å.
+        system: The simulated system.
+        capacity: Numbers of neighbours and of atoms in a bin that the lists hold.
+        cell: Lattice vectors of the reference cell on the device, Å.
+
+    Returns:
+        The rule by which all lists of the system are built.
     """
     longest = system.list_cutoff / system.smallest_scale
     search = neighbor_list.search(system.cell, longest, len(system.symbols), capacity.room)
@@ -72,13 +75,16 @@ def lists_of(
 def nearer(
     rule: Listing, positions: Float[Array, "walkers atoms 3"], scales: Float[Array, " walkers"], since: Built
 ) -> Float[Array, " walkers"]:
-    """By half of how much two atoms may have come nearer since their walker's list was built, at most, Å.
+    """Bound on how much nearer two atoms may have come since their walker's list was built; half of it.
 
     Args:
-        rule: How lists are built.
-        positions: Fractional.
-        scales: Of the cells.
-        since: The lists, and where they were built.
+        rule: Rule by which the lists are built.
+        positions: Fractional positions.
+        scales: Scales of the walkers' cells.
+        since: The lists, with the positions and scales for which they were built.
+
+    Returns:
+        Half of the largest possible approach of two atoms, of each walker, Å.
     """
     moved = jnp.sqrt(jnp.max(jnp.sum(((positions - since.built) @ rule.cell) ** 2, -1), -1))
     # Two atoms that were at least the list's cutoff apart are nearer by at most twice this.
@@ -91,12 +97,15 @@ def built_of(walkers: Walkers) -> Built:
 
 
 def renewed(rule: Listing, walkers: Walkers, worn: Bool[Array, " walkers"]) -> Walkers:
-    """Walkers with lists anew where they are worn.
+    """Build the worn lists of walkers anew.
 
     Args:
-        rule: How lists are built.
-        walkers: All of a device, where they have moved to.
-        worn: Whose list is worn.
+        rule: Rule by which the lists are built.
+        walkers: All walkers of a device, at their present positions.
+        worn: True for each walker whose list is worn.
+
+    Returns:
+        The walkers with fresh lists where these were worn.
     """
     positions, scales = walkers.md.position, scale_of(walkers.md)
     renew = _worn_ones if jax.default_backend() == "cpu" else _all_at_once

@@ -38,11 +38,11 @@ class Snapshot(NamedTuple):
     """What is recorded of all walkers.
 
     Args:
-        positions: fractional, unwrapped.
-        temperature: instantaneous, K.
-        min_distance: between two atoms, Å.
-        finite: whether positions and forces are finite.
-        scale: of the cell.
+        positions: Fractional positions, unwrapped.
+        temperature: Instantaneous temperature, K.
+        min_distance: Shortest distance between two atoms, Å.
+        finite: True if all positions and forces are finite.
+        scale: Edges of the cell over those of the reference cell.
     """
 
     positions: Float[Array, "snapshots walkers atoms 3"]
@@ -53,7 +53,15 @@ class Snapshot(NamedTuple):
 
 
 def each_walker(function: Callable[..., Any], *arguments: Any) -> Any:
-    """What a function makes of each walker; a single one is not batched, since batched look-ups are slower on CPUs."""
+    """Apply a function to each walker; a single one is not batched, since batched look-ups are slower on CPUs.
+
+    Args:
+        function: Function of the arguments of one walker.
+        *arguments: Arguments of all walkers, with a leading walkers axis.
+
+    Returns:
+        The results, with a leading walkers axis.
+    """
     if len(jax.tree.leaves(arguments)[0]) > 1:
         return jax.vmap(function)(*arguments)
     found = function(*jax.tree.map(lambda array: array[0], arguments))
@@ -61,7 +69,14 @@ def each_walker(function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def scale_of(md: Any) -> Float[Array, " walkers"]:
-    """Edges of the cells of walkers over those of the reference cell."""
+    """Edges of the cells of walkers over those of the reference cell.
+
+    Args:
+        md: States of the integrator, with a leading walkers axis.
+
+    Returns:
+        The scale of each cell; ones where the cell is fixed.
+    """
     if isinstance(md, barostat.State):
         return jnp.exp(md.strain)
     return jnp.ones(md.position.shape[:-2], md.position.dtype)
