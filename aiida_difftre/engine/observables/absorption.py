@@ -17,7 +17,7 @@ from scipy.interpolate import CubicSpline
 from aiida_difftre.engine.contract.observables import ObservableRequest
 from aiida_difftre.engine.geometry import lattice
 from aiida_difftre.engine.observables import histogram
-from aiida_difftre.engine.observables.protocol import StatePoint
+from aiida_difftre.engine.observables.protocol import Macrostate
 from aiida_difftre.engine.observables.specs.absorption import (
     SQUARED_K_PER_EV,
     limits,
@@ -247,7 +247,7 @@ class Exafs:
         return total / len(self.rows)
 
     def combine(
-        self, inputs: Mapping[str, Array], weights: Float[Array, " snapshots"], point: StatePoint
+        self, inputs: Mapping[str, Array], weights: Float[Array, " snapshots"], point: Macrostate
     ) -> Float[Array, " points"]:
         """Weighted mean over the snapshots, fitted to the measurement."""
         return self.fit(weights @ inputs["features"])[0]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from aiida_difftre.engine.contract.observables import ObservableRequest
 from aiida_difftre.engine.geometry import lattice, neighbor_list
 from aiida_difftre.engine.observables import bins, histogram
-from aiida_difftre.engine.observables.protocol import StatePoint
+from aiida_difftre.engine.observables.protocol import Macrostate
 
 ANGLES_AT_ONCE = 100_000
 """Angles of one snapshot that are in memory at once."""
@@ -133,7 +133,7 @@ class AngularDistribution:
         return None
 
     def combine(
-        self, inputs: Mapping[str, Array], weights: Float[Array, " snapshots"], point: StatePoint
+        self, inputs: Mapping[str, Array], weights: Float[Array, " snapshots"], point: Macrostate
     ) -> Float[Array, " bins"]:
         """Mean number of triplets in each bin over the mean of all, per radian."""
         average = weights @ inputs["features"]

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from aiida_difftre.engine.contract.observables import ObservableRequest
 from aiida_difftre.engine.observables import bins, histogram
-from aiida_difftre.engine.observables.protocol import StatePoint
+from aiida_difftre.engine.observables.protocol import Macrostate
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ class DensityProfile:
         return counts / (len(self.atoms) * width)
 
     def combine(
-        self, inputs: Mapping[str, Array], weights: Float[Array, " snapshots"], point: StatePoint
+        self, inputs: Mapping[str, Array], weights: Float[Array, " snapshots"], point: Macrostate
     ) -> Float[Array, " bins"]:
         """Weighted mean over the snapshots."""
         return weights @ inputs["features"]

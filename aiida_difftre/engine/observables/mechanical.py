@@ -27,11 +27,11 @@ from numpy.typing import NDArray
 from aiida_difftre.engine.contract.observables import ObservableRequest
 from aiida_difftre.engine.geometry import voigt
 from aiida_difftre.engine.geometry.strain import voigt_matrix
-from aiida_difftre.engine.observables.protocol import StatePoint
+from aiida_difftre.engine.observables.protocol import Macrostate
 from aiida_difftre.engine.snapshots.snapshots import Directions
 
 
-def mean_stress(inputs: Mapping[str, Array], weights: Array, point: StatePoint) -> Float[Array, " 6"]:
+def mean_stress(inputs: Mapping[str, Array], weights: Array, point: Macrostate) -> Float[Array, " 6"]:
     """Stress with its kinetic term, Voigt order, GPa."""
     ideal = point.ideal_pressure * (weights @ (point.volume / inputs["volume"]))
     return weights @ inputs["stress"] - ideal * jnp.array([1.0, 1.0, 1.0, 0.0, 0.0, 0.0])
@@ -54,7 +54,7 @@ class Stress(_OfStress):
     """The six components of the stress, GPa."""
 
     def combine(
-        self, inputs: Mapping[str, Array], weights: Float[Array, " snapshots"], point: StatePoint
+        self, inputs: Mapping[str, Array], weights: Float[Array, " snapshots"], point: Macrostate
     ) -> Float[Array, " 6"]:
         """See :func:`mean_stress`."""
         return mean_stress(inputs, weights, point)
@@ -65,7 +65,7 @@ class Pressure(_OfStress):
     """P = -(σ_xx + σ_yy + σ_zz)/3, GPa."""
 
     def combine(
-        self, inputs: Mapping[str, Array], weights: Float[Array, " snapshots"], point: StatePoint
+        self, inputs: Mapping[str, Array], weights: Float[Array, " snapshots"], point: Macrostate
     ) -> Float[Array, " 1"]:
         """Minus the mean of the diagonal of the stress."""
         return -jnp.mean(mean_stress(inputs, weights, point)[:3], keepdims=True)
@@ -116,7 +116,7 @@ class Stiffness:
         return Directions(self.stride, np.tile(np.array([*unit, *pairs]), (count, 1, 1)))
 
     def combine(
-        self, inputs: Mapping[str, Array], weights: Float[Array, " snapshots"], point: StatePoint
+        self, inputs: Mapping[str, Array], weights: Float[Array, " snapshots"], point: Macrostate
     ) -> Float[Array, " values"]:
         """The stress-fluctuation formula, averaged over the symmetry."""
         matrix = fluctuation_term(inputs["stress"], weights, point) + kinetic_term(point)
@@ -139,14 +139,14 @@ class Stiffness:
         return (full + (matrix + matrix.T) / 2)[upper]
 
 
-def fluctuation_term(stress: Float[Array, "snapshots 6"], weights: Array, point: StatePoint) -> Float[Array, "6 6"]:
+def fluctuation_term(stress: Float[Array, "snapshots 6"], weights: Array, point: Macrostate) -> Float[Array, "6 6"]:
     """-V/kT times the covariance of the configurational stress, GPa."""
     deviation = stress - weights @ stress
     covariance = (deviation * weights[:, None]).T @ deviation / (1 - jnp.sum(weights**2))
     return -point.volume_over_thermal_energy * covariance
 
 
-def kinetic_term(point: StatePoint) -> Float[Array, "6 6"]:
+def kinetic_term(point: Macrostate) -> Float[Array, "6 6"]:
     """N k T/V (δ_ik δ_jl + δ_il δ_jk) in Voigt notation: 2, 2, 2, 1, 1, 1 on the diagonal; GPa."""
     return point.ideal_pressure * jnp.diag(jnp.array([2.0, 2.0, 2.0, 1.0, 1.0, 1.0]))
 

@@ -23,8 +23,8 @@ from aiida_difftre.engine.snapshots.snapshots import Directions
 
 
 @dataclass(frozen=True)
-class StatePoint:
-    """The state point of a trajectory, which some observables need besides averages over snapshots.
+class Macrostate:
+    """Thermodynamic state of the averages: temperature, volume and number of atoms, which some observables need.
 
     Args:
         temperature: Temperature, K.
@@ -34,8 +34,8 @@ class StatePoint:
         mass: Mass of all atoms together, amu.
 
     Example:
-        >>> from aiida_difftre.engine.observables.protocol import StatePoint
-        >>> gas = StatePoint(temperature=300.0, volume=1000.0, atoms=10)
+        >>> from aiida_difftre.engine.observables.protocol import Macrostate
+        >>> gas = Macrostate(temperature=300.0, volume=1000.0, atoms=10)
         >>> round(gas.thermal_energy, 5), round(gas.ideal_pressure, 5)  # eV, GPa
         (0.02585, 0.04142)
     """
@@ -77,7 +77,7 @@ class Observable(Protocol):
         The mean distance of the atoms from the centre of the cell:
 
         >>> import jax.numpy as jnp
-        >>> from aiida_difftre.engine.observables.protocol import StatePoint
+        >>> from aiida_difftre.engine.observables.protocol import Macrostate
         >>> class MeanDistance:
         ...     quantities = ()
         ...     static = True
@@ -94,7 +94,7 @@ class Observable(Protocol):
         >>> observable = MeanDistance()
         >>> snapshots = jnp.array([[[0.5, 0.5, 0.25]], [[0.5, 0.5, 0.0]]])
         >>> features = jnp.stack([observable.features(snapshot, 4 * jnp.eye(3)) for snapshot in snapshots])
-        >>> observable.combine({"features": features}, jnp.array([0.5, 0.5]), StatePoint(300.0, 64.0, 1)).tolist()
+        >>> observable.combine({"features": features}, jnp.array([0.5, 0.5]), Macrostate(300.0, 64.0, 1)).tolist()
         [1.5]
     """
 
@@ -139,7 +139,7 @@ class Observable(Protocol):
         """
 
     def combine(
-        self, inputs: Mapping[str, Array], weights: Float[Array, " snapshots"], point: StatePoint
+        self, inputs: Mapping[str, Array], weights: Float[Array, " snapshots"], point: Macrostate
     ) -> Float[Array, " values"]:
         """Compute the values of the observable from all snapshots.
 
@@ -148,7 +148,7 @@ class Observable(Protocol):
                 and, where they are asked for, ``stress`` (GPa) and ``born`` (GPa), with the snapshots as their first
                 axis.
             weights: Weights of the snapshots, (snapshots,), which add up to one.
-            point: The state point.
+            point: Temperature, volume and number of atoms for which the averages are.
 
         Returns:
             The values, (values,), in the observable's unit.
@@ -214,10 +214,10 @@ def make(
         >>> import jax.numpy as jnp
         >>> import numpy as np
         >>> from aiida_difftre.engine.observable_specs import ObservableRequest
-        >>> from aiida_difftre.engine.observables.protocol import StatePoint, make
+        >>> from aiida_difftre.engine.observables.protocol import Macrostate, make
         >>> energy = make(ObservableRequest(observable="potential_energy"), ("Ar", "Ar"), 10 * np.eye(3))
         >>> inputs, weights = {"energy": jnp.array([-0.25, -0.75])}, jnp.array([0.5, 0.5])
-        >>> energy.combine(inputs, weights, StatePoint(300.0, 1000.0, 2)).tolist()  # eV/atom
+        >>> energy.combine(inputs, weights, Macrostate(300.0, 1000.0, 2)).tolist()  # eV/atom
         [-0.25]
     """
     module, _, name = observable(request.observable).implementation.partition(":")

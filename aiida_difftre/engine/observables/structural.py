@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from aiida_difftre.engine.contract.observables import ObservableRequest
 from aiida_difftre.engine.geometry import lattice
 from aiida_difftre.engine.observables import bins, histogram
-from aiida_difftre.engine.observables.protocol import StatePoint
+from aiida_difftre.engine.observables.protocol import Macrostate
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class RadialDistribution:
         return counts * volume / jnp.asarray(len(self.rows) * len(self.columns) * shells, positions.dtype)
 
     def combine(
-        self, inputs: Mapping[str, Array], weights: Float[Array, " snapshots"], point: StatePoint
+        self, inputs: Mapping[str, Array], weights: Float[Array, " snapshots"], point: Macrostate
     ) -> Float[Array, " bins"]:
         """Weighted mean over the snapshots."""
         return weights @ inputs["features"]

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from aiida_difftre.engine.contract.observables import ObservableRequest
 from aiida_difftre.engine.geometry import lattice
 from aiida_difftre.engine.observables import bins, scattering
-from aiida_difftre.engine.observables.protocol import StatePoint
+from aiida_difftre.engine.observables.protocol import Macrostate
 from aiida_difftre.engine.observables.structural import RadialDistribution
 
 WAVES_AT_ONCE = 200_000
@@ -224,7 +224,7 @@ class StructureFactor:
         return self.method.features(positions, cell)
 
     def combine(
-        self, inputs: Mapping[str, Array], weights: Float[Array, " snapshots"], point: StatePoint
+        self, inputs: Mapping[str, Array], weights: Float[Array, " snapshots"], point: Macrostate
     ) -> Float[Array, " q"]:
         """S(q) from the weighted mean over the snapshots; for the direct method that over all their wave vectors."""
         return self.method.combine(weights @ inputs["features"])

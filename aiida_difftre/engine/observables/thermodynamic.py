@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from aiida_difftre.engine import units
 from aiida_difftre.engine.contract.observables import ObservableRequest
-from aiida_difftre.engine.observables.protocol import StatePoint
+from aiida_difftre.engine.observables.protocol import Macrostate
 
 
 def covariance(a: Float[Array, " S"], b: Float[Array, " S"], weights: Float[Array, " S"]) -> Float[Array, ""]:
@@ -31,7 +31,7 @@ def covariance(a: Float[Array, " S"], b: Float[Array, " S"], weights: Float[Arra
     return weights @ product / (1 - jnp.sum(weights**2))
 
 
-def enthalpy(inputs: Mapping[str, Array], point: StatePoint) -> Float[Array, " S"]:
+def enthalpy(inputs: Mapping[str, Array], point: Macrostate) -> Float[Array, " S"]:
     """U + PV of each snapshot, eV; U at constant volume."""
     pressure = (point.pressure or 0.0) / units.EV_PER_A3_IN_GPA
     return inputs["energy"] + pressure * inputs["volume"]
@@ -53,7 +53,7 @@ class PotentialEnergy(_OfEnergy):
     """Mean potential energy per atom, <U>/N in eV/atom, without atomic reference energies."""
 
     def combine(
-        self, inputs: Mapping[str, Array], weights: Float[Array, " snapshots"], point: StatePoint
+        self, inputs: Mapping[str, Array], weights: Float[Array, " snapshots"], point: Macrostate
     ) -> Float[Array, " values"]:
         """Σ w U / N."""
         return jnp.sum(weights * inputs["energy"], keepdims=True) / point.atoms
@@ -63,7 +63,7 @@ class HeatCapacity(_OfEnergy):
     """C_V or C_P, as the ensemble is, in J/mol/K per mole of atoms."""
 
     def combine(
-        self, inputs: Mapping[str, Array], weights: Float[Array, " snapshots"], point: StatePoint
+        self, inputs: Mapping[str, Array], weights: Float[Array, " snapshots"], point: Macrostate
     ) -> Float[Array, " values"]:
         """Compute (var(H)/kT² + 3/2 N k)/N; H = U at constant volume."""
         energy = enthalpy(inputs, point)
@@ -75,7 +75,7 @@ class Volume(_OfEnergy):
     """<V>/N, Å³ per atom."""
 
     def combine(
-        self, inputs: Mapping[str, Array], weights: Float[Array, " snapshots"], point: StatePoint
+        self, inputs: Mapping[str, Array], weights: Float[Array, " snapshots"], point: Macrostate
     ) -> Float[Array, " values"]:
         """Σ w V / N."""
         return jnp.sum(weights * inputs["volume"], keepdims=True) / point.atoms
@@ -85,7 +85,7 @@ class Density(_OfEnergy):
     """M/<V>, kg/m³."""
 
     def combine(
-        self, inputs: Mapping[str, Array], weights: Float[Array, " snapshots"], point: StatePoint
+        self, inputs: Mapping[str, Array], weights: Float[Array, " snapshots"], point: Macrostate
     ) -> Float[Array, " values"]:
         """The mass over the mean volume, which is what a volume that is measured tells."""
         return units.AMU_PER_A3_IN_KG_PER_M3 * point.mass / jnp.sum(weights * inputs["volume"], keepdims=True)
@@ -95,7 +95,7 @@ class ThermalExpansion(_OfEnergy):
     """α = (d<V>/dT)_P/<V>, volumetric, 1/K; a third of it is linear."""
 
     def combine(
-        self, inputs: Mapping[str, Array], weights: Float[Array, " snapshots"], point: StatePoint
+        self, inputs: Mapping[str, Array], weights: Float[Array, " snapshots"], point: Macrostate
     ) -> Float[Array, " values"]:
         """cov(V, U + PV)/(kT² <V>)."""
         volume = inputs["volume"]
@@ -107,7 +107,7 @@ class Compressibility(_OfEnergy):
     """κ = -(d<V>/dP)_T/<V>, isothermal, 1/GPa."""
 
     def combine(
-        self, inputs: Mapping[str, Array], weights: Float[Array, " snapshots"], point: StatePoint
+        self, inputs: Mapping[str, Array], weights: Float[Array, " snapshots"], point: Macrostate
     ) -> Float[Array, " values"]:
         """var(V)/(kT <V>)."""
         volume = inputs["volume"]

@@ -42,7 +42,7 @@ class Reference:
         walkers: (snapshots,).
         shift: What the state point takes off the exponent of the weights, (snapshots,); zeros at the
             state point that was sampled.
-        point: state point, of the averages.
+        point: Thermodynamic state of the averages.
     """
 
     requests: tuple[ObservableRequest, ...]
@@ -53,7 +53,7 @@ class Reference:
     volumes: NDArray[np.float64] | Array
     walkers: NDArray[np.int32]
     shift: NDArray[np.float64]
-    point: protocol.StatePoint
+    point: protocol.Macrostate
 
     def weights(self, energies: Float[Array, " S"]) -> Float[Array, " S"]:
         """Weights of the snapshots for energies at other parameters; traceable."""
@@ -154,7 +154,7 @@ def prepare_reference(
         snapshots.volumes,
         trajectory.walkers,
         state_shift(energies, trajectory, point.temperature, point.pressure),
-        protocol.StatePoint(
+        protocol.Macrostate(
             point.temperature,
             float(snapshots.volumes.mean()),
             len(trajectory.species),

@@ -19,14 +19,14 @@ from aiida_difftre.engine.errors import EngineError
 from aiida_difftre.engine.observables import protocol
 from aiida_difftre.engine.observables.absorption import Exafs
 from aiida_difftre.engine.observables.filters import fourier_filter
-from aiida_difftre.engine.observables.protocol import StatePoint
+from aiida_difftre.engine.observables.protocol import Macrostate
 from aiida_difftre.engine.observables.specs.absorption import wave_numbers
 from aiida_difftre.engine.refinement import objective
 from tests.fixtures.engine import build, prepared, rattled
 from tests.fixtures.exafs import direct_sum, table, target_fields
 
 GRID = np.arange(3.0, 14.0, 0.1)
-POINT = StatePoint(300.0, 1.0, 1)
+POINT = Macrostate(300.0, 1.0, 1)
 
 
 def copper(amplitude: float = 0.08, seed: int = 0, repeat: int = 2) -> Atoms:

@@ -17,11 +17,11 @@ from aiida_difftre.engine.contract.jobs import Machine
 from aiida_difftre.engine.contract.observables import ObservableRequest
 from aiida_difftre.engine.errors import EngineError
 from aiida_difftre.engine.observables.angular import AngularDistribution
-from aiida_difftre.engine.observables.protocol import StatePoint
+from aiida_difftre.engine.observables.protocol import Macrostate
 from aiida_difftre.engine.reweighting.predictions import predict_trajectory
 from tests.fixtures.engine import alloy, lennard_jones, trajectory
 
-POINT = StatePoint(300.0, 1.0, 1)
+POINT = Macrostate(300.0, 1.0, 1)
 SHARED = Path(__file__).parents[4] / "shared" / "data"
 
 

@@ -20,7 +20,7 @@ from aiida_difftre.engine.contract.observables import ObservableRequest
 from aiida_difftre.engine.errors import EngineError
 from aiida_difftre.engine.geometry import voigt
 from aiida_difftre.engine.observables import mechanical, protocol
-from aiida_difftre.engine.observables.protocol import StatePoint
+from aiida_difftre.engine.observables.protocol import Macrostate
 from aiida_difftre.engine.reweighting.predictions import predict_trajectory
 from aiida_difftre.engine.runtime.progress import Silent
 from tests.fixtures.engine import DOUBLE, argon, lennard_jones, silicon, simulate, start, stillinger_weber, trajectory
@@ -122,7 +122,7 @@ def test_stress_correction() -> None:
 
 def test_ideal_gas() -> None:
     """Without a potential the pressure is NkT/V and the stiffness that of an ideal gas: B11 = B12 = P, B44 = 0."""
-    point = StatePoint(300.0, 1000.0, 50)
+    point = Macrostate(300.0, 1000.0, 50)
     pressure = 50 * 1.380649e-23 * 300 / 1e-27 / 1e9
     inputs = {"stress": jnp.zeros((4, 6)), "born": jnp.zeros((4, 3)), "volume": jnp.full(4, 1000.0)}
     weight = jnp.full(4, 0.25)
@@ -132,7 +132,7 @@ def test_ideal_gas() -> None:
 
 
 def test_fluctuations_of_weighted_samples_are_unbiased() -> None:
-    point = StatePoint(300.0, 1000.0, 50)
+    point = Macrostate(300.0, 1000.0, 50)
     stress = np.random.default_rng(0).normal(size=(7, 6))
     found = np.asarray(mechanical.fluctuation_term(jnp.asarray(stress), jnp.full(7, 1 / 7), point))
     factor = -1000.0 / (units.BOLTZMANN * 300 * units.EV_PER_A3_IN_GPA)

@@ -17,7 +17,7 @@ from ase.geometry.rdf import get_rdf
 from scipy.special import ndtr
 
 from aiida_difftre.engine.contract.observables import ObservableRequest
-from aiida_difftre.engine.observables.protocol import StatePoint
+from aiida_difftre.engine.observables.protocol import Macrostate
 from aiida_difftre.engine.observables.structural import RadialDistribution
 
 
@@ -50,7 +50,7 @@ def test_trajectory_agrees_with_ase(pair: list[str] | None) -> None:
     positions = jnp.stack([jnp.asarray(frame.get_scaled_positions()) for frame in frames])
     cell = jnp.asarray(frames[0].cell.array)
     rows = jax.jit(jax.vmap(observable.features, in_axes=(0, None)))(positions, cell)
-    mean = observable.combine({"features": rows}, jnp.full(5, 0.2), StatePoint(300.0, 1.0, 1))
+    mean = observable.combine({"features": rows}, jnp.full(5, 0.2), Macrostate(300.0, 1.0, 1))
     expected = get_rdf(frames, 5.0, 50, elements=pair, no_dists=True)
     np.testing.assert_allclose(mean, expected, atol=1e-6)
 

@@ -20,12 +20,12 @@ from aiida_difftre.engine.errors import EngineError
 from aiida_difftre.engine.geometry import lattice
 from aiida_difftre.engine.observables import protocol, scattering
 from aiida_difftre.engine.observables.features import static_features
-from aiida_difftre.engine.observables.protocol import StatePoint
+from aiida_difftre.engine.observables.protocol import Macrostate
 from aiida_difftre.engine.observables.structure_factor import Direct, StructureFactor, Transform, wave_vectors
 from aiida_difftre.engine.reweighting.predictions import predict_trajectory
 from tests.fixtures.engine import DOUBLE, argon, lennard_jones, rattled, simulate, start
 
-POINT = StatePoint(100.0, 1.0, 1)
+POINT = Macrostate(100.0, 1.0, 1)
 
 
 def grid(first: float, width: float, count: int) -> list[float]:

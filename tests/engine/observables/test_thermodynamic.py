@@ -62,7 +62,7 @@ def test_against_numpy() -> None:
     rng = np.random.default_rng(0)
     energy, volume = rng.normal(size=50), 1000 + 30 * rng.normal(size=50)
     inputs = {"energy": jnp.asarray(energy), "volume": jnp.asarray(volume)}
-    point = protocol.StatePoint(300.0, 1000.0, 20, pressure=2.0, mass=20 * 39.948)
+    point = protocol.Macrostate(300.0, 1000.0, 20, pressure=2.0, mass=20 * 39.948)
     kT, uniform = units.BOLTZMANN * 300, jnp.full(50, 0.02)
     enthalpy = energy + 2.0 / units.EV_PER_A3_IN_GPA * volume
 
@@ -71,7 +71,7 @@ def test_against_numpy() -> None:
 
     expected = GAS_CONSTANT * (enthalpy.var(ddof=1) / kT**2 / 20 + 1.5)
     assert value(thermodynamic.HeatCapacity()) == pytest.approx(expected, rel=1e-9)
-    at_volume = protocol.StatePoint(300.0, 1000.0, 20)
+    at_volume = protocol.Macrostate(300.0, 1000.0, 20)
     expected = GAS_CONSTANT * (energy.var(ddof=1) / kT**2 / 20 + 1.5)
     assert value(thermodynamic.HeatCapacity(), point=at_volume) == pytest.approx(expected, rel=1e-9)
     assert value(thermodynamic.Volume()) == pytest.approx(volume.mean() / 20)
