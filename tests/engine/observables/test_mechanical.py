@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from functools import cache
 from typing import Any
 
@@ -131,6 +132,41 @@ def test_ideal_gas() -> None:
     np.testing.assert_allclose(found, [pressure, pressure, 0], atol=1e-12)
 
 
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("symmetry", ["cubic", "hexagonal", "general"])
+def test_a_crystal_whose_born_terms_are_known(symmetry: str, stride: int) -> None:
+    """The curvature of the energy along each direction, η C η, gives back C, and kT and the fluctuations add to it."""
+    rng = np.random.default_rng(3)
+    tensor = rng.normal(size=(6, 6))
+    tensor += tensor.T
+    labels = {"cubic": ("11", "12", "44"), "hexagonal": ("11", "12", "13", "33", "44"), "general": ()}[symmetry]
+    if labels:
+        tensor = np.zeros((6, 6))
+        names = {"12": "12 13 23", "44": "44 55 66"} if symmetry == "cubic" else {"13": "13 23", "44": "44 55"}
+        names["11"] = "11 22 33" if symmetry == "cubic" else "11 22"
+        for name, value in zip(labels, (5.0, 2.0, 3.0, 7.0, 1.5), strict=False):
+            for row, column in (np.array([int(x) for x in pair]) - 1 for pair in names.get(name, name).split()):
+                tensor[row, column] = tensor[column, row] = value
+        if symmetry == "hexagonal":
+            tensor[5, 5] = (tensor[0, 0] - tensor[0, 1]) / 2
+    snapshots = 12
+    stiffness = mechanical.Stiffness(symmetry, stride)
+    found = stiffness.directions(snapshots)
+    assert found.stride == stride
+    assert len(found.vectors) == snapshots // stride
+    point = StatePoint(300.0, 1000.0, 50)
+    inputs = {
+        "stress": jnp.zeros((snapshots, 6)),
+        "born": jnp.einsum("sda,ab,sdb->sd", found.vectors, tensor, found.vectors),
+        "volume": jnp.full(snapshots, 1000.0),
+    }
+    weight = jnp.full(snapshots, 1 / snapshots)
+    gas = stiffness.combine({**inputs, "born": 0 * inputs["born"]}, weight, point)
+    crystal = stiffness.combine(inputs, weight, point) - gas
+    whole = tensor[np.triu_indices(6)] if symmetry == "general" else [5.0, 2.0, 3.0, 7.0, 1.5][: len(labels)]
+    np.testing.assert_allclose(crystal, whole, atol=1e-9)
+
+
 def test_fluctuations_of_weighted_samples_are_unbiased() -> None:
     point = Macrostate(300.0, 1000.0, 50)
     stress = np.random.default_rng(0).normal(size=(7, 6))
@@ -197,6 +233,16 @@ def test_hexagonal_stiffness_is_that_of_finite_strains() -> None:
     assert (general["C13"] + general["C23"]) / 2 == pytest.approx(found["C13"], rel=2e-3)
     assert (general["C11"] + general["C22"]) / 2 == pytest.approx(found["C11"], rel=0.02)
     assert general["C66"] == pytest.approx((found["C11"] - found["C12"]) / 2, rel=0.05)
+
+
+def test_cubic_average_is_over_all_names_of_the_axes() -> None:
+    matrix = np.random.default_rng(0).normal(size=(6, 6))
+    turned = []
+    for axes in itertools.permutations(range(3)):
+        order = np.array([*axes, *(3 + axis for axis in axes)])  # the shear 23 turns as the axis 1
+        turned.append(matrix[np.ix_(order, order)])
+    mean = np.mean(turned, axis=0)
+    np.testing.assert_allclose(mechanical.cubic_average(jnp.asarray(matrix)), mean[[0, 0, 3], [0, 1, 3]], rtol=1e-12)
 
 
 def test_hexagonal_average_is_over_all_rotations_about_z() -> None:

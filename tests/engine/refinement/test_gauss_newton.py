@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from aiida_difftre.engine import units
 from aiida_difftre.engine.contract.jobs import LossSettings, UpdateSettings
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.refinement import gauss_newton, objective
@@ -179,6 +180,36 @@ def test_jacobian_by_finite_differences() -> None:
     assert len(change) == len(CENTRES) + 6
     np.testing.assert_allclose(found.jacobian @ whole, change, rtol=1e-5, atol=1e-6 * np.abs(change).max())
     np.testing.assert_allclose(found.residuals, residuals(0.0, direction), rtol=1e-12)
+
+
+def test_what_a_step_costs_on_snapshots_of_unequal_weight() -> None:
+    """F = Cov(∂U/∂θ, ∂U/∂θ)/kT² of the weighted snapshots, by finite differences of their energies."""
+    point = data(settings_of())
+    parameters, h = start(), 1e-5
+
+    def energies(points: np.ndarray) -> np.ndarray:
+        parameters["terms"]["0_pair_spline"]["control_points"] = jnp.asarray(points)
+        return np.asarray(point.reference.snapshots.energies(parameters))
+
+    sampled = np.asarray(parameters["terms"]["0_pair_spline"]["control_points"])
+    here = sampled + 1e-3 * np.linspace(-1, 1, 8)
+    slopes = np.stack([energies(here + h * axis) - energies(here - h * axis) for axis in np.eye(8)], 1) / (2 * h)
+    weight = np.exp(-(energies(here) - energies(sampled)) / (units.BOLTZMANN * 85.0))
+    weight /= weight.sum()
+    assert weight.max() > 1.2 / len(weight)
+    expected = np.cov(slopes.T, aweights=weight, ddof=0) / (units.BOLTZMANN * 85.0) ** 2
+    energies(here)
+    free = POTENTIAL.trainable(parameters)
+    movable = [bool(moves) for moves in jax.tree.leaves(free)]
+    values = quantities([point], parameters)
+    rows = gauss_newton._linear(point, parameters, values["liquid"], movable).rows[:, -8:]
+    np.testing.assert_allclose(rows.T @ rows, expected, rtol=1e-6, atol=1e-8 * expected.max())
+    # The way from the parameters that sampled is held back by the noise: with nothing else to gain, it is undone.
+    deaf = gauss_newton.step(
+        [point], parameters, values, free, damping=1e-3, radius=FAR, noise=1e12, start=start()
+    )[0]  # fmt: skip
+    undone = np.asarray(deaf["terms"]["0_pair_spline"]["control_points"])
+    np.testing.assert_allclose(undone, sampled - here, rtol=1e-4, atol=1e-8)
 
 
 def test_gradient_norm_and_further_terms() -> None:
