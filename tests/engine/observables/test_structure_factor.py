@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk
+from ase.neighborlist import neighbor_list
 
 from aiida_difftre.engine.contract.files import Trajectory
 from aiida_difftre.engine.contract.jobs import SamplingSettings
@@ -150,6 +151,22 @@ def test_results_report_the_lengths_of_isotopes() -> None:
         )
         reported[name] = found.options["scattering_lengths"]
     assert reported == {"Ar": {"Ar": pytest.approx(1.909)}, "36Ar": {"36Ar": pytest.approx(24.9)}}
+
+
+@pytest.mark.parametrize("lengths", [{"Na": 3.63, "Cl": 9.577}, {"Na": -2.0, "Cl": 5.0}])
+def test_a_transform_is_the_sum_over_pairs(lengths: dict[str, float]) -> None:
+    r"""Debye's sum over the pairs within R, one by one, less that of a uniform medium, 4πρ/q³ [sin qR - qR cos qR]."""
+    atoms, end = salt(), 4.5
+    points = np.linspace(1.0, 5.0, 5)
+    options = {"method": "transform", "window": "none", "r_max": end, "r_bin": 0.01, "scattering_lengths": lengths}
+    found = values(make(atoms, request(points.tolist(), **options)), atoms)
+    first, second, r = neighbor_list("ijd", atoms, end)
+    b = np.array([lengths[symbol] for symbol in atoms.symbols])
+    pairs = (b[first] * b[second]) @ (np.sin(np.outer(r, points)) / np.outer(r, points)) / len(atoms) / b.mean() ** 2
+    x = points * end
+    uniform = 4 * np.pi * len(atoms) / atoms.get_volume() * (np.sin(x) - x * np.cos(x)) / points**3
+    assert np.abs(pairs - uniform).max() > 0.5
+    np.testing.assert_allclose(found, 1 + pairs - uniform, atol=0.01 * np.abs(pairs).max())
 
 
 def test_partial_by_scattering_lengths() -> None:
@@ -302,7 +319,7 @@ def test_r_max_is_half_of_the_box_by_default() -> None:
         ({"r_max": -2.0}, "is -2.0"),
         ({"radiation": "xray", "scattering_lengths": {"O": 1.0}}, "is for radiation: neutron"),
         ({"scattering_lengths": {"O": "5 fm"}}, "give numbers in fm by species"),
-        ({"scattering_lengths": {"O": float("nan")}}, "give numbers in fm by species"),
+        ({"scattering_lengths": {"O": float("nan")}}, "scattering_lengths.O = nan must be a finite number"),
         ({"vectors_per_bin": True}, "is True; give an integer >= 1"),
         ({"r_bin": 1e-9}, "is 1e-09 Å; the transform needs no bins below 0.001 Å"),
     ],
