@@ -154,7 +154,7 @@ def test_a_crystal_whose_born_terms_are_known(symmetry: str, stride: int) -> Non
     found = stiffness.directions(snapshots)
     assert found.stride == stride
     assert len(found.vectors) == snapshots // stride
-    point = StatePoint(300.0, 1000.0, 50)
+    point = Macrostate(300.0, 1000.0, 50)
     inputs = {
         "stress": jnp.zeros((snapshots, 6)),
         "born": jnp.einsum("sda,ab,sdb->sd", found.vectors, tensor, found.vectors),

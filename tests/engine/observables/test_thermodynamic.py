@@ -74,6 +74,7 @@ def test_against_numpy() -> None:
     at_volume = protocol.Macrostate(300.0, 1000.0, 20)
     expected = GAS_CONSTANT * (energy.var(ddof=1) / kT**2 / 20 + 1.5)
     assert value(thermodynamic.HeatCapacity(), point=at_volume) == pytest.approx(expected, rel=1e-9)
+    assert value(thermodynamic.PotentialEnergy()) == pytest.approx(energy.mean() / 20, rel=1e-9)
     assert value(thermodynamic.Volume()) == pytest.approx(volume.mean() / 20)
     density = 20 * 39.948e-3 / 6.02214076e23 / (volume.mean() * 1e-30)
     assert value(thermodynamic.Density()) == pytest.approx(density, rel=1e-8)
