@@ -155,7 +155,7 @@ def test_gradient_is_the_finite_difference(name: str) -> None:
         return objective.evaluate([data], changed(epsilon, sigma)).loss
 
     evaluation = objective.evaluate([data], reference)
-    assert evaluation.effective["argon"].kish == pytest.approx(64, rel=1e-12)
+    assert evaluation.effective[data.label].kish == pytest.approx(64, rel=1e-12)
     found = objective.gradient([data], reference, evaluation)["terms"]["0_lennard_jones"]
     h = 1e-5
     by_epsilon = (loss(0.0104 * (1 + h), 3.4) - loss(0.0104 * (1 - h), 3.4)) / (2 * h * 0.0104)
