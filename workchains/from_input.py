@@ -37,6 +37,7 @@ from aiida_difftre.workchains.protocols import load_protocol
 from aiida_difftre.workchains.refine import RefineWorkChain
 from aiida_difftre.workchains.refine_settings import RefineSettings
 from aiida_difftre.workchains.train import TrainWorkChain
+from aiida_difftre.workchains.validate import has_undistorted_cell
 
 DEFAULT_CODES = {
     "dft": "pw@localhost",
@@ -160,6 +161,7 @@ def _dataset(run: RunInput, folder: Path) -> DatasetData | None:
 
 def _train(run: RunInput, folder: Path) -> ProcessBuilder:
     potential, dataset = _potential(run, folder), _dataset(run, folder)
+    _check_static_stiffness(run, potential, dataset)
     needed = dict(CHAIN_OF)
     if potential is not None:
         del needed["pretraining"]
@@ -198,6 +200,9 @@ def _part(run: RunInput, folder: Path, chain: type[WorkChain]) -> ProcessBuilder
     potential = _potential(run, folder)
     if potential is None:
         raise ValueError(f"model.potential: {chain.__name__} needs a potential that exists")
+    dataset = _dataset(run, folder)
+    if chain is not RefineWorkChain:
+        _check_static_stiffness(run, potential, dataset)
     second = "update" if chain is RefineWorkChain else "prediction"
     section = "refine" if chain is RefineWorkChain else "validate"
     return chain.get_builder_from_protocol(  # type: ignore[attr-defined]
@@ -205,10 +210,24 @@ def _part(run: RunInput, folder: Path, chain: type[WorkChain]) -> ProcessBuilder
         **{f"{CHAIN_OF[second]}_code": load_code(second, getattr(run.machines, second))},
         sample_code=load_code("sampling", run.machines.sampling),
         state_points=state_points(run, folder),
-        dataset=_dataset(run, folder),
+        dataset=dataset,
         protocol=run.protocol,
         overrides=overrides(run)[section],
         options={CHAIN_OF[kind]: getattr(run.machines, kind).options for kind in ("sampling", second)},
+    )
+
+
+def _check_static_stiffness(run: RunInput, potential: PotentialData | None, dataset: DatasetData | None) -> None:
+    """Atoms packed at random relax slowly or not at all, at the end of the run; who wants that has to say so."""
+    label, first = next(iter(run.state_points.items()))
+    if run.system.random is None or first.structure is not None or "static_stiffness" in run.validation.settings:
+        return
+    makes_labels = potential is None and dataset is None and run.dft is not None
+    if makes_labels or (dataset is not None and has_undistorted_cell(dataset)):
+        return
+    raise ValueError(
+        f"validation.settings.static_stiffness: atoms packed at random ({label}) have to be relaxed for it, and the "
+        "preset asks for it; say false for a liquid, or true to relax them"
     )
 
 

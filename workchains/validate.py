@@ -28,6 +28,11 @@ EQUILIBRIUM = "equilibrium"
 """The kind of the undistorted cell in a dataset."""
 
 
+def has_undistorted_cell(dataset: DatasetData) -> bool:
+    """Whether the static stiffness is that of a cell of this dataset, and not of a state point."""
+    return bool(dataset.get_ase()[0].info["kind"] == EQUILIBRIUM)
+
+
 class ValidateSettings(Strict):
     """How to validate.
 
@@ -174,7 +179,7 @@ class ValidateWorkChain(ProtocolMixin, WorkChain):
             return
         static = validate(ValidateSettings, self.inputs.settings.get_dict()).static_stiffness
         dataset = self.inputs.get("dataset")
-        has_cell = dataset is not None and dataset.get_ase()[0].info["kind"] == EQUILIBRIUM
+        has_cell = dataset is not None and has_undistorted_cell(dataset)
         cell = self._configuration() if static and not has_cell else None
         for when, potential in self._potentials().items():
             if dataset is not None:

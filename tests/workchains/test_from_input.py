@@ -7,10 +7,12 @@ import pytest
 import yaml
 from aiida import orm
 
+from aiida_difftre.data.dataset import DatasetData
 from aiida_difftre.workchains.from_input import read_builder
 from aiida_difftre.workchains.refine import RefineWorkChain
 from aiida_difftre.workchains.state_points import sampling_parameters
-from aiida_difftre.workchains.validate import ValidateWorkChain
+from aiida_difftre.workchains.train import TrainWorkChain
+from aiida_difftre.workchains.validate import EQUILIBRIUM, ValidateWorkChain
 from tests.fixtures.nodes import argon, labelled_frames, potential_file, target_content
 
 
@@ -111,6 +113,31 @@ def test_labels_under_other_names_and_frames_of_a_file(tmp_path: Path, content: 
     content["dft"] = {"keys": {"energy": "REF_energy"}}
     with pytest.raises(ValueError, match="keys are those of a file of labels, but dataset names none"):
         read(tmp_path, content)
+
+
+def test_static_stiffness_of_atoms_packed_at_random_has_to_be_asked_for(
+    tmp_path: Path, content: dict[str, Any]
+) -> None:
+    content["system"] = {"random": {"composition": {"Ar": 32}, "box": 12.0}}
+    content["state_points"]["liquid"]["repeat"] = [1, 1, 1]
+    message = r"static_stiffness: atoms packed at random \(liquid\) .*; say false for a liquid, or true to relax them"
+    for chain in (TrainWorkChain, ValidateWorkChain):
+        with pytest.raises(ValueError, match=message):
+            read(tmp_path, content, chain)
+    assert read(tmp_path, content, RefineWorkChain)  # which makes no use of it
+    for stated in (False, True):
+        content["validation"] = {"settings": {"static_stiffness": stated}}
+        assert read(tmp_path, content)["validate"]["settings"]["static_stiffness"] is stated
+
+
+def test_static_stiffness_is_that_of_the_cell_of_the_labels(tmp_path: Path, content: dict[str, Any]) -> None:
+    content["system"] = {"random": {"composition": {"Ar": 32}, "box": 12.0}}
+    content["state_points"]["liquid"]["repeat"] = [1, 1, 1]
+    frames = labelled_frames()
+    frames[0].info["kind"] = EQUILIBRIUM
+    dataset = DatasetData.from_ase(frames).store()
+    content["dft"] = {"dataset": str(dataset.pk)}
+    assert read(tmp_path, content)["validate"]["settings"]["static_stiffness"]
 
 
 @pytest.mark.parametrize("chain", [RefineWorkChain, ValidateWorkChain])
