@@ -20,6 +20,7 @@ from aiida_difftre.engine.contract.jobs import UpdateSettings
 from aiida_difftre.engine.contract.observables import ObservableRequest
 from aiida_difftre.engine.potentials.term import Parameters
 from aiida_difftre.engine.refinement import objective
+from aiida_difftre.engine.reweighting import statistics
 from aiida_difftre.engine.reweighting.predictions import predict_trajectory, reweighted_predictions, statistical_errors
 from aiida_difftre.engine.reweighting.reference import Reference, prepare_reference
 from tests.fixtures.engine import DOUBLE, lennard_jones, prepared, target, trajectory
@@ -149,6 +150,40 @@ def test_bootstrap_errors_cover_the_scatter() -> None:
     ratio = np.std(found, axis=0, ddof=1) / np.sqrt(np.mean(np.square(errors), axis=0))
     assert np.all(ratio > 1 / 1.5)
     assert np.all(ratio < 1.5)
+
+
+def test_the_error_of_a_fluctuation_is_that_of_its_influences_and_counts_its_bias() -> None:
+    """C_V of correlated energies of unequal weight, written anew in NumPy with influences by finite differences."""
+    rng, count = np.random.default_rng(5), 60
+    energy, walkers = 0.02 * rng.normal(size=count), np.repeat(np.arange(2, dtype=np.int32), 30)
+    for k in range(1, count):
+        energy[k] += 0.7 * energy[k - 1]
+    weight = rng.uniform(0.5, 1.5, size=count)
+    weight /= weight.sum()
+
+    def capacity(factors: np.ndarray) -> np.ndarray:
+        w = factors * weight
+        w /= w.sum(-1, keepdims=True)
+        deviation = energy - (w @ energy)[..., None]
+        variance = np.sum(w * deviation**2, axis=-1) / (1 - np.sum(w**2, axis=-1))
+        return units.JOULE_PER_MOL * variance / (KT * TEMPERATURE) / 2
+
+    g = float(statistics.statistical_inefficiency(energy[:, None], walkers).max())
+    assert g > 1.5
+    counts = statistics.block_bootstrap_counts(walkers, g, 50, 3)
+    counts /= (counts @ weight)[:, None]
+    shifts = 1e-5 * np.eye(count)
+    influences = (capacity(1 + shifts) - capacity(1 - shifts)) / 2e-5
+    changes, first = capacity(counts) - capacity(np.ones(count)), counts @ influences
+    known = statistics.mean_variance(count * influences[:, None], walkers, g).variance[0]
+    bias = np.mean(changes - first)
+    square = known * np.var(changes) / np.var(first) + 4 * bias**2
+    assert 4 * bias**2 > 0.01 * square
+    requests = [ObservableRequest(observable="heat_capacity", options={"kind": "cv"})]
+    ref = prepare_reference(POTENTIAL, PARAMETERS, dimers(), requests, DOUBLE)
+    short = dataclasses.replace(ref, walkers=walkers, volumes=ref.volumes[:count])
+    found = statistical_errors(short, {"energy": energy}, weight, replicates=50, seed=3)
+    assert found[0][0] == pytest.approx(np.sqrt(square), rel=1e-5)
 
 
 def test_no_observable_no_prediction() -> None:
