@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from functools import cache
 
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ import pytest
 from aiida_difftre.engine.contract.files import Trajectory
 from aiida_difftre.engine.contract.observables import ObservableRequest
 from aiida_difftre.engine.errors import EngineError
+from aiida_difftre.engine.reweighting import statistics
 from aiida_difftre.engine.reweighting.reference import prepare_reference
 from aiida_difftre.engine.reweighting.weights import boltzmann_weights, effective_size
 from tests.fixtures.engine import DOUBLE, argon, lennard_jones, rattled
@@ -41,3 +43,36 @@ def test_repeated_labels_are_refused() -> None:
     request = ObservableRequest(observable="pressure")
     with pytest.raises(EngineError, match="is used twice"):
         prepare_reference(POTENTIAL, PARAMETERS, snapshots(), [request, request], DOUBLE)
+
+
+def test_a_trajectory_of_another_potential_is_refused() -> None:
+    """Stored energies may differ by a constant, as reference energies do, a thousandth of their range and 1 meV."""
+    fixed = snapshots()
+    energies = prepare_reference(POTENTIAL, PARAMETERS, fixed, [], DOUBLE).energies
+    allowed = 1e-3 * np.ptp(energies) + 1e-3
+    for part, refused in ((0.97, False), (1.03, True)):
+        stored = energies + 5.0
+        stored[7] += part * allowed
+        other = dataclasses.replace(fixed, energies=stored)
+        if refused:
+            with pytest.raises(EngineError, match="not sampled with this potential: its stored energies deviate by"):
+                prepare_reference(POTENTIAL, PARAMETERS, other, [], DOUBLE)
+        else:
+            np.testing.assert_array_equal(
+                prepare_reference(POTENTIAL, PARAMETERS, other, [], DOUBLE).energies, energies
+            )
+
+
+@pytest.mark.parametrize("slow", ["energy", "volume", "stress"])
+def test_the_slowest_quantity_tells_how_many_snapshots_are_independent(slow: str) -> None:
+    """Three of them are noise; the fourth stays for eight snapshots at a time."""
+    rng = np.random.default_rng(0)
+    count, walkers = 512, np.zeros(512, np.int32)
+    noise = rng.normal(size=(count, 8))
+    steps = np.repeat(rng.normal(size=count // 8), 8)
+    noise[:, {"energy": 0, "volume": 1, "stress": 6}[slow]] = steps
+    ref = prepare_reference(POTENTIAL, PARAMETERS, snapshots(), [], DOUBLE)
+    ref = dataclasses.replace(ref, volumes=1e3 + noise[:, 1], walkers=walkers)
+    found = ref.inefficiency({"energy": noise[:, 0], "stress": noise[:, 2:]})
+    assert found == pytest.approx(statistics.statistical_inefficiency(steps[:, None], walkers)[0], rel=1e-9)
+    assert found > 4
