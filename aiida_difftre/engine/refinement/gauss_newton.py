@@ -34,7 +34,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -46,7 +46,7 @@ from numpy.typing import NDArray
 from aiida_difftre.engine import units
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.potentials.term import Parameters
-from aiida_difftre.engine.refinement.objective import PreparedStatePoint, Quantities
+from aiida_difftre.engine.refinement.objective import Point, PreparedStatePoint, Quantities
 
 LARGEST_BYTES = 2 << 30
 """Of the derivatives of the energies of all snapshots by all parameters."""
@@ -81,17 +81,32 @@ class Linear(NamedTuple):
     rows: Float[np.ndarray, "samples parameters"]
 
 
+class TrustRegion(NamedTuple):
+    """How far a step may go, and what holds it back.
+
+    Args:
+        radius: Largest length of the step, sqrt(δᵀ M δ): the standard deviation of the change of U/kT.
+        damping: ε, which keeps parameters that the snapshots hardly tell from moving far.
+        noise: ν, what the statistical errors of the predictions contribute to the loss.
+
+    Example:
+        >>> from aiida_difftre.engine.refinement.gauss_newton import TrustRegion
+        >>> TrustRegion(radius=0.1, damping=1e-6).noise
+        0.0
+    """
+
+    radius: float
+    damping: float
+    noise: float = 0.0
+
+
 def step(
     data: Sequence[PreparedStatePoint],
-    parameters: Parameters,
-    quantities: Mapping[str, Quantities],
+    point: Point,
     free: Parameters,
+    region: TrustRegion,
     *,
-    damping: float,
-    radius: float,
-    noise: float = 0.0,
     start: Parameters | None = None,
-    extra: Parameters | None = None,
 ) -> tuple[Parameters, float, bool]:
     """Compute the Gauss-Newton step of a loss over reference trajectories.
 
@@ -99,15 +114,10 @@ def step(
 
     Args:
         data: State points with their references and targets.
-        parameters: Parameters at which the step starts.
-        quantities: Quantities of each snapshot at these parameters, by state point
-            (``aiida_difftre.engine.refinement.objective.Evaluation``).
+        point: The loss at the parameters at which the step starts, with the quantities of each snapshot there.
         free: Tree of booleans in the shape of the parameters: which of them may move.
-        damping: ε, which keeps parameters that the snapshots hardly tell from moving far.
-        radius: Largest length of the step, sqrt(δᵀ M δ): the standard deviation of the change of U/kT.
-        noise: ν, what the statistical errors of the predictions contribute to the loss.
+        region: Largest length of the step, damping and noise.
         start: Parameters that sampled; None for those at which the step starts.
-        extra: Gradient of further terms of the loss, in the shape of the parameters; None for none.
 
     Returns:
         The step in the shape of the parameters, the norm of the gradient of the loss, and whether the radius bounds the
@@ -117,18 +127,20 @@ def step(
         EngineError: With status INVALID_INPUT, where the derivatives do not fit into memory, or for too many points of
             targets that take a vector-Jacobian product each.
     """
+    parameters, extra = point.parameters, point.extra_slope
     leaves, structure = jax.tree.flatten(parameters)
     movable = [bool(moves) for moves in jax.tree.leaves(free)]
     sizes = [leaf.size if moves else 0 for leaf, moves in zip(leaves, movable, strict=True)]
     _check_size(data, sum(sizes))
-    parts = [_linear(point, parameters, quantities[point.label], movable) for point in data]
+    quantities = point.evaluation.quantities
+    parts = [_linear(prepared, parameters, quantities[prepared.label], movable) for prepared in data]
     found = Linear(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
     slope = np.zeros(sum(sizes)) if extra is None else _flat(extra, movable, 1)[0] / 2
     arrays = np.repeat(np.arange(len(leaves)), sizes)
     if not all(np.isfinite(array).all() for array in (*found, slope)):
         return jax.tree.map(jnp.zeros_like, parameters), float("nan"), False
     way = np.zeros(sum(sizes)) if start is None else _flat(jax.tree.map(jnp.subtract, parameters, start), movable, 1)[0]
-    moved, is_bounded = solve(found, slope, arrays, damping=damping, radius=radius, noise=noise, way=way)
+    moved, is_bounded = solve(found, slope, arrays, region, way=way)
     ends = np.cumsum(sizes)
     shaped = [
         np.asarray(moved[end - size : end].reshape(leaf.shape), leaf.dtype)
@@ -145,10 +157,8 @@ def solve(
     linear: Linear,
     extra: Vector,
     arrays: Int[np.ndarray, " parameters"],
+    region: TrustRegion,
     *,
-    damping: float,
-    radius: float,
-    noise: float = 0.0,
     way: Vector | None = None,
 ) -> tuple[Vector, bool]:
     r"""Compute the Gauss-Newton step whose length, in effective samples, does not exceed a radius.
@@ -165,9 +175,7 @@ def solve(
         linear: Residuals r, their derivatives J, and rows X.
         extra: Half of the gradient of further terms of the loss, e, (parameters,).
         arrays: Index of the array to which each parameter belongs, (parameters,).
-        damping: ε, which keeps parameters that the snapshots hardly tell from moving far.
-        radius: Largest length of the step, sqrt(δᵀ M δ): the standard deviation of the change of U/kT.
-        noise: ν, what the statistical errors of the predictions contribute to the loss.
+        region: Largest length of the step, damping ε and noise ν.
         way: The way d that was already made on these snapshots, (parameters,); None for none.
 
     Returns:
@@ -180,14 +188,16 @@ def solve(
         A residual of 2 with slope 1 vanishes with a step of -2, which a radius of 0.5 shortens:
 
         >>> import numpy as np
-        >>> from aiida_difftre.engine.refinement.gauss_newton import Linear, solve
+        >>> from aiida_difftre.engine.refinement.gauss_newton import Linear, TrustRegion, solve
         >>> linear = Linear(np.array([2.0]), np.array([[1.0]]), np.array([[1.0]]))
         >>> for radius in (10.0, 0.5):
-        ...     step, is_bounded = solve(linear, np.zeros(1), np.zeros(1, int), damping=1e-6, radius=radius)
+        ...     region = TrustRegion(radius, damping=1e-6)
+        ...     step, is_bounded = solve(linear, np.zeros(1), np.zeros(1, int), region)
         ...     print(round(float(step[0]), 3), is_bounded)
         -2.0 False
         -0.5 True
     """
+    radius, damping, noise = region
     size = np.maximum(np.bincount(arrays), 1)
     mean = np.bincount(arrays, np.sum(linear.rows**2, axis=0)) / size
     scale = np.sqrt(mean[arrays])

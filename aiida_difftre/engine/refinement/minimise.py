@@ -232,17 +232,12 @@ def _direction(objective: Objective, point: Point, free: Parameters) -> tuple[Pa
     """What the optimizer scales, the norm of the gradient, and whether a longer step might gain more."""
     settings = objective.settings
     if settings.optimizer.name == optimizer_options.GAUSS_NEWTON:
-        return gauss_newton.step(
-            objective.data,
-            point.parameters,
-            point.evaluation.quantities,
-            free,
-            damping=optimizer_options.damping(settings.optimizer.options),
+        region = gauss_newton.TrustRegion(
             radius=float(np.sqrt(-np.log1p(-settings.max_step_loss))),
+            damping=optimizer_options.damping(settings.optimizer.options),
             noise=sum(losses.noise(data.terms, settings.loss.kind) for data in objective.data),
-            start=objective.anchor,
-            extra=point.extra_slope,
         )
+        return gauss_newton.step(objective.data, point, free, region, start=objective.anchor)
     slopes = _masked(objective.gradient(point), free)
     return slopes, float(optax.tree.norm(slopes)), True
 

@@ -14,7 +14,7 @@ from aiida_difftre.engine import units
 from aiida_difftre.engine.contract.jobs import LossSettings, UpdateSettings
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.refinement import gauss_newton, objective
-from aiida_difftre.engine.refinement.gauss_newton import Linear, solve
+from aiida_difftre.engine.refinement.gauss_newton import Linear, TrustRegion, solve
 from aiida_difftre.engine.refinement.minimise import Outcome, minimise
 from aiida_difftre.engine.refinement.objective import PreparedStatePoint
 from aiida_difftre.engine.reweighting.weights import effective_size
@@ -55,12 +55,14 @@ def quantities(points: list[PreparedStatePoint], parameters: dict) -> dict:
     return objective.evaluate(points, parameters).quantities
 
 
-def step(points: list[PreparedStatePoint], **given: Any) -> dict:
-    parameters = start()
-    arguments = {"damping": 1e-6, "radius": FAR, **given}
-    return gauss_newton.step(
-        points, parameters, quantities(points, parameters), POTENTIAL.trainable(parameters), **arguments
-    )[0]
+def at(points: list[PreparedStatePoint], parameters: dict) -> objective.Point:
+    """The loss of the targets alone."""
+    return objective.Objective(points, settings_of(), parameters, None)(parameters)
+
+
+def step(points: list[PreparedStatePoint], radius: float = FAR, damping: float = 1e-6) -> dict:
+    region = TrustRegion(radius, damping)
+    return gauss_newton.step(points, at(points, start()), POTENTIAL.trainable(start()), region)[0]
 
 
 def problem(samples: int, parameters: int, residuals: int = 5) -> tuple[Linear, np.ndarray, np.ndarray, np.ndarray]:
@@ -79,7 +81,7 @@ def problem(samples: int, parameters: int, residuals: int = 5) -> tuple[Linear, 
 def test_the_step_solves_its_equations(shape: tuple[int, int], further: float) -> None:
     linear, e, arrays, metric = problem(*shape)
     for radius in (0.01, 0.1):
-        delta, is_bounded = solve(linear, further * e, arrays, damping=0.3, radius=radius)
+        delta, is_bounded = solve(linear, further * e, arrays, TrustRegion(radius, 0.3))
         assert is_bounded
         assert delta @ metric @ delta == pytest.approx(radius**2, rel=1e-6)
         # JᵀJ δ + Jᵀr + e = -λ M δ with one positive λ.
@@ -97,11 +99,11 @@ def test_noise_holds_the_step_back(shape: tuple[int, int]) -> None:
     r, j, _ = linear
     way = 0.1 * np.random.default_rng(2).normal(size=shape[1])
     for noise in (0.01, 3.0):
-        delta, is_bounded = solve(linear, e, arrays, damping=0.3, radius=FAR, noise=noise, way=way)
+        delta, is_bounded = solve(linear, e, arrays, TrustRegion(FAR, 0.3, noise), way=way)
         assert not is_bounded
         slope = j.T @ (r + j @ delta) + e + noise * metric @ (way + delta)
         np.testing.assert_allclose(slope, 0, atol=1e-7 * np.abs(j.T @ r).max())
-        bounded, _ = solve(linear, e, arrays, damping=0.3, radius=0.05, noise=noise, way=way)
+        bounded, _ = solve(linear, e, arrays, TrustRegion(0.05, 0.3, noise), way=way)
         assert bounded @ metric @ bounded == pytest.approx(0.05**2, rel=1e-6)
 
 
@@ -126,9 +128,9 @@ def test_expected_loss_on_a_fresh_trajectory() -> None:
 def test_near_and_far() -> None:
     linear, e, arrays, metric = problem(40, 7, residuals=3)
     r, j, _ = linear
-    near, _ = solve(linear, np.zeros(7), arrays, damping=0.3, radius=FAR)
+    near, _ = solve(linear, np.zeros(7), arrays, TrustRegion(FAR, 0.3))
     np.testing.assert_allclose(j @ near, -r, rtol=1e-6)
-    far, _ = solve(linear, 0 * e, arrays, damping=0.3, radius=1e-6)
+    far, _ = solve(linear, 0 * e, arrays, TrustRegion(1e-6, 0.3))
     natural = -np.linalg.solve(metric, j.T @ r)
     np.testing.assert_allclose(far / np.linalg.norm(far), natural / np.linalg.norm(natural), rtol=1e-4, atol=1e-5)
 
@@ -136,28 +138,28 @@ def test_near_and_far() -> None:
 def test_free_of_units() -> None:
     linear, e, arrays, _ = problem(40, 7)
     units = np.where(arrays == 0, 1e-4, 1e3)
-    expected, _ = solve(linear, e, arrays, damping=0.3, radius=0.1)
+    expected, _ = solve(linear, e, arrays, TrustRegion(0.1, 0.3))
     other = Linear(linear.residuals, linear.jacobian / units, linear.rows / units)
-    np.testing.assert_allclose(solve(other, e / units, arrays, damping=0.3, radius=0.1)[0], expected * units, rtol=1e-6)
+    np.testing.assert_allclose(solve(other, e / units, arrays, TrustRegion(0.1, 0.3))[0], expected * units, rtol=1e-6)
 
 
 def test_what_the_snapshots_do_not_tell_stays() -> None:
     rows = np.array([[1.0, 1e-6, 0.0], [-1.0, 1e-6, 0.0]])
     linear = Linear(np.array([1.0]), np.array([[2.0, 1e-6, 0.0]]), rows)
-    found, _ = solve(linear, np.zeros(3), np.zeros(3, int), damping=0.1, radius=0.1)
+    found, _ = solve(linear, np.zeros(3), np.zeros(3, int), TrustRegion(0.1, 0.1))
     assert found[0] == pytest.approx(-0.1 / np.sqrt(2), rel=0.05)
     assert abs(found[1]) < 1e-5
     assert found[2] == 0
     # Of two arrays the one that changes no energy stays, and the other one moves.
-    half, _ = solve(linear, np.zeros(3), np.array([0, 0, 1]), damping=0.1, radius=0.1)
+    half, _ = solve(linear, np.zeros(3), np.array([0, 0, 1]), TrustRegion(0.1, 0.1))
     assert half[0] < -0.05
     assert half[2] == 0
     still = Linear(np.ones(1), np.ones((1, 2)), np.zeros((2, 2)))
-    none, is_bounded = solve(still, np.zeros(2), np.zeros(2, int), damping=0.1, radius=0.1)
+    none, is_bounded = solve(still, np.zeros(2), np.zeros(2, int), TrustRegion(0.1, 0.1))
     assert not none.any()
     assert not is_bounded
     met = linear._replace(residuals=np.zeros(1))
-    assert not solve(met, np.zeros(3), np.zeros(3, int), damping=0.1, radius=0.1)[0].any()
+    assert not solve(met, np.zeros(3), np.zeros(3, int), TrustRegion(0.1, 0.1))[0].any()
 
 
 def test_jacobian_by_finite_differences() -> None:
@@ -205,9 +207,8 @@ def test_what_a_step_costs_on_snapshots_of_unequal_weight() -> None:
     rows = gauss_newton._linear(point, parameters, values["liquid"], movable).rows[:, -8:]
     np.testing.assert_allclose(rows.T @ rows, expected, rtol=1e-6, atol=1e-8 * expected.max())
     # The way from the parameters that sampled is held back by the noise: with nothing else to gain, it is undone.
-    deaf = gauss_newton.step(
-        [point], parameters, values, free, damping=1e-3, radius=FAR, noise=1e12, start=start()
-    )[0]  # fmt: skip
+    held = TrustRegion(FAR, damping=1e-3, noise=1e12)
+    deaf = gauss_newton.step([point], at([point], parameters), free, held, start=start())[0]
     undone = np.asarray(deaf["terms"]["0_pair_spline"]["control_points"])
     np.testing.assert_allclose(undone, sampled - here, rtol=1e-4, atol=1e-8)
 
@@ -219,9 +220,7 @@ def test_gradient_norm_and_further_terms() -> None:
     whole = objective.Objective([point], settings, anchor, None)
     here = whole(start())
     free = POTENTIAL.trainable(start())
-    moved, norm, _ = gauss_newton.step(
-        [point], start(), here.evaluation.quantities, free, damping=1e-6, radius=1e-4, extra=here.extra_slope
-    )
+    moved, norm, _ = gauss_newton.step([point], here, free, TrustRegion(radius=1e-4, damping=1e-6))
     slopes = whole.gradient(here)
     assert norm == pytest.approx(float(jnp.linalg.norm(slopes["terms"]["0_pair_spline"]["control_points"])), rel=1e-8)
     assert whole(jax.tree.map(jnp.add, start(), moved)).loss < here.loss
@@ -252,7 +251,7 @@ def test_an_offset_of_the_energy_stays() -> None:
     wanted = [target("pressure", [0.5])]
     point = prepared(potential, parameters, trajectory, wanted, settings_of())
     moved, *_ = gauss_newton.step(
-        [point], parameters, quantities([point], parameters), potential.trainable(parameters), damping=0.02, radius=0.5
+        [point], at([point], parameters), potential.trainable(parameters), TrustRegion(radius=0.5, damping=0.02)
     )
     layers = moved["terms"]["0_moment_network"]["mlp"]
     assert not np.asarray(layers["b2"]).any()
