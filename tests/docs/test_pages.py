@@ -113,7 +113,7 @@ def test_example_of_the_engine_alone_is_valid() -> None:
 
 def test_example_of_an_observable_works() -> None:
     jnp = pytest.importorskip("jax.numpy")
-    spec, implementation = code_blocks(ROOT / "docs" / "howto" / "extend.md", "python")
+    spec, implementation, *_ = code_blocks(ROOT / "docs" / "howto" / "extend.md", "python")
     names: dict[str, Any] = {"__name__": __name__}
     exec(spec, names)
     exec(implementation, names)
