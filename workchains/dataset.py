@@ -401,11 +401,6 @@ class DftDatasetWorkChain(ProtocolMixin, WorkChain):
 
 
 if __name__ == "__main__":
-    # verdi run workchains/dataset.py STRUCTURE PW_CODE [PROTOCOL]
-    import sys
+    from aiida_difftre.workchains.main import labels_by_dft, launch
 
-    from aiida.engine import run
-
-    _CHAIN: Any = WorkflowFactory("difftre.dataset")
-    _NAME, _CODE, *_PROTOCOL = sys.argv[1:]
-    run(_CHAIN.get_builder_from_protocol(_CODE, orm.load_node(_NAME), *_PROTOCOL))
+    launch("difftre.dataset", nodes=("structure",), prepare=labels_by_dft)

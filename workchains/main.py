@@ -1,4 +1,4 @@
-"""Launching a restart chain from the shell: what ``verdi run workchains/CHAIN.py`` does."""
+"""Launching a chain on nodes from the shell: what ``verdi run workchains/CHAIN.py`` does."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from aiida import orm
+from aiida.common.exceptions import MultipleObjectsError, NotExistent
 from aiida.engine import run_get_node, submit
 from aiida.plugins import WorkflowFactory
 
@@ -15,6 +16,11 @@ def one_state_point(inputs: dict[str, Any]) -> dict[str, Any]:
     """Inputs of an update on one trajectory with one target."""
     trajectory, target = inputs.pop("trajectory"), inputs.pop("target")
     return {**inputs, "state_points": {"state_point": {"trajectory": trajectory, "targets": {"target": target}}}}
+
+
+def labels_by_dft(inputs: dict[str, Any]) -> dict[str, Any]:
+    """Inputs of first-principles labels, whose code is that of pw.x."""
+    return {"pw_code": inputs.pop("code"), **inputs}
 
 
 def launch(
@@ -37,8 +43,11 @@ def launch(
         arguments: Arguments of the command line; None for those of this program.
     """
     chain: Any = WorkflowFactory(entry_point)
-    parser = argparse.ArgumentParser(description=chain.__doc__.strip().splitlines()[0])
-    parser.add_argument("--code", required=True, help="label, PK or UUID of the code of the engine")
+    parser = argparse.ArgumentParser(
+        prog=f"verdi run -- workchains/{entry_point.split('.')[1]}.py",
+        description=chain.__doc__.strip().splitlines()[0],
+    )
+    parser.add_argument("--code", required=True, help="label, PK or UUID of the code")
     parser.add_argument("--protocol", help="quick (the default), cpu or paper")
     parser.add_argument("--submit", action="store_true", help="leave the work to the daemon")
     for name in nodes:
@@ -47,8 +56,11 @@ def launch(
         parser.add_argument(f"--{name}", type=kind, required=True)
     given = vars(parser.parse_args(arguments))
     is_submitted, inputs = given.pop("submit"), dict(given)
-    inputs["code"] = orm.load_code(inputs["code"])
-    inputs.update({name: orm.load_node(inputs[name]) for name in nodes})
+    for name, load in (("code", orm.load_code), *((name, orm.load_node) for name in nodes)):
+        try:
+            inputs[name] = load(inputs[name])
+        except (NotExistent, MultipleObjectsError, ValueError) as error:
+            parser.error(f"--{name} {inputs[name]}: {error}")
     try:
         builder = chain.get_builder_from_protocol(**(prepare or dict)(inputs))
     except ValueError as error:

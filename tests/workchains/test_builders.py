@@ -234,3 +234,22 @@ def test_jobs_say_what_verdi_shows_of_them(name: str) -> None:
     options = spec.inputs["metadata"]["options"]
     assert options["input_filename"].default in ("job.json", "feff.inp")
     assert options["output_filename"].default in ("results.json", "feff.out")
+
+
+def test_shell_names_what_does_not_exist(
+    code: orm.InstalledCode, potential: PotentialData, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = {"--code": str(code.pk), "--potential": potential.store().uuid}
+    for name, wrong in (("--code", "nowhere@nothing"), ("--potential", "987654321")):
+        arguments = [part for pair in {**given, name: wrong}.items() for part in pair]
+        with pytest.raises(SystemExit):
+            main.launch("difftre.sample.base", nodes=("potential",), arguments=arguments)
+        assert f"sample.py: error: {name} {wrong}: " in capsys.readouterr().err
+
+
+def test_labels_by_dft_take_the_code_of_pw() -> None:
+    assert main.labels_by_dft({"code": 1, "structure": 2, "protocol": None}) == {
+        "pw_code": 1,
+        "structure": 2,
+        "protocol": None,
+    }

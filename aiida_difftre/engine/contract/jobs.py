@@ -398,7 +398,8 @@ def explain(error: ValidationError) -> str:
     phrases = []
     for problem in problems[:MOST_PROBLEMS]:
         where = ".".join(str(part) for part in problem["loc"] if not UNSTATED.fullmatch(str(part))) or "input"
-        message = problem["msg"].removeprefix("Value error, ")
+        unknown = problem["type"] == "extra_forbidden"
+        message = "unknown key" if unknown else problem["msg"].removeprefix("Value error, ")
         value = "" if isinstance(problem["input"], dict | list) else f" (got {shown(problem['input'])})"
         phrases.append(f"{one_line(where)}: {message}{value}")
     if (more := len(problems) - MOST_PROBLEMS) > 0:
