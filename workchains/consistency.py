@@ -57,7 +57,7 @@ def check_pressures(targets: Mapping[str, Target], *, states_volume: bool) -> No
 
     Args:
         targets: Targets of a state point whose volume is fixed, by label.
-        states_volume: whether the state point states a density or a structure of its own.
+        states_volume: True if the state point states a density or a structure of its own.
 
     Raises:
         ValueError: naming the target, and what to state.

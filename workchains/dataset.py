@@ -204,18 +204,19 @@ class DftDatasetWorkChain(ProtocolMixin, WorkChain):
         """Inputs from a protocol.
 
         Args:
-            pw_code: code of pw.x, or its label.
-            structure: seed cell; None where only ``structures`` are labelled.
-            protocol: quick (the default), cpu or paper.
-            overrides: merged into the protocol, in the nesting of its YAML file.
-            options: merged into the ``metadata.options`` of each calculation.
-            pseudo_family: label; None where a single installed family has all the elements.
-            functional: that the label of the family has to name, where ``pseudo_family`` is None.
-            structures: further cells to label.
-            kpoints: mesh of the seed cell (and of ``structures``); by default one is chosen for each cell by
-                ``kpoints_distance``.
+            pw_code: Code of pw.x, or its label.
+            structure: Seed cell; None where only ``structures`` are labelled.
+            protocol: Name of the preset: quick (the default), cpu or paper.
+            overrides: Changes that are merged into the protocol, in the nesting of its YAML file.
+            options: Options that are merged into the ``metadata.options`` of each calculation.
+            pseudo_family: Label of the family of pseudopotentials; None where a single installed family has all the
+                elements.
+            functional: Functional that the label of the family has to name, where ``pseudo_family`` is None.
+            structures: Further cells to label.
+            kpoints: Mesh of k-points of the seed cell (and of ``structures``); by default one is chosen for each
+                cell by ``kpoints_distance``.
             kpoints_offset: Offset of the mesh, in units of its step.
-            kpoints_distance: largest distance of neighbouring k-points, 1/Å; None takes that of the protocol.
+            kpoints_distance: Largest distance of neighbouring k-points, 1/Å; None takes that of the protocol.
 
         Returns:
             The builder.

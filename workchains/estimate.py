@@ -50,12 +50,12 @@ class Sampling:
     """Trajectories of one state point.
 
     Args:
-        label: what is sampled, and when.
+        label: Name of the trajectories, for the reader.
         atoms: Number of atoms of a walker.
         walkers: Number of walkers of a trajectory.
         steps: Number of steps of each walker, equilibration included.
         snapshots: Number of snapshots of a trajectory.
-        times: how many such trajectories there are, at most.
+        times: Number of such trajectories, at most.
         microseconds: Time per atom and step, µs.
         neighbours: Number of neighbours of an atom within the cutoff.
     """
@@ -130,8 +130,8 @@ def sampling(
         spec: Spec of the potential.
         atoms: Number of atoms of the cell.
         volume: Volume of the cell, Å³.
-        times: how many trajectories there are.
-        growth: factor by which production gets longer in the end.
+        times: Number of trajectories.
+        growth: Factor by which production gets longer in the end.
 
     Returns:
         What the trajectories take.

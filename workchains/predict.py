@@ -37,13 +37,13 @@ class PredictBaseWorkChain(EngineBaseWorkChain):
         """A builder with the inputs of a preset.
 
         Args:
-            code: the engine on a machine, or its label.
+            code: Code of the engine on a machine, or its label.
             potential: Potential to predict with.
-            structures: configurations, labelled or not.
+            structures: Configurations, labelled or not.
             trajectory: Trajectory over which observables are averaged.
             observables: Observables as fields of ``aiida_difftre.engine.contract.observables.ObservableRequest``.
-            protocol: quick (the default), cpu or paper.
-            overrides: merged into the preset, in the nesting of the chain's inputs.
+            protocol: Name of the preset: quick (the default), cpu or paper.
+            overrides: Changes that are merged into the preset, in the nesting of the chain's inputs.
             options: Options of the job, such as resources or max_wallclock_seconds.
 
         Returns:

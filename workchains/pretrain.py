@@ -42,12 +42,12 @@ class PretrainBaseWorkChain(EngineBaseWorkChain):
         """A builder with the inputs of a preset.
 
         Args:
-            code: the engine on a machine, or its label.
-            dataset: labelled configurations.
-            spec: the potential to make: species and terms; or
-            potential: one to continue from.
-            protocol: quick (the default), cpu or paper.
-            overrides: merged into the preset, in the nesting of the chain's inputs.
+            code: Code of the engine on a machine, or its label.
+            dataset: Labelled configurations.
+            spec: Species and terms of a potential to make; None to continue from one.
+            potential: Potential to continue from; None to make one.
+            protocol: Name of the preset: quick (the default), cpu or paper.
+            overrides: Changes that are merged into the preset, in the nesting of the chain's inputs.
             options: Options of the job, such as resources or max_wallclock_seconds.
 
         Returns:

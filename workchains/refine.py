@@ -330,11 +330,11 @@ class RefineWorkChain(ProtocolMixin, WorkChain):
         Args:
             state_points: State points by label: structure, temperature, targets.
             potential: Potential to refine.
-            sample_code: engine on the machine that samples, or its label.
-            update_code: engine on the machine that updates; that of ``sample_code`` by default.
+            sample_code: Code of the engine on the machine that samples, or its label.
+            update_code: Code of the engine on the machine that updates; that of ``sample_code`` by default.
             dataset: Training data for the matching term.
             protocol: ``quick`` (default), ``cpu`` or ``paper``.
-            overrides: merged into the preset: ``settings``, ``sample``, ``update``.
+            overrides: Changes that are merged into the preset: ``settings``, ``sample``, ``update``.
             options: Options of the jobs (``metadata.options``), by ``sample`` and ``update``.
 
         Returns:

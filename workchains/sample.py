@@ -70,16 +70,16 @@ class SampleBaseWorkChain(EngineBaseWorkChain):
         """A builder with the inputs of a preset.
 
         Args:
-            code: the engine on a machine, or its label.
+            code: Code of the engine on a machine, or its label.
             potential: Potential to sample with.
-            structure: cell and atoms.
-            temperature: K.
-            pressure: GPa; held where ``sampling.barostat`` is set.
+            structure: Cell and atoms at the start.
+            temperature: Temperature, K.
+            pressure: Pressure, GPa; held where ``sampling.barostat`` is set.
             observables: Observables to predict, as fields of
                 ``aiida_difftre.engine.contract.observables.ObservableRequest``.
             start_trajectory: Trajectory to continue from.
-            protocol: quick (the default), cpu or paper.
-            overrides: merged into the preset, in the nesting of the chain's inputs.
+            protocol: Name of the preset: quick (the default), cpu or paper.
+            overrides: Changes that are merged into the preset, in the nesting of the chain's inputs.
             options: Options of the job, such as resources or max_wallclock_seconds.
 
         Returns:

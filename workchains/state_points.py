@@ -178,7 +178,7 @@ def sampling_parameters(
         template: parameters as given to the chain.
         point: state point: temperature, pressure and targets.
         seed: Seed of this run.
-        predict: whether the job also predicts the observables of the targets.
+        predict: True if the job also predicts the observables of the targets.
         **sampling: settings that replace those of the template; None leaves them.
 
     Returns:
@@ -223,14 +223,14 @@ def make_builder(
     """A builder of a chain that samples at state points and then runs jobs of a second kind.
 
     Args:
-        chain: composite chain.
+        chain: The composite chain.
         name: Name of its protocol file.
-        second: restart chain of the second kind of job.
+        second: Restart chain of the second kind of job.
         codes: Codes of sampling and of the second kind of job, or their labels.
         state_points: State points by label: structure, temperature, targets.
-        nodes: further inputs; None values are left out.
-        protocol: the preset; None for the default one.
-        overrides: merged into the preset.
+        nodes: Further inputs by name; None values are left out.
+        protocol: Name of the preset; None for the default one.
+        overrides: Changes that are merged into the preset.
         options: Options of the jobs, by the names of their protocols.
 
     Returns:

@@ -334,14 +334,15 @@ class TrainWorkChain(ProtocolMixin, WorkChain):
             codes: Codes by job: ``pw``, ``feff``, ``pretrain``, ``sample``, ``update``, ``predict``; needed ones only,
                 or their labels.
             state_points: State points by label: structure, temperature, targets.
-            spec: the potential to make: species and terms.
-            labels: arguments of DftDatasetWorkChain's own method: structure, structures, pseudo_family, functional,
+            spec: Species and terms of the potential to make.
+            labels: Arguments of DftDatasetWorkChain's own method: structure, structures, pseudo_family, functional,
                 kpoints, kpoints_offset, kpoints_distance.
-            dataset: labels that exist.
+            dataset: Labels that exist already.
             potential: Potential to start from, in place of pretraining; without it, dataset and labels the run starts
                 from the initial parameters of ``spec``.
             protocol: ``quick`` (default), ``cpu`` or ``paper``.
-            overrides: merged into the presets of ``dataset``, ``feff``, ``pretrain``, ``refine`` and ``validate``.
+            overrides: Changes that are merged into the presets of ``dataset``, ``feff``, ``pretrain``, ``refine`` and
+                ``validate``.
             options: Options of the jobs (``metadata.options``), by the same names as ``codes``.
 
         Returns:

@@ -45,13 +45,13 @@ class UpdateBaseWorkChain(EngineBaseWorkChain):
         """A builder with the inputs of a preset.
 
         Args:
-            code: the engine on a machine, or its label.
-            potential: that sampled the trajectories.
+            code: Code of the engine on a machine, or its label.
+            potential: Potential that sampled the trajectories.
             state_points: LABEL -> trajectory, remote (optional), targets.
             dataset: Training data for the matching term.
             optimizer_state: State of the optimizer of an earlier update.
-            protocol: quick (the default), cpu or paper.
-            overrides: merged into the preset, in the nesting of the chain's inputs.
+            protocol: Name of the preset: quick (the default), cpu or paper.
+            overrides: Changes that are merged into the preset, in the nesting of the chain's inputs.
             options: Options of the job, such as resources or max_wallclock_seconds.
 
         Returns:

@@ -279,13 +279,13 @@ class ValidateWorkChain(ProtocolMixin, WorkChain):
 
         Args:
             state_points: State points by label: structure, temperature, targets.
-            sample_code: engine on the machine that samples, or its label.
-            predict_code: engine for the comparison with DFT; that of ``sample_code`` by default.
-            before: the potential before refinement.
-            after: the potential to validate.
-            dataset: labels to compare with.
+            sample_code: Code of the engine on the machine that samples, or its label.
+            predict_code: Code of the engine for the comparison with DFT; that of ``sample_code`` by default.
+            before: Potential before refinement.
+            after: Potential to validate.
+            dataset: Labels to compare with.
             protocol: ``quick`` (default), ``cpu`` or ``paper``.
-            overrides: merged into the preset: ``settings``, ``sample``, ``predict``.
+            overrides: Changes that are merged into the preset: ``settings``, ``sample``, ``predict``.
             options: Options of the jobs (``metadata.options``), by ``sample`` and ``predict``.
 
         Returns:

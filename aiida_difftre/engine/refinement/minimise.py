@@ -60,8 +60,8 @@ class Outcome:
     """What an update returns.
 
     Args:
-        parameters: after the last accepted step.
-        optimizer_state: after it.
+        parameters: Parameters after the last accepted step.
+        optimizer_state: State of the optimizer after it.
         history: one entry per evaluated set of parameters.
         reason: why the update ended.
         after: predictions with errors at the end, by state point with a target in the loss; none of an update that was

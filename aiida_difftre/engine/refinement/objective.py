@@ -212,12 +212,12 @@ class Point(NamedTuple):
     """The whole loss at one set of parameters.
 
     Args:
-        parameters: where.
+        parameters: The set of parameters.
         evaluation: Evaluation of the targets.
-        extra_loss: DFT and anchor terms.
-        extra_slope: their gradient; None where there are none.
-        loss: the sum.
-        fraction: the smallest effective fraction of snapshots over the state points.
+        extra_loss: Sum of the DFT and anchor terms.
+        extra_slope: Gradient of these; None where there are none.
+        loss: Sum of all terms.
+        fraction: Smallest effective fraction of snapshots over the state points.
     """
 
     parameters: Parameters

@@ -223,7 +223,7 @@ def check_sampled_at(trajectory: Trajectory, point: StatePoint) -> None:
 
     Args:
         trajectory: the snapshots.
-        point: where they should be from; without a pressure, any.
+        point: State point that the snapshots should be from; without a pressure, any pressure will do.
 
     Raises:
         EngineError: with status INVALID_INPUT.

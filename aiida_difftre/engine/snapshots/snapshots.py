@@ -104,7 +104,7 @@ class Prepared:
     Args:
         prepare: (snapshots, rows) -> projections of a batch.
         index: snapshots to prepare.
-        batch: how many together.
+        batch: Number of snapshots that are prepared together.
     """
 
     def __init__(
@@ -149,7 +149,7 @@ class Snapshots:
         symbols: one per atom.
         precision: Precision of everything but the energies.
         scales: (snapshots,), of the cells; None for ones.
-        stress: whether stresses are wanted.
+        stress: True if stresses are wanted.
         directions: strain directions of Born terms, by label.
         batch_size: snapshots per device and batch; 0 to choose.
         cache_bytes: budget of memory for what is kept of all snapshots; None for :data:`CACHE_BYTES`.
@@ -274,7 +274,7 @@ class Snapshots:
         """Gradient of Σ cotangent · quantity with respect to the parameters, batch by batch.
 
         Args:
-            parameters: where.
+            parameters: Parameters at which the gradient is taken.
             cotangents: derivative of the loss with respect to each quantity of :meth:`evaluate`.
 
         Returns:
