@@ -276,6 +276,13 @@ def test_the_sampler_of_the_documentation(check: testing.SamplerCheck) -> None:
     check(documented())
 
 
+def test_the_energies_of_a_sampler_where_jax_is_left_at_single_precision() -> None:
+    """As in the tests of another package, which switch nothing on."""
+    example = testing.SamplerExample(documented().sampler, walkers=4)
+    with jax.enable_x64(False):
+        sampled.energies_are_those_of_the_positions(example)
+
+
 @cache
 def documented() -> testing.SamplerExample:
     page = (Path(__file__).parents[1] / "docs" / "howto" / "extend.md").read_text()

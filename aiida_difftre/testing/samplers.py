@@ -119,8 +119,8 @@ def temperature_is_held(example: SamplerExample) -> None:
 def energies_are_those_of_the_positions(example: SamplerExample) -> None:
     """Energies belong to the positions as stored, walker by walker and in the order of time."""
     found = example.trajectory
-    parameters = example.potential.init(jax.random.key(0))
     with jax.enable_x64(True):
+        parameters = example.potential.init(jax.random.key(0))
         expected = quantities.energies(example.potential, parameters, found.positions, found.cell, found.species)
     close(found.energies, expected, 1e-9, "energies (eV) are not those of the stored positions")
     require((np.diff(found.walkers) >= 0).all(), "snapshots are not in the order of the walkers")
