@@ -107,21 +107,35 @@ def surroundings(
     return Surroundings(index, mask, (x, y, z))
 
 
-@functools.partial(jax.jit, static_argnames=("capacity", "search", "images", "at_once"))
-def _build(
-    positions: Array, cell: Array, cutoffs: Array, *, capacity: int, search: linked_cells.Grid | Images, images: Images,
-    at_once: int,
-) -> tuple[Compact, Array]:  # fmt: skip
+class Recipe(NamedTuple):
+    """How lists are built; hashable, since each needs a compiled program of its own.
+
+    Args:
+        capacity: Number of neighbours of an atom that a list holds.
+        search: Linked cells or lattice shifts among which neighbours are searched.
+        images: Lattice shifts by their number in a list.
+        at_once: Number of snapshots whose lists a device builds together.
+    """
+
+    capacity: int
+    search: linked_cells.Grid | Images
+    images: Images
+    at_once: int
+
+
+@functools.partial(jax.jit, static_argnames=("recipe",))
+def _build(positions: Array, cell: Array, cutoffs: Array, *, recipe: Recipe) -> tuple[Compact, Array]:
     """Compact lists and what they needed, (snapshots, 2); snapshots are spread over the devices."""
+    search = recipe.search
     how = search if isinstance(search, linked_cells.Grid) else np.array(search, np.int32)
 
     def one(snapshot: tuple[Array, Array]) -> tuple[Compact, Array]:
         fractional, cutoff = snapshot[0].astype(cell.dtype), snapshot[1]
-        lists = space.build(fractional, cell, cutoff, capacity, how)
-        return compact(lists, fractional, images), space.requirements(lists)
+        lists = space.build(fractional, cell, cutoff, recipe.capacity, how)
+        return compact(lists, fractional, recipe.images), space.requirements(lists)
 
     def several(positions: Array, cutoffs: Array) -> tuple[Compact, Array]:
-        found: tuple[Compact, Array] = jax.lax.map(one, (positions, cutoffs), batch_size=at_once)
+        found: tuple[Compact, Array] = jax.lax.map(one, (positions, cutoffs), batch_size=recipe.at_once)
         return found
 
     each = P("device")
@@ -137,12 +151,12 @@ class Lists:
     others built anew when they are asked for.
 
     Args:
-        positions: (snapshots, atoms, 3), fractional, as stored.
-        cell: (3, 3), Å.
+        positions: Fractional positions as stored, (snapshots, atoms, 3).
+        cell: Lattice vectors as rows, (3, 3), Å.
         cutoffs: Cutoffs of each snapshot, Å. In a cell scaled by s the cutoff r is r/s in the cell unscaled.
         precision: Precision in which distances are evaluated, also by those who ask for lists.
-        batch: snapshots that are asked for together; a multiple of the number of devices.
-        budget: bytes.
+        batch: Number of snapshots that are asked for together; a multiple of the number of devices.
+        budget: Memory for the lists that are kept, bytes.
     """
 
     def __init__(
@@ -243,10 +257,8 @@ class Lists:
                 search: linked_cells.Grid | Images = self.images
             else:
                 search = linked_cells.Grid(self._grid.bins, self._grid.reach, self._capacity.room, self._grid.cutoff)
-            lists, needs = _build(
-                self._positions[index], self._cell, self._cutoffs[index], capacity=self._capacity.neighbors,
-                search=search, images=self.images, at_once=self._at_once,
-            )  # fmt: skip
+            recipe = Recipe(self._capacity.neighbors, search, self.images, self._at_once)
+            lists, needs = _build(self._positions[index], self._cell, self._cutoffs[index], recipe=recipe)
             needed = np.max(np.asarray(needs), 0).astype(int)
             if not self._capacity.exceeded(needed):
                 return lists, needed
