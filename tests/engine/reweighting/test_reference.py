@@ -76,3 +76,15 @@ def test_the_slowest_quantity_tells_how_many_snapshots_are_independent(slow: str
     found = ref.inefficiency({"energy": noise[:, 0], "stress": noise[:, 2:]})
     assert found == pytest.approx(statistics.statistical_inefficiency(steps[:, None], walkers)[0], rel=1e-9)
     assert found > 4
+
+
+def test_snapshots_are_kept_where_the_cache_has_room_for_them() -> None:
+    """Its size is in MiB: all of the projections fit, or none where it is smaller than they are."""
+
+    def kept(mebibytes: float) -> int:
+        machine = DOUBLE.model_copy(update={"snapshot_cache_mib": mebibytes})
+        return prepare_reference(POTENTIAL, PARAMETERS, snapshots(), [], machine).snapshots.nbytes
+
+    whole = kept(512.0)
+    assert kept(whole / 2**20) == whole
+    assert kept(0.6 * whole / 2**20) < whole
