@@ -150,6 +150,24 @@ def test_smearing_is_a_gaussian_integrated_over_each_bin(deviation: float) -> No
     assert values @ np.diff(edges**3) == pytest.approx(expected @ np.diff(edges**3), rel=1e-6)
 
 
+def test_a_smeared_grid_that_starts_above_zero_is_a_part_of_the_whole_one() -> None:
+    """Distances below its first edge are smeared into it."""
+    atoms = salt()
+    whole = features(rdf(atoms, centres(5.0, 50), smearing=0.1), atoms)
+    part = features(rdf(atoms, centres(5.0, 50)[27:], smearing=0.1), atoms)
+    assert whole[26:28].min() > 0.1
+    np.testing.assert_allclose(part, whole[27:], rtol=0.01, atol=1e-3)
+
+
+def test_a_left_handed_cell_is_the_same_crystal() -> None:
+    atoms = salt()
+    swapped = atoms.copy()
+    swapped.set_cell(atoms.cell.array[[1, 0, 2]])
+    assert np.linalg.det(atoms.cell.array) * np.linalg.det(swapped.cell.array) < 0
+    grid = centres(5.0, 50)
+    np.testing.assert_allclose(features(rdf(swapped, grid), swapped), features(rdf(atoms, grid), atoms), atol=1e-9)
+
+
 def test_grid_that_starts_above_zero() -> None:
     atoms = salt()
     whole, part = rdf(atoms, centres(5.0, 50)), rdf(atoms, centres(5.0, 50)[20:])
