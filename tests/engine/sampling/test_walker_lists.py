@@ -21,9 +21,9 @@ from tests.fixtures.engine import argon, lennard_jones
 SCALES = jnp.array([1.0, 0.97, 1.04])
 
 
-def rule() -> Listing:
+def rule(ratio: float = 1.5) -> Listing:
     """Of 32 argon atoms in cells of several sizes: 3.4 Å and a skin of 0.6 Å."""
-    settings = SamplingSettings(skin=0.6, barostat={"max_volume_ratio": 1.5})
+    settings = SamplingSettings(skin=0.6, barostat={"max_volume_ratio": ratio})
     system = System(
         lennard_jones(3.4)[0], ("Ar",) * 32, argon().cell.array, 60.0, settings, "float64", pressure=0.0
     )  # fmt: skip
@@ -81,3 +81,12 @@ def test_worn_lists_are_those_of_the_present_positions(renew: Callable[..., Buil
     kept = compiled(jnp.zeros(3, bool))
     np.testing.assert_array_equal(kept.built, old)
     np.testing.assert_array_equal(kept.lists.mask, held.lists.mask)
+
+
+def test_lists_are_complete_in_the_smallest_cell() -> None:
+    """At a quarter of the volume, 6.8 Å wide, atoms within 4 Å of each other are so by more than one image."""
+    here, x, scale = rule(4.0), positions(2)[0], 4.0 ** (-1 / 3)
+    assert scale * 10.8 < 2 * here.cutoff
+    lists, needed = walker_lists.list_of(here, x, jnp.asarray(scale))
+    assert not here.capacity.exceeded(needed)
+    np.testing.assert_array_equal(np.asarray(lists.mask).sum(axis=-1), counts(here, x, scale))
