@@ -348,6 +348,18 @@ def test_nose_hoover_stops_the_centre_of_mass() -> None:
     np.testing.assert_allclose(second.last_velocities.sum(1), 0, atol=1e-12)
 
 
+def test_a_nose_hoover_chain_begins_with_the_kinetic_energy_of_atoms_at_rest_together() -> None:
+    """Σ p²/2m of momenta whose sum is zero, in 3N - 3 degrees of freedom."""
+    chosen = settings(thermostat=NOSE_HOOVER)
+    system = System(lennard_jones()[0], ("Ar",) * 4, 9 * np.eye(3), 60.0, chosen, "float64")
+    init, _ = integrator(system, lambda x, scale: (0 * x, 0 * scale), jnp.dtype("float64"))
+    state = init(jax.random.key(0), jnp.zeros((4, 3)), jnp.ones(()), mass=jnp.array([4.0, 20.0, 40.0, 84.0]))
+    p, m = np.asarray(state.momentum), np.array([4.0, 20.0, 40.0, 84.0])
+    np.testing.assert_allclose(p.sum(0), 0, atol=1e-12)
+    assert float(state.chain.kinetic_energy) == pytest.approx(np.sum(p**2 / m[:, None]) / 2, rel=1e-12)
+    assert state.chain.degrees_of_freedom == 9
+
+
 def test_atoms_that_overlap_at_the_start() -> None:
     overlapping = argon()
     overlapping.positions[5] = overlapping.positions[0] + [0.2, 0.1, 0.0]
