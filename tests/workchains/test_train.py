@@ -171,7 +171,8 @@ def test_wrong_combinations_are_refused(code: Any, argon_potential: Any, argon_s
             run_get_node(builder)
         return str(caught.value)
 
-    neon = {"species": ["Ne"], "terms": [{"architecture": "lennard_jones", "cutoff": 5.0}]}
+    term = {"architecture": "lennard_jones", "cutoff": 5.0, "hyperparameters": {"epsilon": 0.003, "sigma": 2.8}}
+    neon = {"species": ["Ne"], "terms": [term]}
     steps = {"pretrain": {"calc": {"parameters": {"steps": 10}}}}
     assert "10 steps of pretraining need labels" in refused(spec=neon, overrides=steps)
     assert "holds Ar, but the potential is for Ne" in refused(spec=neon)

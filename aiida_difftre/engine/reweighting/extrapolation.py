@@ -62,6 +62,7 @@ def widening(effective: float, snapshots: int, inefficiency: float) -> float:
     Returns:
         The factor, at least 1.
     """
+    effective = max(1.0, effective)  # one snapshot always stands for the average, also where the bound underflows
     lost = max(0.0, math.log(snapshots / effective))
     return math.sqrt(1 + WIDENING * lost * inefficiency / effective)
 

@@ -110,3 +110,12 @@ def test_refusal_names_the_numbers_and_the_remedy() -> None:
         "20; sample at 170 K, or ask for a state point nearer to the sampled one, or give more snapshots"
     )
     assert caught.value.diagnostics["n_eff_independent"] == 19.5
+
+
+def test_a_weight_that_took_all_others_leaves_one_snapshot_and_a_finite_factor() -> None:
+    """An update that goes far astray ends with weights that underflow; its predictions are poor, and are numbers."""
+    weight = np.exp(-np.linspace(0.0, 5e4, 40))
+    weight /= weight.sum()
+    size = extrapolation.normal_size(weight)
+    assert size == 0.0
+    assert extrapolation.widening(size, len(weight), 2.0) == extrapolation.widening(1.0, len(weight), 2.0)
