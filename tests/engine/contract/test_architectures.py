@@ -62,7 +62,6 @@ ARGON_XENON = ["Ar", "Xe"]
             {"epsilon": 0.1, "sigma": 3.0, "exponent": 99},
             "exponent = 99: must be at least 1",
         ),
-        ("dispersion", {"c6": float("inf"), "radius": 3.0}, "c6 = inf: must be a number"),
         ("pair_spline", {"values": {"Ar-Kr": [0.1]}}, "pair 'Ar-Kr'"),
         ("pair_spline", {"values": "abc"}, "values = 'abc'"),
         ("external_polynomial", {"coefficients": [[1.0]]}, r"coefficients\[0\]"),
@@ -76,6 +75,12 @@ def test_values_are_refused_where_an_input_is_read(
 ) -> None:
     term = {"architecture": architecture, "cutoff": 5.0, "hyperparameters": hyperparameters}
     with pytest.raises(ValueError, match=rf"potential: potential term '{architecture}': .*{message}"):
+        validate(PretrainJob, {"potential": {"species": ARGON_XENON, "terms": [term]}})
+
+
+def test_hyperparameters_are_finite() -> None:
+    term = {"architecture": "dispersion", "cutoff": 5.0, "hyperparameters": {"c6": float("inf"), "radius": 3.0}}
+    with pytest.raises(ValueError, match=r"hyperparameters\.c6 = inf must be a finite number"):
         validate(PretrainJob, {"potential": {"species": ARGON_XENON, "terms": [term]}})
 
 
