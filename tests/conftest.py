@@ -60,6 +60,9 @@ EXPECTED_WARNINGS = (
     # aiida-core leaves its last database connections to the garbage collector.
     "ignore:connection .*was deleted while still open:ResourceWarning",
     "ignore:Exception ignored in. <function BaseConnection:pytest.PytestUnraisableExceptionWarning",
+    # The same on SQLite, which Python 3.13 tells.
+    "ignore:unclosed database in:ResourceWarning",
+    "ignore:Exception ignored in. <sqlite3.Connection:pytest.PytestUnraisableExceptionWarning",
 )
 
 
