@@ -101,7 +101,7 @@ def interrupt(
     (folder / "job.json").write_text(json.dumps({**JOBS[kind], "machine": MACHINE, **changes}))
     with start(folder, kind) as process:
         try:
-            deadline = time.monotonic() + 240
+            deadline = time.monotonic() + 600
             while not when(process) and process.poll() is None and time.monotonic() < deadline:
                 time.sleep(0.002)
             process.send_signal(number)
