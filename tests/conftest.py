@@ -32,6 +32,8 @@ os.environ["AIIDA_PATH"] = tempfile.mkdtemp(prefix="difftre-tests-")
 atexit.register(shutil.rmtree, os.environ["AIIDA_PATH"], ignore_errors=True)
 # So is the cache of compiled programs, `~/.cache/difftre` unless told otherwise; this one is kept between runs.
 os.environ.setdefault("DIFFTRE_CACHE", str(Path(tempfile.gettempdir()) / f"difftre-tests-{os.getuid()}"))
+# Before JAX is imported, which sets its own: XLA warns in pages of each program that it takes from that cache.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # AiiDA's daemon looks for `verdi` on the PATH when its module is imported; `.venv/bin/pytest` does not put it there.
 os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
 

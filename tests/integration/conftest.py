@@ -42,7 +42,7 @@ def argon_content(code: str, options: Mapping[str, Any]) -> dict[str, Any]:
                 },
             }
         },
-        "sampling": SHORT_SAMPLING,
+        "sampling": dict(SHORT_SAMPLING),
         "refinement": {
             "settings": {
                 "max_iterations": ITERATIONS, "chi2_stop": 0.0, "patience": 9, "growth": {"thresholds": []},
@@ -51,7 +51,7 @@ def argon_content(code: str, options: Mapping[str, Any]) -> dict[str, Any]:
             "update": {"max_steps": 2, "gate": 0.2, "chi2_stop": 0.0, "bootstrap": 20},
         },
         "validation": {
-            "sampling": SHORT_SAMPLING,
+            "sampling": dict(SHORT_SAMPLING),
             "settings": {"static_stiffness": False},
         },
         "machines": {"pretraining": engine, "sampling": engine, "update": engine, "prediction": engine, "dft": machine},

@@ -40,4 +40,4 @@ def test_interrupt(argon_input: Any, aiida_config: Any, tmp_path: Path) -> None:
         node = orm.load_node(node.pk)
         assert node.is_killed, node
         assert node.is_sealed
-    wait_until(lambda: not engine.is_running(), "the end of the engine", run)
+    engine.wait(60)
