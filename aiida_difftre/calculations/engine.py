@@ -17,9 +17,9 @@ from ase import Atoms
 from aiida_difftre.calculations import ports
 from aiida_difftre.calculations.checks import check_computer, check_scheduler
 from aiida_difftre.data.trajectory import TrajectoryEnsembleData
-from aiida_difftre.engine.contract.files import write_json
 from aiida_difftre.engine.contract.jobs import CHECKPOINT, ERROR, JOB, PROGRESS, RESULTS, TRAJECTORY, Job, validate
 from aiida_difftre.engine.contract.memory_events import MEMORY_EVENTS, RECORD
+from aiida_difftre.engine.contract.writing import write_json
 from aiida_difftre.engine.errors import ExitStatus
 
 WALLTIME_FRACTION = 0.95

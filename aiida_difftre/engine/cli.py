@@ -12,7 +12,7 @@ import traceback
 from pathlib import Path
 
 from aiida_difftre import __version__
-from aiida_difftre.engine.contract import files
+from aiida_difftre.engine.contract import files, writing
 from aiida_difftre.engine.contract.jobs import CHECKPOINT, ERROR, JOBS, PROGRESS, RESULTS, SCHEMA_VERSION, Job, read_job
 from aiida_difftre.engine.contract.records import EngineDescription, ErrorReport, Results, finite, not_finite
 from aiida_difftre.engine.errors import EngineError, ExitStatus
@@ -57,7 +57,7 @@ def run_job(job: Job, kind: str, folder: Path) -> Results:
             f"these results are not finite: {bad}; a single snapshot, for one, has no fluctuations",
         )
     with Stop():
-        files.write_json(folder / RESULTS, content)
+        writing.write_json(folder / RESULTS, content)
     if failure is not None:
         raise failure
     (folder / CHECKPOINT).unlink(missing_ok=True)
@@ -66,7 +66,7 @@ def run_job(job: Job, kind: str, folder: Path) -> Results:
 
 def translate(error: Exception) -> EngineError:
     """Name a failure that comes from below."""
-    full = files.disk_full(error)
+    full = writing.disk_full(error)
     if full is not None:
         return full
     if isinstance(error, OSError) and error.filename is not None:
@@ -95,7 +95,7 @@ def report(kind: str, folder: Path, error: EngineError) -> None:
     )
     print(f"difftre {kind}: {error.status.name}: {error.message}", file=sys.stderr, flush=True)
     try:
-        files.write_json(folder / ERROR, record.content())
+        writing.write_json(folder / ERROR, record.content())
     except OSError as trouble:
         print(f"difftre {kind}: {ERROR} cannot be written: {trouble.strerror}", file=sys.stderr, flush=True)
 

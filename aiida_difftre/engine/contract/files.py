@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import hashlib
 import json
-import math
-import os
-import stat
-import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from ase.data import atomic_numbers
@@ -22,94 +16,18 @@ from safetensors import safe_open
 from safetensors.numpy import save
 
 from aiida_difftre.engine.contract.documents import parse_json
-from aiida_difftre.engine.contract.foreign import ACCEPTED, foreign
+from aiida_difftre.engine.contract.foreign import ACCEPTED
 from aiida_difftre.engine.contract.jobs import PotentialSpec, validate
 from aiida_difftre.engine.contract.observables import Ensemble
-from aiida_difftre.engine.errors import EngineError, ExitStatus, UnreadableFileError
+from aiida_difftre.engine.contract.reading import opened_npz, reading
+from aiida_difftre.engine.contract.writing import opened, write_atomically
+from aiida_difftre.engine.errors import UnreadableFileError
 
 FORMAT_VERSION = "1"
 POTENTIAL_FORMAT = "difftre-potential"
 SMALLEST_VOLUME = 1e-3
 """Å³, of a cell."""
-LARGEST_RATIO = 1100
-"""Of an array to what it takes in an archive: more than this the compression of zip files cannot do."""
-LONGEST_REASON = 300
-"""Characters of what a library says of a damaged file."""
 Arrays = dict[str, NDArray[Any]]
-
-
-@contextlib.contextmanager
-def opened(path: Path) -> Iterator[BinaryIO]:
-    """A temporary file beside ``path``, then renamed: readers see the old content or the new, never a part.
-
-    The content is on the disk before the name is, so that a node that goes down leaves no empty file either. The
-    temporary file is always a new one: what lies under its name, be it a link to elsewhere, is removed. It is removed
-    too where the writing fails.
-
-    Raises:
-        OSError: with the name of the file, where it cannot be written.
-    """
-    temporary = path.with_name(path.name + ".part")
-    try:
-        temporary.unlink(missing_ok=True)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        with open(os.open(temporary, flags, 0o666), "wb") as stream:
-            yield stream
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno is not None:
-            raise OSError(error.errno, os.strerror(error.errno), str(path)) from None
-        raise
-
-
-def append(path: Path, line: str) -> None:
-    """Append a line to a file that grows while a job runs.
-
-    Raises:
-        EngineError: with status INVALID_INPUT, where something else than a file of its own has this name.
-        OSError: where it cannot be written.
-    """
-    try:
-        # Without waiting: a pipe that nobody reads would hold the job for ever.
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-        descriptor = os.open(path, flags, 0o666)
-    except OSError as error:
-        if error.errno in (errno.ELOOP, errno.ENXIO, errno.EISDIR):
-            raise _no_file_of_its_own(path) from None
-        raise
-    with open(descriptor, "w", encoding="utf-8") as stream:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise _no_file_of_its_own(path)
-        stream.write(line + "\n")
-
-
-def _no_file_of_its_own(path: Path) -> EngineError:
-    return EngineError(
-        ExitStatus.INVALID_INPUT, f"{path.name} is a link, a pipe or a folder, where the job writes a file; remove it"
-    )
-
-
-def disk_full(error: BaseException) -> EngineError | None:
-    """The failure that an error of writing stands for, where the disk, the quota or a limit of files is exhausted."""
-    if not isinstance(error, OSError) or error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return None
-    name = "a file" if error.filename is None else Path(str(error.filename)).name
-    return EngineError(
-        ExitStatus.DISK_FULL,
-        f"{name} cannot be written: {os.strerror(error.errno).lower()}; make room on the disk of the job's folder, or "
-        "raise the quota",
-    )
-
-
-def write_atomically(path: Path, *parts: bytes | memoryview | str) -> None:
-    """Write a whole file, as :func:`opened` does."""
-    with opened(path) as stream:
-        for part in parts:
-            stream.write(part.encode() if isinstance(part, str) else part)
 
 
 def write_npz(path: Path, arrays: Mapping[str, Any]) -> None:
@@ -124,72 +42,8 @@ def read_npz(path: Path) -> Arrays:
     Raises:
         UnreadableFileError: for anything that is not such a file, or not a whole one.
     """
-    with _npz(path, "archive of arrays") as archive:
+    with opened_npz(path, "archive of arrays") as archive:
         return {name: archive[name] for name in archive.files}
-
-
-@contextlib.contextmanager
-def _npz(path: Path, what: str) -> Iterator[np.lib.npyio.NpzFile]:
-    with reading(path, what), path.open("rb") as stream:
-        if not zipfile.is_zipfile(stream):
-            raise ValueError("it is no .npz archive of NumPy, or not a whole one")
-        with zipfile.ZipFile(stream) as members:
-            _check_sizes(members)
-        stream.seek(0)
-        with np.load(stream, allow_pickle=False) as archive:
-            yield archive
-
-
-def _check_sizes(archive: zipfile.ZipFile) -> None:
-    """Refuse an archive that promises more than it holds, before memory is taken for it.
-
-    Raises:
-        ValueError: naming the array.
-    """
-    read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-    for member in archive.infolist():
-        name = member.filename[:40]
-        if member.file_size > LARGEST_RATIO * max(member.compress_size, 1):
-            raise ValueError(f"{name} takes {member.compress_size} bytes, and would be {member.file_size} when read")
-        with archive.open(member) as stream:
-            version = np.lib.format.read_magic(stream)
-            if version not in read:
-                raise ValueError(f"{name} is an array of the unknown version {version}")
-            shape, _, dtype = read[version](stream)
-            promised = stream.tell() + math.prod(shape) * dtype.itemsize
-        if promised != member.file_size:
-            raise ValueError(f"{name} of shape {shape} needs {promised} bytes, but has {member.file_size}")
-
-
-@contextlib.contextmanager
-def reading(path: Path, what: str) -> Iterator[None]:
-    """Context that reads a file which others wrote or damaged: every way of being unreadable has one name.
-
-    Args:
-        path: The file, which is refused where it is not there, or is no regular file.
-        what: it should be, for messages.
-
-    Raises:
-        UnreadableFileError: naming the file and what is wrong with it.
-        MemoryError: where the machine has too little memory, which is no fault of the file.
-    """
-    try:
-        mode = path.stat().st_mode
-        if not stat.S_ISREG(mode):
-            raise UnreadableFileError(f"{path.name} is no regular file, where a {what} should be")
-        yield
-    except (EngineError, MemoryError):
-        raise
-    except FileNotFoundError:
-        raise UnreadableFileError(f"there is no {what} {path.name}") from None
-    except Exception as error:  # NumPy, zipfile, zlib and JSON raise whatever they meet in a damaged file
-        reason = foreign(path, what) or " ".join(str(error).split())[:LONGEST_REASON] or type(error).__name__
-        raise UnreadableFileError(f"{path.name} is not a readable {what}: {reason}") from None
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON atomically; numbers that are not finite are refused, since JSON has none."""
-    write_atomically(path, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
 def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str] | None = None) -> None:
@@ -480,7 +334,7 @@ def read_trajectory(path: Path) -> Trajectory:
         ...
         aiida_difftre.engine.errors.UnreadableFileError: there is no trajectory missing.npz
     """
-    with _npz(path, "trajectory") as archive:
+    with opened_npz(path, "trajectory") as archive:
         pressure = float(archive["pressure"]) if "pressure" in archive else np.nan
         trajectory = Trajectory.from_arrays(
             archive,

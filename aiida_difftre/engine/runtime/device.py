@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import aiida_difftre
-from aiida_difftre.engine.contract import files
+from aiida_difftre.engine.contract import writing
 from aiida_difftre.engine.contract.jobs import Machine
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 
@@ -194,7 +194,7 @@ def self_check(potential: Any, parameters: Any, environment: Any, precision: str
         raise _miscompiled(difference)
     if verdict is not None:
         with contextlib.suppress(OSError):  # a cache that cannot be written, or is full, is no cache
-            files.write_json(verdict, {"relative_difference": difference})
+            writing.write_json(verdict, {"relative_difference": difference})
     return difference
 
 

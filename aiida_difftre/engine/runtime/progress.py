@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Protocol
 
-from aiida_difftre.engine.contract import files
+from aiida_difftre.engine.contract import writing
 from aiida_difftre.engine.contract.records import ProgressLine
 
 
@@ -41,7 +41,7 @@ class Progress:
         self._last = (phase, now)
         seconds = round(now - self._start, 2)
         line = ProgressLine(phase=phase, step=step, total=total, seconds=seconds, **numbers)
-        files.append(self._path, json.dumps(line.content()))
+        writing.append(self._path, json.dumps(line.content()))
 
 
 class Silent:

@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from aiida_difftre.engine.contract import files
+from aiida_difftre.engine.contract import files, writing
 from aiida_difftre.engine.errors import EngineError, ExitStatus, UnreadableFileError
 from aiida_difftre.engine.runtime.progress import Progress
 from tests.fixtures.nodes import make_trajectory, potential_file
 
 WRITERS = {
-    "json": lambda path: files.write_json(path, {"a": 1}),
+    "json": lambda path: writing.write_json(path, {"a": 1}),
     "arrays": lambda path: files.write_arrays(path, {"a": np.ones(3)}),
     "npz": lambda path: files.write_npz(path, {"a": np.ones(3)}),
     "trajectory": lambda path: files.write_trajectory(path, make_trajectory()),
@@ -222,10 +222,10 @@ def test_trajectories_of_nonsense_are_refused(tmp_path: Path, name: str, value: 
 def test_a_full_disk_leaves_no_part(tmp_path: Path) -> None:
     """With a real limit: of the size of a file, which the system treats as it does a quota."""
     script = (
-        "import resource\nimport sys\nfrom pathlib import Path\nfrom aiida_difftre.engine.contract import files\n"
+        "import resource\nimport sys\nfrom pathlib import Path\nfrom aiida_difftre.engine.contract import files, writing\n"
         "import numpy as np\nresource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))\n"
         "try:\n    files.write_npz(Path(sys.argv[1]), {'a': np.ones(100_000)})\n"
-        "except OSError as error:\n    print(files.disk_full(error).message)\n"
+        "except OSError as error:\n    print(writing.disk_full(error).message)\n"
     )
     (tmp_path / "file").write_text("before")
     done = subprocess.run(
@@ -238,12 +238,12 @@ def test_a_full_disk_leaves_no_part(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT])
 def test_what_counts_as_a_full_disk(number: int) -> None:
-    failure = files.disk_full(OSError(number, os.strerror(number), "/somewhere/trajectory.npz"))
+    failure = writing.disk_full(OSError(number, os.strerror(number), "/somewhere/trajectory.npz"))
     assert failure is not None
     assert failure.status == ExitStatus.DISK_FULL
     assert failure.message.startswith("trajectory.npz cannot be written")
-    assert files.disk_full(OSError(errno.EACCES, "Permission denied")) is None
-    assert files.disk_full(ValueError("No space left on device")) is None
+    assert writing.disk_full(OSError(errno.EACCES, "Permission denied")) is None
+    assert writing.disk_full(ValueError("No space left on device")) is None
 
 
 @pytest.mark.parametrize("damage", ["shifted energies", "repeated snapshots", "empty", "gone", "none"])
