@@ -19,7 +19,7 @@ from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from aiida_difftre import sqlite as waiting
-from aiida_difftre.cli import Commands
+from aiida_difftre.cli.failures import Commands
 
 HOLD = """
 import sqlite3, sys

@@ -8,90 +8,20 @@ from __future__ import annotations
 import os
 import sys
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from aiida_difftre import __version__, sqlite
+from aiida_difftre.cli.failures import Commands, complaints
+from aiida_difftre.cli.nodes import OWN_PROFILE, check_configuration, load, node_called, run_called
+from aiida_difftre.cli.parameters import FILE, FOLDER, SEED
 from aiida_difftre.cli.targets import table_options
-from aiida_difftre.engine.contract.base import SEEDS
-from aiida_difftre.engine.contract.documents import check_regular
-from aiida_difftre.engine.errors import one_line, shown
-
-if TYPE_CHECKING:
-    from aiida.orm import Node
-
-OWN_PROFILE = "difftre"
-"""The profile that ``setup`` and ``demo`` make: the user's own ones are left alone."""
-
-LONGEST_PK = 18
-"""Digits that an integer of 64 bits always has room for."""
 
 PROFILE_HELP = (
     "AiiDA profile; by default our own (difftre) where it exists, else the default one. setup and demo make it."
 )
-
-
-class RegularFile(click.Path):
-    """A file that exists: no folder, and no pipe or device, from which a reader might wait for ever."""
-
-    def __init__(self) -> None:
-        super().__init__(exists=True, dir_okay=False, path_type=Path)
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """The path."""
-        path: Any = super().convert(value, param, ctx)
-        try:
-            check_regular(path)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-        return path
-
-
-FILE = RegularFile()
-FOLDER = click.Path(file_okay=False, path_type=Path)
-SEED = click.option(
-    "--seed",
-    type=click.IntRange(min=0, max=SEEDS, max_open=True),
-    help="Of everything random, in place of that of the input.",
-)
-
-
-@contextmanager
-def _complaints() -> Iterator[None]:
-    """Show a ValueError of ours, or a file that cannot be read or written, as a message, not as a traceback."""
-    try:
-        yield
-    except ValueError as error:
-        raise click.ClickException(one_line(str(error))) from None
-    except OSError as error:
-        if error.filename is None:
-            raise
-        raise click.ClickException(one_line(f"{error.filename}: {error.strerror}; choose another place")) from None
-
-
-class Commands(click.Group):
-    """Commands that wait for a busy database, and say so when it stays busy."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Run a command.
-
-        Raises:
-            click.ClickException: when the database stays locked.
-        """
-        try:
-            return super().invoke(ctx)
-        except Exception as error:
-            if not sqlite.is_locked(error):
-                raise
-            raise click.ClickException(
-                f"the database of the profile is locked for more than {sqlite.patience():g} s by {_lock_holders()}; "
-                "end that, or try again. SQLite takes one writer: hand several runs to one daemon (`aiida-difftre "
-                "submit`), or use a profile with PostgreSQL"
-            ) from error
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -106,82 +36,6 @@ def cli(context: click.Context, profile: str | None) -> None:
     # AiiDA's daemon looks for `verdi` on the PATH when its module is imported; a virtual environment that is not
     # activated is not on it.
     os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-
-
-def _lock_holders() -> str:
-    from aiida.manage import get_manager
-
-    profile = get_manager().get_profile()
-    folder = profile.storage_config.get("filepath") if profile is not None else None
-    return sqlite.holders_text(Path(folder) / sqlite.DATABASE) if folder else "another process"
-
-
-def _load(profile: str | None) -> str:
-    """Load a profile, and return its name: the given one, else our own where it exists, else the default one.
-
-    Raises:
-        click.ClickException: where there is none.
-    """
-    from aiida.common.exceptions import ConfigurationError
-    from aiida.manage import get_config
-    from aiida.manage.configuration import load_profile
-
-    sqlite.be_patient(sqlite.COMMANDS_S)
-    _check_configuration()
-    try:
-        name = profile or (OWN_PROFILE if OWN_PROFILE in get_config().profile_names else None)
-        return load_profile(name).name
-    except ConfigurationError as error:
-        raise click.ClickException(one_line(f"{error}; make a profile with `aiida-difftre setup`")) from None
-
-
-def _check_configuration() -> None:
-    """Refuse a configuration of AiiDA that is damaged, as a full disk leaves it.
-
-    Raises:
-        click.ClickException: naming the file, and the remedy.
-    """
-    from aiida.common.exceptions import ConfigurationError, MissingConfigurationError
-    from aiida.manage import get_config
-    from aiida.manage.configuration.settings import DEFAULT_CONFIG_FILE_NAME, AiiDAConfigDir
-
-    try:
-        get_config()
-    except MissingConfigurationError:
-        return
-    except (ConfigurationError, ValueError, KeyError, TypeError, AttributeError) as error:
-        path = AiiDAConfigDir.get() / DEFAULT_CONFIG_FILE_NAME
-        raise click.ClickException(
-            f"the configuration of AiiDA, {path}, is damaged ({one_line(str(error))}); put back one of the copies "
-            f"beside it ({path.name}.DATE), or move it away and make a profile with `aiida-difftre setup`"
-        ) from None
-
-
-def _node(identifier: str) -> Node:
-    from aiida.common.exceptions import MultipleObjectsError, NotExistent
-    from aiida.orm import load_node
-
-    if identifier.isdecimal() and len(identifier) > LONGEST_PK:
-        raise click.ClickException(f"{shown(identifier)} is no node: no database counts so far")
-    try:
-        return load_node(identifier)
-    except (NotExistent, MultipleObjectsError, ValueError) as error:
-        raise click.ClickException(one_line(f"{shown(identifier)} is no node: {error}")) from None
-
-
-def _run(identifier: str) -> int:
-    """The PK of a run, by PK, UUID or label; a label is that of a run where other nodes have it too.
-
-    Raises:
-        click.ClickException: where nothing, or more than one run, is called so.
-    """
-    from aiida_difftre.cli.snapshots import runs_called
-
-    called = [] if identifier.isdecimal() else runs_called(identifier)
-    if len(called) > 1:
-        pks = ", ".join(map(str, called))
-        raise click.ClickException(f"{identifier!r} is the label of {len(called)} runs: {pks}; give the PK of one")
-    return called[0] if called else int(_node(identifier).pk or 0)
 
 
 @cli.command("setup")
@@ -206,7 +60,7 @@ def setup_command(
     """Make what a run needs: profile, computer, codes, pseudopotentials; what exists is kept."""
     if not dft and (pw is not None or pseudo_family is not None or file is not None):
         raise click.UsageError("--no-dft goes together with none of --pw, --pseudo-family and --input")
-    with _complaints():
+    with complaints():
         if not dft:
             result = _setup(profile, feff=feff, make_default=make_default, dft=False)
             click.echo(f"profile {result.profile}, code {result.engine}: ready for runs without DFT")
@@ -253,7 +107,7 @@ def _generate_missing(file: Path) -> None:
 def _setup(profile: str | None, **options: Any) -> Any:
     from aiida_difftre.cli.setup import SetupError, setup
 
-    _check_configuration()
+    check_configuration()
     try:
         return setup(profile or OWN_PROFILE, report=click.echo, **options)
     except SetupError as error:
@@ -268,7 +122,7 @@ def _setup(profile: str | None, **options: Any) -> Any:
 @click.pass_obj
 def demo_command(profile: str | None, output: Path, daemon: bool, file: Path | None, seed: int | None) -> None:
     """Diamond, from DFT to agreement with experiment, in minutes, with a live display."""
-    with _complaints():
+    with complaints():
         from aiida_difftre.workchains.inputs import example
 
         file = file or example("diamond/quick.yaml")
@@ -298,12 +152,12 @@ def _say_what_it_takes(file: Path, seed: int | None) -> None:
 @click.pass_obj
 def run_command(profile: str | None, file: Path, output: Path | None, seed: int | None, dry_run: bool) -> None:
     """Do the run that FILE (YAML) describes, in this process, with a live display."""
-    with _complaints():
+    with complaints():
         if dry_run:
-            _load(profile)
+            load(profile)
             _say_what_it_takes(file, seed)
             return
-        _go(_load(profile), file, output=output, seed=seed, in_process=True)
+        _go(load(profile), file, output=output, seed=seed, in_process=True)
 
 
 @cli.command("submit")
@@ -313,11 +167,11 @@ def run_command(profile: str | None, file: Path, output: Path | None, seed: int 
 @click.pass_obj
 def submit_command(profile: str | None, file: Path, seed: int | None, dry_run: bool) -> None:
     """Hand the run that FILE (YAML) describes to AiiDA's daemon."""
-    with _complaints():
+    with complaints():
         from aiida_difftre.cli.demo import launch
         from aiida_difftre.workchains.from_input import read_builder
 
-        name = _load(profile)
+        name = load(profile)
         if dry_run:
             _say_what_it_takes(file, seed)
             return
@@ -345,7 +199,7 @@ def _go(profile: str, file: Path, *, output: Path | None, in_process: bool, seed
     from aiida_difftre.cli.demo import conclude, console, daemon, killed, launch, run, watch
     from aiida_difftre.workchains.from_input import read_builder
 
-    _load(profile)
+    load(profile)
     if in_process:
         sqlite.be_patient(sqlite.CHAINS_S)
     _generate_missing(file)
@@ -373,12 +227,12 @@ def _go(profile: str, file: Path, *, output: Path | None, in_process: bool, seed
 @click.pass_obj
 def status_command(profile: str | None, run: str, once: bool) -> None:
     """Show the live picture of RUN: a PK, a UUID or a label."""
-    with _complaints():
+    with complaints():
         from aiida_difftre.cli.demo import conclude, console, waiting, watch
 
-        name = _load(profile)
+        name = load(profile)
         out = console()
-        snapshot = watch(_run(run), out, until_over=not once)
+        snapshot = watch(run_called(run), out, until_over=not once)
         if snapshot.is_over:
             conclude(snapshot, out, None, name)
         else:
@@ -391,12 +245,12 @@ def status_command(profile: str | None, run: str, once: bool) -> None:
 @click.pass_obj
 def report_command(profile: str | None, run: str) -> None:
     """Show the validation of RUN (a PK, a UUID or a label): experiment, DFT, before, after."""
-    with _complaints():
+    with complaints():
         from aiida_difftre.cli.demo import console, show_report
         from aiida_difftre.cli.snapshots import take
 
-        _load(profile)
-        show_report(take(_run(run)), console())
+        load(profile)
+        show_report(take(run_called(run)), console())
 
 
 @cli.command("plot")
@@ -405,12 +259,12 @@ def report_command(profile: str | None, run: str) -> None:
 @click.pass_obj
 def plot_command(profile: str | None, run: str, output: Path) -> None:
     """Draw loss, effective samples and observables of RUN (a PK, a UUID or a label) as PNG."""
-    with _complaints():
+    with complaints():
         from aiida_difftre.cli.plots import plot as draw
         from aiida_difftre.cli.snapshots import take
 
-        _load(profile)
-        for path in draw(take(_run(run)), output):
+        load(profile)
+        for path in draw(take(run_called(run)), output):
             click.echo(path)
 
 
@@ -419,11 +273,11 @@ def plot_command(profile: str | None, run: str, output: Path) -> None:
 @click.pass_obj
 def lineage_command(profile: str | None, node: str) -> None:
     """Show from what a potential, or that of a run, was made: parameter sets, trajectories, targets, labels."""
-    with _complaints():
+    with complaints():
         from aiida_difftre.cli.lineage import lines, potential_of
 
-        _load(profile)
-        for line in lines(potential_of(_node(node))):
+        load(profile)
+        for line in lines(potential_of(node_called(node))):
             click.echo(line)
 
 
@@ -446,7 +300,7 @@ def target_import(
 
     A table (comma, semicolon, tab or white space) needs at least --observable, --temperature, --citation, and errors.
     """
-    with _complaints():
+    with complaints():
         from aiida_difftre.cli.targets import read, summary, write_target
 
         found = read(file, label, options)
@@ -455,7 +309,7 @@ def target_import(
         if output is not None:
             click.echo(f"wrote {write_target(found, output, force)}")
             return
-        _load(profile)
+        load(profile)
         from aiida_difftre.data.target import TargetData
 
         node = TargetData(found, label=label).store()
@@ -476,9 +330,9 @@ def potential() -> None:
 @click.pass_obj
 def potential_export(profile: str | None, node: str, output: Path | None, force: bool) -> None:
     """Write a potential, or that of a run, to a file that `difftre` and ASE read."""
-    with _complaints():
+    with complaints():
         from aiida_difftre.cli.data import write
         from aiida_difftre.cli.lineage import potential_of
 
-        _load(profile)
-        click.echo(f"wrote {write(potential_of(_node(node)), output, force)}")
+        load(profile)
+        click.echo(f"wrote {write(potential_of(node_called(node)), output, force)}")

@@ -222,8 +222,9 @@ def test_trajectories_of_nonsense_are_refused(tmp_path: Path, name: str, value: 
 def test_a_full_disk_leaves_no_part(tmp_path: Path) -> None:
     """With a real limit: of the size of a file, which the system treats as it does a quota."""
     script = (
-        "import resource\nimport sys\nfrom pathlib import Path\nfrom aiida_difftre.engine.contract import files, writing\n"
-        "import numpy as np\nresource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))\n"
+        "import resource\nimport sys\nfrom pathlib import Path\nimport numpy as np\n"
+        "from aiida_difftre.engine.contract import files, writing\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))\n"
         "try:\n    files.write_npz(Path(sys.argv[1]), {'a': np.ones(100_000)})\n"
         "except OSError as error:\n    print(writing.disk_full(error).message)\n"
     )
