@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from aiida_difftre.engine.contract.files import (
     MASSES,
+    OPTIONAL_ARRAYS,
     SCALES,
     TRAJECTORY_ARRAYS,
     Trajectory,
@@ -62,8 +63,8 @@ class TrajectoryEnsembleData(orm.ArrayData):
         node = cls(**kwargs)
         for name in TRAJECTORY_ARRAYS:
             node.set_array(name, np.asarray(getattr(trajectory, name)))
-        if trajectory.masses is not None:
-            node.set_array(MASSES, np.asarray(trajectory.masses))
+        for name, array in trajectory.optional_arrays.items():
+            node.set_array(name, array)
         node.set_array("species", np.array(trajectory.species, dtype=np.str_))
         node.base.attributes.set_many(
             {
@@ -105,7 +106,7 @@ class TrajectoryEnsembleData(orm.ArrayData):
         Returns:
             The trajectory in memory.
         """
-        known = (*TRAJECTORY_ARRAYS, MASSES)
+        known = (*TRAJECTORY_ARRAYS, *OPTIONAL_ARRAYS)
         arrays = {name: self.get_array(name) for name in self.get_arraynames() if name in known}
         return Trajectory.from_arrays(
             arrays, species=tuple(self.symbols), temperature=self.temperature, pressure=self.pressure

@@ -12,6 +12,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator
 
+from aiida_difftre.engine.contract import known_bases
 from aiida_difftre.engine.contract.settings import PotentialSpec
 from aiida_difftre.engine.contract.term_options import OPTIONS
 
@@ -45,5 +46,5 @@ def check(spec: PotentialSpec) -> PotentialSpec:
     return spec
 
 
-NewPotential = Annotated[PotentialSpec, AfterValidator(check)]
-"""What a potential to make is: its terms are known here. That of a file need not be, but where it runs."""
+NewPotential = Annotated[PotentialSpec, AfterValidator(check), AfterValidator(known_bases.check_potential)]
+"""What a potential to make is: its terms and its base are known here. That of a file need not be, but where it runs."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
+from pathlib import PurePath
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from aiida_difftre.engine.contract.bounds import Limits, is_entering
 
@@ -30,6 +31,19 @@ def _on_one_line(text: str) -> str:
 
 Name = Annotated[str, AfterValidator(_on_one_line)]
 """What results, nodes and plots are called."""
+
+
+def _plain_file_name(name: str) -> str:
+    if PurePath(name).name != name or name in {"", ".", ".."} or "\\" in name or not name.isprintable():
+        raise ValueError(f"{name!r} is not a plain file name; files lie beside the job file")
+    return name
+
+
+FileName = Annotated[str, AfterValidator(_plain_file_name)]
+"""Of a file beside the job file."""
+
+Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+"""Digest of a file."""
 
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")

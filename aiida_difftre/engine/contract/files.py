@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.numpy import save
 
+from aiida_difftre.engine.contract.base_arrays import BASE_ARRAYS, BaseArrays
 from aiida_difftre.engine.contract.documents import parse_json
 from aiida_difftre.engine.contract.foreign import ACCEPTED
 from aiida_difftre.engine.contract.jobs import PotentialSpec, validate
@@ -197,6 +198,8 @@ class Trajectory:
         last_scales: The same for the cells with which the walkers end, (walkers,).
         pressure: Pressure of the barostat, GPa; None at constant volume.
         masses: Masses of the atoms, (atoms,), amu; None for the standard atomic weights.
+        base: What the base of the potential gave on the snapshots, which is a part of ``energies``; None for a
+            potential without a base.
 
     Example:
         >>> import numpy as np
@@ -225,6 +228,7 @@ class Trajectory:
     last_scales: NDArray[np.float64]
     pressure: float | None = None
     masses: NDArray[np.float64] | None = None
+    base: BaseArrays | None = None
 
     @classmethod
     def from_arrays(
@@ -233,7 +237,8 @@ class Trajectory:
         """Make a trajectory of named arrays; scales that are not among them are ones, as in files before NPT.
 
         Args:
-            arrays: Arrays by the names of the arguments of this class.
+            arrays: Arrays by the names of the arguments of this class, and those of a base
+                (:data:`aiida_difftre.engine.contract.base_arrays.BASE_ARRAYS`).
             species: Chemical symbol of each atom.
             temperature: Temperature of the thermostat, K.
             pressure: Pressure of the barostat, GPa; None at constant volume.
@@ -247,8 +252,14 @@ class Trajectory:
         given = {name: arrays[name] for name in TRAJECTORY_ARRAYS if name not in SCALES}
         ones = {"scales": np.ones(len(given["energies"])), "last_scales": np.ones(len(given["last_positions"]))}
         given |= {name: arrays[name] if name in arrays else ones[name] for name in SCALES}
-        masses = arrays.get(MASSES)
-        return cls(species=species, temperature=temperature, pressure=pressure, masses=masses, **given)
+        masses, base = arrays.get(MASSES), BaseArrays.from_arrays(arrays)
+        return cls(species=species, temperature=temperature, pressure=pressure, masses=masses, base=base, **given)
+
+    @property
+    def optional_arrays(self) -> Arrays:
+        """Arrays by name that only some trajectories have: masses, and what a base gave."""
+        masses = {} if self.masses is None else {MASSES: np.asarray(self.masses)}
+        return masses | ({} if self.base is None else self.base.to_arrays())
 
     @property
     def ensemble(self) -> Ensemble:
@@ -266,6 +277,9 @@ SCALES = ("scales", "last_scales")
 
 MASSES = "masses"
 """The array that is only there where the masses are not the standard atomic weights."""
+
+OPTIONAL_ARRAYS = (MASSES, *BASE_ARRAYS)
+"""Arrays that only some trajectories have."""
 
 TRAJECTORY_ARRAYS = (
     "positions",
@@ -304,14 +318,12 @@ def write_trajectory(path: Path, trajectory: Trajectory) -> None:
         [0.0, 50.0]
     """
     arrays = {name: getattr(trajectory, name) for name in TRAJECTORY_ARRAYS}
-    if trajectory.masses is not None:
-        arrays[MASSES] = trajectory.masses
     numbers = {
         "species": np.array(trajectory.species, dtype=np.str_),
         "temperature": np.float64(trajectory.temperature),
         "pressure": np.float64(np.nan if trajectory.pressure is None else trajectory.pressure),
     }
-    write_npz(path, numbers | arrays)
+    write_npz(path, numbers | arrays | trajectory.optional_arrays)
 
 
 def read_trajectory(path: Path) -> Trajectory:
@@ -374,6 +386,8 @@ def _check_trajectory(trajectory: Trajectory) -> None:
         0 <= trajectory.walkers.min() <= trajectory.walkers.max() < walkers
     ):
         raise ValueError(f"walkers holds numbers other than 0 to {walkers - 1}, of its {walkers} walkers")
+    if trajectory.base is not None:
+        trajectory.base.check(snapshots)
     if trajectory.masses is not None and trajectory.masses.min() <= 0:
         raise ValueError(f"masses holds {trajectory.masses.min():g} amu")
     volume = abs(np.linalg.det(trajectory.cell))

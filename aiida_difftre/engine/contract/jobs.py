@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar
 
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from aiida_difftre.engine.contract.architectures import NewPotential
-from aiida_difftre.engine.contract.base import Name, Seed, Strict
+from aiida_difftre.engine.contract.base import FileName, Name, Seed, Sha256, Strict
+from aiida_difftre.engine.contract.bases import BasePath
 from aiida_difftre.engine.contract.bounds import Energy, Iterations, Limits, Pressure, Temperature, of_stored
 from aiida_difftre.engine.contract.documents import read_json
 from aiida_difftre.engine.contract.label_names import LabelKeys
@@ -73,16 +74,6 @@ DATASET = "dataset.extxyz"
 STRUCTURE = "structure.extxyz"
 
 
-def _plain_file_name(name: str) -> str:
-    if PurePath(name).name != name or name in {"", ".", ".."} or "\\" in name or not name.isprintable():
-        raise ValueError(f"{name!r} is not a plain file name; files lie beside the job file")
-    return name
-
-
-FileName = Annotated[str, AfterValidator(_plain_file_name)]
-Sha256 = Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-
-
 class Job(Strict):
     """What every job has.
 
@@ -91,12 +82,15 @@ class Job(Strict):
         seed: Seed of the pseudo-random numbers.
         machine: how to run.
         digests: SHA-256 of files beside the job file, by name; a job whose file has another one is refused.
+        base_files: where the files of a base potential are on this computer, by argument: plain file names beside the
+            job file or absolute paths; those that are not named are where the potential says.
     """
 
     schema_version: Literal[1] = 1
     seed: Seed = 0
     machine: Machine = Field(default_factory=Machine)
     digests: dict[FileName, Sha256] = Field(default_factory=dict)
+    base_files: dict[str, BasePath] = Field(default_factory=dict)
 
 
 def _of_gradients(optimizer: OptimizerSpec) -> OptimizerSpec:

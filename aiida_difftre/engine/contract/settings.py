@@ -5,10 +5,18 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from ase.data import atomic_numbers
-from pydantic import AfterValidator, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from aiida_difftre.engine.contract import optimizer_options, samplers
 from aiida_difftre.engine.contract.base import Strict
+from aiida_difftre.engine.contract.bases import BaseSpec
 from aiida_difftre.engine.contract.bounds import Chi2, Duration, DurationOrZero, Iterations, Limits, Spacing, Weight
 from aiida_difftre.engine.contract.observables import Ensemble
 from aiida_difftre.engine.contract.optimizer_options import GAUSS_NEWTON
@@ -52,7 +60,8 @@ class PotentialSpec(Strict):
 
     Args:
         species: Chemical symbols, without repetition.
-        terms: The terms, whose sum is the energy.
+        terms: The terms, whose sum is the energy; with a base, the correction to it.
+        base: Fixed potential to which the terms are added; None for none.
 
     Example:
         >>> from aiida_difftre.engine.contract.settings import PotentialSpec
@@ -63,6 +72,13 @@ class PotentialSpec(Strict):
 
     species: list[str] = Field(min_length=1)
     terms: list[TermSpec] = Field(min_length=1)
+    base: BaseSpec | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_empty_base(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # What has no base is written as it was before there were any: digests and files stay as they are.
+        content: dict[str, Any] = handler(self)
+        return content if self.base is not None else {key: value for key, value in content.items() if key != "base"}
 
     @model_validator(mode="after")
     def _distinct(self) -> PotentialSpec:
