@@ -21,6 +21,7 @@ from aiida_difftre.engine.contract.files import Trajectory
 from aiida_difftre.engine.contract.jobs import PotentialSpec, TermSpec
 from aiida_difftre.engine.contract.observables import ObservableRequest, registered
 from aiida_difftre.engine.potentials.potential import Potential
+from aiida_difftre.engine.potentials.potential import build as make
 from aiida_difftre.engine.potentials.term import Environment, Kind, Parameters, Term
 from aiida_difftre.engine.sampling import protocol
 from aiida_difftre.testing import observables, potentials
@@ -31,6 +32,9 @@ from tests.fixtures.exafs import table
 jax.config.update("jax_enable_x64", True)
 
 TERMS: dict[str, tuple[float, dict[str, Any]]] = {
+    "born_mayer": (4.0, {"amplitude": 300.0, "rho": 0.3}),
+    "buckingham": (4.0, {"amplitude": 600.0, "rho": 0.3, "c6": 3.0}),
+    "coulomb_dsf": (4.0, {"charges": {"C": 0.8, "O": -0.8}, "formula": "CO", "damping": 0.3}),
     "dispersion": (4.0, {"c6": 3.0, "radius": 1.0}),
     "external_polynomial": (0.1, {"coefficients": [0.0, 0.0, 1.0]}),
     "external_spline": (0.1, {"knots": 6}),
@@ -68,7 +72,11 @@ REQUESTS: dict[str, dict[str, Any]] = {
 @cache
 def term_example(name: str) -> testing.PotentialExample:
     cutoff, hyperparameters = TERMS[name]
-    potential = build(name, ["C", "O"], cutoff, **hyperparameters)
+    terms = [TermSpec(architecture=name, cutoff=cutoff, hyperparameters=hyperparameters)]
+    if name == "coulomb_dsf":  # charges without a core would fuse, and are refused
+        core = {"epsilon": 0.1, "sigma": 1.0, "exponent": 24}
+        terms.append(TermSpec(architecture="repulsion", cutoff=2.0, hyperparameters=core, trainable=False))
+    potential = make(PotentialSpec(species=["C", "O"], terms=terms))
     parameters = potential.init(jax.random.key(3))
 
     def moved(leaf: Array) -> Array:

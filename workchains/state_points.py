@@ -9,6 +9,7 @@ from aiida import orm
 from aiida.engine import ProcessBuilder, ProcessSpec, WorkChain
 
 from aiida_difftre.calculations.checks import (
+    check_composition,
     check_labels,
     check_observables,
     check_periodic,
@@ -106,8 +107,9 @@ def _check_state_point(point: Any) -> str | None:
 def check_structures(potential: PotentialData, state_points: Mapping[str, Any]) -> str | None:
     """A message where a structure holds a species that the potential does not know, or None."""
     for label, point in state_points.items():
-        species = sorted(point["structure"].get_symbols_set())
-        if problem := check_species(potential, species, f"the structure of state point {label!r}"):
+        structure, what = point["structure"], f"the structure of state point {label!r}"
+        species = sorted(structure.get_symbols_set())
+        if problem := check_species(potential, species, what) or check_composition(potential, structure, what):
             return problem
     return None
 

@@ -14,6 +14,7 @@ from aiida_difftre.calculations.scheduler import check_options
 from aiida_difftre.data.potential import PotentialData
 from aiida_difftre.data.target import TargetData
 from aiida_difftre.data.trajectory import TrajectoryEnsembleData
+from aiida_difftre.engine.contract import architectures
 from aiida_difftre.engine.contract.base import LONGEST_LABEL
 from aiida_difftre.engine.contract.frames import check_extent, check_thickness
 from aiida_difftre.engine.contract.jobs import Job, validate
@@ -100,6 +101,19 @@ def check_species(potential: PotentialData | None, species: Iterable[str], what:
         f"{what} contains {', '.join(unknown)}, but the potential knows {', '.join(potential.species)} only; use a "
         "potential that was trained with these species"
     )
+
+
+def check_composition(
+    potential: PotentialData | None, system: orm.StructureData | TrajectoryEnsembleData, what: str
+) -> str | None:
+    """The system must hold its species in the numbers that a potential, such as one of charges, is made for."""
+    if potential is None:
+        return None
+    try:
+        architectures.check_composition(potential.spec, symbols_of(system))
+    except ValueError as error:
+        return f"{what} does not fit the potential <{potential.pk}>: {error}"
+    return None
 
 
 def check_observables(

@@ -9,7 +9,7 @@ from aiida import orm
 from aiida.engine import CalcJobProcessSpec
 
 from aiida_difftre.calculations import ports
-from aiida_difftre.calculations.checks import check_observables, check_species, parameters_model
+from aiida_difftre.calculations.checks import check_composition, check_observables, check_species, parameters_model
 from aiida_difftre.calculations.engine import EngineCalculation, Submission
 from aiida_difftre.data.dataset import DatasetData
 from aiida_difftre.data.trajectory import TrajectoryEnsembleData
@@ -73,6 +73,8 @@ class PredictCalculation(EngineCalculation):
         trajectory = inputs.get("trajectory")
         if trajectory is None:
             return None
+        if message := check_composition(inputs["potential"], trajectory, "input 'trajectory'"):
+            return message
         asked = inputs["parameters"].get_dict().get("observables", []) if inputs.get("parameters") is not None else []
         requests = [validate(ObservableRequest, one) for one in asked]
         try:

@@ -10,6 +10,7 @@ from aiida.engine import CalcJobProcessSpec
 
 from aiida_difftre.calculations import ports
 from aiida_difftre.calculations.checks import (
+    check_composition,
     check_observables,
     check_periodic,
     check_species,
@@ -78,6 +79,7 @@ class SampleCalculation(EngineCalculation):
             check_periodic(structure, "the structure")
             or check_whole(structure, "the structure")
             or check_species(potential, symbols, "the structure")
+            or check_composition(potential, structure, "the structure")
             or check_observables([validate(ObservableRequest, one) for one in asked], structure, "the structure")
         )
         if message or start is None:

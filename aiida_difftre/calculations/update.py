@@ -10,6 +10,7 @@ from aiida.engine import CalcJobProcessSpec
 
 from aiida_difftre.calculations import ports
 from aiida_difftre.calculations.checks import (
+    check_composition,
     check_labels,
     check_observables,
     check_species,
@@ -116,8 +117,11 @@ class UpdateCalculation(EngineCalculation):
         for label, point in inputs["state_points"].items():
             what = f"the trajectory of state point {label!r}"
             requests = [node.target.request() for node in point["targets"].values()]
-            message = check_species(inputs["potential"], point["trajectory"].species, what) or check_observables(
-                requests, point["trajectory"], what
+            trajectory = point["trajectory"]
+            message = (
+                check_species(inputs["potential"], trajectory.species, what)
+                or check_composition(inputs["potential"], trajectory, what)
+                or check_observables(requests, trajectory, what)
             )
             if message:
                 return message

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import ase.io
+import numpy as np
 import pytest
 from aiida import orm
 from aiida.plugins import CalculationFactory
@@ -12,8 +13,8 @@ from aiida.plugins import CalculationFactory
 from aiida_difftre.calculations.sample import SampleCalculation
 from aiida_difftre.data.potential import PotentialData
 from aiida_difftre.data.trajectory import TrajectoryEnsembleData
-from aiida_difftre.engine.contract.files import read_trajectory
-from aiida_difftre.engine.contract.jobs import SampleJob, read_job
+from aiida_difftre.engine.contract.files import read_trajectory, write_potential
+from aiida_difftre.engine.contract.jobs import PotentialSpec, SampleJob, read_job
 from tests.fixtures.nodes import argon, make_trajectory, potential_file
 
 PARAMETERS = {
@@ -142,6 +143,20 @@ def test_species_unknown_to_the_potential(prepare: Any, inputs: dict[str, Any], 
     krypton = PotentialData.from_file(potential_file(tmp_path / "kr.safetensors", ("Kr",)))
     with pytest.raises(ValueError, match="the structure contains Ar, but the potential knows Kr only"):
         prepare("sample", {**inputs, "potential": krypton})
+
+
+def test_a_composition_that_is_not_neutral(prepare: Any, inputs: dict[str, Any], tmp_path: Path) -> None:
+    charges = {"charges": {"Ar": 1, "Kr": -1}, "formula": "ArKr"}
+    cores = {"amplitude": 1000, "rho": 0.3}
+    terms = [
+        {"architecture": "coulomb_dsf", "cutoff": 5.0, "hyperparameters": charges},
+        {"architecture": "born_mayer", "cutoff": 5.0, "hyperparameters": cores},
+    ]
+    spec = PotentialSpec.model_validate({"species": ["Ar", "Kr"], "terms": terms})
+    write_potential(tmp_path / "salt.safetensors", spec, {"atomic_energies": np.zeros(2)})
+    salt = PotentialData.from_file(tmp_path / "salt.safetensors")
+    with pytest.raises(ValueError, match=r"the structure does not fit .*neutral in ArKr, but .* holds \d+ Ar; give a"):
+        prepare("sample", {**inputs, "potential": salt})
 
 
 def test_start_trajectory_of_other_species(prepare: Any, inputs: dict[str, Any]) -> None:

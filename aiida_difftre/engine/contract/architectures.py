@@ -7,16 +7,31 @@ are known to their classes alone, which import JAX: the job checks them.
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from importlib.metadata import EntryPoint, entry_points
 from typing import Annotated
 
 from pydantic import AfterValidator
 
-from aiida_difftre.engine.contract import known_bases
+from aiida_difftre.engine.contract import fusion, ionic_options, known_bases, term_options
 from aiida_difftre.engine.contract.settings import PotentialSpec
-from aiida_difftre.engine.contract.term_options import OPTIONS
 
 ENTRY_POINT_GROUP = "difftre.potentials"
+
+OPTIONS: dict[str, type[term_options.TermOptions]] = {
+    "born_mayer": ionic_options.BornMayerOptions,
+    "buckingham": ionic_options.BuckinghamOptions,
+    "coulomb_dsf": ionic_options.CoulombDsfOptions,
+    "dispersion": term_options.DispersionOptions,
+    "external_polynomial": term_options.ExternalPolynomialOptions,
+    "external_spline": term_options.ExternalSplineOptions,
+    "lennard_jones": term_options.LennardJonesOptions,
+    "moment_network": term_options.MomentNetworkOptions,
+    "pair_spline": term_options.PairSplineOptions,
+    "repulsion": term_options.RepulsionOptions,
+    "stillinger_weber": term_options.StillingerWeberOptions,
+}
+"""Hyperparameters of the terms of this package."""
 
 
 @functools.cache
@@ -31,6 +46,7 @@ def check(spec: PotentialSpec) -> PotentialSpec:
     Raises:
         ValueError: naming the architecture, or the hyperparameter and what is wanted.
     """
+    known_terms: list[fusion.Known] = []
     for term in spec.terms:
         name = term.architecture
         if name not in registry():
@@ -40,10 +56,24 @@ def check(spec: PotentialSpec) -> PotentialSpec:
             )
         if name in OPTIONS:
             try:
-                OPTIONS[name].read(term.hyperparameters).complete(tuple(spec.species), term.cutoff)
+                fields = OPTIONS[name].read(term.hyperparameters).complete(tuple(spec.species), term.cutoff)
             except ValueError as error:
                 raise ValueError(f"potential term {name!r}: {error}") from None
+            known_terms.append(fusion.Known(name, term.cutoff, fields))
+    if len(known_terms) == len(spec.terms) and spec.base is None:
+        fusion.check(tuple(spec.species), known_terms)
     return spec
+
+
+def check_composition(spec: PotentialSpec, symbols: Sequence[str]) -> None:
+    """Refuse a structure, given as the symbol of each atom, for which a term of a potential is not made.
+
+    Raises:
+        ValueError: naming what the structure holds, and what is wanted.
+    """
+    for term in spec.terms:
+        if term.architecture in OPTIONS:
+            OPTIONS[term.architecture].read(term.hyperparameters).check_composition(symbols)
 
 
 NewPotential = Annotated[PotentialSpec, AfterValidator(check), AfterValidator(known_bases.check_potential)]

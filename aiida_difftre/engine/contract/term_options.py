@@ -82,6 +82,13 @@ class TermOptions(Strict):
         """
         return dict(self)
 
+    def check_composition(self, symbols: Sequence[str]) -> None:
+        """Refuse a structure, given as the symbol of each atom, for which the term is not made.
+
+        Raises:
+            ValueError: naming what the structure holds, and what is wanted.
+        """
+
 
 def _explained(error: ValidationError) -> str:
     # Where there is a choice of types, the one that was meant is the one that fits the farthest.
@@ -319,16 +326,3 @@ class StillingerWeberOptions(TermOptions):
             raise ValueError(f"cutoff = {cutoff} Å must be a·sigma = {end:.6g} Å, where the potential ends")
         names = ("epsilon", "sigma", "A", "B", "lambda", "gamma")
         return {"initial": tuple((name, float(values[name])) for name in names), "p": p, "q": q}
-
-
-OPTIONS: dict[str, type[TermOptions]] = {
-    "dispersion": DispersionOptions,
-    "external_polynomial": ExternalPolynomialOptions,
-    "external_spline": ExternalSplineOptions,
-    "lennard_jones": LennardJonesOptions,
-    "moment_network": MomentNetworkOptions,
-    "pair_spline": PairSplineOptions,
-    "repulsion": RepulsionOptions,
-    "stillinger_weber": StillingerWeberOptions,
-}
-"""Of the terms of this package."""

@@ -38,7 +38,7 @@ from aiida_difftre.engine.jobs import update
 from aiida_difftre.engine.matching.matching import matching_loss
 from aiida_difftre.engine.potentials import potential as potentials
 from aiida_difftre.engine.potentials.potential import Potential
-from aiida_difftre.engine.potentials.term import Parameters, species_index
+from aiida_difftre.engine.potentials.term import Parameters
 from aiida_difftre.engine.refinement import losses, objective
 from aiida_difftre.engine.refinement.minimise import OptimizerMemory, minimise
 from aiida_difftre.engine.refinement.objective import ExtraLoss, Objective, PreparedStatePoint, SampledStatePoint
@@ -159,7 +159,7 @@ def run(job: RefineJob, folder: Path, progress: Reporter) -> RefineResults:
     potential, parameters = potentials.load(folder / job.potential)
     structures = {point.label: read_structure(folder / point.structure) for point in job.state_points}
     for structure in structures.values():
-        species_index(structure.symbols, potential.spec.species)
+        potentials.species_of(potential, structure.symbols)
     extra = matching_loss(
         potential, folder / job.dataset if job.dataset else None, job.update.loss, job.machine, job.keys
     )

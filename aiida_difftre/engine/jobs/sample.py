@@ -14,7 +14,6 @@ from aiida_difftre.engine.contract.results import SampleResults, Stationarity
 from aiida_difftre.engine.contract.state_points import StatePoint
 from aiida_difftre.engine.observables import protocol as observables
 from aiida_difftre.engine.potentials import potential as potentials
-from aiida_difftre.engine.potentials.term import species_index
 from aiida_difftre.engine.reweighting import stationarity, statistics
 from aiida_difftre.engine.reweighting.predictions import predict_trajectory
 from aiida_difftre.engine.runtime.progress import Reporter
@@ -40,7 +39,7 @@ def run(job: SampleJob, folder: Path, progress: Reporter) -> SampleResults:
     """
     potential, parameters = potentials.load(folder / job.potential)
     structure = read_structure(folder / job.structure)
-    species_index(structure.symbols, potential.spec.species)
+    potentials.species_of(potential, structure.symbols)
     for request in job.observables:
         observables.make(request, structure.symbols, structure.cell, masses=structure.masses)
     previous = files.read_trajectory(folder / job.start_trajectory) if job.start_trajectory else None

@@ -11,11 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
+from numpy.typing import NDArray
 
 from aiida_difftre.engine.contract import architectures, files
 from aiida_difftre.engine.contract.jobs import PotentialSpec
 from aiida_difftre.engine.errors import EngineError, ExitStatus
-from aiida_difftre.engine.potentials.term import Environment, Kind, Parameters, Term, add_up
+from aiida_difftre.engine.potentials.term import Environment, Kind, Parameters, Term, add_up, species_index
 
 
 @dataclass(frozen=True)
@@ -353,6 +354,20 @@ def build(spec: PotentialSpec) -> Potential:
         except ValueError as error:
             raise EngineError(ExitStatus.INVALID_INPUT, f"potential term {term.architecture!r}: {error}") from None
     return Potential(spec, tuple(terms))
+
+
+def species_of(potential: Potential, symbols: Sequence[str]) -> NDArray[np.int32]:
+    """Index of each atom's element in the species of a potential, which must be made for such a composition.
+
+    Raises:
+        EngineError: naming elements that the potential does not know, or numbers of atoms that it is not made for.
+    """
+    found = species_index(tuple(symbols), potential.spec.species)
+    try:
+        architectures.check_composition(potential.spec, symbols)
+    except ValueError as error:
+        raise EngineError(ExitStatus.INVALID_INPUT, str(error)) from None
+    return found
 
 
 def flatten(parameters: Parameters) -> files.Arrays:

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from aiida_difftre.engine import units
 from aiida_difftre.engine.contract.jobs import Machine
 from aiida_difftre.engine.geometry import neighbor_list
-from aiida_difftre.engine.potentials.potential import Potential
+from aiida_difftre.engine.potentials.potential import Potential, species_of
 from aiida_difftre.engine.potentials.term import Environment, Parameters, species_index
 from aiida_difftre.engine.snapshots.compact_lists import Compact, Lists, surroundings
 from aiida_difftre.engine.snapshots.kernels import Batch, Shared, kernels
@@ -187,7 +187,7 @@ class Snapshots:
         # A whole batch, for which there is a program where lists are not kept.
         self._first = jax.tree.map(lambda array: array[0], self._lists.take(np.zeros(self._batch, int)))
         self._precision = np.dtype(precision)
-        species = species_index(tuple(symbols), potential.spec.species)
+        species = species_of(potential, symbols)
         self._shared = Shared(jnp.asarray(cell), jnp.asarray(self._lists.images, jnp.int32), jnp.asarray(species))
         self._main = Prepared(self._prepare_main, np.arange(self.count), self._batch)
         self._curves = {
