@@ -13,25 +13,11 @@ from typing import Annotated
 
 from pydantic import AfterValidator
 
-from aiida_difftre.engine.contract import fusion, ionic_options, known_bases, term_options
+from aiida_difftre.engine.contract import fusion, known_bases
 from aiida_difftre.engine.contract.settings import PotentialSpec
+from aiida_difftre.engine.contract.term_registry import OPTIONS
 
 ENTRY_POINT_GROUP = "difftre.potentials"
-
-OPTIONS: dict[str, type[term_options.TermOptions]] = {
-    "born_mayer": ionic_options.BornMayerOptions,
-    "buckingham": ionic_options.BuckinghamOptions,
-    "coulomb_dsf": ionic_options.CoulombDsfOptions,
-    "dispersion": term_options.DispersionOptions,
-    "external_polynomial": term_options.ExternalPolynomialOptions,
-    "external_spline": term_options.ExternalSplineOptions,
-    "lennard_jones": term_options.LennardJonesOptions,
-    "moment_network": term_options.MomentNetworkOptions,
-    "pair_spline": term_options.PairSplineOptions,
-    "repulsion": term_options.RepulsionOptions,
-    "stillinger_weber": term_options.StillingerWeberOptions,
-}
-"""Hyperparameters of the terms of this package."""
 
 
 @functools.cache

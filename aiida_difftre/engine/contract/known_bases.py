@@ -18,7 +18,7 @@ from ase.data import chemical_symbols
 from aiida_difftre.engine.contract.bases import BaseSpec, Engine
 from aiida_difftre.engine.contract.bounds import is_number
 from aiida_difftre.engine.contract.settings import LONGEST_CUTOFF, PotentialSpec
-from aiida_difftre.engine.contract.term_options import OPTIONS
+from aiida_difftre.engine.contract.term_registry import OPTIONS
 
 ENTRY_POINT_GROUP = "difftre.bases"
 
