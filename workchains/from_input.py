@@ -16,10 +16,12 @@ from aiida_difftre.calculations.scheduler import check_options
 from aiida_difftre.data.dataset import DatasetData
 from aiida_difftre.data.potential import PotentialData
 from aiida_difftre.data.target import TargetData
+from aiida_difftre.data.trajectory import TrajectoryEnsembleData
 from aiida_difftre.engine.contract.frames import split_index
 from aiida_difftre.engine.contract.jobs import validate
 from aiida_difftre.engine.contract.settings import PotentialSpec, SamplingSettings
 from aiida_difftre.engine.contract.targets import Target
+from aiida_difftre.engine.trajectories.importing import ImportSettings, import_trajectory
 from aiida_difftre.workchains import estimate
 from aiida_difftre.workchains.absorption import without_paths
 from aiida_difftre.workchains.estimate import Sampling
@@ -27,6 +29,7 @@ from aiida_difftre.workchains.inputs import (
     Dft,
     JobMachine,
     RunInput,
+    TrajectoryFiles,
     check_fixed_volumes,
     labelled_cell,
     labelled_files,
@@ -63,7 +66,7 @@ JOB_OF = {
     "update": "difftre.update",
     "prediction": "difftre.predict",
 }
-NodeT = TypeVar("NodeT", PotentialData, DatasetData)
+NodeT = TypeVar("NodeT", PotentialData, DatasetData, TrajectoryEnsembleData)
 
 
 def read_builder(file: Path, chain: type[WorkChain] = TrainWorkChain, *, seed: int | None = None) -> ProcessBuilder:
@@ -180,7 +183,7 @@ def _train(run: RunInput, folder: Path) -> ProcessBuilder:
         }
     else:
         del needed["dft"]
-    points = state_points(run, folder)
+    points = with_trajectories(state_points(run, folder), run, folder)
     if not without_paths(points):
         del needed["feff"]
     return TrainWorkChain.get_builder_from_protocol(
@@ -203,13 +206,14 @@ def _part(run: RunInput, folder: Path, chain: type[WorkChain]) -> ProcessBuilder
     dataset = _dataset(run, folder)
     if chain is not RefineWorkChain:
         _check_static_stiffness(run, potential, dataset)
+    points = state_points(run, folder)
     second = "update" if chain is RefineWorkChain else "prediction"
     section = "refine" if chain is RefineWorkChain else "validate"
     return chain.get_builder_from_protocol(  # type: ignore[attr-defined]
         **{("potential" if chain is RefineWorkChain else "after"): potential},
         **{f"{CHAIN_OF[second]}_code": load_code(second, getattr(run.machines, second))},
         sample_code=load_code("sampling", run.machines.sampling),
-        state_points=state_points(run, folder),
+        state_points=with_trajectories(points, run, folder) if chain is RefineWorkChain else points,
         dataset=dataset,
         protocol=run.protocol,
         overrides=overrides(run)[section],
@@ -247,6 +251,36 @@ def state_points(run: RunInput, folder: Path) -> dict[str, dict[str, Any]]:
         }
         for label, point in run.state_points.items()
     }
+
+
+def with_trajectories(points: dict[str, dict[str, Any]], run: RunInput, folder: Path) -> dict[str, dict[str, Any]]:
+    """State points with the trajectories that exist for them.
+
+    Raises:
+        ValueError: naming the state point, and what is wrong with its trajectory.
+    """
+    found = {}
+    for label, given in run.refinement.trajectory.items():
+        try:
+            found[label] = _trajectory(given, run, label, folder)
+        except ValueError as error:
+            raise ValueError(f"refinement.trajectory.{label}: {error}") from None
+    return {
+        label: {**point, "trajectory": found[label]} if label in found else point for label, point in points.items()
+    }
+
+
+def _trajectory(given: TrajectoryFiles | str, run: RunInput, label: str, folder: Path) -> TrajectoryEnsembleData:
+    if isinstance(given, str):
+        if (folder / given).is_file():
+            return TrajectoryEnsembleData.from_file(folder / given, may_lack_energies=True, label=Path(given).stem)
+        return node_or_file(TrajectoryEnsembleData, given, folder)
+    point = run.state_points[label]
+    stated = given.model_dump(exclude={"files", "logs"}, exclude_unset=True)
+    pressure = point.pressure if run.sampling.get("barostat") is not None else None
+    settings = validate(ImportSettings, {**stated, "temperature": point.temperature, "pressure": pressure})
+    files, logs = ([folder / path for path in paths] for paths in (given.files, given.logs))
+    return TrajectoryEnsembleData.from_imported(import_trajectory(files, logs, settings), label=given.files[0].name)
 
 
 def overrides(run: RunInput) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from aiida_difftre.engine.contract.documents import read_yaml
 from aiida_difftre.engine.contract.jobs import Machine, PretrainJob, SamplingSettings, UpdateSettings, validate
 from aiida_difftre.engine.contract.label_names import LabelKeys
 from aiida_difftre.engine.contract.targets import Target
+from aiida_difftre.engine.trajectories.importing import FileSettings
 from aiida_difftre.workchains import consistency
 from aiida_difftre.workchains.systems import (
     System,
@@ -158,16 +159,45 @@ class StatePoint(Strict):
     targets: dict[Label, Measured] = Field(min_length=1)
 
 
+class TrajectoryFiles(FileSettings):
+    """A trajectory of another program; temperature and pressure are those of its state point.
+
+    Args:
+        files: files of one system, each of them a run of its own; an index of the frames may stand behind a name.
+        logs: Logs that belong to them, with energies or cells: of one file all of them, else one for each.
+    """
+
+    files: list[Path] = Field(min_length=1)
+    logs: list[Path] = Field(default_factory=list)
+
+
+Existing = Annotated[
+    Annotated[TrajectoryFiles, Tag("[files]")] | Annotated[str, Tag("[node]")],
+    Discriminator(lambda value: "[files]" if isinstance(value, dict | TrajectoryFiles) else "[node]"),
+]
+"""A trajectory that exists: files of another program, or a node (PK, UUID, label) or a trajectory.npz."""
+
+
 class Refinement(Strict):
     """The loop; everything that is not given comes from the protocol.
 
     Args:
         settings: Settings of the work chain: max_iterations, patience, chi2_stop, growth, ...
         update: Settings of each update job.
+        trajectory: trajectories that exist, by the label of their state points, in place of the first sampling: a node
+            (PK, UUID, label), a trajectory.npz, or files of another program (``TrajectoryFiles``).
     """
 
+    trajectory: dict[Label, Existing] = Field(default_factory=dict)
     settings: dict[str, Any] = Field(default_factory=dict)
     update: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("trajectory", mode="before")
+    @classmethod
+    def _identifiers(cls, value: Any) -> Any:
+        if not isinstance(value, dict):
+            raise ValueError("give the label of a state point with each trajectory, as trajectory: {ambient: NODE}")
+        return {label: str(one) if isinstance(one, int) else one for label, one in value.items()}
 
 
 class Validation(Strict):
@@ -276,6 +306,9 @@ class RunInput(Strict):
             ("refinement.update", self.refinement.update, UpdateSettings),
         ):
             check_part(where, settings, model)
+        if unknown := sorted(set(self.refinement.trajectory) - set(self.state_points)):
+            known = ", ".join(self.state_points)
+            raise ValueError(f"refinement.trajectory names the state point {unknown[0]!r}; there are: {known}")
         if not any(
             isinstance(target, Path) or target.is_in_loss
             for point in self.state_points.values()

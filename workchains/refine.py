@@ -35,6 +35,7 @@ def _check_inputs(inputs: Mapping[str, Any], _: Any) -> str | None:
     return (
         points.check_training_target(state_points)
         or points.check_targets(state_points, inputs["sample"]["calc"]["parameters"])
+        or points.check_trajectories(state_points, inputs["sample"]["calc"]["parameters"])
         or absorption.check_paths(state_points)
         or ("potential" in inputs and points.check_structures(inputs["potential"], state_points))
         or None
@@ -48,7 +49,8 @@ class RefineWorkChain(ProtocolMixin, WorkChain):
     the last snapshots of the previous one, and moves the parameters on these trajectories until too few effective
     samples are left. A potential is judged by the reduced chi² of the trajectory that it sampled itself (of selection
     targets where there are some, else of training targets), never by the reweighted loss; the best one is returned.
-    Test targets have no part in it. A potential that makes the dynamics unstable is rolled back and the learning rate
+    Test targets have no part in it. A trajectory that a state point brings with it takes the place of its first
+    sampling. A potential that makes the dynamics unstable is rolled back and the learning rate
     halved. The last iteration only samples, so that every potential that is considered has been judged.
     """
 
@@ -178,6 +180,8 @@ class RefineWorkChain(ProtocolMixin, WorkChain):
             if label in previous:
                 inputs.calc.start_trajectory = previous[label]["trajectory"]
                 inputs.calc.start_folder = previous[label]["remote"]
+            if self.ctx.reference is None and point.get("trajectory") is not None:
+                inputs.calc.trajectory = point["trajectory"]
             inputs.metadata.call_link_label = f"sample_{state.samplings:03d}_{label}"
             self.to_context(**{f"sample_{label}": self.submit(SampleBaseWorkChain, **inputs)})
 

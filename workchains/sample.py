@@ -29,6 +29,8 @@ class SampleBaseWorkChain(EngineBaseWorkChain):
     def less_memory(self) -> dict[str, Any] | None:
         """Half the walkers for twice the time, which keeps the number of snapshots; the batch first of all."""
         changes = super().less_memory() or {}
+        if "trajectory" in self.ctx.inputs:
+            return changes or None
         settings = self.settings()
         walkers = settings.walkers or WALKERS
         if walkers == 1:
@@ -39,7 +41,8 @@ class SampleBaseWorkChain(EngineBaseWorkChain):
     @process_handler(priority=300)
     def handle_unstable(self, node: orm.CalcJobNode) -> ProcessHandlerReport | None:
         """Not finite, atoms too close or too hot: once with half the time step, from the last good snapshots."""
-        if node.exit_status not in UNSTABLE or self.ctx.get("timestep_halved", False):
+        is_given = "trajectory" in self.ctx.inputs
+        if node.exit_status not in UNSTABLE or is_given or self.ctx.get("timestep_halved", False):
             return None
         self.ctx.timestep_halved = True
         timestep = self.settings().timestep_fs / 2

@@ -15,9 +15,11 @@ from aiida_difftre.calculations.checks import (
     check_periodic,
     check_species,
     check_target_nodes,
+    check_trajectory,
 )
 from aiida_difftre.data.potential import PotentialData
 from aiida_difftre.data.target import TargetData
+from aiida_difftre.data.trajectory import TrajectoryEnsembleData
 from aiida_difftre.engine.contract.jobs import SampleJob, SamplingSettings, validate
 from aiida_difftre.engine.contract.observables import check_requests
 from aiida_difftre.engine.contract.settings import WALKERS
@@ -51,14 +53,15 @@ def define_state_points(spec: ProcessSpec) -> None:
         dynamic=True,
         help="By label (letters, digits, single underscores): `structure` StructureData (the simulation cell), "
         "`temperature` Float (K), `pressure` Float (GPa; optional, for sampling with a barostat), "
-        "`targets` namespace of TargetData by label.",
+        "`targets` namespace of TargetData by label, `trajectory` TrajectoryEnsembleData (optional; the first "
+        "reference of a refinement, in place of its first sampling).",
         validator=check_state_points,
     )
 
 
 def expose_sampling(spec: ProcessSpec) -> None:
     """Expose the inputs of sampling, but for those that a state point and the chain give."""
-    given = ("potential", "structure", "start_trajectory", "start_folder", "parent_folder")
+    given = ("potential", "structure", "start_trajectory", "start_folder", "trajectory", "parent_folder")
     spec.expose_inputs(
         SampleBaseWorkChain,
         namespace="sample",
@@ -91,8 +94,10 @@ def _check_state_point(point: Any) -> str | None:
             return f"{name} is {type(point.get(name)).__name__}; it must be {kind.__name__}"
     if point.get("pressure") is not None and not isinstance(point["pressure"], orm.Float):
         return f"pressure is {type(point['pressure']).__name__}; it must be Float (GPa)"
-    if unknown := set(point) - {"structure", "temperature", "pressure", "targets"}:
-        return f"unknown inputs {sorted(unknown)}; known: structure, temperature, pressure, targets"
+    if not isinstance(point.get("trajectory"), TrajectoryEnsembleData | None):
+        return f"trajectory is {type(point['trajectory']).__name__}; it must be TrajectoryEnsembleData"
+    if unknown := set(point) - {"structure", "temperature", "pressure", "targets", "trajectory"}:
+        return f"unknown inputs {sorted(unknown)}; known: structure, temperature, pressure, targets, trajectory"
     if problem := _conditions_problem(point["temperature"].value, pressure_of(point)):
         return problem
     targets = point.get("targets") or {}
@@ -151,6 +156,24 @@ def check_targets(state_points: Mapping[str, Any], sampling: orm.Dict) -> str | 
             check_requests(requests, settings.ensemble(pressure_of(point)))
         except ValueError as error:
             return f"state point {label!r}: {error}"
+    return None
+
+
+def check_trajectories(state_points: Mapping[str, Any], sampling: orm.Dict) -> str | None:
+    """A message where a trajectory that is to be the first reference is not of its state point, or None.
+
+    Args:
+        state_points: structures, temperatures, pressures and trajectories.
+        sampling: parameters of the sampling jobs.
+    """
+    settings = validate(SamplingSettings, sampling.get_dict().get("sampling", {}))
+    for label, point in state_points.items():
+        if point.get("trajectory") is None:
+            continue
+        temperature, pressure = point["temperature"].value, pressure_of(point)
+        problem = check_trajectory(point["trajectory"], point["structure"], temperature, pressure, settings)
+        if problem:
+            return f"state point {label!r}: {problem}"
     return None
 
 

@@ -63,6 +63,8 @@ def _check_inputs(inputs: Mapping[str, Any], _: Any) -> str | None:
             problem = points.check_targets(inputs["state_points"], inputs[part]["sample"]["calc"]["parameters"])
             if problem:
                 return f"{part}: {problem}"
+    if problem := points.check_trajectories(inputs["state_points"], inputs["refine"]["sample"]["calc"]["parameters"]):
+        return f"refine: {problem}"
     problem = absorption.check_paths(inputs["state_points"])
     if problem and "feff" not in inputs:
         return f"{problem}; or give the inputs of FEFF (feff), with its code, and it is made here"

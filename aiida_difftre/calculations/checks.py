@@ -19,8 +19,10 @@ from aiida_difftre.engine.contract.base import LONGEST_LABEL
 from aiida_difftre.engine.contract.frames import check_extent, check_thickness
 from aiida_difftre.engine.contract.jobs import Job, validate
 from aiida_difftre.engine.contract.observables import ObservableRequest
+from aiida_difftre.engine.contract.settings import SamplingSettings
 from aiida_difftre.engine.contract.structure_files import WHOLE_ATOMS
 from aiida_difftre.engine.errors import shown
+from aiida_difftre.engine.trajectories.fitting import check_fits
 
 LABEL = re.compile(r"[A-Za-z](_?[A-Za-z0-9])*")
 
@@ -127,6 +129,40 @@ def check_observables(
         except ValueError as error:
             return f"{what} cannot give {request.name!r}: {error}"
     return None
+
+
+def check_trajectory(
+    trajectory: TrajectoryEnsembleData,
+    structure: orm.StructureData,
+    temperature: float,
+    pressure: float | None,
+    sampling: SamplingSettings,
+) -> str | None:
+    """A trajectory that exists must be of the atoms, the cell, the temperature and the ensemble of its state point."""
+    ensemble = sampling.ensemble(pressure)
+    try:
+        check_fits(trajectory.get_trajectory(), symbols_of(structure), structure.cell, ensemble)
+    except ValueError as error:
+        return str(error)
+    if abs(trajectory.temperature - temperature) > 1e-6 * temperature:
+        return (
+            f"the trajectory was sampled at {trajectory.temperature:g} K, and the state point is at {temperature:g} K; "
+            "state the temperature at which it was sampled"
+        )
+    held = trajectory.pressure
+    if ensemble == "NPT" and held is not None and pressure is not None and abs(held - pressure) > 1e-6 * abs(held):
+        return f"the trajectory was sampled at {held:g} GPa, and the state point is at {pressure:g} GPa"
+    return None
+
+
+def check_energies(trajectory: TrajectoryEnsembleData, what: str) -> str | None:
+    """A trajectory that was imported without energies is for the first reference of a refinement alone."""
+    if trajectory.has_energies:
+        return None
+    return (
+        f"{what} was imported without energies, which the potential that a refinement starts from has to give: give it "
+        "as the first reference of a refinement"
+    )
 
 
 def symbols_of(system: orm.StructureData | TrajectoryEnsembleData) -> list[str]:

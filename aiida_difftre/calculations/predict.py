@@ -9,7 +9,13 @@ from aiida import orm
 from aiida.engine import CalcJobProcessSpec
 
 from aiida_difftre.calculations import ports
-from aiida_difftre.calculations.checks import check_composition, check_observables, check_species, parameters_model
+from aiida_difftre.calculations.checks import (
+    check_composition,
+    check_energies,
+    check_observables,
+    check_species,
+    parameters_model,
+)
 from aiida_difftre.calculations.engine import EngineCalculation, Submission
 from aiida_difftre.data.dataset import DatasetData
 from aiida_difftre.data.trajectory import TrajectoryEnsembleData
@@ -81,7 +87,7 @@ class PredictCalculation(EngineCalculation):
             check_requests(requests, trajectory.ensemble)
         except ValueError as error:
             return str(error)
-        return check_observables(requests, trajectory, "the trajectory")
+        return check_energies(trajectory, "the trajectory") or check_observables(requests, trajectory, "the trajectory")
 
     @classmethod
     def content(cls, inputs: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from aiida_difftre.calculations.checks import (
     check_observables,
     check_periodic,
     check_species,
+    check_trajectory,
     check_whole,
     parameters_model,
     symbols_of,
@@ -24,8 +25,9 @@ from aiida_difftre.engine.contract.jobs import POTENTIAL_IN, STRUCTURE, TRAJECTO
 from aiida_difftre.engine.contract.observables import ObservableRequest
 
 START_TRAJECTORY = "start.npz"
+GIVEN_TRAJECTORY = "given.npz"
 
-SampleParameters = parameters_model(SampleJob, ("potential", "structure", "start_trajectory"))
+SampleParameters = parameters_model(SampleJob, ("potential", "structure", "start_trajectory", "trajectory"))
 
 
 class SampleCalculation(EngineCalculation):
@@ -59,6 +61,12 @@ class SampleCalculation(EngineCalculation):
             help="Continue from the last positions, velocities and (NPT) cells of the walkers of this trajectory.",
         )
         ports.trajectory_folder(spec, "start_folder", "start_trajectory")
+        spec.input(
+            "trajectory",
+            valid_type=TrajectoryEnsembleData,
+            required=False,
+            help="Take this trajectory in place of sampling one: energies of the potential are evaluated on it.",
+        )
         ports.parent_folder(spec)
         spec.output("trajectory", valid_type=TrajectoryEnsembleData, help="Snapshots of all walkers.")
         spec.output(
@@ -82,6 +90,9 @@ class SampleCalculation(EngineCalculation):
             or check_composition(potential, structure, "the structure")
             or check_observables([validate(ObservableRequest, one) for one in asked], structure, "the structure")
         )
+        if not message and inputs.get("trajectory") is not None:
+            job = cls.make_job(inputs)
+            message = check_trajectory(inputs["trajectory"], structure, job.temperature, job.pressure, job.sampling)
         if message or start is None:
             return message
         if start.species != symbols:
@@ -98,7 +109,8 @@ class SampleCalculation(EngineCalculation):
     def content(cls, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Names of the files."""
         start = START_TRAJECTORY if inputs.get("start_trajectory") is not None else None
-        return {"potential": POTENTIAL_IN, "structure": STRUCTURE, "start_trajectory": start}
+        given = GIVEN_TRAJECTORY if inputs.get("trajectory") is not None else None
+        return {"potential": POTENTIAL_IN, "structure": STRUCTURE, "start_trajectory": start, "trajectory": given}
 
     def add_files(self, submission: Submission) -> None:
         """Potential, structure, and where to start or restart from."""
@@ -106,5 +118,7 @@ class SampleCalculation(EngineCalculation):
         submission.structure(self.inputs.structure, STRUCTURE)
         if "start_trajectory" in self.inputs:
             submission.trajectory(self.inputs.start_trajectory, self.inputs.get("start_folder"), START_TRAJECTORY)
+        if "trajectory" in self.inputs:
+            submission.trajectory(self.inputs.trajectory, None, GIVEN_TRAJECTORY)
         if "parent_folder" in self.inputs:
             submission.checkpoint(self.inputs.parent_folder)

@@ -11,6 +11,7 @@ from aiida.engine import CalcJobProcessSpec
 from aiida_difftre.calculations import ports
 from aiida_difftre.calculations.checks import (
     check_composition,
+    check_energies,
     check_labels,
     check_observables,
     check_species,
@@ -121,6 +122,7 @@ class UpdateCalculation(EngineCalculation):
             message = (
                 check_species(inputs["potential"], trajectory.species, what)
                 or check_composition(inputs["potential"], trajectory, what)
+                or check_energies(trajectory, what)
                 or check_observables(requests, trajectory, what)
             )
             if message:

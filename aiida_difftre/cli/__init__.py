@@ -18,6 +18,7 @@ from aiida_difftre.cli.failures import Commands, complaints
 from aiida_difftre.cli.nodes import OWN_PROFILE, check_configuration, load, node_called, run_called
 from aiida_difftre.cli.parameters import FILE, FOLDER, SEED
 from aiida_difftre.cli.targets import table_options
+from aiida_difftre.cli.trajectories import import_options
 
 PROFILE_HELP = (
     "AiiDA profile; by default our own (difftre) where it exists, else the default one. setup and demo make it."
@@ -314,6 +315,49 @@ def target_import(
 
         node = TargetData(found, label=label).store()
         click.echo(f"stored target {node.target.name!r} as {node.pk}")
+
+
+@cli.group()
+def trajectory() -> None:
+    """Trajectories of other programs."""
+
+
+@trajectory.command("import")
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="FILE...")
+@import_options
+@click.option("-l", "--label", help="Label of the node; the name of the first file by default.")
+@click.option(
+    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write a trajectory.npz instead of a node."
+)
+@click.option("-f", "--force", is_flag=True, help="Replace a file that exists.")
+@click.pass_obj
+def trajectory_import(
+    profile: str | None,
+    /,
+    files: tuple[Path, ...],
+    label: str | None,
+    output: Path | None,
+    force: bool,
+    **options: Any,
+) -> None:
+    """Check the trajectory in FILE (several are walkers), and store it: the first reference of a refinement.
+
+    Extended XYZ, LAMMPS dumps, XDATCAR or vasprun.xml, CP2K, ASE .traj; FILE@::10 is every tenth frame.
+    """
+    with complaints():
+        from aiida_difftre.cli.trajectories import read, write
+
+        found = read(files, options)
+        for line in found.lines():
+            click.echo(line)
+        if output is not None:
+            click.echo(f"wrote {write(found, output, force)}")
+            return
+        load(profile)
+        from aiida_difftre.data.trajectory import TrajectoryEnsembleData
+
+        node = TrajectoryEnsembleData.from_imported(found, label=label or files[0].name).store()
+        click.echo(f"stored trajectory {node.label!r} as {node.pk}")
 
 
 @cli.group()

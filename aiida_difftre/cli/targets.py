@@ -89,7 +89,7 @@ def read(file: Path, label: str, options: dict[str, Any]) -> Target:
     if options["density"]:
         conditions["density"] = _density(options)
     fields = {name: options[name] for name in ("observable", "error_source", "citation", "doi", "role", "weight")}
-    chosen = {name: _value(text) for name, text in _pairs("--option", options["options"]).items()}
+    chosen = {name: _value(text) for name, text in pairs("--option", options["options"]).items()}
     return target_from_table(
         file, _reading(options), conditions=conditions, options=chosen, label=label or None, **fields
     )
@@ -121,9 +121,9 @@ def _reading(options: dict[str, Any]) -> Reading:
 
     density = _quantity("number_density", options) if options["number_density"] else None
     return Reading(
-        columns=_pairs("--columns", (options["columns"] or "").split(",")),
-        rows=_pairs("--row", options["rows"]),
-        units=_pairs("--units", (options["units"] or "").split(",")),
+        columns=pairs("--columns", (options["columns"] or "").split(",")),
+        rows=pairs("--row", options["rows"]),
+        units=pairs("--units", (options["units"] or "").split(",")),
         number_density=density,
         grid=_grid(options["grid"]) if options["grid"] else None,
         between=_range(options["between"]) if options["between"] else None,
@@ -131,18 +131,23 @@ def _reading(options: dict[str, Any]) -> Reading:
     )
 
 
-def _pairs(option: str, parts: Iterable[str]) -> dict[str, str]:
-    pairs: dict[str, str] = {}
+def pairs(option: str, parts: Iterable[str]) -> dict[str, str]:
+    """Read NAME=VALUE of an option.
+
+    Raises:
+        ValueError: for what is none, or a name that stands twice.
+    """
+    found: dict[str, str] = {}
     for part in parts:
         if not part.strip():
             continue
         name, equals, value = (text.strip() for text in part.partition("="))
         if not (name and equals and value):
             raise ValueError(f"{option} has {part!r}; give NAME=VALUE")
-        if name in pairs:
+        if name in found:
             raise ValueError(f"{option} gives {name!r} twice")
-        pairs[name] = value
-    return pairs
+        found[name] = value
+    return found
 
 
 def _value(text: str) -> Any:

@@ -23,6 +23,7 @@ from aiida_difftre.engine.contract.files import (
 )
 from aiida_difftre.engine.contract.observables import Ensemble
 from aiida_difftre.engine.errors import EngineError
+from aiida_difftre.engine.trajectories.importing import Imported
 
 FS_PER_PS = 1000.0
 
@@ -32,7 +33,9 @@ class TrajectoryEnsembleData(orm.ArrayData):
 
     Attributes to query: ``species`` (sorted, distinct), ``temperature`` (K), ``pressure`` (GPa; None at constant
     volume), ``ensemble`` (NVT or NPT), ``number_of_walkers``,
-    ``number_of_snapshots``, ``number_of_atoms``, ``digest`` (SHA-256 of the file that it was read from).
+    ``number_of_snapshots``, ``number_of_atoms``, ``digest`` (SHA-256 of the file that it was read from),
+    ``has_energies`` (false where the potential that starts from it has to give them) and, of one of another program,
+    ``source``: its files with their SHA-256, format, units, and what was found when it was imported.
 
     Example:
         >>> import numpy as np
@@ -75,16 +78,35 @@ class TrajectoryEnsembleData(orm.ArrayData):
                 "number_of_walkers": len(trajectory.last_positions),
                 "number_of_snapshots": len(trajectory.positions),
                 "number_of_atoms": len(trajectory.species),
+                "has_energies": trajectory.has_energies,
             }
         )
         return node
 
     @classmethod
-    def from_file(cls, path: str | Path, **kwargs: Any) -> TrajectoryEnsembleData:
+    def from_imported(cls, imported: Imported, **kwargs: Any) -> TrajectoryEnsembleData:
+        """Make an (unstored) node from a trajectory of another program.
+
+        Args:
+            imported: What :func:`aiida_difftre.engine.trajectories.importing.import_trajectory` read.
+            **kwargs: Label, description and the like.
+
+        Returns:
+            The node; stresses of the files are its array ``stresses``, GPa.
+        """
+        node = cls.from_trajectory(imported.trajectory, **kwargs)
+        if imported.stresses is not None:
+            node.set_array("stresses", imported.stresses)
+        node.base.attributes.set("source", imported.source)
+        return node
+
+    @classmethod
+    def from_file(cls, path: str | Path, *, may_lack_energies: bool = False, **kwargs: Any) -> TrajectoryEnsembleData:
         """Make an (unstored) node from the engine's ``trajectory.npz``.
 
         Args:
             path: The file.
+            may_lack_energies: True for the first reference of a refinement, whose energies the potential may give.
             **kwargs: Label, description and the like.
 
         Returns:
@@ -94,7 +116,7 @@ class TrajectoryEnsembleData(orm.ArrayData):
             ValueError: With the file and what is wrong with it.
         """
         try:
-            node = cls.from_trajectory(read_trajectory(Path(path)), **kwargs)
+            node = cls.from_trajectory(read_trajectory(Path(path), may_lack_energies=may_lack_energies), **kwargs)
         except EngineError as error:
             raise ValueError(error.message) from None
         node.base.attributes.set("digest", digest(Path(path)))
@@ -124,6 +146,16 @@ class TrajectoryEnsembleData(orm.ArrayData):
     def digest(self) -> str | None:
         """SHA-256 of the file that it was read from; None for one that was made otherwise."""
         return self.base.attributes.get("digest", None)
+
+    @property
+    def has_energies(self) -> bool:
+        """Whether it has energies of what sampled it; those of nodes of earlier versions all have."""
+        return self.base.attributes.get("has_energies", True)
+
+    @property
+    def source(self) -> dict[str, Any]:
+        """Where a trajectory of another program came from; empty for one that was sampled here."""
+        return dict(self.base.attributes.get("source", {}))
 
     @property
     def temperature(self) -> float:

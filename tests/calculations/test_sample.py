@@ -221,3 +221,36 @@ def test_every_port_has_help() -> None:
         for ports in (spec.inputs, spec.outputs):
             for name, port in ports.items():
                 assert port.help or name == "metadata", (kind, name)
+
+
+@pytest.fixture
+def given(inputs: dict[str, Any], trajectory: TrajectoryEnsembleData) -> dict[str, Any]:
+    """A structure and a trajectory of it, to take in place of sampling."""
+    return {**inputs, "structure": orm.StructureData(ase=argon(1)), "trajectory": trajectory}
+
+
+def test_a_trajectory_that_exists_is_sent_whole(prepare: Any, given: dict[str, Any]) -> None:
+    _, folder = prepare("sample", given)
+    job = read_job(folder / "job.json", "sample")
+    assert isinstance(job, SampleJob)
+    assert job.trajectory == "given.npz"
+    assert read_trajectory(folder / "given.npz").energies.tolist() == given["trajectory"].get_array("energies").tolist()
+
+
+@pytest.mark.parametrize(
+    ("parameters", "repeats", "stretched", "message"),
+    [
+        ({"temperature": 90.0}, 1, 1.0, "sampled at 85 K, and the state point is at 90 K"),
+        ({}, 2, 1.0, "trajectory has 4 atoms of Ar, the structure 32 of Ar"),
+        ({"pressure": 0.1, "sampling": {"barostat": {}}}, 1, 1.0, "of the ensemble NVT .no pressure was held."),
+        ({}, 1, 1.01, "cell of the trajectory differs from that of the structure by 0.0099"),
+    ],
+)
+def test_a_trajectory_of_another_state_point_is_refused(
+    prepare: Any, given: dict[str, Any], parameters: dict[str, Any], repeats: int, stretched: float, message: str
+) -> None:
+    atoms = argon(repeats)
+    atoms.set_cell(stretched * atoms.cell.array, scale_atoms=True)
+    changed = {"parameters": orm.Dict({**PARAMETERS, **parameters}), "structure": orm.StructureData(ase=atoms)}
+    with pytest.raises(ValueError, match=message):
+        prepare("sample", {**given, **changed})

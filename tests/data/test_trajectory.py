@@ -98,7 +98,7 @@ def test_corrupt_file(tmp_path: Path) -> None:
     ("name", "change", "message"),
     [
         ("positions", lambda x: x[:, :3], r"positions has the shape \(6, 3, 3\) where \(6, 4, 3\) is expected"),
-        ("energies", lambda x: x * np.nan, "energies holds what is no finite number"),
+        ("energies", lambda x: x * np.nan, "it was imported without energies"),
         ("walkers", lambda x: x.astype(str), "walkers holds what is no finite number"),
         ("cell", lambda x: 0 * x, "its cell has a volume of 0"),
         ("scales", lambda x: -x, "its cell has a volume of .*, and scales from -1"),

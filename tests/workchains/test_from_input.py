@@ -3,9 +3,11 @@ from typing import Any
 from uuid import uuid4
 
 import ase.io
+import numpy as np
 import pytest
 import yaml
 from aiida import orm
+from ase.calculators.singlepoint import SinglePointCalculator
 
 from aiida_difftre.data.dataset import DatasetData
 from aiida_difftre.workchains.from_input import read_builder
@@ -208,4 +210,54 @@ def test_corrupt_potential_and_lost_program(tmp_path: Path, content: dict[str, A
     content["model"] = {"potential": "argon.safetensors"}
     potential_file(tmp_path / "argon.safetensors")
     with pytest.raises(ValueError, match=r"machines\.sampling: code .* cannot be used"):
+        read(tmp_path, content)
+
+
+def foreign(folder: Path) -> Path:
+    """Argon around its lattice, in a file of ase."""
+    rng, frames = np.random.default_rng(0), []
+    for _ in range(30):
+        atoms = argon(2)
+        atoms.positions += rng.normal(scale=0.1, size=(len(atoms), 3))
+        atoms.calc = SinglePointCalculator(atoms, energy=rng.normal(scale=0.05))
+        frames.append(atoms)
+    ase.io.write(folder / "md.extxyz", frames)
+    return folder / "md.extxyz"
+
+
+def test_a_trajectory_of_another_program_is_the_first_reference(tmp_path: Path, content: dict[str, Any]) -> None:
+    foreign(tmp_path)
+    files = {"files": ["md.extxyz"], "interval_fs": 100.0, "equilibration_fs": 0.0}
+    content["refinement"]["trajectory"] = {"liquid": files}
+    builder = read(tmp_path, content)
+    node = builder["state_points"]["liquid"]["trajectory"]
+    assert node.temperature == 85.0
+    assert node.number_of_snapshots == 30
+    assert node.source["files"][0]["name"] == "md.extxyz"
+    assert node.source["format"] == "extended XYZ"
+    assert "trajectory" in read(tmp_path, content, RefineWorkChain)["state_points"]["liquid"]
+    assert "trajectory" not in read(tmp_path, content, ValidateWorkChain)["state_points"]["liquid"]
+    content["refinement"]["trajectory"] = {"liquid": str(node.store().uuid)}
+    assert read(tmp_path, content)["state_points"]["liquid"]["trajectory"].pk == node.pk
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"solid": 12}, "refinement.trajectory names the state point 'solid'; there are: liquid"),
+        ("md.extxyz", "give the label of a state point with each trajectory"),
+        ({"liquid": "nothing"}, "refinement.trajectory.liquid: 'nothing' is neither a file"),
+        ({"liquid": {"files": ["md.extxyz"]}}, "refinement.trajectory.liquid: md.extxyz does not say the time between"),
+        ({"liquid": {"files": ["md.extxyz"], "interval": 3}}, r"liquid\..*interval: unknown key"),
+        ({"liquid": {"files": ["md.extxyz@::2"], "interval_fs": 9.0, "equilibration_fs": 0.0}}, "32 atoms"),
+    ],
+)  # fmt: skip
+def test_a_trajectory_that_does_not_fit_is_refused(
+    tmp_path: Path, content: dict[str, Any], given: Any, message: str
+) -> None:
+    foreign(tmp_path)
+    content["refinement"]["trajectory"] = given
+    if "32 atoms" in message:
+        content["state_points"]["liquid"]["repeat"] = [1, 1, 1]
+    with pytest.raises(ValueError, match=message):
         read(tmp_path, content)

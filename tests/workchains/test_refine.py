@@ -1,8 +1,11 @@
 """The DiffTRe loop with the real engine: each way in which it goes on, goes back, or ends."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import ase.io
+import numpy as np
 import pytest
 from aiida import orm
 from aiida.engine import run_get_node
@@ -13,12 +16,14 @@ from aiida.orm.utils.serialize import serialize
 from aiida_difftre.cli.lineage import generations
 from aiida_difftre.data.potential import PotentialData
 from aiida_difftre.data.target import TargetData
+from aiida_difftre.data.trajectory import TrajectoryEnsembleData
 from aiida_difftre.engine.contract import policy
 from aiida_difftre.engine.contract.jobs import Prediction
+from aiida_difftre.engine.trajectories.importing import ImportSettings, import_trajectory
 from aiida_difftre.workchains import state_points as points
 from aiida_difftre.workchains.refine import RefineWorkChain
 from tests.fixtures.chains import SHORT_SAMPLING, explain
-from tests.fixtures.nodes import EPSILON, target_content
+from tests.fixtures.nodes import EPSILON, argon, target_content
 
 MACHINE = {"threads": 1}
 STIFF = 100.0
@@ -39,11 +44,15 @@ def refine(engine: orm.InstalledCode, argon_potential: Any, argon_state_points: 
         target: Mapping[str, Any],
         update: Mapping[str, Any],
         potential: Mapping[str, Any] | None = None,
+        trajectory: TrajectoryEnsembleData | None = None,
         **settings: Any,
     ) -> orm.WorkChainNode:
+        state_points = argon_state_points(**target)
+        if trajectory is not None:
+            state_points["solid"]["trajectory"] = trajectory
         builder = RefineWorkChain.get_builder_from_protocol(
             potential=argon_potential(**(potential or {})),
-            state_points=argon_state_points(**target),
+            state_points=state_points,
             sample_code=engine,
             overrides={
                 "settings": {"growth": {"thresholds": []}, "continued_equilibration_fs": 50.0, "seed": 3, **settings},
@@ -298,3 +307,26 @@ def test_next_iteration_starts_with_what_fitted_into_memory(
     assert first["sampling"]["walkers"] == 16
     assert (second["machine"]["batch_size"], second["sampling"]["walkers"]) == (8, 4)
     assert second["sampling"]["production_fs"] == 4 * first["sampling"]["production_fs"]
+
+
+@pytest.mark.slow
+def test_a_trajectory_that_exists_takes_the_place_of_the_first_sampling(refine: Any, tmp_path: Path) -> None:
+    """Argon around its lattice, which its potential is said to have sampled."""
+    rng, frames = np.random.default_rng(0), [argon(2) for _ in range(60)]
+    for atoms in frames:
+        atoms.positions += rng.normal(scale=0.12, size=(len(atoms), 3))
+    ase.io.write(tmp_path / "md.traj", frames)
+    settings = ImportSettings(temperature=85.0, interval_fs=50.0, equilibration_fs=0.0, energies="start")
+    given = TrajectoryEnsembleData.from_imported(import_trajectory([tmp_path / "md.traj"], [], settings))
+    node = refine(
+        {"values": [-0.3], "errors": [0.01]}, {"max_steps": 1, "gate": 0.2}, trajectory=given, max_iterations=1
+    )
+    assert node.is_finished_ok, explain(node)
+    first, second = called(node, "SampleCalculation")
+    assert first.inputs.trajectory.uuid == given.uuid
+    assert first.outputs.trajectory.number_of_snapshots == 60
+    assert first.outputs.output_parameters["given"]["energies"] == "potential"
+    assert second.inputs.start_trajectory.uuid == first.outputs.trajectory.uuid
+    assert "trajectory" not in second.inputs
+    steps = history(node)["iterations"][0]["steps"]
+    assert steps[1]["chi2"] < steps[0]["chi2"]

@@ -200,6 +200,8 @@ class Trajectory:
         masses: Masses of the atoms, (atoms,), amu; None for the standard atomic weights.
         base: What the base of the potential gave on the snapshots, which is a part of ``energies``; None for a
             potential without a base.
+        reference_energies: Energies of what sampled the snapshots, (snapshots,), eV, where that was not the potential
+            of ``energies``: weights are relative to it. None where it was.
 
     Example:
         >>> import numpy as np
@@ -229,6 +231,7 @@ class Trajectory:
     pressure: float | None = None
     masses: NDArray[np.float64] | None = None
     base: BaseArrays | None = None
+    reference_energies: NDArray[np.float64] | None = None
 
     @classmethod
     def from_arrays(
@@ -252,14 +255,21 @@ class Trajectory:
         given = {name: arrays[name] for name in TRAJECTORY_ARRAYS if name not in SCALES}
         ones = {"scales": np.ones(len(given["energies"])), "last_scales": np.ones(len(given["last_positions"]))}
         given |= {name: arrays[name] if name in arrays else ones[name] for name in SCALES}
-        masses, base = arrays.get(MASSES), BaseArrays.from_arrays(arrays)
-        return cls(species=species, temperature=temperature, pressure=pressure, masses=masses, base=base, **given)
+        given |= {name: arrays[name] for name in (MASSES, REFERENCE_ENERGIES) if name in arrays}
+        base = BaseArrays.from_arrays(arrays)
+        return cls(species=species, temperature=temperature, pressure=pressure, base=base, **given)
 
     @property
     def optional_arrays(self) -> Arrays:
-        """Arrays by name that only some trajectories have: masses, and what a base gave."""
-        masses = {} if self.masses is None else {MASSES: np.asarray(self.masses)}
-        return masses | ({} if self.base is None else self.base.to_arrays())
+        """Arrays by name that only some trajectories have: masses, energies of what sampled, and what a base gave."""
+        named = {MASSES: self.masses, REFERENCE_ENERGIES: self.reference_energies}
+        there = {name: np.asarray(array) for name, array in named.items() if array is not None}
+        return there | ({} if self.base is None else self.base.to_arrays())
+
+    @property
+    def has_energies(self) -> bool:
+        """Whether there are energies; those of a foreign trajectory may be left to the potential that it starts."""
+        return bool(np.isfinite(self.energies).all())
 
     @property
     def ensemble(self) -> Ensemble:
@@ -278,7 +288,10 @@ SCALES = ("scales", "last_scales")
 MASSES = "masses"
 """The array that is only there where the masses are not the standard atomic weights."""
 
-OPTIONAL_ARRAYS = (MASSES, *BASE_ARRAYS)
+REFERENCE_ENERGIES = "reference_energies"
+"""The array that is only there where another potential sampled than the one of the energies."""
+
+OPTIONAL_ARRAYS = (MASSES, REFERENCE_ENERGIES, *BASE_ARRAYS)
 """Arrays that only some trajectories have."""
 
 TRAJECTORY_ARRAYS = (
@@ -326,11 +339,12 @@ def write_trajectory(path: Path, trajectory: Trajectory) -> None:
     write_npz(path, numbers | arrays | trajectory.optional_arrays)
 
 
-def read_trajectory(path: Path) -> Trajectory:
+def read_trajectory(path: Path, *, may_lack_energies: bool = False) -> Trajectory:
     """Read a trajectory from an ``.npz`` file, and check that its arrays belong together.
 
     Args:
         path: The file.
+        may_lack_energies: True for the first reference of a refinement, whose energies the potential may have to give.
 
     Returns:
         The trajectory.
@@ -354,11 +368,11 @@ def read_trajectory(path: Path) -> Trajectory:
             temperature=float(archive["temperature"]),
             pressure=None if np.isnan(pressure) else pressure,
         )
-        _check_trajectory(trajectory)
+        _check_trajectory(trajectory, may_lack_energies=may_lack_energies)
     return trajectory
 
 
-def _check_trajectory(trajectory: Trajectory) -> None:
+def _check_trajectory(trajectory: Trajectory, *, may_lack_energies: bool) -> None:
     """Refuse arrays that do not belong together, or numbers that are not finite.
 
     Raises:
@@ -371,10 +385,20 @@ def _check_trajectory(trajectory: Trajectory) -> None:
         "last_positions": (walkers, atoms, 3), "last_velocities": (walkers, atoms, 3), "last_scales": (walkers,),
         **({} if trajectory.masses is None else {MASSES: (atoms,)}),
     }  # fmt: skip
+    if trajectory.reference_energies is not None:
+        shapes[REFERENCE_ENERGIES] = (snapshots,)
+    lacks_energies = trajectory.energies.dtype.kind == "f" and bool(np.isnan(trajectory.energies).all())
+    if lacks_energies and not may_lack_energies and snapshots:
+        raise ValueError(
+            "it was imported without energies, which the potential that a refinement starts from has to give: it can "
+            "only be the first reference of a refinement"
+        )
     for name, shape in shapes.items():
         array = getattr(trajectory, name)
         if array.shape != shape:
             raise ValueError(f"{name} has the shape {array.shape} where {shape} is expected")
+        if name == "energies" and lacks_energies:
+            continue
         if array.dtype.kind not in "fiu" or not np.isfinite(array).all():
             raise ValueError(f"{name} holds what is no finite number")
     if not (snapshots and atoms and walkers):

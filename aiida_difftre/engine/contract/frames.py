@@ -136,8 +136,20 @@ def not_periodic(atoms: Atoms) -> str | None:
     )
 
 
-def _chosen(count: int, index: str | None, name: str) -> range:
-    """Numbers of the frames that an index means."""
+def chosen_numbers(count: int, index: str | None, name: str) -> range:
+    """Numbers of the frames that an index means.
+
+    Args:
+        count: Number of frames of the file.
+        index: Index behind its name, such as ``::5``; None for all.
+        name: Name of the file, for messages.
+
+    Returns:
+        The numbers, at least one.
+
+    Raises:
+        ValueError: For an index that means none.
+    """
     if index is None:
         return range(count)
     if ":" not in index:
@@ -161,7 +173,7 @@ def _read_extended(path: Path, index: str | None) -> list[tuple[int, Atoms]]:
         if not places:
             raise ValueError(f"{path.name} holds no frame")
         found = []
-        for number in _chosen(len(places), index, path.name):
+        for number in chosen_numbers(len(places), index, path.name):
             stream.seek(places[number].offset)
             content = stream.read(places[number].size)
             found.append((number, _parsed(content, f"frame {number} of {path.name} (line {places[number].line})")))
@@ -264,7 +276,7 @@ def _read_other(path: Path, index: str | None, kind: str) -> list[tuple[int, Ato
         raise ValueError(f"{path.name} is no structure file that ase reads: {_reason(error)}") from None
     if not frames:
         raise ValueError(f"{path.name} holds no frame")
-    return [(number, frames[number]) for number in _chosen(len(frames), index, path.name)]
+    return [(number, frames[number]) for number in chosen_numbers(len(frames), index, path.name)]
 
 
 def _reason(error: Exception) -> str:

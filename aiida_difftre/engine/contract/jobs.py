@@ -162,6 +162,9 @@ class SampleJob(Job):
             directions: the start of every walker where no trajectory is given, and the cell.
         start_trajectory: continue from the last positions and velocities (NPT: and cells) of the walkers of this
             trajectory.
+        trajectory: file of a trajectory that exists, taken in place of sampling one: energies of the potential are
+            evaluated, and those of what sampled it stay the reference of weights. One that does not stand for the
+            ensemble of the potential is refused.
         temperature: K.
         pressure: GPa; held by ``sampling.barostat`` if there is one.
         sampling: molecular dynamics.
@@ -176,6 +179,7 @@ class SampleJob(Job):
     potential: FileName = POTENTIAL_IN
     structure: FileName = STRUCTURE
     start_trajectory: FileName | None = None
+    trajectory: FileName | None = None
     temperature: Temperature
     pressure: Pressure | None = None
     sampling: SamplingSettings = Field(default_factory=SamplingSettings)
@@ -184,6 +188,8 @@ class SampleJob(Job):
     @model_validator(mode="after")
     def _ensemble(self) -> SampleJob:
         check_requests(self.observables, self.sampling.ensemble(self.pressure))
+        if self.trajectory is not None and self.start_trajectory is not None:
+            raise ValueError("give either trajectory (to take) or start_trajectory (to continue from)")
         return self
 
 
@@ -245,13 +251,14 @@ class RefineStatePoint(Strict):
     """A state point of the loop in one process: its structure, temperature (K), pressure (GPa) and targets.
 
     It is sampled in each iteration where it has a training target with a weight or a selection target, and is else
-    validated alone.
+    validated alone. A ``trajectory`` that exists takes the place of the first sampling.
     """
 
     label: Name = Field(min_length=1)
     temperature: Temperature
     pressure: Pressure | None = None
     structure: FileName = STRUCTURE
+    trajectory: FileName | None = None
     targets: list[Target] = Field(min_length=1)
 
 

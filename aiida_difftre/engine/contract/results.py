@@ -35,6 +35,26 @@ class Stationarity(Record):
     warning: str | None
 
 
+class GivenReference(Record):
+    """How well a trajectory of another origin stands for the ensemble of a potential.
+
+    Args:
+        energies: Where the energies of the weights come from: ``potential`` where that sampled it, by their agreement
+            or by statement, or ``trajectory``, where something else did.
+        deviation: Standard deviation of the energies of the potential from those of the trajectory, eV; None where it
+            has none.
+        n_eff_entropy: Effective number of snapshots, by the entropy of the weights.
+        n_eff_kish: Effective number of snapshots, by the sum of the squares of the weights.
+        n_eff_independent: Effective independent snapshots.
+    """
+
+    energies: Literal["potential", "trajectory"]
+    deviation: float | None = None
+    n_eff_entropy: float
+    n_eff_kish: float
+    n_eff_independent: float
+
+
 class SampleResults(Results):
     """Results of sampling.
 
@@ -47,6 +67,8 @@ class SampleResults(Results):
         mean_volume: Mean volume of the cell, Å³.
         statistical_inefficiency: Snapshots that count as one; the largest of all thermal quantities.
         stationarity: Stationarity of the trajectory.
+        given: How well a trajectory that was taken in place of sampling stands for the potential; None for one that was
+            sampled.
         predictions: The observables of the job.
     """
 
@@ -59,6 +81,7 @@ class SampleResults(Results):
     mean_volume: float | None = None
     statistical_inefficiency: float
     stationarity: Stationarity | None = None
+    given: GivenReference | None = None
     predictions: list[Prediction] = Field(default_factory=list)
 
 

@@ -356,7 +356,8 @@ class UpdateSettings(Strict):
             ``gauss_newton``, whose steps are the longest towards the targets that ``max_step_loss`` allows; its
             learning rate is the part of the step to go, 1 by default, and its option ``damping`` (1) holds what the
             snapshots hardly tell. It takes the derivatives of the energy of each snapshot by all parameters.
-        gate: resample when the effective fraction of snapshots falls below this (0.9 in the original work).
+        gate: resample when the effective fraction of snapshots falls below this (0.9 in the original work); of that
+            at the first step, where something else sampled the trajectory.
         max_step_loss: a single step may lose at most this fraction of the effective samples, else it is halved.
         max_halvings: halvings of a step before the update ends.
         max_steps: optimizer steps on one set of trajectories.

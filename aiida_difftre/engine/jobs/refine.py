@@ -35,6 +35,7 @@ from aiida_difftre.engine.contract.results import (
 from aiida_difftre.engine.contract.state_points import StatePoint
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.jobs import update
+from aiida_difftre.engine.jobs.given import take as given_reference
 from aiida_difftre.engine.matching.matching import matching_loss
 from aiida_difftre.engine.potentials import potential as potentials
 from aiida_difftre.engine.potentials.potential import Potential
@@ -214,8 +215,10 @@ def _sample(setup: Setup, course: Course) -> None:
         settings = job.sampling.model_copy(update=changes)
         seed = job.seed + 1000 * state.samplings + number
         try:
-            trajectories[point.label] = _simulate(
-                setup, point, course.candidate.parameters, previous, settings=settings, seed=seed
+            trajectories[point.label] = (
+                _given(setup, point, course.candidate.parameters)
+                if point.trajectory is not None and course.reference is None
+                else _simulate(setup, point, course.candidate.parameters, previous, settings=settings, seed=seed)
             )
         except EngineError as error:
             is_unstable = error.status in UNSTABLE
@@ -358,6 +361,14 @@ def _simulate(
     run = protocol.Run(setup.job.machine, seed, setup.progress, setup.stop)
     state = StatePoint(point.temperature, point.pressure)
     return protocol.sample(setup.potential, parameters, start, state, settings, run)
+
+
+def _given(setup: Setup, point: RefineStatePoint, parameters: Parameters) -> files.Trajectory:
+    """The trajectory that a state point brings with it, as the first reference."""
+    exists = files.read_trajectory(setup.folder / (point.trajectory or ""), may_lack_energies=True)
+    state, structure = StatePoint(point.temperature, point.pressure), setup.structures[point.label]
+    job = setup.job
+    return given_reference(setup.potential, parameters, exists, structure, state, job.sampling, job.machine)[0]
 
 
 def _validate(setup: Setup, parameters: Parameters) -> tuple[Validation | None, EngineError | None]:

@@ -4,22 +4,40 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
 from aiida_difftre.engine.contract import files
 from aiida_difftre.engine.contract.jobs import TRAJECTORY, SampleJob
 from aiida_difftre.engine.contract.records import Timings
-from aiida_difftre.engine.contract.results import SampleResults, Stationarity
+from aiida_difftre.engine.contract.results import GivenReference, SampleResults, Stationarity
 from aiida_difftre.engine.contract.state_points import StatePoint
+from aiida_difftre.engine.jobs.given import take as given_reference
 from aiida_difftre.engine.observables import protocol as observables
 from aiida_difftre.engine.potentials import potential as potentials
+from aiida_difftre.engine.potentials.potential import Potential
+from aiida_difftre.engine.potentials.term import Parameters
 from aiida_difftre.engine.reweighting import stationarity, statistics
 from aiida_difftre.engine.reweighting.predictions import predict_trajectory
 from aiida_difftre.engine.runtime.progress import Reporter
 from aiida_difftre.engine.runtime.stop import Stop
 from aiida_difftre.engine.sampling import protocol
-from aiida_difftre.engine.sampling.starts import read_structure, start_on_device
+from aiida_difftre.engine.sampling.starts import Start, read_structure, start_on_device
+
+
+class Moving(NamedTuple):
+    """What is sampled.
+
+    Args:
+        potential: The potential.
+        parameters: Its parameters.
+        structure: Structure at the start.
+    """
+
+    potential: Potential
+    parameters: Parameters
+    structure: Start
 
 
 def run(job: SampleJob, folder: Path, progress: Reporter) -> SampleResults:
@@ -42,18 +60,9 @@ def run(job: SampleJob, folder: Path, progress: Reporter) -> SampleResults:
     potentials.species_of(potential, structure.symbols)
     for request in job.observables:
         observables.make(request, structure.symbols, structure.cell, masses=structure.masses)
-    previous = files.read_trajectory(folder / job.start_trajectory) if job.start_trajectory else None
-    start, settings = start_on_device(job.sampling, structure, previous)
     began = time.monotonic()
     with Stop(job.machine.walltime_s) as stop:
-        trajectory = protocol.sample(
-            potential,
-            parameters,
-            start,
-            StatePoint(job.temperature, job.pressure),
-            settings,
-            protocol.Run(job.machine, job.seed, progress, stop, folder),
-        )
+        trajectory, given = _trajectory(job, folder, Moving(potential, parameters, structure), progress, stop)
         files.write_trajectory(folder / TRAJECTORY, trajectory)
     sampled = time.monotonic()
     predictions = predict_trajectory(
@@ -62,13 +71,28 @@ def run(job: SampleJob, folder: Path, progress: Reporter) -> SampleResults:
     g = np.max(statistics.statistical_inefficiency(stationarity.thermal_columns(trajectory), trajectory.walkers))
     return SampleResults(
         snapshots=len(trajectory.energies),
-        walkers=len(start.positions),
+        walkers=len(trajectory.last_positions),
         mean_temperature=float(trajectory.temperatures.mean()),
         mean_energy=float(trajectory.energies.mean()),
         ensemble=trajectory.ensemble,
         mean_volume=float(trajectory.volumes.mean()),
         statistical_inefficiency=float(g),
         stationarity=Stationarity(**stationarity.of_trajectory(trajectory)),
+        given=given,
         predictions=predictions,
         timings=Timings(sampling_s=sampled - began, observables_s=time.monotonic() - sampled),
     )
+
+
+def _trajectory(
+    job: SampleJob, folder: Path, moving: Moving, progress: Reporter, stop: Stop
+) -> tuple[files.Trajectory, GivenReference | None]:
+    """The trajectory that is given, or a new one."""
+    point = StatePoint(job.temperature, job.pressure)
+    if job.trajectory is not None:
+        exists = files.read_trajectory(folder / job.trajectory, may_lack_energies=True)
+        return given_reference(*moving[:2], exists, moving.structure, point, job.sampling, job.machine)
+    previous = files.read_trajectory(folder / job.start_trajectory) if job.start_trajectory else None
+    start, settings = start_on_device(job.sampling, moving.structure, previous)
+    run = protocol.Run(job.machine, job.seed, progress, stop, folder)
+    return protocol.sample(*moving[:2], start, point, settings, run), None

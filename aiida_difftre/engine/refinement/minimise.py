@@ -109,7 +109,7 @@ def minimise(
     reason: Reason | None = None
     while reason is None:
         entry = descent.record(progress)
-        reason = _ended(entry, settings)
+        reason = _ended(entry, settings, descent.history[0].n_eff_fraction)
         if reason is None and stop is not None:
             reason = _stopped(entry, stop)
         if reason is None:
@@ -249,11 +249,14 @@ def _masked(tree: Parameters, free: Parameters) -> Parameters:
     return masked
 
 
-def _ended(entry: UpdateStep, settings: UpdateSettings) -> Reason | None:
-    """Why an update ends at this point; None where it goes on."""
+def _ended(entry: UpdateStep, settings: UpdateSettings, first: float) -> Reason | None:
+    """Why an update ends at this point; None where it goes on.
+
+    The gate counts from the effective fraction of the first point: 1, but on a trajectory that something else sampled.
+    """
     if entry.chi2 <= (max(settings.chi2_stop, settings.chi2_converged) if entry.step == 0 else settings.chi2_stop):
         return Reason.CHI2
-    if entry.n_eff_fraction < settings.gate:
+    if entry.n_eff_fraction < settings.gate * first:
         return Reason.GATE
     if entry.step == settings.max_steps:
         return Reason.MAX_STEPS

@@ -37,7 +37,7 @@ class Reference:
         implementations: Implementations of the requests.
         snapshots: evaluates theta-dependent quantities.
         features: theta-independent features by label, (snapshots, features).
-        energies: reference energies, (snapshots,), eV.
+        energies: reference energies, of what sampled, (snapshots,), eV.
         volumes: (snapshots,), Å³.
         walkers: (snapshots,).
         shift: What the state point takes off the exponent of the weights, (snapshots,); zeros at the
@@ -143,7 +143,9 @@ def prepare_reference(
         if implementation.static
     }
     energies = snapshots.energies(parameters)
-    _check_potential(trajectory, energies)
+    check_potential(trajectory, energies)
+    if trajectory.reference_energies is not None:
+        energies = trajectory.reference_energies
     atomic_masses = masses(trajectory.species) if trajectory.masses is None else trajectory.masses
     return Reference(
         tuple(requests),
@@ -243,10 +245,23 @@ def check_sampled_at(trajectory: Trajectory, point: StatePoint) -> None:
         )
 
 
-def _check_potential(trajectory: Trajectory, energies: NDArray[np.float64]) -> None:
-    """Refuse a trajectory that another potential sampled: its stored energies differ by more than a constant."""
-    spread = float(np.ptp(trajectory.energies - energies))
-    if spread > 1e-3 * float(np.ptp(energies)) + 1e-3:
+def agree(stored: NDArray[np.float64], energies: NDArray[np.float64]) -> bool:
+    """Whether energies are those of one potential: they differ by a constant, and what is rounded in files."""
+    return float(np.ptp(stored - energies)) <= 1e-3 * float(np.ptp(energies)) + 1e-3
+
+
+def check_potential(trajectory: Trajectory, energies: NDArray[np.float64]) -> None:
+    """Refuse a trajectory whose stored energies are not those of the potential.
+
+    Args:
+        trajectory: The snapshots.
+        energies: Energies with the potential, (snapshots,), eV.
+
+    Raises:
+        EngineError: with status INVALID_INPUT.
+    """
+    if not agree(trajectory.energies, energies):
+        spread = float(np.ptp(trajectory.energies - energies))
         raise EngineError(
             ExitStatus.INVALID_INPUT,
             f"the trajectory was not sampled with this potential: its stored energies deviate by {spread:.3g} eV; give "

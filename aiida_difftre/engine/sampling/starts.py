@@ -116,7 +116,8 @@ def start_on_device(
 def start_walkers(walkers: int, structure: Start, previous: files.Trajectory | None) -> Start:
     """Walkers from a structure, or from the last snapshots of an earlier trajectory of the same system.
 
-    The cell is that of the structure; at constant pressure walkers go on in the volumes that they had.
+    The cell is that of the structure; at constant pressure walkers go on in the volumes that they had. Where no
+    velocities are known, all zero, walkers start from snapshots along the trajectory and draw them.
 
     Raises:
         EngineError: When the earlier trajectory is of another system.
@@ -129,9 +130,14 @@ def start_walkers(walkers: int, structure: Start, previous: files.Trajectory | N
             f"the trajectory to start from has {len(previous.species)} atoms ({sorted(set(previous.species))}), the "
             f"structure {len(structure.symbols)} ({sorted(set(structure.symbols))}), or another order of atoms",
         )
+    ratio = (np.linalg.det(previous.cell) / np.linalg.det(structure.cell)) ** (1 / 3)
+    if not previous.last_velocities.any():
+        # Of another program: no velocities are known, and all its snapshots are places to start from.
+        spread = np.linspace(0, len(previous.positions) - 1, walkers + 1)[1:].round().astype(int)
+        positions = previous.positions[spread].astype(np.float64)
+        return replace(structure, positions=positions, velocities=None, scales=ratio * previous.scales[spread])
     chosen = np.arange(walkers) % len(previous.last_positions)
     # More walkers than before: copies of one walker must part, so they draw new velocities.
     velocities = previous.last_velocities[chosen] if walkers <= len(previous.last_positions) else None
-    ratio = (np.linalg.det(previous.cell) / np.linalg.det(structure.cell)) ** (1 / 3)
     scales = ratio * previous.last_scales[chosen]
     return replace(structure, positions=previous.last_positions[chosen], velocities=velocities, scales=scales)

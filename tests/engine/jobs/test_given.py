@@ -1,0 +1,173 @@
+"""A trajectory that exists as the first reference: equal to one of its own, or weighed from what sampled it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import ase.io
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+
+from aiida_difftre.engine.contract import files
+from aiida_difftre.engine.contract.jobs import (
+    Machine,
+    RefineJob,
+    SampleJob,
+    SamplingSettings,
+    UpdateSettings,
+    validate,
+)
+from aiida_difftre.engine.errors import EngineError
+from aiida_difftre.engine.jobs import refine, sample
+from aiida_difftre.engine.potentials import potential as potentials
+from aiida_difftre.engine.potentials.potential import Potential
+from aiida_difftre.engine.potentials.term import Parameters
+from aiida_difftre.engine.reweighting.reference import prepare_reference
+from aiida_difftre.engine.runtime.progress import Silent
+from aiida_difftre.engine.trajectories.importing import ImportSettings, import_trajectory
+from tests.fixtures.engine import argon, lennard_jones, prepared, simulate, start
+
+KELVIN = 60.0
+SAMPLING = SamplingSettings(walkers=2, timestep_fs=4, equilibration_fs=800, production_fs=4800, stride_fs=80)
+PRESSURE = {
+    "observable": "pressure", "values": [0.0], "errors": [0.001], "unit": "GPa", "error_source": "assumed",
+    "conditions": {"temperature": KELVIN}, "citation": "made up",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def sampled() -> tuple[Potential, Parameters, files.Trajectory]:
+    potential, parameters = lennard_jones()
+    begin = start(argon(), 2)
+    return potential, parameters, simulate(potential, parameters, begin, temperature=KELVIN, settings=SAMPLING)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, sampled: tuple[Potential, Parameters, files.Trajectory]) -> Path:
+    """A potential, its structure, and its trajectory as another program would have written it."""
+    potential, parameters, trajectory = sampled
+    potentials.save(tmp_path / "potential.safetensors", potential, parameters)
+    bare = argon()
+    ase.io.write(tmp_path / "structure.extxyz", Atoms(bare.symbols, bare.positions, cell=bare.cell, pbc=True))
+    names = []
+    for walker in range(2):
+        chosen = np.flatnonzero(trajectory.walkers == walker)
+        frames = []
+        for index in chosen:
+            atoms = Atoms(bare.symbols, cell=trajectory.cell, pbc=True)
+            atoms.set_scaled_positions(trajectory.positions[index].astype(float))
+            atoms.calc = SinglePointCalculator(atoms, energy=float(trajectory.energies[index]) + 7.0)
+            frames.append(atoms)
+        names.append(tmp_path / f"md{walker}.traj")
+        ase.io.write(names[-1], frames)
+    settings = ImportSettings(temperature=KELVIN, interval_fs=80.0, equilibration_fs=0.0)
+    files.write_trajectory(tmp_path / "foreign.npz", import_trajectory(names, [], settings).trajectory)
+    return tmp_path
+
+
+def taken(folder: Path, name: str = "foreign.npz") -> tuple[files.Trajectory, sample.SampleResults]:
+    job = SampleJob(
+        temperature=KELVIN, sampling=SAMPLING, trajectory=name, machine=Machine(precision="float64"),
+        observables=[{"observable": "pressure"}],
+    )  # fmt: skip
+    results = sample.run(job, folder, Silent())
+    return files.read_trajectory(folder / "trajectory.npz"), results
+
+
+def test_what_the_potential_itself_sampled_is_as_good_as_its_own_trajectory(
+    folder: Path, sampled: tuple[Potential, Parameters, files.Trajectory]
+) -> None:
+    potential, parameters, own = sampled
+    found, results = taken(folder)
+    assert results.given is not None
+    assert results.given.energies == "potential"
+    assert results.given.n_eff_kish == pytest.approx(len(own.energies), rel=1e-9)
+    assert found.energies == pytest.approx(own.energies, abs=1e-6)
+    settings, target = UpdateSettings(), validate_target()
+    before = [prepared(potential, parameters, one, [target], settings).before[0].values[0] for one in (own, found)]
+    assert before[1] == pytest.approx(before[0], rel=1e-6)
+    assert abs(before[0]) > 0.01  # and not that of an ideal gas alone
+    assert results.predictions[0].values == pytest.approx(before[:1], rel=1e-6)
+
+
+def validate_target():  # type: ignore[no-untyped-def]
+    from aiida_difftre.engine.contract.targets import Target
+
+    return validate(Target, PRESSURE)
+
+
+def test_weights_are_relative_to_what_sampled(
+    folder: Path, sampled: tuple[Potential, Parameters, files.Trajectory]
+) -> None:
+    """A potential that is a little off: averages by the weights of both energies, which are worked out here."""
+    potential, parameters, own = sampled
+    moved = jax.tree.map(lambda leaf: leaf, parameters)
+    moved["terms"]["0_lennard_jones"]["sigma"] = moved["terms"]["0_lennard_jones"]["sigma"] * 1.002
+    potentials.save(folder / "potential.safetensors", potential, moved)
+    found, results = taken(folder)
+    assert results.given is not None
+    assert results.given.energies == "trajectory"
+    assert found.reference_energies == pytest.approx(own.energies + 7.0, abs=1e-6)
+    exponent = -(found.energies - own.energies) / (8.617333262e-5 * KELVIN)
+    weight = np.exp(exponent - exponent.max())
+    weight /= weight.sum()
+    assert results.given.n_eff_kish == pytest.approx(1 / (weight**2).sum(), rel=1e-5)
+    assert 0.1 * len(weight) < results.given.n_eff_kish < 0.999 * len(weight)
+    ref = prepare_reference(potential, moved, found, [], Machine(precision="float64"))
+    assert np.asarray(ref.weights(jnp.asarray(found.energies))) == pytest.approx(weight, rel=1e-4)
+
+
+def test_what_does_not_stand_for_the_potential_is_refused(
+    folder: Path, sampled: tuple[Potential, Parameters, files.Trajectory]
+) -> None:
+    potential, parameters, _ = sampled
+    moved = jax.tree.map(lambda leaf: leaf, parameters)
+    moved["terms"]["0_lennard_jones"]["sigma"] = moved["terms"]["0_lennard_jones"]["sigma"] * 1.05
+    potentials.save(folder / "potential.safetensors", potential, moved)
+    with pytest.raises(EngineError, match=r"does not stand for the ensemble .* deviate by .* eV .* fewer than"):
+        taken(folder)
+
+
+def test_without_energies_the_potential_gives_them_and_zeros_never_count(folder: Path) -> None:
+    foreign = files.read_trajectory(folder / "foreign.npz")
+    for name, energies in (("none", np.full(len(foreign.energies), np.nan)), ("zeros", 0.0 * foreign.energies)):
+        files.write_trajectory(folder / f"{name}.npz", replace(foreign, energies=energies))
+    with pytest.raises(EngineError, match="imported without energies"):
+        files.read_trajectory(folder / "none.npz")
+    found, results = taken(folder, "none.npz")
+    assert results.given is not None
+    assert results.given.deviation is None
+    assert found.energies == pytest.approx(foreign.energies - 7.0, abs=1e-6)
+    with pytest.raises(EngineError, match="energies are the same in all snapshots"):
+        taken(folder, "zeros.npz")
+
+
+def test_a_refinement_begins_without_dynamics(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first update is over before anything is sampled; what comes after starts along the trajectory."""
+    point = {"label": "cold", "temperature": KELVIN, "trajectory": "foreign.npz", "targets": [PRESSURE]}
+    job = validate(
+        RefineJob,
+        {
+            "state_points": [point], "sampling": SAMPLING.model_dump(), "max_iterations": 1,
+            "machine": {"precision": "float64"}, "update": {"optimizer": {"name": "gauss_newton"}, "max_steps": 3},
+        },
+    )  # fmt: skip
+    begun: list[int] = []
+    simulate_ = refine._simulate
+
+    def noticed(setup, point, parameters, previous, **options):  # type: ignore[no-untyped-def]
+        begun.append(len(previous.energies))
+        return simulate_(setup, point, parameters, previous, **options)
+
+    monkeypatch.setattr(refine, "_simulate", noticed)
+    results = refine.run(job, folder, Silent())
+    assert begun == [len(files.read_trajectory(folder / "foreign.npz").energies)]  # the second iteration alone
+    first, last = results.iterations
+    assert first.update is not None
+    assert first.update.steps >= 1
+    assert abs(last.predictions["cold"][0].values[0]) < abs(first.predictions["cold"][0].values[0])
