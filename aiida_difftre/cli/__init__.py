@@ -243,14 +243,25 @@ def status_command(profile: str | None, run: str, once: bool) -> None:
 
 @cli.command("report")
 @click.argument("run", metavar="RUN")
+@click.option(
+    "--html", "page", type=click.Path(dir_okay=False, path_type=Path), help="Write everything to this file, as a page."
+)
+@click.option("-f", "--force", is_flag=True, help="Replace a file that exists.")
 @click.pass_obj
-def report_command(profile: str | None, run: str) -> None:
+def report_command(profile: str | None, run: str, page: Path | None, force: bool) -> None:
     """Show the validation of RUN (a PK, a UUID or a label): experiment, DFT, before, after."""
+    if force and page is None:
+        raise click.UsageError("--force goes together with --html")
     with complaints():
         from aiida_difftre.cli.demo import console, show_report
         from aiida_difftre.cli.snapshots import take
 
         load(profile)
+        if page is not None:
+            from aiida_difftre.cli.page import write_page
+
+            click.echo(f"wrote {page}, {write_page(run_called(run), page, force=force) / 1e6:.1f} MB; any browser shows it")
+            return
         show_report(take(run_called(run)), console())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +21,18 @@ SMALL = 5e-4
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table, as text; ``within`` says whether the refined value agrees with experiment."""
+    """One line of the table, as text.
+
+    Args:
+        name: Of the quantity, with its unit.
+        experiment: Measured value.
+        reference: Of DFT.
+        before: Of the potential before refinement.
+        after: Of the refined one.
+        within: Whether that agrees with experiment within two standard errors, both together; None for what summarises
+            a curve.
+        experiment_error: Standard error of the measured value; None likewise.
+    """
 
     name: str
     experiment: str
@@ -28,6 +40,7 @@ class Row:
     before: str
     after: str
     within: bool | None = None
+    experiment_error: float | None = None
 
 
 SAME_DENSITY = 0.01
@@ -52,7 +65,9 @@ def table_rows(
             after = rows(label, by_potential["after"])
             before = rows(label, by_potential["before"]) if "before" in by_potential else {}
             role = records.shown_role(by_potential["after"])
+            measured_errors = experiment_errors(label, by_potential["after"])
             for name, (value, error, measured, unit) in after.items():
+                spread = measured_errors[name]
                 found.append(
                     Row(
                         name=f"{name}{f' {point}' if several else ''}{role}" + (f" / {unit}" if unit else ""),
@@ -60,10 +75,17 @@ def table_rows(
                         reference=f"{dft[name]:.1f}" if name in dft else MISSING,
                         before=_number(*before[name][:2]) if name in before else MISSING,
                         after=_number(value, error),
-                        within=abs(value - measured) <= 2 * error if error == error else None,
+                        within=None if spread is None else abs(value - measured) <= 2 * math.hypot(error, spread),
+                        experiment_error=spread,
                     )
                 )
     return found
+
+
+def experiment_errors(label: str, item: dict[str, Any]) -> dict[str, float | None]:
+    """Standard errors of the measured values of a comparison, by the names of its rows; None for summaries."""
+    measured = rows(label, {**item, "errors": item["experiment_errors"]})
+    return {name: None if math.isnan(row[1]) else row[1] for name, row in measured.items()}
 
 
 def _at(reference: dict[str, Any], density: float | None) -> dict[str, Any]:

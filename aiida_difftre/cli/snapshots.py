@@ -59,6 +59,28 @@ class Iteration:
 
 
 @dataclass(frozen=True)
+class StatePoint:
+    """Where a run samples.
+
+    Args:
+        formula: Of the simulation cell, in lowest terms.
+        atoms: Number of its atoms.
+        temperature: K.
+        pressure: GPa; None at constant volume.
+        density: Of the simulation cell as it was given, kg/m³.
+    """
+
+    formula: str
+    atoms: int
+    temperature: float
+    pressure: float | None
+    density: float
+
+    def __str__(self) -> str:
+        return f"{self.formula}, {self.temperature:g} K" + ("" if self.pressure is None else f", {self.pressure:g} GPa")
+
+
+@dataclass(frozen=True)
 class Snapshot:
     """What is known of a run at one moment.
 
@@ -73,7 +95,7 @@ class Snapshot:
         running: what the running jobs say.
         report: Report of the validation; None before.
         reference: DFT itself; None where unknown.
-        densities: Densities of the state points, kg/m³, by label.
+        state_points: The state points, by label.
         exit_status: Exit status of a process that finished; None before, and for one that did not.
         paused: processes that stand still until somebody plays them, by PK, and why.
         has_potential: whether it returned one.
@@ -91,7 +113,7 @@ class Snapshot:
     running: list[Progress]
     report: dict[str, Any] | None
     reference: dict[str, Any] | None
-    densities: dict[str, float] = field(default_factory=dict)
+    state_points: dict[str, StatePoint] = field(default_factory=dict)
     exit_status: int | None = None
     paused: dict[int, str] = field(default_factory=dict)
     has_potential: bool = False
@@ -103,6 +125,11 @@ class Snapshot:
         if self.exit_status:
             return f"failed ({self.exit_status})"
         return "paused" if self.paused and not self.is_over else self.state
+
+    @property
+    def densities(self) -> dict[str, float]:
+        """Densities of the state points, kg/m³, by label."""
+        return {label: point.density for label, point in self.state_points.items()}
 
     @property
     def is_over(self) -> bool:
@@ -130,21 +157,21 @@ def take(pk: int) -> Snapshot:
     if not isinstance(node, orm.WorkChainNode) or node.process_label not in CHAINS:
         kind = getattr(node, "process_label", None) or type(node).__name__
         raise ValueError(f"node {pk} is a {kind}; give a {', '.join(CHAINS[:-1])} or {CHAINS[-1]}")
-    parts = _parts(node)
-    reference = parts[DATASET].outputs.reference.get_dict() if _has_output(parts.get(DATASET), "reference") else None
+    found = parts(node)
+    reference = found[DATASET].outputs.reference.get_dict() if _has_output(found.get(DATASET), "reference") else None
     state = node.process_state.value if node.process_state else "created"
     return Snapshot(
         pk=pk,
         title=node.label or node.process_label,
         state=state,
         message="" if node.is_finished_ok or not node.is_terminated else (node.exit_message or state),
-        labels=_labels(parts.get(DATASET)),
-        pretraining=_pretraining(parts.get(PRETRAIN)),
-        iterations=list(_iterations(parts[REFINE])) if REFINE in parts else [],
+        labels=_labels(found.get(DATASET)),
+        pretraining=_pretraining(found.get(PRETRAIN)),
+        iterations=list(_iterations(found[REFINE])) if REFINE in found else [],
         running=list(_running(node)),
-        report=_report(parts.get(VALIDATE)),
+        report=_report(found.get(VALIDATE)),
         reference=reference,
-        densities=_densities(node),
+        state_points={label: _state_point(point) for label, point in _state_points(node).items()},
         exit_status=node.exit_status,
         paused={
             process.pk or 0: _why_paused(process)
@@ -152,7 +179,7 @@ def take(pk: int) -> Snapshot:
             if process.paused and not process.is_terminated
         },
         has_potential="potential" in node.outputs,
-        selection=_selection(parts[REFINE]) if REFINE in parts else "",
+        selection=_selection(found[REFINE]) if REFINE in found else "",
     )
 
 
@@ -185,15 +212,19 @@ def runs_called(label: str) -> list[int]:
     return sorted(query.all(flat=True))
 
 
-def _densities(node: orm.WorkChainNode) -> dict[str, float]:
-    cells = {label: point["structure"].get_ase() for label, point in _state_points(node).items()}
-    return {
-        label: float(cell.get_masses().sum() / cell.get_volume() * AMU_PER_A3_IN_KG_PER_M3)
-        for label, cell in cells.items()
-    }
+def _state_point(point: dict[str, Any]) -> StatePoint:
+    cell = point["structure"].get_ase()
+    return StatePoint(
+        formula=cell.symbols.formula.reduce()[0].format("metal"),
+        atoms=len(cell),
+        temperature=point["temperature"].value,
+        pressure=points.pressure_of(point),
+        density=float(cell.get_masses().sum() / cell.get_volume() * AMU_PER_A3_IN_KG_PER_M3),
+    )
 
 
-def _parts(node: orm.WorkChainNode) -> dict[str, orm.ProcessNode]:
+def parts(node: orm.ProcessNode) -> dict[str, orm.ProcessNode]:
+    """The processes of a run by the part that they do, for a run of any of the chains."""
     if node.process_label == "RefineWorkChain":
         return {REFINE: node}
     if node.process_label == "ValidateWorkChain":

@@ -1,7 +1,10 @@
 """What the provenance graph of a refinement answers: experiment -> targets -> trajectories -> parameter sets."""
 
 import itertools
+import json
+import re
 import shutil
+import subprocess
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -90,6 +93,69 @@ def test_lineage_agrees_with_the_graph(refined: orm.WorkChainNode, cli: Any) -> 
     assert result.output.rstrip("\n") == text
     assert text.count("Yarnell") == 2 * len(updates)
     assert "imported" in text
+
+
+def figures_in(page: str) -> dict[str, Any]:
+    (text,) = re.findall(r'<script type="application/json" id="figures">(.*?)</script>', page, re.DOTALL)
+    return json.loads(text)
+
+
+@pytest.fixture(scope="module")
+def pages() -> dict[str, str]:
+    """The report of a run, by its UUID: its energies take the engine seconds."""
+    return {}
+
+
+@pytest.fixture
+def page(refined: orm.WorkChainNode, cli: Any, tmp_path: Path, pages: dict[str, str]) -> Path:
+    """The report of a run whose label and description would do harm."""
+    path = tmp_path / "report.html"
+    if refined.uuid not in pages:
+        label, refined.label = refined.label, "<script>alert(1)</script>"
+        result = cli("report", refined.pk, "--html", path)
+        refined.label = label
+        assert result.exit_code == 0, result.output
+        pages[refined.uuid] = path.read_text(encoding="utf-8")
+        again = cli("report", refined.pk, "--html", path)
+        assert again.exit_code == 1
+        assert "exists" in again.output
+    path.write_text(pages[refined.uuid], encoding="utf-8")
+    return path
+
+
+def test_the_report_is_one_file_that_holds_everything(refined: orm.WorkChainNode, page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert "<script>alert" not in text
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
+    assert not re.findall(r"<(?:script|link|img|iframe)[^>]*(?:src|href)=\"(?!data:)", text), "loads nothing"
+    assert len(text) < 3e6
+    for shown in ("Yarnell", refined.uuid, refined.outputs.potential.digest, "sampling", "updates", "jax "):
+        assert shown in text, shown
+    figures = figures_in(text)
+    assert {"loss", "n-eff", "chi2", "observable-0", "learned-0"} <= set(figures)
+    before = figures["learned-0"]["data"][0]
+    energy, distance = min(zip(before["y"], before["x"], strict=True))
+    # The textbook's well of argon, on a grid of 0.05 Å.
+    assert energy == pytest.approx(-10.3, rel=0.01)
+    assert distance == pytest.approx(3.4 * 2 ** (1 / 6), abs=0.05)
+    boxes = set(re.findall(r'href="#(box-\d+)"', text))
+    assert len(boxes) >= 2 + 2 * ITERATIONS - 1
+    assert boxes == set(re.findall(r'id="(box-\d+)"', text)), "each box leads to its nodes"
+
+
+def test_a_browser_draws_the_report(page: Path, tmp_path: Path) -> None:
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("no chromium, which would show the page, is installed")
+    command = [
+        browser, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--dump-dom",
+        "--virtual-time-budget=10000", "--enable-logging=stderr", f"--user-data-dir={tmp_path}", page.as_uri(),
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert "CONSOLE" not in done.stderr, done.stderr
+    assert 'data-ready="yes"' in done.stdout
+    drawn = done.stdout.count('class="plot js-plotly-plot"')
+    assert drawn == len(figures_in(page.read_text(encoding="utf-8")))
 
 
 def arrays_in(node: orm.ArrayData) -> dict[str, np.ndarray]:

@@ -69,6 +69,8 @@ class ObservableSpec:
         is_fitted: Whether the observable fits parameters of the measurement; a request then carries what was measured.
         ensembles: Function from complete options to the ensembles whose trajectories can give the observable; None for
             all.
+        symbol: What the axis of a figure calls the values of a curve, such as ``g(r)``; the name where it is None.
+        grid_symbol: What it calls the independent variable, such as ``r``; None for the unit alone.
 
     Example:
         >>> from aiida_difftre.engine.observable_specs import ObservableSpec
@@ -109,6 +111,8 @@ class ObservableSpec:
     tables: tuple[str, ...] = ()
     is_fitted: bool = False
     ensembles: Callable[[dict[str, Any]], tuple[Ensemble, ...]] | None = None
+    symbol: str | None = None
+    grid_symbol: str | None = None
 
     def complete_options(self, options: dict[str, Any]) -> dict[str, Any]:
         """Fill in the defaults, and refuse options that the observable does not know.

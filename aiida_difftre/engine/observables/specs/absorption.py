@@ -287,6 +287,8 @@ EXAFS = ObservableSpec(
     "exafs", "1", "aiida_difftre.engine.observables.absorption:Exafs",
     "X-ray absorption fine structure k^n χ(k), single scattering, averaged over absorbers, with S0² and ΔE0 fitted",
     grid_unit="1/angstrom",
+    symbol="kⁿχ(k)",
+    grid_symbol="k",
     options={
         "absorber": None, "edge": "K", "k_weight": 0, "r_range": None, "k_taper": 1.0, "r_taper": 0.5,
         "s02": [0.6, 1.1], "e0_shift": [-15.0, 15.0], "paths": None,
