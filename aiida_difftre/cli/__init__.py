@@ -260,7 +260,8 @@ def report_command(profile: str | None, run: str, page: Path | None, force: bool
         if page is not None:
             from aiida_difftre.cli.page import write_page
 
-            click.echo(f"wrote {page}, {write_page(run_called(run), page, force=force) / 1e6:.1f} MB; any browser shows it")
+            size = write_page(run_called(run), page, force=force)
+            click.echo(f"wrote {page}, {size / 1e6:.1f} MB; any browser shows it")
             return
         show_report(take(run_called(run)), console())
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from aiida_difftre.data.potential import PotentialData
 from aiida_difftre.engine.contract.jobs import DATASET, ERROR, JOB, POTENTIAL_IN, PREDICTIONS
 
-PAIR_TERMS = {"lennard_jones", "pair_spline", "repulsion", "dispersion"}
+PAIR_TERMS = {"lennard_jones", "pair_spline", "repulsion", "dispersion", "born_mayer", "buckingham"}
 """Terms whose energy is one of pairs: two atoms alone tell all of it."""
 
 DISTANCES = np.linspace(1.0, 10.0, 181)
@@ -71,7 +71,7 @@ def curves(potentials: dict[str, PotentialData], cell: Atoms | None) -> list[Cur
     """
     first = next(iter(potentials.values()))
     terms = {term.architecture for potential in potentials.values() for term in potential.spec.terms}
-    if terms <= PAIR_TERMS:
+    if terms <= PAIR_TERMS and all(potential.spec.base is None for potential in potentials.values()):
         return _pairs(potentials, first.species, max(potential.cutoff for potential in potentials.values()))
     if cell is None or len(cell) > LARGEST_CELL or any(term.startswith("external") for term in terms):
         return []
