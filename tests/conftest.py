@@ -73,6 +73,26 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("filterwarnings", line)
 
 
+LONG_FIRST = (
+    "integration", "benchmarks", "fuzz", "engine/test_cli.py", "engine/test_interruption.py", "engine/jobs",
+    "workchains", "engine/sampling", "test_testing.py", "engine/potentials", "engine/observables/test_mechanical.py",
+    "docs", "calculations", "cli", "engine/refinement", "engine/reweighting", "engine/matching", "engine/snapshots",
+    "engine/observables", "parsers",
+)  # fmt: skip
+"""What takes long, by folder or file of the tests, longest first."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put long files first: a worker takes whole files, and a long one that starts last leaves the others idle."""
+    here = Path(__file__).parent
+    ranks = [here / name for name in LONG_FIRST]
+
+    def rank(item: pytest.Item) -> int:
+        return next((number for number, path in enumerate(ranks) if item.path.is_relative_to(path)), len(ranks))
+
+    items.sort(key=rank)
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--db",
