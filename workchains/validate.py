@@ -7,17 +7,19 @@ from typing import Any
 
 from aiida import orm
 from aiida.common import AttributeDict
-from aiida.engine import ExitCode, ProcessBuilder, WorkChain, calcfunction
+from aiida.engine import ExitCode, ProcessBuilder, ToContext, WorkChain, calcfunction, if_
 from aiida.engine.processes.workchains.workchain import WorkChainSpec
 
 from aiida_difftre.data.dataset import DatasetData
 from aiida_difftre.data.potential import PotentialData
+from aiida_difftre.engine.contract.assessment import AssessResults
 from aiida_difftre.engine.contract.base import Seed, Strict
 from aiida_difftre.engine.contract.jobs import validate
 from aiida_difftre.engine.contract.records import read
 from aiida_difftre.engine.contract.results import PredictResults, SampleResults
 from aiida_difftre.workchains import absorption, exit_codes, records
 from aiida_difftre.workchains import state_points as points
+from aiida_difftre.workchains.assess import AssessBaseWorkChain
 from aiida_difftre.workchains.builders import ProtocolMixin
 from aiida_difftre.workchains.comparison import derived_seed
 from aiida_difftre.workchains.predict import PredictBaseWorkChain
@@ -26,6 +28,9 @@ from aiida_difftre.workchains.sample import SampleBaseWorkChain
 WHEN = ("before", "after")
 EQUILIBRIUM = "equilibrium"
 """The kind of the undistorted cell in a dataset."""
+
+
+OWN_OPTIONS = ("parser_name", "input_filename", "output_filename")
 
 
 def has_undistorted_cell(dataset: DatasetData) -> bool:
@@ -40,10 +45,13 @@ class ValidateSettings(Strict):
         seed: Seed from which that of each job follows; other streams than those of a refinement with the same seed.
         static_stiffness: also the static stiffness of each potential (T = 0), to compare with that of DFT: at the
             undistorted cell of the dataset, else at the structure of the first state point.
+        assessment: also what the training targets determine of the refined potential and what they leave open
+            (:mod:`aiida_difftre.workchains.assess`), on the trajectories of the validation.
     """
 
     seed: Seed = 0
     static_stiffness: bool = True
+    assessment: bool = False
 
 
 def _check_settings(node: orm.Dict | None, _: Any) -> str | None:
@@ -149,8 +157,19 @@ class ValidateWorkChain(ProtocolMixin, WorkChain):
             help="seed, static_stiffness.",
         )
         spec.inputs.validator = _check_inputs
-        spec.outline(cls.run_all, cls.inspect, cls.conclude)
+        spec.outline(
+            cls.run_all,
+            cls.inspect,
+            if_(cls.has_to_assess)(cls.assess, cls.inspect_assessment),
+            cls.conclude,
+        )
         spec.output("report", valid_type=orm.Dict, help="Per target: experiment, before, after, errors, chi².")
+        spec.output(
+            "assessment",
+            valid_type=orm.Dict,
+            required=False,
+            help="What the training targets determine of the refined potential, and what they leave open.",
+        )
         spec.output_namespace("predictions", dynamic=True, help="By potential and state point.")
         spec.output_namespace("trajectories", dynamic=True, help="By potential and state point.")
         spec.exit_code(
@@ -228,6 +247,45 @@ class ValidateWorkChain(ProtocolMixin, WorkChain):
 
     def _predictions(self) -> list[tuple[str, orm.ProcessNode]]:
         return [(name.removeprefix("predict_"), node) for name, node in self.ctx.items() if name.startswith("predict_")]
+
+    def has_to_assess(self) -> bool:
+        """Whether the settings ask for an assessment."""
+        return validate(ValidateSettings, self.inputs.settings.get_dict()).assessment
+
+    def assess(self) -> ToContext:
+        """Submit the assessment of the refined potential on the trajectories that it sampled here."""
+        sampling = self.inputs.sample.calc
+        job = self.inputs.predict.calc if "predict" in self.inputs else sampling
+        parameters = {"seed": validate(ValidateSettings, self.inputs.settings.get_dict()).seed}
+        if (machine := job.parameters.get_dict().get("machine")) is not None:
+            parameters["machine"] = machine
+        # What each kind of job sets by itself, such as its parser, is not that of another kind.
+        options = {name: given for name, given in job.metadata.options.items() if name not in OWN_OPTIONS}
+        inputs = AttributeDict({"calc": {"code": job.code, "potential": self.inputs.after}})
+        inputs.calc.metadata = {"options": options}
+        inputs.calc.parameters = orm.Dict(parameters)
+        if "before" in self.inputs and self.inputs.before.spec == self.inputs.after.spec:
+            inputs.calc.start = self.inputs.before
+        inputs.calc.state_points = {}
+        for label, point in self.inputs.state_points.items():
+            node = self.ctx[f"sample_after_{label}"]
+            inputs.calc.state_points[label] = {
+                "trajectory": node.outputs.trajectory,
+                "remote": node.outputs.remote_folder,
+                "targets": dict(point["targets"]),
+            }
+        inputs.metadata = {"call_link_label": "assessment"}
+        return ToContext(assessment=self.submit(AssessBaseWorkChain, **inputs))
+
+    def inspect_assessment(self) -> ExitCode | None:
+        """Stop where it failed."""
+        node = self.ctx.assessment
+        if not node.is_finished_ok:
+            return self.exit_codes.ERROR_PREDICTION_FAILED.format(label="assessment", reason=points.reason_of(node))
+        for sentence in read(AssessResults, node.outputs.output_parameters.get_dict()).sentences:
+            self.report(sentence)
+        self.out("assessment", node.outputs.output_parameters)
+        return None
 
     def conclude(self) -> None:
         """Compare, and return everything."""

@@ -61,6 +61,20 @@ def check_state_points(points: Mapping[str, Any] | None, _: Any) -> str | None:
     return None
 
 
+def job_state_points(points: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """State points of a job: labels, conditions and files of the trajectories, and targets."""
+    return [
+        {
+            "label": label,
+            "temperature": point["trajectory"].temperature,
+            "pressure": point["trajectory"].pressure,
+            "trajectory": trajectory_name(label),
+            "targets": [node.target.model_dump() for _, node in sorted(point["targets"].items())],
+        }
+        for label, point in sorted(points.items())
+    ]
+
+
 class UpdateCalculation(EngineCalculation):
     """Optimizer steps on trajectories that were sampled with the potential which the update starts from."""
 
@@ -137,22 +151,12 @@ class UpdateCalculation(EngineCalculation):
     @classmethod
     def content(cls, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Names of the files, state points and targets."""
-        points = [
-            {
-                "label": label,
-                "temperature": point["trajectory"].temperature,
-                "pressure": point["trajectory"].pressure,
-                "trajectory": trajectory_name(label),
-                "targets": [node.target.model_dump() for _, node in sorted(point["targets"].items())],
-            }
-            for label, point in sorted(inputs["state_points"].items())
-        ]
         return {
             "potential": POTENTIAL_IN,
             "optimizer_state": OPTIMIZER_IN if inputs.get("optimizer_state") is not None else None,
             "dataset": DATASET if inputs.get("dataset") is not None else None,
             "keys": {} if inputs.get("dataset") is None else inputs["dataset"].job_keys,
-            "state_points": points,
+            "state_points": job_state_points(inputs["state_points"]),
         }
 
     def add_files(self, submission: Submission) -> None:

@@ -14,7 +14,6 @@ from typing import Any
 import click
 
 from aiida_difftre import __version__, sqlite
-from aiida_difftre.cli.export import export, export_options, refuse_without_format
 from aiida_difftre.cli.failures import Commands, complaints
 from aiida_difftre.cli.nodes import OWN_PROFILE, check_configuration, load, node_called, run_called
 from aiida_difftre.cli.parameters import FILE, FOLDER, SEED
@@ -267,6 +266,33 @@ def report_command(profile: str | None, run: str, page: Path | None, force: bool
         show_report(take(run_called(run)), console())
 
 
+@cli.command("advise")
+@click.argument("run", metavar="RUN")
+@click.option(
+    "-c",
+    "--candidate",
+    "texts",
+    multiple=True,
+    help="A measurement that could be made, OBSERVABLE@STATE_POINT:ERROR, such as stiffness@solid:5; again for more.",
+)
+@click.option("--candidates", "file", type=FILE, help="A YAML file with a list of them: name, observable, grid, ...")
+@click.option("--prior-width", type=float, help="How well energies are known beforehand, kT per atom; 1 by default.")
+@click.pass_obj
+def advise_command(
+    profile: str | None, run: str, texts: tuple[str, ...], file: Path | None, prior_width: float | None
+) -> None:
+    """Tell what the targets of RUN determine of its potential, what they leave open, and what would tell most."""
+    with complaints():
+        from aiida_difftre.cli import advice
+
+        load(profile)
+        validation = advice.validation_of(node_called(run))
+        candidates = [*map(advice.candidate, texts), *(advice.read_candidates(file) if file else [])]
+        advice.check_names(candidates, list(validation.inputs.state_points))
+        for line in advice.lines(advice.assess(advice.builder(validation, candidates, prior_width))):
+            click.echo(line)
+
+
 @cli.command("plot")
 @click.argument("run", metavar="RUN")
 @click.option("-o", "--output", type=FOLDER, default=Path(), help="Folder; the current one by default.")
@@ -380,26 +406,16 @@ def potential() -> None:
 
 @potential.command("export")
 @click.argument("node")
-@export_options
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path), help="potential-PK.safetensors, or the folder potential-PK-TO."
+    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="potential-PK.safetensors by default."
 )
-@click.option("-f", "--force", is_flag=True, help="Replace a file that exists, or files of a folder.")
+@click.option("-f", "--force", is_flag=True, help="Replace a file that exists.")
 @click.pass_obj
-def potential_export(
-    profile: str | None, /, node: str, to: str | None, output: Path | None, force: bool, **options: Any
-) -> None:
-    """Write a potential, or that of a run, to a file that `difftre` and ASE read, or to a folder for another program.
-
-    The folder is ready for LAMMPS, ASE or i-PI; `difftre export --help` says what is in it.
-    """
+def potential_export(profile: str | None, node: str, output: Path | None, force: bool) -> None:
+    """Write a potential, or that of a run, to a file that `difftre` and ASE read."""
     with complaints():
         from aiida_difftre.cli.data import write
         from aiida_difftre.cli.lineage import potential_of
 
-        if to is None:
-            refuse_without_format(options)
         load(profile)
-        found = potential_of(node_called(node))
-        written = write(found, output, force) if to is None else export(found, to, output, force, options)
-        click.echo(f"wrote {written}")
+        click.echo(f"wrote {write(potential_of(node_called(node)), output, force)}")

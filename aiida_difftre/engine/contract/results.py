@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from aiida_difftre.engine.contract.agreement import Criterion
+from aiida_difftre.engine.contract.assessment import AssessResults
 from aiida_difftre.engine.contract.jobs import Prediction
 from aiida_difftre.engine.contract.observables import Ensemble
 from aiida_difftre.engine.contract.policy import Judged, Reason
@@ -460,5 +461,6 @@ RESULTS_OF: dict[str, type[Results]] = {
     "update": UpdateResults,
     "predict": PredictResults,
     "refine": RefineResults,
+    "assess": AssessResults,
 }
 """The model of ``results.json``, by the kind of the job."""

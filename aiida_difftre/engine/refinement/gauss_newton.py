@@ -43,19 +43,16 @@ import numpy as np
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
-from aiida_difftre.engine import units
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.potentials.term import Parameters
 from aiida_difftre.engine.refinement.objective import Point, PreparedStatePoint, Quantities
+from aiida_difftre.engine.refinement.sensitivities import columns, derivatives, products
 
 LARGEST_BYTES = 2 << 30
 """Of the derivatives of the energies of all snapshots by all parameters."""
 
 MOST_PRODUCTS = 64
 """Points of targets that take a vector-Jacobian product each."""
-
-ROUNDING = 1e-12
-"""A derivative whose variance is below this part of its mean square is the same in all snapshots."""
 
 Vector = Float[np.ndarray, " parameters"]
 
@@ -135,11 +132,11 @@ def step(
     quantities = point.evaluation.quantities
     parts = [_linear(prepared, parameters, quantities[prepared.label], movable) for prepared in data]
     found = Linear(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
-    slope = np.zeros(sum(sizes)) if extra is None else _flat(extra, movable, 1)[0] / 2
+    slope = np.zeros(sum(sizes)) if extra is None else columns(extra, movable)[0] / 2
     arrays = np.repeat(np.arange(len(leaves)), sizes)
     if not all(np.isfinite(array).all() for array in (*found, slope)):
         return jax.tree.map(jnp.zeros_like, parameters), float("nan"), False
-    way = np.zeros(sum(sizes)) if start is None else _flat(jax.tree.map(jnp.subtract, parameters, start), movable, 1)[0]
+    way = np.zeros(sum(sizes)) if start is None else columns(jax.tree.map(jnp.subtract, parameters, start), movable)[0]
     moved, is_bounded = solve(found, slope, arrays, region, way=way)
     ends = np.cumsum(sizes)
     shaped = [
@@ -259,34 +256,15 @@ def _root(decreasing: Callable[[float], float], lower: float, upper: float) -> f
 
 def _linear(point: PreparedStatePoint, parameters: Parameters, values: Quantities, movable: Sequence[bool]) -> Linear:
     """One state point to first order."""
-    reference = point.reference
     cotangents, residuals = point.jacobian({key: jnp.asarray(value) for key, value in values.items()})
-    weight = np.asarray(reference.weights(jnp.asarray(values["energy"])))
-    slopes = _flat(reference.snapshots.energy_slopes(parameters), movable, len(weight))
-    direct = {key: np.asarray(slope) for key, slope in cotangents.items() if key != "energy"}
-    jacobian = np.asarray(cotangents["energy"], np.float64) @ slopes
-    numbers = [n for n in range(len(residuals)) if any(slope[n].any() for slope in direct.values())]
-    if len(numbers) > MOST_PRODUCTS:
+    if (count := len(products(cotangents))) > MOST_PRODUCTS:
         raise EngineError(
             ExitStatus.INVALID_INPUT,
-            f"gauss_newton takes a gradient for each of the {len(numbers)} points of stress and stiffness targets of "
+            f"gauss_newton takes a gradient for each of the {count} points of stress and stiffness targets of "
             f"{point.label!r}, at most {MOST_PRODUCTS}; use another optimizer, such as adam",
         )
-    still = np.zeros_like(values["energy"])
-    for number in numbers:
-        pulled = {"energy": still, **{key: slope[number] for key, slope in direct.items()}}
-        jacobian[number] += _flat(reference.snapshots.pullback(parameters, pulled), movable, 1)[0]
-    scale: float = units.BOLTZMANN * reference.point.temperature
-    rows = np.sqrt(weight)[:, None] * (slopes - weight @ slopes) / scale
-    # An offset of the energy costs nothing and moves nothing; rounding would call it cheap.
-    rows[:, np.sum(rows**2, axis=0) <= ROUNDING * (weight @ slopes**2) / scale**2] = 0.0
+    jacobian, rows = derivatives(point.reference, parameters, values["energy"], cotangents, movable)
     return Linear(np.asarray(residuals, np.float64), jacobian, rows)
-
-
-def _flat(tree: Parameters, movable: Sequence[bool], rows: int) -> NDArray[np.float64]:
-    """The free leaves of a tree beside each other, (rows, parameters)."""
-    leaves = [leaf for leaf, moves in zip(jax.tree.leaves(tree), movable, strict=True) if moves]
-    return np.concatenate([np.asarray(leaf, np.float64).reshape(rows, -1) for leaf in leaves], axis=1)
 
 
 def _check_size(data: Sequence[PreparedStatePoint], size: int) -> None:
