@@ -9,7 +9,7 @@ import os
 import sys
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -296,28 +296,57 @@ def advise_command(
 @cli.command("plot")
 @click.argument("run", metavar="RUN")
 @click.option("-o", "--output", type=FOLDER, default=Path(), help="Folder; the current one by default.")
+@click.option(
+    "--format", "form", type=click.Choice(["png", "pdf", "svg"]), default="png", show_default=True, help="Of the files."
+)
+@click.option(
+    "--columns",
+    type=click.IntRange(1, 2),
+    default=2,
+    show_default=True,
+    help="Width in columns of a paper: 8.6, 17.8 cm.",
+)
+@click.option("--style", type=FILE, help="A style file of matplotlib (.mplstyle) over that of the package.")
 @click.pass_obj
-def plot_command(profile: str | None, run: str, output: Path) -> None:
-    """Draw loss, effective samples and observables of RUN (a PK, a UUID or a label) as PNG."""
+def plot_command(
+    profile: str | None, run: str, output: Path, form: Literal["png", "pdf", "svg"], columns: int, style: Path | None
+) -> None:
+    """Draw RUN (a PK, a UUID or a label) for a paper: loss, effective samples, observables, measured curves."""
     with complaints():
+        from aiida_difftre.cli.look import Look
         from aiida_difftre.cli.plots import plot as draw
         from aiida_difftre.cli.snapshots import take
 
         load(profile)
-        for path in draw(take(run_called(run)), output):
+        for path in draw(take(run_called(run)), output, Look(form, columns, style)):
             click.echo(path)
 
 
 @cli.command("lineage")
 @click.argument("node")
+@click.option(
+    "--graph",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Draw it as a small graph instead, into this file: .svg, .pdf or .png.",
+)
+@click.option("-f", "--force", is_flag=True, help="Replace a file that exists.")
+@click.option("--style", type=FILE, help="A style file of matplotlib (.mplstyle) over that of the package.")
 @click.pass_obj
-def lineage_command(profile: str | None, node: str) -> None:
+def lineage_command(profile: str | None, node: str, graph: Path | None, force: bool, style: Path | None) -> None:
     """Show from what a potential, or that of a run, was made: parameter sets, trajectories, targets, labels."""
+    if graph is None and (force or style is not None):
+        raise click.UsageError("--force and --style go together with --graph")
     with complaints():
+        from aiida_difftre.cli.drawing import draw
         from aiida_difftre.cli.lineage import lines, potential_of
+        from aiida_difftre.cli.snapshots import validation_of
 
         load(profile)
-        for line in lines(potential_of(node_called(node))):
+        found = node_called(node)
+        if graph is not None:
+            click.echo(f"wrote {draw(potential_of(found), validation_of(found), graph, force=force, style=style)}")
+            return
+        for line in lines(potential_of(found)):
             click.echo(line)
 
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from aiida_difftre.cli.skeleton import Box, Skeleton
+from aiida_difftre.cli.look import FORMATS, Look
+from aiida_difftre.cli.skeleton import Box, Skeleton, skeleton
 
 if TYPE_CHECKING:
+    from aiida.orm import ProcessNode
     from markupsafe import Markup
+
+    from aiida_difftre.data.potential import PotentialData
 
 WIDTH, HEIGHT = 132, 58
 """Of a box, in pixels."""
@@ -84,3 +89,83 @@ LONGEST = 21
 
 def _cut(line: str) -> str:
     return line if len(line) <= LONGEST else line[: LONGEST - 1] + "…"
+
+
+FILLS = {
+    "experiment": "#eceff3", "dft": "#f6ecd8", "dataset": "#f6ecd8", "trajectory": "#e6f0e8", "potential": "#dfeefa",
+    "updates": "#dfeefa", "report": "#efe6f7",
+}  # fmt: skip
+OUTLINE = "#566170"
+PIXELS_PER_INCH = 96
+
+
+def draw(
+    potential: PotentialData,
+    validation: ProcessNode | None,
+    path: Path,
+    *,
+    force: bool = False,
+    style: Path | None = None,
+) -> Path:
+    """Draw the lineage of a potential into a file.
+
+    Args:
+        potential: The potential.
+        validation: The run that confirmed it; None for none.
+        path: The file; its suffix is the format.
+        force: Replace a file that exists.
+        style: Settings of matplotlib over those of the package.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: for a file that exists, or another suffix.
+    """
+    suffix = path.suffix.removeprefix(".").lower()
+    if suffix not in FORMATS:
+        raise ValueError(f"{path} ends with {path.suffix!r}; give a file that ends with .svg, .pdf or .png")
+    if path.exists() and not force:
+        raise ValueError(f"{path} exists; give --force to replace it, or another name")
+    graph = skeleton(potential, validation)
+    with Look(style=style).applied():
+        figure = _figure(graph)
+        figure.savefig(path, format=suffix)
+    return path
+
+
+def _figure(graph: Skeleton) -> Any:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+
+    width, height = size(graph)
+    figure = Figure(figsize=(width / PIXELS_PER_INCH, height / PIXELS_PER_INCH), layout="none")
+    FigureCanvasAgg(figure)
+    axis = figure.add_axes((0.0, 0.0, 1.0, 1.0))
+    axis.set(xlim=(0, width), ylim=(height, 0))
+    axis.set_axis_off()
+    for start, end in graph.arrows:
+        tail, head = _ends(graph.boxes[start], graph.boxes[end])
+        arrow = FancyArrowPatch(
+            tail, head, arrowstyle="-|>", mutation_scale=8, color=OUTLINE, lw=0.9, shrinkA=0, shrinkB=0
+        )
+        axis.add_patch(arrow)
+    for box in graph.boxes:
+        x, y = _corner(box)
+        for sheet in range(SHEETS - 1, -1, -1) if box.is_stack else (0,):
+            corner = (x + STACKED * sheet + 4, y + STACKED * sheet + 4)
+            axis.add_patch(
+                FancyBboxPatch(
+                    corner, WIDTH - 8, HEIGHT - 8, boxstyle="round,pad=4,rounding_size=6", facecolor=FILLS[box.kind],
+                    edgecolor=OUTLINE, lw=0.8,
+                )
+            )  # fmt: skip
+        lines = [box.title, *(detail for detail in box.details if detail)]
+        first = y + HEIGHT / 2 - 8 * (len(lines) - 1)
+        for number, line in enumerate(lines):
+            axis.text(
+                x + WIDTH / 2, first + 16 * number, _cut(line), ha="center", va="center", parse_math=False,
+                fontweight="bold" if number == 0 else "normal",
+            )  # fmt: skip
+    return figure

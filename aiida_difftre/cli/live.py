@@ -72,6 +72,15 @@ def quantities(iteration: Iteration) -> dict[str, tuple[float, float, float, str
     return found
 
 
+def with_measured_errors(iteration: Iteration) -> Iteration:
+    """An iteration whose predictions have the errors of the experiment, to show these by the same names."""
+    points = {
+        point: {label: {**item, "errors": item["experiment_errors"]} for label, item in targets.items()}
+        for point, targets in iteration.state_points.items()
+    }
+    return replace(iteration, state_points=points)
+
+
 def reweighted(iteration: Iteration) -> dict[str, list[float]]:
     """The same quantities after each optimizer step, reweighted from the trajectory; those on a grid are left out."""
     found: dict[str, list[float]] = {}

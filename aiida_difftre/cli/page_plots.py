@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from aiida_difftre.cli import energies, words
-from aiida_difftre.cli.live import DEVIATION, is_summarised, quantities, reweighted, rows
+from aiida_difftre.cli.live import DEVIATION, is_summarised, quantities, reweighted, rows, with_measured_errors
 from aiida_difftre.cli.report import experiment_errors
 from aiida_difftre.cli.snapshots import Iteration, Snapshot
 from aiida_difftre.workchains import records
@@ -311,7 +311,7 @@ def _observables(iterations: list[Iteration], starts: list[int], steps: Any, lin
     caption = (
         "Discs: on a fresh trajectory, with one standard error; thin: reweighted; dashed: experiment with its error."
     )
-    measured = quantities(_as_measured(iterations[0]))
+    measured = quantities(with_measured_errors(iterations[0]))
     names = [name for name in quantities(iterations[0]) if not name.startswith((DEVIATION, "chi² "))]
     for number, name in enumerate(names):
         found = [quantities(one)[name] for one in iterations]
@@ -339,15 +339,6 @@ def _observables(iterations: list[Iteration], starts: list[int], steps: Any, lin
         y = _axis(words.axis(words.symbol(name), words.unit(found[0][3] or "1")))
         layout = _layout(height=280, xaxis=steps, yaxis=y, shapes=[*lines, band, level], showlegend=False)
         yield Plot(f"observable-{number}", words.symbol(name), caption, {"data": data, "layout": layout})
-
-
-def _as_measured(iteration: Iteration) -> Iteration:
-    """An iteration whose predictions have the errors of the experiment."""
-    points = {
-        point: {label: {**item, "errors": item["experiment_errors"]} for label, item in targets.items()}
-        for point, targets in iteration.state_points.items()
-    }
-    return replace(iteration, state_points=points)
 
 
 def learned(found: list[energies.Curve]) -> list[Plot]:

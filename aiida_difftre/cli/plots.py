@@ -1,34 +1,30 @@
-"""Plots of a run as PNG: loss and effective samples, observables against the optimizer step, and measured curves."""
+"""Figures of a run for a paper: loss and effective samples, observables against the step, and measured curves."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from aiida_difftre.cli.live import DEVIATION, quantities, reweighted
+import numpy as np
+
+from aiida_difftre.cli import words
+from aiida_difftre.cli.live import DEVIATION, quantities, reweighted, with_measured_errors
+from aiida_difftre.cli.look import Look
 from aiida_difftre.cli.snapshots import Iteration, Snapshot
-from aiida_difftre.engine.contract.observables import observable
 from aiida_difftre.workchains import records
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 Comparisons = dict[str, dict[str, dict[str, Any]]]
 """What is compared, by state point and target."""
 
-COLOURS = ("#0b6fa4", "#c8553d", "#588157", "#7d5ba6", "#b08900", "#444444")
+EXPERIMENT = "0.25"
+"""Colour of what was measured; those of potentials are from the cycle of the style."""
 
+BAND = 0.3
+"""Opacity of a band of one standard error."""
 
-def _figure(rows: int, columns: int = 1, height: float = 2.6, *, share: bool = True) -> tuple[Figure, list[Any]]:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(4.2 * columns + 1.2, height * rows + 0.6), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(rows, columns, sharex=share, squeeze=False)
-    for axis in axes.flat:
-        axis.spines[["top", "right"]].set_visible(False)
-    return figure, list(axes.flat)
+MOST_BARS = 80
+"""Points of a measured curve that have error bars; one with more has a band."""
 
 
 def kept(snapshot: Snapshot) -> list[Iteration]:
@@ -43,28 +39,29 @@ def kept(snapshot: Snapshot) -> list[Iteration]:
     return found
 
 
-def plot_course(iterations: list[Iteration], path: Path) -> Path:
+def plot_course(iterations: list[Iteration], folder: Path, name: str, look: Look) -> Path:
     """Loss and effective sample fraction against the optimizer step; a vertical line where a trajectory is fresh."""
-    figure, (loss, effective) = _figure(2)
-    start = 0
-    for iteration in iterations:
+    figure, (loss, effective) = look.panels(2, 2.2)
+    for start, iteration in zip(_starts(iterations), iterations, strict=True):
         for axis in (loss, effective):
-            axis.axvline(start, color="0.85", linewidth=0.8, zorder=0)
-        if not iteration.steps:
-            continue
+            axis.axvline(start, color="0.85", linewidth=0.6, zorder=0)
         numbers = range(start, start + len(iteration.steps))
-        loss.plot(numbers, [step.loss for step in iteration.steps], ".-", color=COLOURS[0])
-        fractions = [100 * step.n_eff_fraction for step in iteration.steps]
-        effective.plot(numbers, fractions, ".-", color=COLOURS[1])
-        start += iteration.number_of_steps
+        loss.plot(numbers, [step.loss for step in iteration.steps], ".-", color="C1")
+        effective.plot(numbers, [100 * step.n_eff_fraction for step in iteration.steps], ".-", color="C0")
     loss.set(ylabel="loss")
     positive = [step.loss for iteration in iterations for step in iteration.steps]
     if positive and min(positive) > 0:
         loss.set_yscale("log")
-    effective.set(ylabel="effective samples / %", ylim=(0, 105))
-    _label_steps(effective)
-    figure.savefig(path, dpi=160)
-    return path
+    effective.set(ylabel=r"$N_\mathrm{eff}$ / %", ylim=(0, 105))
+    for axis in (loss, effective):
+        _label_steps(axis)
+    return look.save(figure, folder, name)
+
+
+def _starts(iterations: list[Iteration]) -> list[int]:
+    """The optimizer step at which each iteration begins."""
+    steps = [iteration.number_of_steps for iteration in iterations]
+    return [sum(steps[:number]) for number in range(len(steps))]
 
 
 def _label_steps(axis: Any) -> None:
@@ -74,37 +71,65 @@ def _label_steps(axis: Any) -> None:
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
 
 
-def plot_observables(iterations: list[Iteration], path: Path) -> Path:
-    """Every observable against the optimizer step, with the experiment as a line.
+def plot_observables(
+    iterations: list[Iteration], folder: Path, name: str, look: Look, systems: Mapping[str, str] | None = None
+) -> Path:
+    """Every observable against the optimizer step, with the experiment and its error as a band.
 
-    Filled: of a potential on the trajectory that it sampled, with errors. Thin: reweighted from that trajectory, while
-    the parameters move.
+    Args:
+        iterations: What is drawn.
+        folder: Folder of the file.
+        name: Its name, without suffix.
+        look: Format, width and style.
+        systems: State points in words, by label.
     """
     # The deviations of curves are in a figure of their own.
-    names = [name for name in quantities(iterations[0]) if not name.startswith(DEVIATION)]
-    figure, axes = _figure((len(names) + 1) // 2, min(len(names), 2), height=2.2)
-    steps = [0]
-    for iteration in iterations[:-1]:
-        steps.append(steps[-1] + iteration.number_of_steps)
-    for index, (axis, name) in enumerate(zip(axes, names, strict=False)):
-        rows = [quantities(iteration)[name] for iteration in iterations]
-        colour = COLOURS[index % len(COLOURS)]
-        axis.errorbar(
-            steps, [row[0] for row in rows], [row[1] for row in rows], fmt="o", color=colour, capsize=2, markersize=6
-        )
-        for start, iteration in zip(steps, iterations, strict=True):
-            between = reweighted(iteration).get(name, [])
-            axis.plot(range(start, start + len(between)), between, ".-", color=colour, alpha=0.45, linewidth=1)
-        axis.axhline(rows[0][2], color="0.3", linestyle="--", linewidth=1)
-        axis.set(ylabel=f"{name} / {rows[0][3]}" if rows[0][3] else name)
-    for axis in axes[len(names) :]:
-        axis.set_visible(False)
-    for axis in axes[max(0, len(names) - 2) : len(names)]:
+    shown = [one for one in quantities(iterations[0]) if not one.startswith(DEVIATION)]
+    figure, axes = look.panels(len(shown), 2.0)
+    starts = _starts(iterations)
+    measured = quantities(with_measured_errors(iterations[0]))
+    sampled = {label: (systems or {}).get(label, label) for label in iterations[0].state_points}
+    for axis, quantity in zip(axes, shown, strict=True):
+        found = [quantities(iteration)[quantity] for iteration in iterations]
+        experiment, error, unit = found[0][2], measured[quantity][1], found[0][3]
+        label = "agreement" if error != error else "experiment"
+        axis.axhline(experiment, color=EXPERIMENT, linestyle="--", linewidth=0.9, label=label)
+        if error == error:  # a summary of a curve has none
+            axis.axhspan(experiment - error, experiment + error, color=EXPERIMENT, alpha=0.15, linewidth=0)
+        thin = dict.fromkeys(["reweighted"])
+        for start, iteration in zip(starts, iterations, strict=True):
+            between = reweighted(iteration).get(quantity, [])
+            if between:
+                label = next(iter(thin), None)
+                axis.plot(range(start, start + len(between)), between, ".-", color="C1", alpha=0.5, lw=0.8, label=label)
+                thin.clear()
+        values, errors = [row[0] for row in found], [row[1] for row in found]
+        axis.errorbar(starts, values, errors, fmt="o", color="C1", label="fresh trajectory")
+        axis.set_ylabel(words.axis(words.symbol(_without_point(quantity, sampled)), words.unit(unit or "1")))
+        if axis is axes[0] or len(sampled) > 1:
+            _legend(axis, _system(quantity, sampled))
         _label_steps(axis)
-        axis.xaxis.set_tick_params(labelbottom=True)
-    figure.suptitle("discs: on a fresh trajectory; thin: reweighted; dashed: experiment", fontsize="medium")
-    figure.savefig(path, dpi=160)
-    return path
+    return look.save(figure, folder, name)
+
+
+def _legend(axis: Any, title: str | None) -> None:
+    """A legend under the name of the system, what was measured first."""
+    entries = sorted(zip(*axis.get_legend_handles_labels(), strict=True), key=lambda entry: entry[1] != "experiment")
+    axis.legend(*zip(*entries, strict=True), title=title, alignment="left")
+
+
+def _system(quantity: str, systems: Mapping[str, str]) -> str | None:
+    """The state point of a quantity in words: the one that its name ends with, or the only one."""
+    if len(systems) == 1:
+        return next(iter(systems.values()))
+    return next((shown for label, shown in systems.items() if quantity.endswith(f" {label}")), None)
+
+
+def _without_point(quantity: str, systems: Mapping[str, str]) -> str:
+    """The name of a quantity without its state point, which the legend tells."""
+    for label in systems:
+        quantity = quantity.removesuffix(f" {label}")
+    return quantity
 
 
 def curves(snapshot: Snapshot) -> dict[str, Comparisons]:
@@ -138,60 +163,74 @@ def _on_grids(points: Comparisons) -> Comparisons:
     return {point: targets for point, targets in chosen.items() if targets}
 
 
-def plot_curves(compared: dict[str, Comparisons], path: Path) -> Path:
-    """Every measured curve with a band of its errors, and the simulated ones with theirs.
+def plot_curves(
+    compared: dict[str, Comparisons], folder: Path, name: str, look: Look, systems: Mapping[str, str] | None = None
+) -> Path:
+    """Every measured curve with its errors, and the simulated ones with theirs.
 
     Args:
         compared: What is compared by legend, from :func:`curves`; not empty.
-        path: Path of the figure.
+        folder: Folder of the file.
+        name: Its name, without suffix.
+        look: Format, width and style.
+        systems: State points in words, by label.
     """
     found = list(
         dict.fromkeys(
             (point, label) for points in compared.values() for point, targets in points.items() for label in targets
         )
     )
-    figure, axes = _figure((len(found) + 1) // 2, min(len(found), 2), height=2.8, share=False)
-    for axis, (point, label) in zip(axes, found, strict=False):
+    figure, axes = look.panels(len(found), 2.4)
+    for axis, (point, label) in zip(axes, found, strict=True):
         items = {legend: points[point][label] for legend, points in compared.items() if label in points.get(point, {})}
         item = next(iter(items.values()))
         grid = item["grid"]
-        _band(axis, grid, item["experiment"], item["experiment_errors"], "0.5", "experiment", width=3)
-        for (legend, one), colour in zip(items.items(), (COLOURS[1], COLOURS[0]), strict=False):
-            _band(axis, grid, one["values"], one["errors"], colour, f"{legend}, χ² {one['chi2']:.3g}")
-        grid_unit = (observable(item["observable"]).grid_unit or "").replace("angstrom", "Å")
-        unit = f" / {item['unit']}" if item["unit"] != "1" else ""
-        axis.set(xlabel=grid_unit, ylabel=f"{label}{unit}")
-        axis.set_title(f"{label}, {point}{records.shown_role(item)}", fontsize="medium")
-        axis.legend(frameon=False, fontsize="small")
-    for axis in axes[len(found) :]:
-        axis.set_visible(False)
-    figure.savefig(path, dpi=160)
-    return path
+        if len(grid) > MOST_BARS:
+            _band(axis, grid, item["experiment"], item["experiment_errors"], EXPERIMENT, "experiment")
+        else:
+            axis.errorbar(
+                grid, item["experiment"], item["experiment_errors"], fmt="o", color=EXPERIMENT, markersize=2.2,
+                elinewidth=0.7, label="experiment", zorder=3,
+            )  # fmt: skip
+        for number, (legend, one) in enumerate(items.items()):
+            _band(axis, grid, one["values"], one["errors"], f"C{number}", f"{legend}, χ² {words.number(one['chi2'])}")
+        abscissa, ordinate = words.curve_axes(item["observable"], item["unit"])
+        axis.set(xlabel=abscissa, ylabel=ordinate)
+        system = (systems or {}).get(point, point)
+        named = "" if label == item["observable"] else f"{label}, "
+        _legend(axis, f"{named}{system}{records.shown_role(item)}")
+    return look.save(figure, folder, name)
 
 
-def _band(
-    axis: Any, grid: list[float], values: list[float], errors: list[float], colour: str, label: str, width: float = 1.2
-) -> None:
+def _band(axis: Any, grid: list[float], values: list[float], errors: list[float], colour: str, label: str) -> None:
     """A curve within one standard error."""
-    low = [value - error for value, error in zip(values, errors, strict=True)]
-    high = [value + error for value, error in zip(values, errors, strict=True)]
-    axis.fill_between(grid, low, high, color=colour, alpha=0.25, linewidth=0)
-    axis.plot(grid, values, color=colour, linewidth=width, label=label)
+    middle, spread = np.asarray(values, float), np.nan_to_num(np.asarray(errors, float))
+    axis.fill_between(grid, middle - spread, middle + spread, color=colour, alpha=BAND, linewidth=0)
+    axis.plot(grid, middle, color=colour, label=label)
 
 
-def plot(snapshot: Snapshot, folder: Path) -> list[Path]:
+def plot(snapshot: Snapshot, folder: Path, look: Look | None = None) -> list[Path]:
     """Draw everything that can be drawn of a run; returns the files.
 
+    Args:
+        snapshot: Snapshot of the run.
+        folder: Where to; it is made where it does not exist.
+        look: Format, width and style.
+
     Raises:
-        ValueError: when there is nothing yet.
+        ValueError: when there is nothing yet, or the style is none.
     """
+    look = look or Look()
     found = curves(snapshot)
     iterations = [] if found and not snapshot.iterations else kept(snapshot)
+    systems = {label: str(point) for label, point in snapshot.state_points.items()}
     folder.mkdir(parents=True, exist_ok=True)
+    stem = f"difftre-{snapshot.pk}"
     drawn = []
-    if iterations:
-        drawn.append(plot_course(iterations, folder / f"difftre-{snapshot.pk}-course.png"))
-        drawn.append(plot_observables(iterations, folder / f"difftre-{snapshot.pk}-observables.png"))
-    if found:
-        drawn.append(plot_curves(found, folder / f"difftre-{snapshot.pk}-curves.png"))
+    with look.applied():
+        if iterations:
+            drawn.append(plot_course(iterations, folder, f"{stem}-course", look))
+            drawn.append(plot_observables(iterations, folder, f"{stem}-observables", look, systems))
+        if found:
+            drawn.append(plot_curves(found, folder, f"{stem}-curves", look, systems))
     return drawn

@@ -89,7 +89,7 @@ def skeleton(potential: PotentialData, validation: orm.ProcessNode | None = None
             column += 1
     experiment = None
     if targets:
-        middle = (2 * (column - 1) + 2 * min(len(updates), SHOWN_UPDATES) + bool(validation)) / 2
+        middle = (2 * column + len(_shown(updates)) - 1 + bool(validation)) / 2
         experiment = made.add(_experiment(targets, middle))
     before = origin
     for shown in _shown(updates):
@@ -163,7 +163,8 @@ def sources_of(dataset: DatasetData) -> dict[str, list[orm.Node]]:
 
 def _potential(generation: Generation, column: float) -> Box:
     node = generation.potential
-    architecture = "+".join(node.base.attributes.get("architectures")) or "potential"
+    terms = node.base.attributes.get("architectures")
+    architecture = terms[0] + (f" + {len(terms) - 1} more" if len(terms) > 1 else "") if terms else "no terms"
     made_by = generation.made_by
     origin = "given" if made_by is None else str(made_by.process_label).removesuffix("Calculation").lower()
     how = {"pretrain": "trained on labels", "update": "refined"}.get(origin, origin)

@@ -232,6 +232,12 @@ def parts(node: orm.ProcessNode) -> dict[str, orm.ProcessNode]:
     return called(node)
 
 
+def validation_of(node: orm.Node) -> orm.ProcessNode | None:
+    """The process that confirmed the potential of a run; None for another node, and where there was no validation."""
+    is_run = isinstance(node, orm.WorkChainNode) and node.process_label in CHAINS
+    return parts(node).get(VALIDATE) if is_run else None  # type: ignore[arg-type]
+
+
 def _has_output(node: orm.ProcessNode | None, name: str) -> bool:
     return node is not None and name in node.outputs
 

@@ -1,11 +1,26 @@
+from collections import Counter
 from typing import Any
 
 import pytest
 from aiida import orm
 from aiida.common.links import LinkType
+from aiida.manage import get_manager
+from click.testing import CliRunner, Result
 
+from aiida_difftre.cli import cli as command
 from aiida_difftre.cli.lineage import generations, lines, potential_of
+from aiida_difftre.cli.skeleton import _shown, skeleton
 from aiida_difftre.data.potential import PotentialData
+
+
+@pytest.fixture
+def cli() -> Any:
+    """A function (arguments) -> what ``aiida-difftre`` answers in the profile of the tests."""
+
+    def invoke(*arguments: Any) -> Result:
+        return CliRunner().invoke(command, ["-p", get_manager().get_profile().name, *map(str, arguments)])
+
+    return invoke
 
 
 @pytest.fixture
@@ -67,3 +82,27 @@ def test_imported_potential_ends_the_lineage(potential: PotentialData) -> None:
 def test_other_nodes_are_refused() -> None:
     with pytest.raises(ValueError, match="is no potential"):
         potential_of(orm.Int(1).store())
+
+
+def test_the_graph_of_a_lineage(refined: PotentialData, cli: Any, tmp_path: Any) -> None:
+    graph = skeleton(refined)
+    kinds = Counter(box.kind for box in graph.boxes)
+    assert kinds == {"dataset": 1, "potential": 3, "trajectory": 2, "experiment": 1}
+    (last,) = (index for index, box in enumerate(graph.boxes) if box.nodes == (refined,))
+    into = sorted(graph.boxes[start].kind for start, end in graph.arrows if end == last)
+    assert into == ["experiment", "potential", "trajectory"]
+    places = [(box.row, box.column) for box in graph.boxes]
+    assert len(set(places)) == len(places)
+    path = tmp_path / "lineage.svg"
+    assert cli("lineage", refined.pk, "--graph", path).exit_code == 0
+    drawing = path.read_text(encoding="utf-8")
+    for shown in (f"potential {refined.pk}", "experiment", "3 configurations"):
+        assert shown in drawing
+    assert "give --force" in cli("lineage", refined.pk, "--graph", path).output
+    assert "ends with '.gif'" in cli("lineage", refined.pk, "--graph", tmp_path / "lineage.gif").output
+
+
+def test_many_updates_are_drawn_as_a_stack() -> None:
+    updates = list(range(12))
+    assert _shown(updates) == [[0], updates[1:-2], [10], [11]]
+    assert _shown(updates[:4]) == [[0], [1], [2], [3]]

@@ -3,7 +3,8 @@ from typing import Any
 import pytest
 
 from aiida_difftre.cli import live, plots, report
-from aiida_difftre.cli.snapshots import Iteration, Progress, Snapshot
+from aiida_difftre.cli.look import Look
+from aiida_difftre.cli.snapshots import Iteration, Progress, Snapshot, StatePoint
 from aiida_difftre.engine.contract.results import StatePointStep, UpdateStep
 
 STATIONARITY = {"stationary": True, "equilibration": 0.0, "drift": {}, "r_hat": {}, "independent_samples": 9.0}
@@ -138,21 +139,67 @@ def test_curves_of_a_validation_alone(tmp_path: Any) -> None:
     assert drawn.stat().st_size > 10_000
 
 
-def test_axes_hold_every_curve(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def drawn(monkeypatch: pytest.MonkeyPatch, made: Snapshot, folder: Any, look: Look | None = None) -> list[Any]:
+    """The axes of each figure of a run."""
     figures: list[Any] = []
-    make = plots._figure
+    save = Look.save
 
-    def remember(*args: Any, **options: Any) -> Any:
-        figures.append(make(*args, **options))
-        return figures[-1]
+    def remember(look: Look, figure: Any, *args: Any) -> Any:
+        figures.append([axis for axis in figure.axes if axis.get_visible()])
+        return save(look, figure, *args)
 
-    monkeypatch.setattr(plots, "_figure", remember)
-    plots.plot_curves(plots.curves(snapshot(report=validation(0.5, 0.9))), tmp_path / "curves.png")
-    ((_, (axis,)),) = figures
+    monkeypatch.setattr(Look, "save", remember)
+    plots.plot(made, folder, look)
+    return figures
+
+
+def test_axes_hold_every_curve(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    point = StatePoint("Ar", 108, 85.0, None, 1409.6)
+    made = snapshot(iterations=[], report=validation(0.5, 0.9), state_points={"ambient": point})
+    ((axis,),) = drawn(monkeypatch, made, tmp_path)
     assert [line.get_label() for line in axis.lines] == ["experiment", "pretrained on DFT, χ² 2", "refined, χ² 2"]
     assert [line.get_ydata()[0] for line in axis.lines] == [1.0, 0.5, 0.9]
     assert len(axis.collections) == 3, "a band of errors for each"
-    assert axis.get_xlabel() == "Å"
+    assert (axis.get_xlabel(), axis.get_ylabel()) == ("r / Å", "g(r)")
+    assert axis.get_legend().get_title().get_text() == "Ar, 85 K"
+    assert axis.get_title() == ""
+
+
+def test_observables_show_symbols_and_the_error_of_the_experiment(
+    tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    point = StatePoint("C", 64, 298.15, None, 3512.0)
+    figures = drawn(monkeypatch, snapshot(state_points={"ambient": point}), tmp_path, Look(columns=1))
+    _, observables, _ = figures
+    assert observables[1].get_ylabel() == "C₁₁ / GPa"
+    legend = observables[0].get_legend()
+    assert legend.get_title().get_text() == "C, 298.15 K"
+    assert {text.get_text() for text in legend.get_texts()} == {"experiment", "reweighted", "fresh trajectory"}
+    (band,) = observables[1].patches
+    assert band.get_y() == 1078.0
+    assert band.get_height() == pytest.approx(2.0)
+
+
+@pytest.mark.parametrize(("form", "begin"), [("pdf", b"%PDF"), ("svg", b"<?xml"), ("png", b"\x89PNG")])
+def test_formats_and_widths(tmp_path: Any, form: Any, begin: bytes) -> None:
+    style = tmp_path / "large.mplstyle"
+    style.write_text("# larger\nfont.size: 14\nlegend.frameon: True\n")
+    (path,) = plots.plot(snapshot(iterations=[], report=validation(0.5, 0.9)), tmp_path, Look(form, 1, style))
+    assert path.suffix == f".{form}"
+    assert path.read_bytes().startswith(begin)
+    if form == "svg":
+        assert 'width="244' in path.read_text(encoding="utf-8"), "8.6 cm in points"
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [("font.sise: 3", "line 1.*'font.sise' is no setting"), ("font.size: big", "line 1.*this value")],
+)
+def test_a_style_that_is_none(tmp_path: Any, line: str, message: str) -> None:
+    style = tmp_path / "my.mplstyle"
+    style.write_text(line)
+    with pytest.raises(ValueError, match=message):
+        plots.plot(snapshot(), tmp_path, Look(style=style))
 
 
 def test_report_summarises_curves() -> None:
