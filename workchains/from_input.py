@@ -13,12 +13,15 @@ from aiida.engine.processes.ports import PortNamespace
 from aiida.plugins import CalculationFactory, WorkflowFactory
 
 from aiida_difftre.calculations.scheduler import check_options
+from aiida_difftre.data.base import BasePotentialData, engine_of
 from aiida_difftre.data.dataset import DatasetData
 from aiida_difftre.data.potential import PotentialData
 from aiida_difftre.data.target import TargetData
 from aiida_difftre.data.trajectory import TrajectoryEnsembleData
+from aiida_difftre.engine.contract import known_bases
 from aiida_difftre.engine.contract.frames import split_index
 from aiida_difftre.engine.contract.jobs import validate
+from aiida_difftre.engine.contract.known_bases import check_potential
 from aiida_difftre.engine.contract.settings import PotentialSpec, SamplingSettings
 from aiida_difftre.engine.contract.targets import Target
 from aiida_difftre.engine.trajectories.importing import ImportSettings, import_trajectory
@@ -28,6 +31,7 @@ from aiida_difftre.workchains.estimate import Sampling
 from aiida_difftre.workchains.inputs import (
     Dft,
     JobMachine,
+    RemoteFile,
     RunInput,
     TrajectoryFiles,
     check_fixed_volumes,
@@ -58,6 +62,9 @@ CHAIN_OF = {
     "update": "update",
     "prediction": "predict",
 }
+EVALUATING = ("pretraining", "sampling", "prediction")
+"""Jobs that evaluate the base of a potential."""
+
 JOB_OF = {
     "dft": "quantumespresso.pw",
     "feff": "difftre.feff",
@@ -135,7 +142,7 @@ def read_plan(file: Path) -> list[Sampling]:
     run, folder = read_input(file), file.parent
     check_fixed_volumes(run, folder)
     potential = _potential(run, folder)
-    spec = run.model.spec if potential is None else potential.spec
+    spec = (run.model.spec or run.model.correction) if potential is None else potential.spec
     if spec is None:
         raise ValueError("model: give either potential (one that exists) or spec (one to make)")
     return plan(run, folder, spec)
@@ -151,6 +158,66 @@ def _padding(run: RunInput, label: str) -> str:
     return f"vacuum of {vacuum:g} Å on both sides" if vacuum and run.state_points[label].structure is None else ""
 
 
+def _base(run: RunInput, folder: Path) -> BasePotentialData | None:
+    """The base of the potential as a node.
+
+    Raises:
+        ValueError: naming what is wrong with it.
+    """
+    given = run.model.base
+    if given is None:
+        return None
+    if given.node is not None:
+        node = orm.load_node(given.node)
+        if not isinstance(node, BasePotentialData):
+            raise ValueError(f"model.base.node: {given.node!r} is a {type(node).__name__}; give a BasePotentialData")
+        return node
+    remote = {name: file for name, file in given.files.items() if isinstance(file, RemoteFile)}
+    computer = load_code("sampling", run.machines.sampling, code_of(run)).computer if remote else None
+    species = None if run.model.correction is None else run.model.correction.species
+    try:
+        return BasePotentialData.from_name(
+            given.name or "",
+            engine=given.engine,
+            version=given.version,
+            arguments=given.arguments,
+            files={name: file.path for name, file in remote.items()}
+            or {name: folder / file for name, file in given.files.items() if isinstance(file, Path)},
+            computer=computer,
+            digests={name: file.sha256 for name, file in remote.items()},
+            species=species,
+        )
+    except ValueError as error:
+        raise ValueError(f"model.base: {error}") from None
+
+
+def _spec(run: RunInput, base: BasePotentialData | None) -> PotentialSpec | None:
+    """The potential to make: on top of the base, where there is one.
+
+    Raises:
+        ValueError: for a base that does not know its species.
+    """
+    correction = run.model.correction
+    if correction is None or base is None:
+        return run.model.spec
+    try:
+        return check_potential(correction.model_copy(update={"base": base.spec}))
+    except ValueError as error:
+        raise ValueError(f"model.base: {error}") from None
+
+
+def code_of(run: RunInput) -> str | None:
+    """The code that evaluates the base where an input names none: that of its environment; None without a package.
+
+    Those are made by ``aiida-difftre setup --base NAME``. Updates need none: they take what the base gave.
+    """
+    given = run.model.base
+    if given is None or given.name is None:
+        return None
+    package = known_bases.known(given.engine or engine_of(given.name), given.name).package
+    return None if package is None else f"difftre-{given.name}@localhost"
+
+
 def _dataset(run: RunInput, folder: Path) -> DatasetData | None:
     if run.dft is None or run.dft.dataset is None:
         return None
@@ -163,7 +230,8 @@ def _dataset(run: RunInput, folder: Path) -> DatasetData | None:
 
 
 def _train(run: RunInput, folder: Path) -> ProcessBuilder:
-    potential, dataset = _potential(run, folder), _dataset(run, folder)
+    potential, dataset, base = _potential(run, folder), _dataset(run, folder), _base(run, folder)
+    spec = _spec(run, base)
     _check_static_stiffness(run, potential, dataset)
     needed = dict(CHAIN_OF)
     if potential is not None:
@@ -187,9 +255,10 @@ def _train(run: RunInput, folder: Path) -> ProcessBuilder:
     if not without_paths(points):
         del needed["feff"]
     return TrainWorkChain.get_builder_from_protocol(
-        codes={name: load_code(kind, getattr(run.machines, kind)) for kind, name in needed.items()},
+        codes={name: load_code(kind, getattr(run.machines, kind), code_of(run)) for kind, name in needed.items()},
         state_points=points,
-        spec=None if run.model.spec is None else run.model.spec.model_dump(mode="json"),
+        spec=None if spec is None else spec.model_dump(mode="json"),
+        base=base,
         dataset=dataset,
         potential=potential,
         labels=labels,
@@ -211,8 +280,9 @@ def _part(run: RunInput, folder: Path, chain: type[WorkChain]) -> ProcessBuilder
     section = "refine" if chain is RefineWorkChain else "validate"
     return chain.get_builder_from_protocol(  # type: ignore[attr-defined]
         **{("potential" if chain is RefineWorkChain else "after"): potential},
-        **{f"{CHAIN_OF[second]}_code": load_code(second, getattr(run.machines, second))},
-        sample_code=load_code("sampling", run.machines.sampling),
+        **{f"{CHAIN_OF[second]}_code": load_code(second, getattr(run.machines, second), code_of(run))},
+        sample_code=load_code("sampling", run.machines.sampling, code_of(run)),
+        base=_base(run, folder),
         state_points=with_trajectories(points, run, folder) if chain is RefineWorkChain else points,
         dataset=dataset,
         protocol=run.protocol,
@@ -335,17 +405,20 @@ def node_or_file(kind: type[NodeT], identifier: str, folder: Path) -> NodeT:
     return node
 
 
-def load_code(kind: str, machine: JobMachine) -> orm.AbstractCode:
-    """The code of a kind of job, on a computer that answers.
+def load_code(kind: str, machine: JobMachine, of_base: str | None = None) -> orm.AbstractCode:
+    """The code of a kind of job, on a computer that answers; ``of_base`` is that of jobs that evaluate a base.
 
     Raises:
         ValueError: naming the code and the computer, or the option that its scheduler does not take.
     """
-    label = machine.code or DEFAULT_CODES[kind]
+    is_of_base = of_base is not None and kind in EVALUATING
+    label = machine.code or (of_base if is_of_base else None) or DEFAULT_CODES[kind]
     try:
         code = orm.load_code(label)
     except (NotExistent, MultipleObjectsError, ValueError) as error:
         made_by = "`aiida-difftre setup --feff`" if kind == "feff" else "`aiida-difftre setup`"
+        if is_of_base and not machine.code:
+            made_by = f"`aiida-difftre setup --base {label.removeprefix('difftre-').partition('@')[0]}`"
         remedy = "" if machine.code else f"; {made_by} makes it"
         raise ValueError(f"machines.{kind}: there is no code {label!r}: {error}{remedy}") from None
     try:

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Discriminator, Field, Tag, field_validator,
 from aiida_difftre.calculations.checks import check_labels
 from aiida_difftre.data.structures import Generation
 from aiida_difftre.engine.contract.architectures import NewPotential
-from aiida_difftre.engine.contract.base import Name, Seed, Strict
+from aiida_difftre.engine.contract.base import Name, Seed, Sha256, Strict
 from aiida_difftre.engine.contract.bounds import Density, Limits, Pressure, Repeat, Temperature
 from aiida_difftre.engine.contract.documents import read_yaml
 from aiida_difftre.engine.contract.jobs import Machine, PretrainJob, SamplingSettings, UpdateSettings, validate
@@ -115,16 +115,68 @@ class Dft(Strict):
         return self
 
 
+class RemoteFile(Strict):
+    """A file of a base that stays on the computer where jobs run.
+
+    Args:
+        path: Absolute path there.
+        sha256: SHA-256 of its content.
+    """
+
+    path: str
+    sha256: Sha256
+
+
+class Base(Strict):
+    """A model of somebody else, to which the potential is a correction.
+
+    Args:
+        name: Name of the model, such as ``chgnet``; or
+        node: node (PK, UUID, label) of a base that exists.
+        engine: What evaluates it: ``ase``, ``torch_sim`` or ``jax``; None where the name has one, or that of ASE.
+        version: Version of the package with its weights; None for the one that is known to work.
+        arguments: Settings of the model by name.
+        files: Files of the model by argument: paths relative to the YAML, which are kept with the node, or those that
+            stay on the computer (``RemoteFile``).
+    """
+
+    name: str | None = None
+    node: str | None = None
+    engine: Literal["ase", "torch_sim", "jax"] | None = None
+    version: str | None = None
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    files: dict[str, Path | RemoteFile] = Field(default_factory=dict)
+
+    @field_validator("node", mode="before")
+    @classmethod
+    def _identifier(cls, value: Any) -> Any:
+        return str(value) if isinstance(value, int) else value
+
+    @model_validator(mode="after")
+    def _one(self) -> Base:
+        if (self.name is None) == (self.node is None):
+            raise ValueError("give either name (of a model that is known) or node (a base that exists)")
+        if self.node is not None and len(self.model_fields_set) > 1:
+            raise ValueError("a node says everything about the base; leave out the other settings")
+        if len({isinstance(file, RemoteFile) for file in self.files.values()}) > 1:
+            raise ValueError("files are all kept with the node, or all stay on the computer")
+        return self
+
+
 class Model(Strict):
     """The potential to make, or the one to start from.
 
     Args:
-        potential: node (PK, UUID, label) or file of a potential that exists; pretraining is then left out.
-        spec: Spec of the potential to make.
+        potential: node (PK, UUID, label) or file of a potential that exists; pretraining is then left out; or
+        spec: Spec of the potential to make; or
+        correction: Spec of the potential to make on top of ``base``.
+        base: Base to which the potential is a correction.
     """
 
     potential: str | None = None
     spec: NewPotential | None = None
+    correction: NewPotential | None = None
+    base: Base | None = None
 
     @field_validator("potential", mode="before")
     @classmethod
@@ -133,8 +185,13 @@ class Model(Strict):
 
     @model_validator(mode="after")
     def _one(self) -> Model:
-        if (self.potential is None) == (self.spec is None):
-            raise ValueError("give either potential (one that exists) or spec (one to make)")
+        given = [name for name in ("potential", "spec", "correction") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError("give one of potential (one that exists), spec (one to make) and correction (with base)")
+        if self.correction is not None and (self.base is None or self.correction.base is not None):
+            raise ValueError("correction holds species and terms, and what it corrects is model.base; give base there")
+        if self.spec is not None and self.base is not None:
+            raise ValueError("spec is a potential of its own; name what is added to the base correction")
         return self
 
 

@@ -10,6 +10,8 @@ from aiida.common import AttributeDict
 from aiida.engine import ExitCode, ProcessBuilder, WorkChain, if_, while_
 from aiida.engine.processes.workchains.workchain import WorkChainSpec
 
+from aiida_difftre.calculations.checks import check_base
+from aiida_difftre.data.base import BasePotentialData
 from aiida_difftre.data.dataset import DatasetData
 from aiida_difftre.data.potential import PotentialData
 from aiida_difftre.engine.contract import policy
@@ -32,12 +34,19 @@ def _check_inputs(inputs: Mapping[str, Any], _: Any) -> str | None:
     update = inputs["update"]["calc"]["parameters"].get_dict().get("update", {})
     if update.get("loss", {}).get("dataset_weight", 0) > 0 and "dataset" not in inputs:
         return f"loss.dataset_weight is {update['loss']['dataset_weight']}, but there is no dataset"
+    base = inputs["potential"].spec.base if "potential" in inputs else None
+    if update.get("loss", {}).get("dataset_weight", 0) > 0 and base is not None and base.engine != "jax":
+        return (
+            f"loss.dataset_weight is {update['loss']['dataset_weight']}, and an update does not evaluate the base "
+            f"{base.label!r}; set it to 0 (pretraining takes labels minus base)"
+        )
     return (
         points.check_training_target(state_points)
         or points.check_targets(state_points, inputs["sample"]["calc"]["parameters"])
         or points.check_trajectories(state_points, inputs["sample"]["calc"]["parameters"])
         or absorption.check_paths(state_points)
         or ("potential" in inputs and points.check_structures(inputs["potential"], state_points))
+        or ("potential" in inputs and check_base(inputs.get("base"), inputs["potential"].spec.base, None))
         or None
     )
 
@@ -61,6 +70,7 @@ class RefineWorkChain(ProtocolMixin, WorkChain):
         """Declare inputs, outline, outputs and exit codes."""
         super().define(spec)
         spec.input("potential", valid_type=PotentialData, help="The potential to refine.")
+        points.define_base(spec)
         points.define_state_points(spec)
         spec.input(
             "dataset",
@@ -69,7 +79,7 @@ class RefineWorkChain(ProtocolMixin, WorkChain):
             help="First-principles labels for the matching term of the loss (used where loss.dataset_weight > 0).",
         )
         points.expose_sampling(spec)
-        given = ("potential", "optimizer_state", "dataset", "state_points")
+        given = ("potential", "base", "optimizer_state", "dataset", "state_points")
         spec.expose_inputs(
             UpdateBaseWorkChain,
             namespace="update",
@@ -166,6 +176,7 @@ class RefineWorkChain(ProtocolMixin, WorkChain):
         for label, point in self._state_points().items():
             inputs = AttributeDict(self.exposed_inputs(SampleBaseWorkChain, namespace="sample"))
             inputs.calc.potential = self.ctx.candidate["potential"]
+            points.add_base(inputs.calc, self.inputs)
             inputs.calc.structure = point["structure"]
             parameters = points.sampling_parameters(
                 template,
@@ -231,6 +242,7 @@ class RefineWorkChain(ProtocolMixin, WorkChain):
         }
         inputs.calc.parameters = orm.Dict(deep_merge(parameters, self.ctx.lowered.get("update", {})))
         inputs.calc.potential = reference["potential"]
+        points.add_base(inputs.calc, self.inputs)
         is_fresh = state.reference is not None and state.reference.has_fresh_optimizer
         if reference["optimizer_state"] is not None and not is_fresh:
             inputs.calc.optimizer_state = reference["optimizer_state"]
@@ -322,6 +334,7 @@ class RefineWorkChain(ProtocolMixin, WorkChain):
         *,
         state_points: Mapping[str, Mapping[str, Any]],
         potential: PotentialData | None = None,
+        base: BasePotentialData | None = None,
         sample_code: orm.AbstractCode | str,
         update_code: orm.AbstractCode | str | None = None,
         dataset: DatasetData | None = None,
@@ -334,6 +347,7 @@ class RefineWorkChain(ProtocolMixin, WorkChain):
         Args:
             state_points: State points by label: structure, temperature, targets.
             potential: Potential to refine.
+            base: Base to which it is a correction, where it is one.
             sample_code: Code of the engine on the machine that samples, or its label.
             update_code: Code of the engine on the machine that updates; that of ``sample_code`` by default.
             dataset: Training data for the matching term.
@@ -376,7 +390,7 @@ class RefineWorkChain(ProtocolMixin, WorkChain):
             UpdateBaseWorkChain,
             codes=(sample_code, update_code or sample_code),
             state_points=state_points,
-            nodes={"potential": potential, "dataset": dataset},
+            nodes={"potential": potential, "base": base, "dataset": dataset},
             protocol=protocol,
             overrides=overrides,
             options=options,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 from aiida import orm
@@ -17,6 +17,7 @@ from aiida_difftre.calculations.checks import (
     check_target_nodes,
     check_trajectory,
 )
+from aiida_difftre.data.base import BasePotentialData
 from aiida_difftre.data.potential import PotentialData
 from aiida_difftre.data.target import TargetData
 from aiida_difftre.data.trajectory import TrajectoryEnsembleData
@@ -59,9 +60,19 @@ def define_state_points(spec: ProcessSpec) -> None:
     )
 
 
+def define_base(spec: ProcessSpec) -> None:
+    """Declare the base of the potential, which goes to every job."""
+    spec.input(
+        "base",
+        valid_type=BasePotentialData,
+        required=False,
+        help="The base to which the potential is a correction; needed where it has files.",
+    )
+
+
 def expose_sampling(spec: ProcessSpec) -> None:
     """Expose the inputs of sampling, but for those that a state point and the chain give."""
-    given = ("potential", "structure", "start_trajectory", "start_folder", "trajectory", "parent_folder")
+    given = ("potential", "base", "structure", "start_trajectory", "start_folder", "trajectory", "parent_folder")
     spec.expose_inputs(
         SampleBaseWorkChain,
         namespace="sample",
@@ -71,6 +82,12 @@ def expose_sampling(spec: ProcessSpec) -> None:
     parameters = spec.inputs["sample"]["calc"]["parameters"]
     parameters.validator = check_sampling
     parameters.help = "Of each sampling job: `sampling` and `machine`; temperature, seed and observables are set."
+
+
+def add_base(calculation: MutableMapping[str, Any], inputs: Mapping[str, Any]) -> None:
+    """Give a job the base of its potential, where the chain has one."""
+    if "base" in inputs:
+        calculation["base"] = inputs["base"]
 
 
 def check_state_points(state_points: Mapping[str, Any] | None, _: Any) -> str | None:

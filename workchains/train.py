@@ -10,9 +10,12 @@ from aiida.common import AttributeDict
 from aiida.engine import ExitCode, ProcessBuilder, ToContext, WorkChain, calcfunction, if_
 from aiida.engine.processes.workchains.workchain import WorkChainSpec
 
+from aiida_difftre.calculations.checks import check_base
 from aiida_difftre.calculations.feff import FeffCalculation, attach_paths
+from aiida_difftre.data.base import BasePotentialData
 from aiida_difftre.data.dataset import DatasetData
 from aiida_difftre.data.potential import PotentialData
+from aiida_difftre.engine.contract.jobs import PotentialSpec, validate
 from aiida_difftre.engine.contract.labels import check_seen, known_references
 from aiida_difftre.workchains import absorption, exit_codes
 from aiida_difftre.workchains import state_points as points
@@ -55,6 +58,8 @@ def _check_inputs(inputs: Mapping[str, Any], _: Any) -> str | None:
         problem = points.check_structures(inputs["potential"], inputs["state_points"])
         if problem:
             return problem
+    if problem := _check_base(inputs):
+        return problem
     update = inputs["refine"]["update"]["calc"]["parameters"].get_dict().get("update", {})
     if update.get("loss", {}).get("dataset_weight", 0) > 0 and not has_labels:
         return f"loss.dataset_weight is {update['loss']['dataset_weight']}, but there is no dataset"
@@ -69,6 +74,26 @@ def _check_inputs(inputs: Mapping[str, Any], _: Any) -> str | None:
     if problem and "feff" not in inputs:
         return f"{problem}; or give the inputs of FEFF (feff), with its code, and it is made here"
     return points.check_training_target(inputs["state_points"])
+
+
+def _check_base(inputs: Mapping[str, Any]) -> str | None:
+    """The base that is given must be that of the potential, or of the one to make."""
+    if "potential" in inputs:
+        wanted = inputs["potential"].spec.base
+    else:
+        parameters = inputs["pretrain"]["calc"]["parameters"].get_dict()
+        if parameters.get("potential") is None:
+            return None
+        wanted = validate(PotentialSpec, parameters["potential"]).base
+    if (problem := check_base(inputs.get("base"), wanted, None)) is not None:
+        return problem
+    weight = inputs["refine"]["update"]["calc"]["parameters"].get_dict().get("update", {}).get("loss", {})
+    if weight.get("dataset_weight", 0) > 0 and wanted is not None and wanted.engine != "jax":
+        return (
+            f"loss.dataset_weight is {weight['dataset_weight']}, and an update does not evaluate the base "
+            f"{wanted.label!r}; set it to 0 (pretraining takes labels minus base)"
+        )
+    return None
 
 
 def _check_pretraining(inputs: Mapping[str, Any]) -> str | None:
@@ -134,9 +159,10 @@ class TrainWorkChain(ProtocolMixin, WorkChain):
         spec.expose_inputs(
             PretrainBaseWorkChain,
             namespace="pretrain",
-            exclude=["calc.dataset"],
+            exclude=["calc.dataset", "calc.base"],
             namespace_options={**optional, "help": "Of pretraining."},
         )
+        points.define_base(spec)
         points.define_state_points(spec)
         spec.expose_inputs(
             FeffCalculation,
@@ -150,13 +176,13 @@ class TrainWorkChain(ProtocolMixin, WorkChain):
         spec.expose_inputs(
             RefineWorkChain,
             namespace="refine",
-            exclude=["potential", "state_points", "dataset"],
+            exclude=["potential", "base", "state_points", "dataset"],
             namespace_options={"help": "Of the refinement."},
         )
         spec.expose_inputs(
             ValidateWorkChain,
             namespace="validate",
-            exclude=["before", "after", "state_points", "dataset"],
+            exclude=["before", "after", "base", "state_points", "dataset"],
             namespace_options={**optional, "help": "Of the long independent runs; left out: there are none."},
         )
         spec.inputs["refine"].validator = None
@@ -249,6 +275,7 @@ class TrainWorkChain(ProtocolMixin, WorkChain):
         inputs = AttributeDict(self.exposed_inputs(PretrainBaseWorkChain, namespace="pretrain"))
         labels = self._dataset()
         inputs.calc.dataset = labels if labels is not None else self._configurations()
+        points.add_base(inputs.calc, self.inputs)
         inputs.metadata.call_link_label = "pretrain"
         return ToContext(pretrain=self.submit(PretrainBaseWorkChain, **inputs))
 
@@ -275,6 +302,7 @@ class TrainWorkChain(ProtocolMixin, WorkChain):
         }
         for key, (label, name) in absorption.without_paths(self.inputs.state_points).items():
             inputs["state_points"][label]["targets"][name] = self.ctx.with_paths[key]
+        points.add_base(inputs, self.inputs)
         dataset = self._dataset()
         if dataset is not None:
             inputs["dataset"] = dataset
@@ -326,6 +354,7 @@ class TrainWorkChain(ProtocolMixin, WorkChain):
         labels: Mapping[str, Any] | None = None,
         dataset: DatasetData | None = None,
         potential: PotentialData | None = None,
+        base: BasePotentialData | None = None,
         protocol: str | None = None,
         overrides: Mapping[str, Any] | None = None,
         options: Mapping[str, Any] | None = None,
@@ -342,6 +371,7 @@ class TrainWorkChain(ProtocolMixin, WorkChain):
             dataset: Labels that exist already.
             potential: Potential to start from, in place of pretraining; without it, dataset and labels the run starts
                 from the initial parameters of ``spec``.
+            base: Base to which the potential is a correction, where it is one.
             protocol: ``quick`` (default), ``cpu`` or ``paper``.
             overrides: Changes that are merged into the presets of ``dataset``, ``feff``, ``pretrain``, ``refine`` and
                 ``validate``.
@@ -387,7 +417,7 @@ class TrainWorkChain(ProtocolMixin, WorkChain):
                 options=options.get("pretrain"),
             )
             builder.pretrain = pretrain._inputs(prune=True)
-        for name, node in (("dataset", dataset), ("potential", potential)):
+        for name, node in (("dataset", dataset), ("potential", potential), ("base", base)):
             if node is not None:
                 builder[name] = node
         common: dict[str, Any] = {

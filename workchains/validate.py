@@ -10,6 +10,8 @@ from aiida.common import AttributeDict
 from aiida.engine import ExitCode, ProcessBuilder, ToContext, WorkChain, calcfunction, if_
 from aiida.engine.processes.workchains.workchain import WorkChainSpec
 
+from aiida_difftre.calculations.checks import check_base
+from aiida_difftre.data.base import BasePotentialData
 from aiida_difftre.data.dataset import DatasetData
 from aiida_difftre.data.potential import PotentialData
 from aiida_difftre.engine.contract.assessment import AssessResults
@@ -65,7 +67,9 @@ def _check_settings(node: orm.Dict | None, _: Any) -> str | None:
 def _check_inputs(inputs: Mapping[str, Any], _: Any) -> str | None:
     for name in WHEN:
         if name in inputs:
-            problem = points.check_structures(inputs[name], inputs["state_points"])
+            problem = points.check_structures(inputs[name], inputs["state_points"]) or check_base(
+                inputs.get("base"), inputs[name].spec.base, None
+            )
             if problem:
                 return f"{name}: {problem}"
     if problem := absorption.check_paths(inputs["state_points"]):
@@ -135,13 +139,14 @@ class ValidateWorkChain(ProtocolMixin, WorkChain):
         super().define(spec)
         spec.input("before", valid_type=PotentialData, required=False, help="The potential before refinement.")
         spec.input("after", valid_type=PotentialData, help="The potential to validate.")
+        points.define_base(spec)
         points.define_state_points(spec)
         spec.input("dataset", valid_type=DatasetData, required=False, help="First-principles labels to compare with.")
         points.expose_sampling(spec)
         spec.expose_inputs(
             PredictBaseWorkChain,
             namespace="predict",
-            exclude=[f"calc.{name}" for name in ("potential", "structures", "trajectory", "remote")],
+            exclude=[f"calc.{name}" for name in ("potential", "base", "structures", "trajectory", "remote")],
             namespace_options={
                 "required": False,
                 "populate_defaults": False,
@@ -217,6 +222,7 @@ class ValidateWorkChain(ProtocolMixin, WorkChain):
         point = self.inputs.state_points[label]
         inputs = AttributeDict(self.exposed_inputs(SampleBaseWorkChain, namespace="sample"))
         inputs.calc.potential = self.inputs[when]
+        points.add_base(inputs.calc, self.inputs)
         inputs.calc.structure = point["structure"]
         template = inputs.calc.parameters.get_dict()
         inputs.calc.parameters = orm.Dict(
@@ -228,6 +234,7 @@ class ValidateWorkChain(ProtocolMixin, WorkChain):
     def _submit_prediction(self, name: str, potential: Any, structures: Any, *, static: bool) -> None:
         inputs = AttributeDict(self.exposed_inputs(PredictBaseWorkChain, namespace="predict"))
         inputs.calc.potential = potential
+        points.add_base(inputs.calc, self.inputs)
         inputs.calc.structures = structures
         inputs.calc.parameters = orm.Dict({**inputs.calc.parameters.get_dict(), "static_stiffness": static})
         inputs.metadata.call_link_label = name
@@ -328,6 +335,7 @@ class ValidateWorkChain(ProtocolMixin, WorkChain):
         predict_code: orm.AbstractCode | str | None = None,
         before: PotentialData | None = None,
         after: PotentialData | None = None,
+        base: BasePotentialData | None = None,
         dataset: DatasetData | None = None,
         protocol: str | None = None,
         overrides: Mapping[str, Any] | None = None,
@@ -341,6 +349,7 @@ class ValidateWorkChain(ProtocolMixin, WorkChain):
             predict_code: Code of the engine for the comparison with DFT; that of ``sample_code`` by default.
             before: Potential before refinement.
             after: Potential to validate.
+            base: Base to which both are corrections, where they are.
             dataset: Labels to compare with.
             protocol: ``quick`` (default), ``cpu`` or ``paper``.
             overrides: Changes that are merged into the preset: ``settings``, ``sample``, ``predict``.
@@ -381,7 +390,7 @@ class ValidateWorkChain(ProtocolMixin, WorkChain):
             PredictBaseWorkChain,
             codes=(sample_code, predict_code or sample_code),
             state_points=state_points,
-            nodes={"before": before, "after": after, "dataset": dataset},
+            nodes={"before": before, "after": after, "base": base, "dataset": dataset},
             protocol=protocol,
             overrides=overrides,
             options=options,

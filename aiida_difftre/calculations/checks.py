@@ -11,11 +11,13 @@ from aiida.engine import Process
 from pydantic import Field, create_model
 
 from aiida_difftre.calculations.scheduler import check_options
+from aiida_difftre.data.base import BasePotentialData
 from aiida_difftre.data.potential import PotentialData
 from aiida_difftre.data.target import TargetData
 from aiida_difftre.data.trajectory import TrajectoryEnsembleData
 from aiida_difftre.engine.contract import architectures
 from aiida_difftre.engine.contract.base import LONGEST_LABEL
+from aiida_difftre.engine.contract.bases import BaseSpec
 from aiida_difftre.engine.contract.frames import check_extent, check_thickness
 from aiida_difftre.engine.contract.jobs import Job, validate
 from aiida_difftre.engine.contract.observables import ObservableRequest
@@ -37,6 +39,7 @@ def parameters_model(job: type[Job], files: Iterable[str]) -> type[Job]:
         name: (field.annotation, field) for name, field in job.model_fields.items() if name not in left_out
     }
     fields["digests"] = (given, {})
+    fields["base_files"] = (Annotated[dict[str, str], Field(max_length=0, description="filled from the base")], {})
     return create_model(f"{job.__name__}Parameters", __base__=Job, **fields)
 
 
@@ -152,6 +155,36 @@ def check_trajectory(
     held = trajectory.pressure
     if ensemble == "NPT" and held is not None and pressure is not None and abs(held - pressure) > 1e-6 * abs(held):
         return f"the trajectory was sampled at {held:g} GPa, and the state point is at {pressure:g} GPa"
+    return None
+
+
+def check_base(base: BasePotentialData | None, wanted: BaseSpec | None, computer: orm.Computer | None) -> str | None:
+    """The base that is given must be that of the potential, with weights that the computer has or gets.
+
+    Args:
+        base: Node of the base; None where none is given.
+        wanted: Base of the potential; None for none.
+        computer: Computer of the job; None where it is not known yet.
+    """
+    if wanted is None:
+        return None if base is None else f"base is {base.spec.label!r}, but the potential has no base; leave it out"
+    if base is None:
+        if not wanted.files:
+            return None
+        files = ", ".join(wanted.files)
+        return f"the potential is a correction to {wanted.label!r}, whose weights ({files}) are missing; give base"
+    try:
+        found = base.check()
+    except ValueError as error:
+        return f"the base <{base.pk}> is of an earlier version: {error}"
+    if found.digest != wanted.digest:
+        return (
+            f"base is {found.label!r} with the digest {found.digest[:12]}, but the potential is a correction to "
+            f"{wanted.label!r} with {wanted.digest[:12]}; give the base that it was made for"
+        )
+    place = base.computer_label
+    if place is not None and computer is not None and computer.label != place:
+        return f"the files of the base are on {place!r}, and the job is to run on {computer.label!r}; use a code there"
     return None
 
 

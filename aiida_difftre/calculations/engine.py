@@ -15,9 +15,12 @@ from aiida.engine.processes.calcjobs.calcjob import validate_calc_job
 from ase import Atoms
 
 from aiida_difftre.calculations import ports
-from aiida_difftre.calculations.checks import check_computer, check_scheduler
+from aiida_difftre.calculations.checks import check_base, check_computer, check_scheduler
+from aiida_difftre.data.base import BasePotentialData
 from aiida_difftre.data.trajectory import TrajectoryEnsembleData
+from aiida_difftre.engine.contract.bases import BaseSpec
 from aiida_difftre.engine.contract.jobs import CHECKPOINT, ERROR, JOB, PROGRESS, RESULTS, TRAJECTORY, Job, validate
+from aiida_difftre.engine.contract.known_bases import check_potential
 from aiida_difftre.engine.contract.memory_events import MEMORY_EVENTS, RECORD
 from aiida_difftre.engine.contract.writing import write_json
 from aiida_difftre.engine.errors import ExitStatus
@@ -66,6 +69,7 @@ class EngineCalculation(CalcJob):
             input_filename=JOB,
             output_filename=RESULTS,
         )
+        ports.base(spec)
         spec.output(
             "output_parameters",
             valid_type=orm.Dict,
@@ -89,7 +93,12 @@ class EngineCalculation(CalcJob):
         message = validate_calc_job(inputs, port) or check_scheduler(inputs, port) or check_computer(inputs)
         if message or any(inputs.get(name) is None for name in cls.NEEDED):
             return message
-        message = cls.check(inputs)
+        code = inputs.get("code")
+        computer = inputs.get("metadata", {}).get("computer") or (code.computer if code is not None else None)
+        try:
+            message = check_base(inputs.get("base"), cls.base_of(inputs), computer) or cls.check(inputs)
+        except ValueError as error:
+            return str(error)
         if message:
             return message
         try:
@@ -104,6 +113,16 @@ class EngineCalculation(CalcJob):
         return None
 
     @classmethod
+    def base_of(cls, inputs: Mapping[str, Any]) -> BaseSpec | None:
+        """The base of the potential that goes in; None where it has none.
+
+        Raises:
+            ValueError: for a base that this version does not take.
+        """
+        potential = inputs.get("potential")
+        return None if potential is None else check_potential(potential.spec).base
+
+    @classmethod
     def content(cls, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """The fields of the job that input nodes fill."""
         raise NotImplementedError
@@ -116,7 +135,9 @@ class EngineCalculation(CalcJob):
             ValueError: naming each offending value.
         """
         parameters = inputs["parameters"].get_dict() if inputs.get("parameters") is not None else {}
-        job = validate(cls.JOB_MODEL, {**parameters, **cls.content(inputs)})
+        base = inputs.get("base")
+        base_files = {} if base is None else {"base_files": base.job_files()}
+        job = validate(cls.JOB_MODEL, {**parameters, **cls.content(inputs), **base_files})
         seconds = inputs.get("metadata", {}).get("options", {}).get("max_wallclock_seconds")
         if job.machine.walltime_s is None and seconds:
             job.machine.walltime_s = WALLTIME_FRACTION * seconds
@@ -127,6 +148,8 @@ class EngineCalculation(CalcJob):
         job = self.make_job(self.inputs)
         submission = Submission(folder, self.inputs.metadata.get("computer") or self.inputs.code.computer)
         self.add_files(submission)
+        if "base" in self.inputs:
+            submission.base(self.inputs.base)
         job.digests = submission.digests
         write_json(Path(folder.get_abs_path(JOB)), job.model_dump(mode="json"))
         code = datastructures.CodeInfo()
@@ -174,6 +197,10 @@ class Submission:
     def copy(self, node: orm.SinglefileData, name: str) -> None:
         """Copy the file of a node; the job's own node keeps no second copy of it."""
         self._copies.append((node.uuid, node.filename, name))
+
+    def base(self, node: BasePotentialData) -> None:
+        """Copy the weights of a base that are in the repository; those on the machine are read where they are."""
+        self._copies += [(node.uuid, name, name) for name in node.kept_files()]
 
     def structure(self, node: orm.StructureData, name: str) -> None:
         """Write a structure, with the masses of its kinds, as extended XYZ; it is not stored again with the job."""

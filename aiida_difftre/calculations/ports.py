@@ -8,6 +8,7 @@ from aiida import orm
 from aiida.engine import CalcJobProcessSpec
 
 from aiida_difftre.calculations.checks import parameters_check
+from aiida_difftre.data.base import BasePotentialData
 from aiida_difftre.data.potential import PotentialData
 from aiida_difftre.engine.contract.jobs import Job
 
@@ -51,6 +52,17 @@ def parameters(spec: CalcJobProcessSpec, model: type[Job], says: str, *, require
 def potential(spec: CalcJobProcessSpec, says: str, *, required: bool = True) -> None:
     """The potential that goes in."""
     spec.input("potential", valid_type=PotentialData, required=required, help=says)
+
+
+def base(spec: CalcJobProcessSpec) -> None:
+    """The base of the potential."""
+    spec.input(
+        "base",
+        valid_type=BasePotentialData,
+        required=False,
+        help="The base to which the potential is a correction: its weights, and what it is in the provenance. Needed "
+        "where it has files.",
+    )
 
 
 def trajectory_folder(spec: CalcJobProcessSpec, name: str, trajectory: str) -> None:

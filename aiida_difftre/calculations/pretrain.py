@@ -12,7 +12,15 @@ from aiida_difftre.calculations.checks import check_species, parameters_model
 from aiida_difftre.calculations.engine import EngineCalculation, Submission
 from aiida_difftre.data.dataset import DatasetData
 from aiida_difftre.data.potential import PotentialData
-from aiida_difftre.engine.contract.jobs import DATASET, POTENTIAL_IN, POTENTIAL_OUT, PretrainJob
+from aiida_difftre.engine.contract.bases import BaseSpec
+from aiida_difftre.engine.contract.jobs import (
+    DATASET,
+    POTENTIAL_IN,
+    POTENTIAL_OUT,
+    PotentialSpec,
+    PretrainJob,
+    validate,
+)
 from aiida_difftre.engine.contract.labels import check_seen, known_references
 
 PretrainParameters = parameters_model(PretrainJob, ("initial_potential", "dataset", "keys"))
@@ -44,6 +52,12 @@ class PretrainCalculation(EngineCalculation):
         ports.potential(spec, "A potential to continue from, in place of parameters.potential.", required=False)
         ports.parent_folder(spec)
         spec.output("potential", valid_type=PotentialData, help="The trained potential.")
+
+    @classmethod
+    def base_of(cls, inputs: Mapping[str, Any]) -> BaseSpec | None:
+        """That of the potential to make, or to continue from."""
+        made = inputs["parameters"].get_dict().get("potential")
+        return super().base_of(inputs) if made is None else validate(PotentialSpec, made).base
 
     @classmethod
     def check(cls, inputs: Mapping[str, Any]) -> str | None:

@@ -45,6 +45,13 @@ def cli(context: click.Context, profile: str | None) -> None:
     "--pw", type=FILE, help="A pw.x to use; else the one on PATH, else that of the qepy wheel, installed apart."
 )
 @click.option("--feff", is_flag=True, help="Also FEFF, for EXAFS: on PATH, else that of xraylarch, installed apart.")
+@click.option(
+    "--base",
+    "bases",
+    multiple=True,
+    metavar="NAME",
+    help="Also the engine with this base potential (chgnet, sevennet, mace, ...), in an environment of its own.",
+)
 @click.option("--default", "make_default", is_flag=True, help="Make the profile AiiDA's default one.")
 @click.option("--input", "file", type=FILE, help="Pseudopotentials for this input (YAML); without, for carbon in LDA.")
 @click.option("--dft/--no-dft", default=True, help="Also pw.x and pseudopotentials; runs without DFT need neither.")
@@ -54,6 +61,7 @@ def setup_command(
     pseudo_family: str | None,
     pw: Path | None,
     feff: bool,
+    bases: tuple[str, ...],
     make_default: bool,
     file: Path | None,
     dft: bool,
@@ -63,13 +71,13 @@ def setup_command(
         raise click.UsageError("--no-dft goes together with none of --pw, --pseudo-family and --input")
     with complaints():
         if not dft:
-            result = _setup(profile, feff=feff, make_default=make_default, dft=False)
+            result = _setup(profile, feff=feff, bases=bases, make_default=make_default, dft=False)
             click.echo(f"profile {result.profile}, code {result.engine}: ready for runs without DFT")
             return
         needed = _pseudopotentials(file)
         if pseudo_family is not None:
             needed["pseudo_family"] = pseudo_family
-        result = _setup(profile, pw=pw, feff=feff, make_default=make_default, **needed)
+        result = _setup(profile, pw=pw, feff=feff, bases=bases, make_default=make_default, **needed)
         click.echo(
             f"profile {result.profile}, codes {result.engine} and {result.pw} ({result.pw_version}), pseudopotentials "
             f"{result.pseudo_family}: ready"

@@ -70,7 +70,8 @@ def generations(potential: PotentialData) -> Iterator[Generation]:
 def lines(potential: PotentialData) -> Iterator[str]:
     """The lineage of a potential as indented lines, from the result back to its origin."""
     for generation in generations(potential):
-        yield f"potential {_name(generation.potential)} ({generation.potential.base.attributes.get('architecture')})"
+        attributes = generation.potential.base.attributes
+        yield f"potential {_name(generation.potential)} ({attributes.get('architecture')}){_base(generation)}"
         if generation.made_by is None:
             yield "  imported"
             continue
@@ -82,12 +83,33 @@ def lines(potential: PotentialData) -> Iterator[str]:
                 f"  trajectory {_name(trajectory)} at {label!r}: {trajectory.number_of_snapshots} snapshots at "
                 f"{trajectory.temperature:g} K{how}"
             )
+            yield from (f"    {line}" for line in _given(trajectory))
             for node in generation.targets[label].values():
                 yield f"    {_target(node)}"
                 yield from (f"      {line}" for line in paths_of(node))
         if generation.dataset is not None:
             dataset = generation.dataset
             yield f"  dataset {_name(dataset)}: {len(dataset)} configurations{_sources(dataset)}"
+
+
+def _base(generation: Generation) -> str:
+    """What a potential is a correction to, with the node of it where its job had one."""
+    spec = generation.potential.spec.base
+    if spec is None:
+        return ""
+    made = generation.made_by
+    node = None if made is None or "base" not in made.inputs else made.inputs.base
+    return f" on the base {spec.label}{'' if node is None else ' ' + _name(node)}, digest {spec.digest[:12]}"
+
+
+def _given(trajectory: TrajectoryEnsembleData) -> Iterator[str]:
+    """Where a trajectory came from that was taken in place of sampling."""
+    made = trajectory.creator
+    given = None if made is None else made.inputs.get("trajectory", None) if "trajectory" in made.inputs else None
+    if given is None:
+        return
+    files = ", ".join(f"{file['name']} ({file['sha256'][:12]})" for file in given.source.get("files", []))
+    yield f"taken from trajectory {_name(given)}{', imported from ' + files if files else ''}"
 
 
 def _name(node: orm.Node) -> str:

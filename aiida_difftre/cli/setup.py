@@ -15,6 +15,7 @@ from aiida_pseudo.data.pseudo import UpfData
 from aiida_pseudo.groups.family import PseudoPotentialFamily
 
 from aiida_difftre import sqlite
+from aiida_difftre.cli.base_environment import BaseError, ensure_environment, known_name
 from aiida_difftre.cli.feff import FeffError
 from aiida_difftre.cli.feff import find_program as find_feff
 from aiida_difftre.cli.pseudopotential import PseudopotentialError, check_recipes, ensure_family, find_family
@@ -84,6 +85,7 @@ def setup(
     feff: bool = False,
     make_default: bool = False,
     dft: bool = True,
+    bases: Sequence[str] = (),
     report: Report = lambda _: None,
 ) -> SetupResult:
     """Make everything that a run on this machine needs, and load the profile. Running it again changes nothing.
@@ -97,6 +99,7 @@ def setup(
         feff: whether FEFF is needed, for EXAFS: the one on PATH, else that of xraylarch in an environment of its own.
         make_default: make the profile the default one, which otherwise happens only where there is no default.
         dft: also pw.x and pseudopotentials; without them only runs that label nothing are possible.
+        bases: Names of base potentials, each of which gets a code ``difftre-NAME`` with an environment of its own.
         report: is told each step that takes time or makes something.
 
     Raises:
@@ -117,6 +120,8 @@ def setup(
     engine = ensure_code(computer, ENGINE, script, description="Engine of aiida-difftre.", made=made)
     if feff:
         _ensure_feff(computer, made, report)
+    for name in bases:
+        _ensure_base(computer, name, made, report)
     if not dft:
         return SetupResult(profile, computer.label, engine.full_label, None, None, None, created)
     try:
@@ -144,6 +149,16 @@ def setup(
         pseudo_family=str(family.label),
         created=created,
     )
+
+
+def _ensure_base(computer: orm.Computer, name: str, made: Report, report: Report) -> None:
+    try:
+        base = known_name(name)
+        program = ensure_environment(base, report)
+    except BaseError as error:
+        raise SetupError(f"base: {error}") from None
+    description = f"Engine of aiida-difftre with {base.description}."
+    ensure_code(computer, f"{ENGINE}-{name}", program, description=description, made=made)
 
 
 def _ensure_feff(computer: orm.Computer, made: Report, report: Report) -> None:

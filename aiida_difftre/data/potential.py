@@ -22,8 +22,8 @@ class PotentialData(orm.SinglefileData):
     """An interatomic potential as a node: its parameters in one file, and what it is as attributes.
 
     Attributes to query: ``architecture`` (the terms joined by ``+``), ``architectures``, ``species``, ``cutoff`` (Å),
-    ``number_of_parameters``, ``digest`` (SHA-256 of the file, the same for the same content) and ``spec``
-    (architectures with hyperparameters).
+    ``number_of_parameters``, ``digest`` (SHA-256 of the file, the same for the same content), ``spec``
+    (architectures with hyperparameters) and, of a correction to a base, ``base`` (``model``, ``version``, ``digest``).
 
     Args:
         file: A potential file, or a stream of its content; refused where it is corrupt or not finite.
@@ -95,6 +95,9 @@ class PotentialData(orm.SinglefileData):
                 "spec": spec.model_dump(mode="json"),
             }
         )
+        if (base := spec.base) is not None:
+            described = {"model": base.name, "version": base.version, "digest": base.digest}
+            self.base.attributes.set("base", described)
 
     def _validate(self) -> bool:
         super()._validate()

@@ -261,3 +261,61 @@ def test_a_trajectory_that_does_not_fit_is_refused(
         content["state_points"]["liquid"]["repeat"] = [1, 1, 1]
     with pytest.raises(ValueError, match=message):
         read(tmp_path, content)
+
+
+def with_base(content: dict[str, Any], **model: Any) -> dict[str, Any]:
+    terms = [{"architecture": "pair_spline", "cutoff": 6.0}]
+    copper = {"bulk": {"element": "Cu", "structure": "fcc", "lattice_constant": 3.615}}
+    point = {"temperature": 85.0, "repeat": [2, 2, 2], "targets": {"p": target_content()}}
+    correction = {"species": ["Cu"], "terms": terms}
+    machines = {**content["machines"], "pretraining": content["machines"]["update"]}
+    return {
+        **{name: value for name, value in content.items() if name != "dft"},
+        "system": copper,
+        "model": {"base": {"name": "emt"}, "correction": correction, **model},
+        "state_points": {"solid": point},
+        "machines": machines,
+    }
+
+
+def test_a_correction_to_a_base(tmp_path: Path, content: dict[str, Any]) -> None:
+    builder = read(tmp_path, with_base(content))
+    assert builder["base"].model == "emt"
+    made = builder["pretrain"]["calc"]["parameters"]["potential"]
+    assert made["base"] == builder["base"].spec.model_dump(mode="json")
+    assert made["terms"][0]["architecture"] == "pair_spline"
+    content["model"]["base"] = {"node": builder["base"].store().uuid}
+    with pytest.raises(ValueError, match="base is 'emt', but the potential has no base"):
+        read(tmp_path, content)
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        ({"base": None}, "what it corrects is model.base; give base there"),
+        ({"base": {"name": "emtt"}}, "model.base: unknown base 'emtt'"),
+        ({"base": {"name": "emt"}, "correction": {"species": ["Si"]}}, "model.base: base 'emt' does not know Si"),
+        ({"base": {"name": "mace", "files": {"model": "no.model"}}}, "model.base: base 'mace': there is no file"),
+        ({"base": {}}, "give either name .* or node"),
+        ({"potential": "argon.safetensors"}, "give one of potential"),
+    ],
+)
+def test_a_base_that_does_not_fit_is_refused(
+    tmp_path: Path, content: dict[str, Any], model: dict[str, Any], message: str
+) -> None:
+    changed = with_base(content)
+    terms = changed["model"]["correction"]["terms"]
+    if "correction" in model:
+        model = {**model, "correction": {**model["correction"], "terms": terms}}
+    changed["model"] = {**changed["model"], **model}
+    with pytest.raises(ValueError, match=message):
+        read(tmp_path, changed)
+
+
+def test_jobs_that_evaluate_a_base_have_its_code(tmp_path: Path, content: dict[str, Any]) -> None:
+    changed = with_base(content, base={"name": "chgnet"})
+    for kind in ("sampling", "pretraining", "prediction"):
+        changed["machines"][kind] = {}
+    message = r"there is no code 'difftre-chgnet@localhost'.*`aiida-difftre setup --base chgnet` makes it"
+    with pytest.raises(ValueError, match=message):
+        read(tmp_path, changed)
