@@ -151,10 +151,12 @@ def _report(snapshot: Snapshot) -> dict[str, Any]:
 def notes(snapshot: Snapshot) -> list[str]:
     """What the table does not say.
 
-    That is chi², what was fitted of a measurement, independent snapshots, drifts, errors against DFT, static stiffness.
+    That is the base, chi², what was fitted of a measurement, independent snapshots, drifts, errors against DFT, static
+    stiffness.
     """
     report = _report(snapshot)
-    found = [snapshot.selection] if snapshot.selection else []
+    found = [f"base: {snapshot.base}"] if snapshot.base else []
+    found += [snapshot.selection] if snapshot.selection else []
     for when, chi2 in report["chi2"].items():
         found.append(f"reduced chi² {when}: {records.shown_chi2(chi2)}")
     for point, targets in report["state_points"].items():

@@ -11,6 +11,8 @@ from typing import Any
 from aiida import orm
 from aiida.common.links import LinkType
 
+from aiida_difftre.data.base import BasePotentialData
+from aiida_difftre.data.potential import PotentialData
 from aiida_difftre.engine.contract.jobs import PROGRESS, validate
 from aiida_difftre.engine.contract.policy import Selected
 from aiida_difftre.engine.contract.records import ProgressLine, read
@@ -101,6 +103,7 @@ class Snapshot:
         has_potential: whether it returned one.
         selection: the best iteration of a refinement, and by which targets; the latter alone while it runs; empty where
             that is not known.
+        base: the base to which the potentials are corrections, in words; empty without one.
     """
 
     pk: int
@@ -118,6 +121,7 @@ class Snapshot:
     paused: dict[int, str] = field(default_factory=dict)
     has_potential: bool = False
     selection: str = ""
+    base: str = ""
 
     @property
     def outcome(self) -> str:
@@ -180,7 +184,19 @@ def take(pk: int) -> Snapshot:
         },
         has_potential="potential" in node.outputs,
         selection=_selection(found[REFINE]) if REFINE in found else "",
+        base=_base(node),
     )
+
+
+def _base(node: orm.WorkChainNode) -> str:
+    """The base of the potentials of a run, with its digest."""
+    nodes: list[orm.Node] = node.base.links.get_incoming(link_type=LinkType.INPUT_WORK).all_nodes()
+    nodes += [node.outputs.potential] if "potential" in node.outputs else []
+    for given in nodes:
+        if isinstance(given, BasePotentialData):
+            return f"{given.spec.label} <{given.pk}>, digest {given.digest[:12]}"
+    specs = [given.spec.base for given in nodes if isinstance(given, PotentialData)]
+    return next((f"{spec.label}, digest {spec.digest[:12]}" for spec in specs if spec is not None), "")
 
 
 def _why_paused(process: orm.ProcessNode) -> str:
