@@ -269,6 +269,7 @@ class ValidateWorkChain(ProtocolMixin, WorkChain):
         # What each kind of job sets by itself, such as its parser, is not that of another kind.
         options = {name: given for name, given in job.metadata.options.items() if name not in OWN_OPTIONS}
         inputs = AttributeDict({"calc": {"code": job.code, "potential": self.inputs.after}})
+        points.add_base(inputs.calc, self.inputs)
         inputs.calc.metadata = {"options": options}
         inputs.calc.parameters = orm.Dict(parameters)
         if "before" in self.inputs and self.inputs.before.spec == self.inputs.after.spec:
