@@ -18,6 +18,7 @@ from numpy.typing import ArrayLike
 
 from aiida_difftre.engine.contract import structure_files
 from aiida_difftre.engine.contract.documents import check_regular
+from aiida_difftre.engine.errors import shown
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -45,6 +46,18 @@ SAME_PLACE = 1e-3
 GZIP = b"\x1f\x8b"
 MARK = b"\xef\xbb\xbf"
 """At the beginning of text, as editors of Windows write it."""
+
+UNIT_KEY = re.compile(r"(?:.*[_\-. ])?units?|units[_\-. ].*", re.IGNORECASE)
+"""Names under which a header states units: ``units``, ``energy_unit``, ``units_length``."""
+
+OTHER_QUANTITIES = {
+    "time", "timestep", "velocity", "velocities", "momentum", "momenta", "mass", "masses", "temperature", "charge",
+    "charges", "dipole", "magmom", "magmoms", "formula",
+}  # fmt: skip
+"""Whose units matter to nothing that is read from a frame."""
+
+OWN_UNITS = {"ev", "a", "å", "ang", "angstrom", "angstroms", "ångström", "ångstrom", "per", "atom", "and"}
+"""Words for the units in which frames are read."""
 
 MOST_COLUMNS = 1000
 """Of the line of an atom; more are a damaged header, whose columns ase would count one by one."""
@@ -297,6 +310,7 @@ def _check_atoms(atoms: Atoms, where: str) -> None:
     if not np.isfinite(cell).all():
         raise ValueError(f"{where}: its cell is {cell.tolist()}, which is not finite")
     check_extent(positions, cell, where)
+    check_units(atoms, where)
     if (atoms.numbers == 0).any():
         raise ValueError(f"{where}: atom {int(np.argmin(atoms.numbers))} is of no element")
     if atoms.cell.rank < 3:
@@ -311,6 +325,30 @@ def _check_atoms(atoms: Atoms, where: str) -> None:
             )
     if atoms.pbc.all():
         check_thickness(cell, where)
+
+
+def check_units(atoms: Atoms, where: str) -> None:
+    """Refuse a frame that states other units than those in which it is read.
+
+    Args:
+        atoms: The frame; what its header says is in ``info``.
+        where: How messages name it.
+
+    Raises:
+        ValueError: naming the key and the unit.
+    """
+    for key, stated in atoms.info.items():
+        if not isinstance(stated, str | dict) or not UNIT_KEY.fullmatch(str(key)):
+            continue
+        if OTHER_QUANTITIES & set(re.split(r"[_\-. ]", str(key).lower())):
+            continue
+        units = stated.values() if isinstance(stated, dict) else [stated]
+        words = {word for unit in units for word in re.findall(r"[^\W\d_]+", str(unit).lower())}
+        if not words <= OWN_UNITS:
+            raise ValueError(
+                f"{where}: its header says {key}={shown(stated)}; frames are read in eV and Å: convert the values and "
+                "say eV and angstrom there, or remove the key if they are in these"
+            )
 
 
 def check_extent(positions: ArrayLike, cell: ArrayLike, where: str) -> None:
@@ -330,6 +368,35 @@ def check_extent(positions: ArrayLike, cell: ArrayLike, where: str) -> None:
         )
     if (long := np.abs(cell).max()) > LONGEST_VECTOR:
         raise ValueError(f"{where}: its cell is {long:g} Å long; at most {LONGEST_VECTOR:g} Å are simulated")
+
+
+def check_places(atoms: Atoms, where: str) -> None:
+    """Refuse two atoms at one place, periodic images included.
+
+    Args:
+        atoms: The structure.
+        where: How messages name it.
+
+    Raises:
+        ValueError: naming both atoms and their distance.
+    """
+    from scipy.spatial import cKDTree  # late, as all of SciPy
+
+    cell, periodic = np.asarray(atoms.cell.complete()), np.asarray(atoms.pbc)
+    inverse = np.linalg.inv(cell)
+    fractional = np.asarray(atoms.positions) @ inverse
+    wrapped = np.where(periodic, fractional - np.floor(fractional), fractional)
+    wrapped[:, periodic] %= 1.0  # a tiny negative number wraps to 1 itself
+    tree = cKDTree(wrapped, boxsize=np.where(periodic, 1.0, 0.0))
+    for first, second in tree.query_pairs(SAME_PLACE * np.linalg.norm(inverse, 2), output_type="ndarray"):
+        apart = wrapped[first] - wrapped[second]
+        distance = np.linalg.norm(np.where(periodic, apart - np.rint(apart), apart) @ cell)
+        if distance < SAME_PLACE:
+            symbols = f"{atoms.symbols[first]} and {atoms.symbols[second]}"
+            raise ValueError(
+                f"{where}: atoms {first} and {second} ({symbols}) are at one place, {distance:.2g} Å apart, where no "
+                "energy is finite; remove one of them, or the frame"
+            )
 
 
 def check_thickness(cell: ArrayLike, where: str) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aiida_difftre.engine.contract.frames import RENAMED, read_frames
+from aiida_difftre.engine.contract.frames import RENAMED, check_places, read_frames
 from aiida_difftre.engine.contract.label_checks import check_stresses
 from aiida_difftre.engine.contract.label_names import KINDS, NONE, LabelKeys, agree, choose, similar_names
 
@@ -130,6 +130,8 @@ def labelled(frames: Sequence[Atoms], keys: LabelKeys | None = None, name: str =
         for index, atoms in enumerate(frames)
     ]
     alone = np.array([is_alone(atoms, where) for atoms, where in zip(frames, places, strict=True)], bool)
+    for atoms, where in zip(frames, places, strict=True):
+        check_places(atoms, where)
     chosen = {kind: choose(kind, keys, frames, places, alone) for kind in KINDS}
     alone &= np.array([choice is not None for choice in chosen["energy"]], bool)
     origins: dict[str, Counter[str]] = {kind: Counter() for kind in KINDS}

@@ -237,6 +237,7 @@ def _read_cif(path: Path) -> list[Atoms]:
         if not block.has_structure():
             continue
         tags = dict(block)
+        _check_cell(tags)
         labels = [str(label) for label in _listed(tags.get(_LABEL) or tags.get(_TYPE))]
         names, tags[_TYPE] = _cif_species(tags, labels)
         tags = _check_sites(tags, labels, names)
@@ -253,6 +254,16 @@ def _read_cif(path: Path) -> list[Atoms]:
     if not frames:
         raise ValueError("the file holds no structure")
     return frames
+
+
+def _check_cell(tags: dict[str, Any]) -> None:
+    """Refuse lengths and angles that no cell has, of which ase makes one all the same."""
+    lengths, angles = ("length_a", "length_b", "length_c"), ("angle_alpha", "angle_beta", "angle_gamma")
+    for name in (*lengths, *angles):
+        value = tags.get(f"_cell_{name}")
+        most, limits = (np.inf, "above 0 Å") if name in lengths else (180, "between 0 and 180 degrees")
+        if isinstance(value, int | float) and not 0 < value < most:
+            raise ValueError(f"_cell_{name} is {value:g}; give one {limits}")
 
 
 def _cif_species(tags: dict[str, Any], labels: list[str]) -> tuple[list[str], list[str]]:

@@ -218,3 +218,31 @@ def test_compressed_files_and_names_that_are_too_long(tmp_path: Path) -> None:
         read_frames(path)
     with pytest.raises(ValueError, match="File name too long"):
         read_frames(tmp_path / f"{'x' * 300}@0")
+
+
+@pytest.mark.parametrize(
+    ("stated", "message"),
+    [
+        ("units=metal", "units='metal'"),
+        ('units="Bohr, Hartree"', "units='Bohr, Hartree'"),
+        ("energy_unit=kcal/mol", "energy_unit='kcal/mol'"),
+        ("REF_forces_units=Hartree/Bohr", "REF_forces_units='Hartree/Bohr'"),
+        ("units_length=nm", "units_length='nm'"),
+        ("stress_units=GPa", "stress_units='GPa'"),
+        ('units="eV, angstrom"', None),
+        ("stress_units=eV/Ang^3", None),
+        ("energy_unit=eV", None),
+        ("time_unit=ps", None),
+        ("formula_units=4", None),
+        ("unit_cell=conventional", None),
+    ],
+)
+def test_units_that_a_header_states(tmp_path: Path, stated: str, message: str | None) -> None:
+    path = tmp_path / "one.extxyz"
+    path.write_text(f"1\n{HEADER} {stated}\nAr 0 0 0\n")
+    if message is None:
+        assert read_frame(path).positions.tolist() == [[0, 0, 0]]
+        return
+    with pytest.raises(ValueError, match="frames are read in eV and Å: convert the values") as refused:
+        read_frame(path)
+    assert f"frame 0 of one.extxyz: its header says {message}" in str(refused.value)

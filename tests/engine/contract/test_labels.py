@@ -402,3 +402,26 @@ def test_tensors_in_brackets(tmp_path: Path, name: str) -> None:
     expected = np.array([0.01, 0.02, 0.03, 0, 0, 0])
     scale = -1 / found.frames[0].get_volume() if name == "virial" else 1
     np.testing.assert_allclose(stress, scale * expected, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("positions", "pbc", "is_refused"),
+    [
+        ([[0, 0, 0], [0, 0, 0]], True, True),
+        ([[0, 0, 1e-9], [0, 0, 9.9996]], True, True),
+        ([[0, 0, -1e-20], [5, 5, 10.0002]], True, False),
+        ([[0, 0, -1e-20], [10, 20, 10.0002]], True, True),
+        ([[0, 0, 0], [0, 0, 10]], (True, True, False), False),
+        ([[0, 0, 0], [0, 0, 1e-4]], False, True),
+        ([[0, 0, 0], [0, 0, 0.5]], False, False),
+    ],
+)
+def test_two_atoms_at_one_place(positions: list[list[float]], pbc: bool | tuple[bool, ...], is_refused: bool) -> None:
+    """Through periodic boundaries as well; what is merely close is for the data to say."""
+    atoms = Atoms("ArNe", positions=positions, cell=[10, 10, 10] if np.any(pbc) else None, pbc=pbc)
+    atoms.calc = SinglePointCalculator(atoms, energy=1.0, forces=np.zeros((2, 3)))
+    if not is_refused:
+        assert len(labelled([atoms]).frames) == 1
+        return
+    with pytest.raises(ValueError, match=r"configuration 0: atoms 0 and 1 \(Ar and Ne\) are at one place.*remove one"):
+        labelled([atoms])

@@ -249,3 +249,22 @@ def test_types_of_lammps_are_no_elements(tmp_path: Path) -> None:
         read_frames(data, kind="lammps-data")
     data.write_text(DATA.format("\nMasses\n\n1 63.546\n"))
     assert read_frames(data, kind="lammps-data")[0].get_chemical_symbols() == ["Cu"]
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("_cell_length_a -4", r"_cell_length_a is -4; give one above 0 Å"),
+        ("_cell_length_c 0", r"_cell_length_c is 0; give one above 0 Å"),
+        ("_cell_angle_beta -90", r"_cell_angle_beta is -90; give one between 0 and 180 degrees"),
+        ("_cell_angle_gamma 200", r"_cell_angle_gamma is 200; give one between 0 and 180 degrees"),
+    ],
+)
+def test_cells_of_a_cif_that_cannot_be(tmp_path: Path, line: str, message: str) -> None:
+    path = cif(tmp_path, "Cu1 Cu 0 0 0 1.0")
+    text = path.read_text()
+    tag = line.split()[0]
+    path.write_text("\n".join(line if row.startswith(tag) else row for row in text.splitlines()) + "\n")
+    assert path.read_text() != text
+    with pytest.raises(ValueError, match=message):
+        read_frames(path)
