@@ -14,6 +14,7 @@ from typing import Any, Literal
 import click
 
 from aiida_difftre import __version__, sqlite
+from aiida_difftre.cli.export import export, export_options, refuse_without_format
 from aiida_difftre.cli.failures import Commands, complaints
 from aiida_difftre.cli.nodes import OWN_PROFILE, check_configuration, load, node_called, run_called
 from aiida_difftre.cli.parameters import FILE, FOLDER, SEED
@@ -443,16 +444,26 @@ def potential() -> None:
 
 @potential.command("export")
 @click.argument("node")
+@export_options
 @click.option(
-    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="potential-PK.safetensors by default."
+    "-o", "--output", type=click.Path(path_type=Path), help="potential-PK.safetensors, or the folder potential-PK-TO."
 )
-@click.option("-f", "--force", is_flag=True, help="Replace a file that exists.")
+@click.option("-f", "--force", is_flag=True, help="Replace a file that exists, or files of a folder.")
 @click.pass_obj
-def potential_export(profile: str | None, node: str, output: Path | None, force: bool) -> None:
-    """Write a potential, or that of a run, to a file that `difftre` and ASE read."""
+def potential_export(
+    profile: str | None, /, node: str, to: str | None, output: Path | None, force: bool, **options: Any
+) -> None:
+    """Write a potential, or that of a run, to a file that `difftre` and ASE read, or to a folder for another program.
+
+    The folder is ready for LAMMPS, ASE or i-PI; `difftre export --help` says what is in it.
+    """
     with complaints():
         from aiida_difftre.cli.data import write
         from aiida_difftre.cli.lineage import potential_of
 
+        if to is None:
+            refuse_without_format(options)
         load(profile)
-        click.echo(f"wrote {write(potential_of(node_called(node)), output, force)}")
+        found = potential_of(node_called(node))
+        written = write(found, output, force) if to is None else export(found, to, output, force, options)
+        click.echo(f"wrote {written}")

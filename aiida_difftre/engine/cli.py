@@ -1,4 +1,7 @@
-"""The console script ``difftre``: ``difftre KIND job.json`` runs a job in the folder of its job file."""
+"""The console script ``difftre``: ``difftre KIND job.json`` runs a job in the folder of its job file.
+
+``difftre export`` is the one command that is no job.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +25,8 @@ from aiida_difftre.engine.runtime.stop import Stop, ending
 
 GARBAGE_THRESHOLD = 50_000
 """Objects between looks at the youngest generation; Python's own is 700."""
+
+EXPORT = "export"
 
 
 def run_job(job: Job, kind: str, folder: Path) -> Results:
@@ -108,15 +113,20 @@ def report_signal(kind: str, folder: Path, error: EngineError) -> None:
 
 def cli(arguments: list[str] | None = None) -> int:
     """Entry point; returns 0, or 1 after writing ``error.json``."""
+    given = sys.argv[1:] if arguments is None else arguments
+    if given[:1] == [EXPORT]:
+        command = importlib.import_module("aiida_difftre.engine.export.command")
+        return int(command.export(given[1:]))
     parser = argparse.ArgumentParser(
         prog="difftre",
         description="Train, sample and refine interatomic potentials (DiffTRe). A job is a JSON file; its results are "
-        "written beside it, results.json last.",
+        "written beside it, results.json last. `difftre export` writes a potential for other programs: see "
+        "`difftre export --help`.",
     )
     parser.add_argument("--version", action="version", version=f"difftre {__version__}")
     parser.add_argument("kind", choices=sorted(JOBS), help="what the job does")
     parser.add_argument("job", type=Path, nargs="?", default=Path("job.json"), help="job file (default: job.json)")
-    options = parser.parse_args(arguments)
+    options = parser.parse_args(given)
     # Imports and traces make many objects that live on: to look through them again and again is a tenth of a short job.
     gc.set_threshold(GARBAGE_THRESHOLD)
     folder = options.job.parent.resolve()

@@ -19,7 +19,9 @@ def page() -> str:
     parts += [
         part for path, command in walk("verdi data difftre.potential", potential) for part in section(path, command)
     ]
-    return "\n".join([*parts, "## difftre\n", f"```text\n{engine_help()}```\n"])
+    for name, words in (("difftre", []), ("difftre export", ["export"])):
+        parts += [f"## {name}\n", f"```text\n{engine_help(words)}```\n"]
+    return "\n".join(parts)
 
 
 def walk(path: str, command: click.Command) -> Iterator[tuple[str, click.Command]]:
@@ -54,11 +56,11 @@ def section(path: str, command: click.Command) -> Iterator[str]:
         yield table(("option", ""), rows)
 
 
-def engine_help() -> str:
-    """What ``difftre --help`` prints."""
+def engine_help(words: list[str]) -> str:
+    """What ``difftre --help`` prints, or that of one of its commands."""
     from aiida_difftre.engine.cli import cli as engine
 
     text = io.StringIO()
     with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):
-        engine(["--help"])
+        engine([*words, "--help"])
     return text.getvalue()
