@@ -12,7 +12,7 @@ from ase import Atoms
 
 from aiida_difftre.engine.export import texts
 from aiida_difftre.engine.export.folder import Files, Options, program
-from aiida_difftre.engine.export.pair_functions import Table, functions, pair_cutoff, shortest, tabulate
+from aiida_difftre.engine.export.pair_functions import Table, energies_alone, functions, pair_cutoff, shortest, tabulate
 from aiida_difftre.engine.potentials.potential import Potential
 from aiida_difftre.engine.potentials.stillinger_weber import StillingerWeber
 from aiida_difftre.engine.potentials.term import Kind, Parameters
@@ -63,7 +63,8 @@ def export(potential: Potential, parameters: Parameters, atoms: Atoms | None, op
         files["structure.data"] = data_file(atoms, potential.spec.species)
     else:
         how += texts.NO_DATA
-    files["README.md"] = texts.readme(potential, parameters, how, external=found is not None)
+    lacking = None if found is None else energies_alone(potential, parameters)
+    files["README.md"] = texts.readme(potential, parameters, how, lacking=lacking)
     return files
 
 

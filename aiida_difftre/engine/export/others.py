@@ -16,7 +16,7 @@ from jaxtyping import Array
 from aiida_difftre.engine.contract.term_options import pair_labels
 from aiida_difftre.engine.export import texts
 from aiida_difftre.engine.export.folder import Files, Options, program
-from aiida_difftre.engine.export.pair_functions import functions, pair_cutoff, shortest
+from aiida_difftre.engine.export.pair_functions import energies_alone, functions, pair_cutoff, shortest
 from aiida_difftre.engine.potentials.potential import Potential, without_references
 from aiida_difftre.engine.potentials.term import Environment, Kind, Parameters
 
@@ -87,7 +87,9 @@ def tables(potential: Potential, parameters: Parameters, atoms: Atoms | None, op
     ]
     content = {"pairs": pair_labels(potential.spec.species), "units": "angstrom, eV", "terms": described}
     files["terms.json"] = json.dumps(content, indent=1) + "\n"
-    files["README.md"] = texts.readme(potential, parameters, texts.TABLES, external=True)
+    files["README.md"] = texts.readme(
+        potential, parameters, texts.TABLES, lacking=energies_alone(potential, parameters)
+    )
     return files
 
 
@@ -127,4 +129,5 @@ def bundle(potential: Potential, parameters: Parameters, atoms: Atoms | None, op
         )
         text = Path(folder, BUNDLE).read_text()
     how = texts.BUNDLE.format(atoms=options.atoms, neighbors=options.neighbors, platform=options.platform)
-    return {BUNDLE: text, "README.md": texts.readme(potential, parameters, how, external=True)}
+    references = np.asarray(parameters["atomic_energies"], float)
+    return {BUNDLE: text, "README.md": texts.readme(potential, parameters, how, lacking=references)}

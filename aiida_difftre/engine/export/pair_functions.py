@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -107,7 +108,7 @@ def functions(potential: Potential, parameters: Parameters) -> list[PairFunction
     """
 
     def energies(distances: Array, first: Array, second: Array) -> Array:
-        """Of pairs of atoms that see each other alone: twice what one of them has of it."""
+        """Of pairs of atoms that see each other alone: twice what one of them has of it, and not of itself."""
         column = distances[:, None]
         nothing = jnp.zeros_like(column)
         environment = Environment(
@@ -116,10 +117,12 @@ def functions(potential: Potential, parameters: Parameters) -> list[PairFunction
             jnp.full(len(distances), first),
             jnp.full(column.shape, second),
         )
+        alone = environment._replace(mask=jnp.zeros_like(environment.mask))
         total = jnp.zeros_like(distances)
         for name, term in zip(potential.names(), potential.terms, strict=True):
             if term.kind is Kind.PAIRWISE:
-                total = total + 2 * term.energy(parameters["terms"][name], term.project(environment))
+                of = functools.partial(term.energy, parameters["terms"][name])
+                total = total + 2 * (of(term.project(environment)) - of(term.project(alone)))
         return total
 
     def force(distances: Array, first: Array, second: Array) -> Array:
@@ -132,6 +135,23 @@ def functions(potential: Potential, parameters: Parameters) -> list[PairFunction
     species, compiled = potential.spec.species, jax.jit(all_three)
     pairs = itertools.combinations_with_replacement(range(len(species)), 2)
     return [PairFunction(f"{species[a]}-{species[b]}", (a, b), compiled) for a, b in pairs]
+
+
+def energies_alone(potential: Potential, parameters: Parameters) -> NDArray[np.float64]:
+    """Energies of atoms that see no others: the reference energy, and what a term has of the atom itself.
+
+    Args:
+        potential: The potential, of terms that are no external fields.
+        parameters: Its parameters, float64.
+
+    Returns:
+        Energies, (species,), eV.
+    """
+    with jax.enable_x64(True):
+        species = jnp.arange(len(potential.spec.species))
+        nobody = jnp.zeros((len(species), 1), bool)
+        far = jnp.zeros((len(species), 1, 3))
+        return np.asarray(potential.energies(parameters, Environment(far, nobody, species, species[:, None])))
 
 
 def pair_cutoff(potential: Potential) -> float:

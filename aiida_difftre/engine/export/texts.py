@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from aiida_difftre import __version__
 from aiida_difftre.engine.export.folder import POTENTIAL
@@ -158,14 +159,16 @@ def precision(tables: Sequence[Table]) -> str:
     )
 
 
-def readme(potential: Potential, parameters: Parameters, how: str, *, external: bool = False) -> str:
+def readme(
+    potential: Potential, parameters: Parameters, how: str, *, lacking: NDArray[np.float64] | None = None
+) -> str:
     """The README of a folder.
 
     Args:
         potential: The potential.
         parameters: Its parameters.
         how: How the folder is used.
-        external: Whether the other program computes energies by itself, without the reference energies of atoms.
+        lacking: Constant energies of the atoms that the other program does not add, (species,), eV; None for none.
 
     Returns:
         Its text.
@@ -173,10 +176,10 @@ def readme(potential: Potential, parameters: Parameters, how: str, *, external: 
     terms = ", ".join(f"{term.architecture} (cutoff {term.cutoff:g} Å)" for term in potential.spec.terms)
     species = ", ".join(potential.spec.species)
     text = f"# A potential for {species}\n\nFrom aiida-difftre {__version__}; terms: {terms}.\n\n{how}"
-    references = np.asarray(parameters["atomic_energies"], float)
-    if references.any():
-        pairs = zip(potential.spec.species, references, strict=True)
-        listed = ", ".join(f"{symbol} {value:.6g} eV" for symbol, value in pairs)
-        of_program = "do not contain" if external else "contain"
-        text += f"\nEnergies {of_program} the reference energies of the atoms ({listed}), which no force depends on.\n"
+    constants = np.asarray(parameters["atomic_energies"], float) if lacking is None else lacking
+    if constants.any():
+        pairs = zip(potential.spec.species, constants, strict=True)
+        listed = ", ".join(f"{symbol} {value:.8g} eV" for symbol, value in pairs)
+        verb = "contain" if lacking is None else "do not contain"
+        text += f"\nEnergies {verb} the constant energies of the atoms ({listed}), which no force depends on.\n"
     return text
