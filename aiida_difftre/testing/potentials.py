@@ -82,6 +82,7 @@ def padding_is_ignored(example: PotentialExample) -> None:
             displacements=jnp.pad(environment.displacements, [*wide, (0, 0)]),
             mask=jnp.pad(environment.mask, wide),
             neighbor_species=jnp.pad(environment.neighbor_species, wide),
+            neighbors=jnp.pad(environment.neighbor_index(), wide),
         )
 
         @jax.jit

@@ -121,6 +121,7 @@ class DiffTReCalculator(Calculator):
                 jnp.asarray(kinds),
                 jnp.asarray(kinds[neighbors]),
                 self._fractional(current),
+                neighbors=jnp.asarray(neighbors),
             )
             cell = jnp.asarray(current.cell.array, self._dtype)
             found = self._compiled(self._parameters, environment, jnp.asarray(neighbors), cell)

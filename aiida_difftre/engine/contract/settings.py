@@ -32,7 +32,8 @@ class TermSpec(Strict):
         architecture: Name under which the architecture is registered, such as ``lennard_jones``.
         cutoff: Distance beyond which a neighbour does not count, Å; at most 20.
         hyperparameters: Settings of the architecture by name, which it checks itself.
-        trainable: Whether pretraining and refinement change its parameters.
+        trainable: Whether pretraining and refinement change its parameters; or the names of those that they change,
+            such as ``[readout]`` or ``[layers/2, readout]``.
 
     Example:
         >>> from aiida_difftre.engine.contract.settings import TermSpec
@@ -52,7 +53,13 @@ class TermSpec(Strict):
         ),
     ]
     hyperparameters: dict[str, Any] = Field(default_factory=dict)
-    trainable: bool = True
+    trainable: bool | Annotated[list[str], Field(min_length=1)] = True
+
+    def trains(self, path: str) -> bool:
+        """Whether a parameter, by its path in the term such as ``mlp/w0``, is one that training changes."""
+        if isinstance(self.trainable, bool):
+            return self.trainable
+        return any(path == name or path.startswith(f"{name}/") for name in self.trainable)
 
 
 class PotentialSpec(Strict):

@@ -99,12 +99,14 @@ def bundle(potential: Potential, parameters: Parameters, atoms: Atoms | None, op
     Raises:
         ValueError: where lammps-jax is not installed, or for an external field, which the plugin does not know.
     """
+    if potential.is_message_passing:
+        raise ValueError("messages between atoms go farther than a cutoff, which a bundle is for; use --to lammps")
+    if potential.has_external:
+        raise ValueError("an external field is a function of fractional positions, which lammps-jax does not give")
     try:
         from lammps_jax.export import LammpsNeighborMatrix, export_model
     except ImportError:
         raise ValueError("a bundle is written by the package lammps-jax; pip install lammps-jax") from None
-    if potential.has_external:
-        raise ValueError("an external field is a function of fractional positions, which lammps-jax does not give")
     with jax.enable_x64(True), tempfile.TemporaryDirectory() as folder:
         fixed = without_references(parameters, jnp.float64)
 

@@ -234,6 +234,7 @@ def pair_energies(
             mask=jnp.broadcast_to(is_near, (2, 1)),
             species=species,
             neighbor_species=species[::-1, None],
+            neighbors=jnp.array([[1], [0]]),
         )
         return potential.total(parameters, surroundings)
 

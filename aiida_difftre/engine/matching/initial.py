@@ -108,6 +108,7 @@ def standardised(potential: Potential, parameters: Parameters, part: Configurati
     """Parameters with buffers that fit the environments of a part."""
     atoms = np.nonzero(part.real.reshape(-1))[0]
     environment = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:])[atoms], part.environment)
+    environment = environment._replace(neighbors=None)  # of atoms one by one; terms with buffers pass no messages
     terms = dict(parameters["terms"])
     for name, term in zip(potential.names(), potential.terms, strict=True):
         if term.buffers:

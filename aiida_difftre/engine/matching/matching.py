@@ -105,7 +105,7 @@ def linearise(potential: Potential, configurations: Configurations, dtype: Any) 
     environment = configurations.environment
     shape = environment.species.shape
     flat = jax.tree.map(lambda leaf: jnp.asarray(leaf).reshape(-1, *leaf.shape[2:]), environment)
-    flat = flat._replace(displacements=flat.displacements.astype(dtype))
+    flat = flat._replace(displacements=flat.displacements.astype(dtype), neighbors=None)
     projected, jacobian = _linearise(
         potential, slots.shape[-1], flat, jnp.asarray(position).reshape(-1, position.shape[-1])
     )
@@ -309,7 +309,8 @@ def features(
             "labels cannot be matched by a potential with an external field; leave the field out, or the labels "
             "(pretraining with steps: 0, loss.dataset_weight: 0)",
         )
-    if jacobian_bytes(potential, configurations, dtype) <= JACOBIAN_LIMIT:
+    # Jacobians are those of an atom by the atoms around it, which are not all that a term that passes messages sees.
+    if not potential.is_message_passing and jacobian_bytes(potential, configurations, dtype) <= JACOBIAN_LIMIT:
         return predict_linearised, linearise(potential, configurations, dtype)
     environment = configurations.environment
     environment = environment._replace(displacements=environment.displacements.astype(dtype))

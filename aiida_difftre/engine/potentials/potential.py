@@ -14,7 +14,7 @@ from jaxtyping import Array, Float, Int
 from numpy.typing import NDArray
 
 from aiida_difftre.engine.contract import architectures, files
-from aiida_difftre.engine.contract.jobs import PotentialSpec
+from aiida_difftre.engine.contract.jobs import PotentialSpec, TermSpec
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.potentials.term import Environment, Kind, Parameters, Term, add_up, species_index
 
@@ -130,6 +130,11 @@ class Potential:
         """Whether a term is an external field, whose forces do not come from displacements between atoms."""
         return any(term.kind is Kind.EXTERNAL for term in self.terms)
 
+    @property
+    def is_message_passing(self) -> bool:
+        """Whether a term passes messages, so that an atom sees farther than the cutoff."""
+        return any(term.is_message_passing for term in self.terms)
+
     def external_forces(
         self, parameters: Parameters, environment: Environment, cell: Float[Array, "3 3"]
     ) -> Float[Array, "atoms 3"]:
@@ -223,10 +228,12 @@ class Potential:
         """
         tree: Parameters = {"atomic_energies": False, "terms": {}}
         for name, term, spec in zip(self.names(), self.terms, self.spec.terms, strict=True):
-            tree["terms"][name] = {
-                key: jax.tree.map(lambda _, free=spec.trainable and key not in term.buffers: free, value)
-                for key, value in parameters["terms"][name].items()
-            }
+
+            def is_free(place: tuple[Any, ...], _: Any, spec: TermSpec = spec, term: Term = term) -> bool:
+                named = [str(part.key) for part in place]
+                return named[0] not in term.buffers and spec.trains("/".join(named))
+
+            tree["terms"][name] = jax.tree_util.tree_map_with_path(is_free, parameters["terms"][name])
         return tree
 
 
@@ -351,6 +358,7 @@ def build(spec: PotentialSpec) -> Potential:
             )
         try:
             terms.append(cls.from_spec(tuple(spec.species), term.cutoff, dict(term.hyperparameters)))
+            _check_term(terms[-1], term)
         except ValueError as error:
             raise EngineError(ExitStatus.INVALID_INPUT, f"potential term {term.architecture!r}: {error}") from None
     return Potential(spec, tuple(terms))
@@ -368,6 +376,28 @@ def species_of(potential: Potential, symbols: Sequence[str]) -> NDArray[np.int32
     except ValueError as error:
         raise EngineError(ExitStatus.INVALID_INPUT, str(error)) from None
     return found
+
+
+def _check_term(term: Term, spec: TermSpec) -> None:
+    """Refuse a term that claims what cannot be together, or has no parameters that are to be trained.
+
+    Raises:
+        ValueError: naming the claim, or the parameters.
+    """
+    if term.is_message_passing and (term.kind in (Kind.PAIRWISE, Kind.EXTERNAL) or term.buffers):
+        raise ValueError(
+            f"it passes messages, and is of the kind {term.kind.name} with the buffers {list(term.buffers)}; such a "
+            "term is GENERAL or RADIAL, and has no buffers"
+        )
+    if isinstance(spec.trainable, bool):
+        return
+    shapes = jax.tree_util.tree_flatten_with_path(jax.eval_shape(term.init, jax.random.key(0)))[0]
+    paths = ["/".join(str(part.key) for part in place) for place, _ in shapes]
+    paths = [path for path in paths if path.split("/")[0] not in term.buffers]
+    for name in spec.trainable:
+        if not any(path == name or path.startswith(f"{name}/") for path in paths):
+            known = ", ".join(sorted({path.split("/")[0] for path in paths}))
+            raise ValueError(f"trainable: it has no parameters {name!r}; it has: {known}")
 
 
 def flatten(parameters: Parameters) -> files.Arrays:

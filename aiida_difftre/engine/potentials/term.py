@@ -39,6 +39,8 @@ class Environment(NamedTuple):
         components: The x, y and z of the displacements as separate arrays, where they are at hand; else None.
         distances: Lengths of the displacements, (atoms, neighbors), Å, where they are at hand; else None. Not zero
             where ``mask`` is False.
+        neighbors: Index of each neighbour among the atoms, (atoms, neighbors), any of them where ``mask`` is False;
+            None where atoms are looked at one by one. Only terms that pass messages look at it.
 
     Example:
         Two atoms, each the only neighbour of the other:
@@ -62,6 +64,23 @@ class Environment(NamedTuple):
     positions: Float[Array, "atoms 3"] | None = None
     components: tuple[Array, Array, Array] | None = None
     distances: Float[Array, "atoms neighbors"] | None = None
+    neighbors: Int[Array, "atoms neighbors"] | None = None
+
+    def neighbor_index(self) -> Int[Array, "atoms neighbors"]:
+        """Tell which atom each neighbour is, for terms that pass messages.
+
+        Returns:
+            Indices of atoms, (atoms, neighbors).
+
+        Raises:
+            ValueError: For an environment that does not know it.
+        """
+        if self.neighbors is None:
+            raise ValueError(
+                "a term that passes messages needs to know which atoms neighbours are: give Environment(..., "
+                "neighbors=lists.index)"
+            )
+        return self.neighbors
 
     def axes(self) -> tuple[Array, Array, Array]:
         """Split the displacements into x, y and z; on CPUs these are faster to work with than vectors of three.
@@ -114,8 +133,10 @@ class Term(ABC):
     depend on the parameters, ``energy`` the rest. A refinement calls the first once per trajectory and the second in
     every step. Terms are immutable, and JAX can differentiate and compile all methods but ``from_spec``.
 
-    A subclass defines the abstract methods, and ``kind`` where it sees less than vectors to all neighbours. The energy
-    must go smoothly to zero at the cutoff, and must be finite, with finite derivatives, for padded neighbours.
+    A subclass defines the abstract methods, and ``kind`` where it sees less than vectors to all neighbours. One that
+    passes messages between atoms says ``is_message_passing``, and gathers what neighbours know by
+    ``environment.neighbor_index()``; all atoms of a configuration are then evaluated together. The energy must go
+    smoothly to zero at the cutoff, and must be finite, with finite derivatives, for padded neighbours.
 
     Args:
         species: Chemical symbols of the potential, in the order of the indices in an :class:`Environment`.
@@ -161,6 +182,11 @@ class Term(ABC):
     def kind(self) -> Kind:
         """What the energy depends on; vectors to the neighbours unless a subclass says otherwise."""
         return Kind.GENERAL
+
+    @property
+    def is_message_passing(self) -> bool:
+        """Whether the energy of an atom depends on the neighbours of its neighbours, through ``neighbor_index``."""
+        return False
 
     @classmethod
     @abstractmethod

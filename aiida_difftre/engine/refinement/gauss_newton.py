@@ -273,5 +273,6 @@ def _check_size(data: Sequence[PreparedStatePoint], size: int) -> None:
         raise EngineError(
             ExitStatus.INVALID_INPUT,
             f"gauss_newton with {size} parameters on {count} snapshots takes more than {LARGEST_BYTES >> 30} GiB; use "
-            "another optimizer, such as adam, or take fewer snapshots",
+            "another optimizer (optimizer: {name: adam}), train fewer parameters (trainable: [...] of a term), or take "
+            "fewer snapshots",
         )

@@ -140,7 +140,9 @@ def forces_and_virial(
     """
     vectors = [scale * part for part in neighbor_list.components(positions, arrays.cell, lists)]
     species = arrays.species
-    environment = Environment(jnp.stack(vectors, -1), lists.mask, species, species[lists.index], positions)
+    environment = Environment(
+        jnp.stack(vectors, -1), lists.mask, species, species[lists.index], positions, neighbors=lists.index
+    )
     between, work = system.potential.forces_and_virial(parameters, vectors, environment, lists.index)
     if not system.potential.has_external:
         return between, work

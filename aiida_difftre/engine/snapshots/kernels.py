@@ -123,9 +123,11 @@ class _Functions:
             a, b, c = near.components
             x, y, z = (a * f[0, axis] + b * f[1, axis] + c * f[2, axis] for axis in range(3))
             vectors = jnp.stack([x, y, z], -1)
-            return self.potential.project(
-                Environment(vectors, near.mask, species, species[near.index], fractional, components=(x, y, z))
-            )
+            environment = Environment(
+                vectors, near.mask, species, species[near.index], fractional,
+                components=(x, y, z), neighbors=near.index,
+            )  # fmt: skip
+            return self.potential.project(environment)
 
         reference = projection(jnp.zeros(6, self.dtype))
         return reference, lambda strain: _split(projection(strain))[0]
@@ -181,8 +183,20 @@ class _Functions:
         return jax.vmap(lambda p: self.total(parameters, p))(projection)
 
     def energy_slopes(self, parameters: Parameters, projection: Any) -> Parameters:
-        """Derivatives of each energy by the parameters."""
-        return jax.vmap(lambda p: jax.grad(self.total)(parameters, p))(projection)
+        """Derivatives of each energy by the free parameters; those of the others, which nobody asks for, are empty."""
+        leaves, structure = jax.tree.flatten(parameters)
+        free = jax.tree.leaves(self.potential.trainable(parameters))
+
+        def total(moving: list[Array], projection: Any) -> Array:
+            values = iter(moving)
+            merged = [next(values) if moves else leaf for leaf, moves in zip(leaves, free, strict=True)]
+            return self.total(jax.tree.unflatten(structure, merged), projection)
+
+        moving = [leaf for leaf, moves in zip(leaves, free, strict=True) if moves]
+        slopes = iter(jax.vmap(lambda p: jax.grad(total)(moving, p))(projection))
+        nothing = jnp.zeros((jax.tree.leaves(projection)[0].shape[0], 0))
+        result: Parameters = jax.tree.unflatten(structure, [next(slopes) if moves else nothing for moves in free])
+        return result
 
     def stress(self, parameters: Parameters, projection: Any, first: list[Array]) -> tuple[Array, Array]:
         """Energies and their six strain derivatives."""

@@ -85,7 +85,7 @@ def _environment(positions: Array, cell: Array, species: Array, lists: neighbor_
     """One program, where each operation by itself would be traced, lowered and loaded as one of its own."""
     first = jax.tree.map(lambda x: x[0], lists)
     vectors = neighbor_list.displacements(positions, cell, first)
-    return Environment(vectors, first.mask, species, species[first.index], positions)
+    return Environment(vectors, first.mask, species, species[first.index], positions, neighbors=first.index)
 
 
 @jax.jit
@@ -93,7 +93,8 @@ def _first(positions: Array, scale: Array, shared: Shared, lists: Compact) -> En
     """The environment of one snapshot, in double precision."""
     near = surroundings(lists, positions, scale * shared.cell, shared.images)
     vectors = jnp.stack(near.components, -1)
-    return Environment(vectors, near.mask, shared.species, shared.species[near.index], positions)
+    species = shared.species
+    return Environment(vectors, near.mask, species, species[near.index], positions, neighbors=near.index)
 
 
 class Prepared:
@@ -246,7 +247,10 @@ class Snapshots:
         return _collect(self.count, ((rows, self._kernels.energy(parameters, data[0])) for rows, data in self._main))
 
     def energy_slopes(self, parameters: Parameters) -> Parameters:
-        """Derivatives of the energy of each snapshot by the parameters, eV; leaves with a leading snapshot axis."""
+        """Derivatives of the energy of each snapshot by the parameters, eV; leaves with a leading snapshot axis.
+
+        Those of parameters that are not trainable are empty: they would take as much memory as the others.
+        """
         parts = []
         for rows, data in self._main:
             found = self._kernels.energy_slopes(parameters, data[0])
