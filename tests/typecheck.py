@@ -16,12 +16,16 @@ FunctionT = TypeVar("FunctionT", bound=Callable)
 
 
 def checked(function: FunctionT) -> FunctionT:
-    """Check arguments and what is returned, but for what beartype cannot check: ``Self``, and plain protocols."""
+    """Check arguments and what is returned, but for what beartype cannot check: ``Self``, and plain protocols.
+
+    Nor entry points: they are of another class where ``importlib_metadata`` is loaded, which AiiDA's dependencies do.
+    """
+    hints = {name: Any if "EntryPoint" in str(hint) else hint for name, hint in function.__annotations__.items()}
+    function.__annotations__ = hints
     try:
         return beartype(function, conf=CONFIGURATION)
     except BeartypeException:
-        hints = function.__annotations__.items()
-        function.__annotations__ = {name: hint if _is_checkable(hint) else Any for name, hint in hints}
+        function.__annotations__ = {name: hint if _is_checkable(hint) else Any for name, hint in hints.items()}
         return beartype(function, conf=CONFIGURATION)
 
 

@@ -135,7 +135,7 @@ def read_potential(path: Path) -> tuple[PotentialSpec, Arrays]:
     arrays, metadata = read_arrays(path)
     spec = _spec(path, metadata)
     for name, array in arrays.items():
-        if array.dtype.kind not in "fiu" or not np.isfinite(array).all():
+        if not np.isfinite(array).all():
             raise UnreadableFileError(f"parameter {name!r} in {path.name} is not finite")
     return spec, arrays
 
@@ -361,15 +361,30 @@ def read_trajectory(path: Path, *, may_lack_energies: bool = False) -> Trajector
         aiida_difftre.engine.errors.UnreadableFileError: there is no trajectory missing.npz
     """
     with opened_npz(path, "trajectory") as archive:
-        pressure = float(archive["pressure"]) if "pressure" in archive else np.nan
+        arrays = {name: archive[name] for name in archive.files}
+        _check_numbers(arrays)
+        pressure = float(arrays.get("pressure", np.nan))
         trajectory = Trajectory.from_arrays(
-            archive,
-            species=tuple(str(symbol) for symbol in archive["species"]),
-            temperature=float(archive["temperature"]),
+            arrays,
+            species=tuple(str(symbol) for symbol in arrays["species"]),
+            temperature=float(arrays["temperature"]),
             pressure=None if np.isnan(pressure) else pressure,
         )
         _check_trajectory(trajectory, may_lack_energies=may_lack_energies)
     return trajectory
+
+
+def _check_numbers(arrays: Arrays) -> None:
+    """Refuse arrays of something else than numbers.
+
+    Raises:
+        ValueError: naming the array.
+    """
+    for name in (*TRAJECTORY_ARRAYS, MASSES, REFERENCE_ENERGIES):
+        if name in arrays and arrays[name].dtype.kind not in "fiu":
+            raise ValueError(f"{name} holds what is no finite number")
+    if arrays["walkers"].dtype.kind == "f":
+        raise ValueError("walkers holds numbers that are no integers")
 
 
 def _check_trajectory(trajectory: Trajectory, *, may_lack_energies: bool) -> None:
@@ -387,7 +402,7 @@ def _check_trajectory(trajectory: Trajectory, *, may_lack_energies: bool) -> Non
     }  # fmt: skip
     if trajectory.reference_energies is not None:
         shapes[REFERENCE_ENERGIES] = (snapshots,)
-    lacks_energies = trajectory.energies.dtype.kind == "f" and bool(np.isnan(trajectory.energies).all())
+    lacks_energies = bool(np.isnan(trajectory.energies).all())
     if lacks_energies and not may_lack_energies and snapshots:
         raise ValueError(
             "it was imported without energies, which the potential that a refinement starts from has to give: it can "
@@ -399,16 +414,14 @@ def _check_trajectory(trajectory: Trajectory, *, may_lack_energies: bool) -> Non
             raise ValueError(f"{name} has the shape {array.shape} where {shape} is expected")
         if name == "energies" and lacks_energies:
             continue
-        if array.dtype.kind not in "fiu" or not np.isfinite(array).all():
+        if not np.isfinite(array).all():
             raise ValueError(f"{name} holds what is no finite number")
     if not (snapshots and atoms and walkers):
         raise ValueError(f"it has {snapshots} snapshots of {atoms} atoms in {walkers} walkers")
     unknown = sorted({symbol for symbol in trajectory.species if atomic_numbers.get(symbol, 0) < 1})
     if unknown:
         raise ValueError(f"{unknown[0][:20]!r} is no chemical symbol")
-    if trajectory.walkers.dtype.kind not in "iu" or not (
-        0 <= trajectory.walkers.min() <= trajectory.walkers.max() < walkers
-    ):
+    if not 0 <= trajectory.walkers.min() <= trajectory.walkers.max() < walkers:
         raise ValueError(f"walkers holds numbers other than 0 to {walkers - 1}, of its {walkers} walkers")
     if trajectory.base is not None:
         trajectory.base.check(snapshots)

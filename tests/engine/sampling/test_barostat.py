@@ -23,6 +23,7 @@ from aiida_difftre.engine.reweighting import statistics
 from aiida_difftre.engine.reweighting.predictions import predict_trajectory, reweighted_predictions
 from aiida_difftre.engine.reweighting.reference import prepare_reference
 from aiida_difftre.engine.reweighting.weights import effective_size
+from aiida_difftre.engine.runtime.stop import Stop
 from aiida_difftre.engine.sampling import barostat, run
 from aiida_difftre.engine.sampling.dynamics import dynamics as dynamics_of
 from aiida_difftre.engine.sampling.starts import Start, start_walkers
@@ -238,10 +239,11 @@ def test_lists_stay_complete_in_a_cell_that_shrinks() -> None:
     assert np.all(np.asarray(state.built_scale) < 1)
 
 
-class StopAfter:
+class StopAfter(Stop):
     """Asks to stop at the n-th question."""
 
     def __init__(self, calls: int) -> None:
+        super().__init__()
         self.left = calls
 
     def requested(self) -> EngineError | None:

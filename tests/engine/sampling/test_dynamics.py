@@ -22,6 +22,7 @@ from aiida_difftre.engine.geometry import neighbor_list as space
 from aiida_difftre.engine.geometry.neighbor_list import Capacity
 from aiida_difftre.engine.potentials import potential as potentials
 from aiida_difftre.engine.potentials.term import masses
+from aiida_difftre.engine.runtime.stop import Stop
 from aiida_difftre.engine.sampling import guards, run, starts
 from aiida_difftre.engine.sampling.integrators import integrator
 from aiida_difftre.engine.sampling.system import System
@@ -197,10 +198,11 @@ def test_harmonic_crystal_has_half_kt_per_mode(thermostat: dict[str, Any]) -> No
     assert excess.mean() == pytest.approx(expected, rel=0.04)
 
 
-class StopAfter:
+class StopAfter(Stop):
     """Asks to stop at the n-th question."""
 
     def __init__(self, calls: int) -> None:
+        super().__init__()
         self.left = calls
 
     def requested(self) -> EngineError | None:
