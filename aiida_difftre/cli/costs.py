@@ -37,6 +37,7 @@ class Process:
         exit_status: None where it did not finish.
         is_cached: Whether it was taken from the cache.
         is_job: Whether it is a CalcJob.
+        is_paused: Whether it stands still until somebody plays it.
         cores: Processor cores that the job asked for.
     """
 
@@ -49,6 +50,7 @@ class Process:
     exit_status: int | None
     is_cached: bool
     is_job: bool
+    is_paused: bool
     cores: int
 
     @property
@@ -112,17 +114,17 @@ def processes(run: orm.ProcessNode) -> Iterator[Process]:
             edge_project="label",
             project=[
                 "id", "node_type", "ctime", "mtime", "attributes.process_label", "attributes.process_state",
-                "attributes.exit_status", f"extras.{CACHED}", "attributes.resources",
+                "attributes.exit_status", f"extras.{CACHED}", "attributes.resources", "attributes.paused",
             ],
         )  # fmt: skip
         below: dict[int, str] = {}
         for caller, *values, link in query.all():
-            pk, node_type, began, changed, kind, state, exit_status, cached, resources = values
+            pk, node_type, began, changed, kind, state, exit_status, cached, resources, paused = values
             below[pk] = stages[caller] or link
             is_job = node_type.startswith("process.calculation.calcjob")
             yield Process(
                 pk, kind, below[pk], began, changed, state in ENDED, exit_status, cached is not None, is_job,
-                _cores(resources or {}),
+                bool(paused), _cores(resources or {}),
             )  # fmt: skip
         stages = below
 
@@ -220,4 +222,4 @@ def total_line(found: list[Cost]) -> str:
         return ""
     cpu = sum(cost.cpu_s for cost in found)
     kept = f", {cached} from the cache" if cached else ""
-    return f"cost so far: {duration(cpu)} of one core in {jobs} job{'' if jobs == 1 else 's'}{kept}"
+    return f"{duration(cpu)} of one core in {jobs} job{'' if jobs == 1 else 's'}{kept}"

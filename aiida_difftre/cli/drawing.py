@@ -140,7 +140,8 @@ def _figure(graph: Skeleton) -> Any:
     from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
     width, height = size(graph)
-    figure = Figure(figsize=(width / PIXELS_PER_INCH, height / PIXELS_PER_INCH), layout="none")
+    figure = Figure(figsize=(width / PIXELS_PER_INCH, height / PIXELS_PER_INCH))
+    figure.set_layout_engine("none")
     FigureCanvasAgg(figure)
     axis = figure.add_axes((0.0, 0.0, 1.0, 1.0))
     axis.set(xlim=(0, width), ylim=(height, 0))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from aiida_difftre.cli import words
 from aiida_difftre.cli.snapshots import Iteration, Snapshot
 from aiida_difftre.workchains import records
 
@@ -16,6 +19,9 @@ MAX_COMPONENTS = 6
 
 DEVIATION = "rms "
 """Begins the name of the deviation of a curve from the experiment."""
+
+TINY = 1e-12
+"""In place of zero, where logarithms are taken."""
 
 LABELS_PER_LINE = 10
 """In a log, which has no line to rewrite."""
@@ -43,7 +49,44 @@ def lines(snapshot: Snapshot, *, is_log: bool = False) -> list[str]:
         text.append(snapshot.selection)
     if not is_log:
         text.extend(str(progress) for progress in snapshot.running)
+        text.extend(outlook(snapshot))
     return text
+
+
+BLOCKS = "▁▂▃▄▅▆▇█"
+
+
+def sparkline(values: Sequence[float]) -> str:
+    """Positive values as a row of blocks, on a logarithmic scale.
+
+    Args:
+        values: The values, in their order.
+
+    Returns:
+        A character for each.
+    """
+    heights = [math.log(max(value, TINY)) for value in values]
+    low, span = min(heights), (max(heights) - min(heights)) or 1.0
+    return "".join(BLOCKS[round((len(BLOCKS) - 1) * (height - low) / span)] for height in heights)
+
+
+def chi2_lines(iterations: Sequence[Iteration]) -> list[str]:
+    """The course of chi² of each role that is looked at, as sparklines; nothing before the second iteration."""
+    kept = [iteration for iteration in iterations if not iteration.discarded]
+    found = []
+    for role in ("training", "selection"):
+        values = [value for iteration in kept if (value := iteration.chi2.get(role)) is not None]
+        if len(values) > 1:
+            found.append(
+                f"chi² of {role} targets: {words.number(values[0])} {sparkline(values)} {words.number(values[-1])}"
+            )
+    return found
+
+
+def outlook(snapshot: Snapshot) -> list[str]:
+    """The course of chi², what was spent, and when the run will be over."""
+    spent = f"cost{'' if snapshot.is_over else ' so far'}: {snapshot.cost}" if snapshot.cost else ""
+    return [line for line in (*chi2_lines(snapshot.iterations), spent, snapshot.expected) if line]
 
 
 def _is_labelled(snapshot: Snapshot) -> bool:
@@ -189,20 +232,23 @@ def picture(snapshot: Snapshot) -> Group:
         parts.append(iteration_table(snapshot.iterations))
         if snapshot.selection:
             parts.append(Text(snapshot.selection))
+    parts += [Text(line) for line in outlook(snapshot)]
     return Group(Panel(Group(*parts), title="aiida-difftre", expand=False))
 
 
 def iteration_table(iterations: list[Iteration]) -> Any:
     """A row per iteration: chi², loss, effective samples, and every quantity against its target."""
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(title="refinement (each potential on the trajectory that it sampled)")
     for name in ("iteration", "reduced chi²", "loss", "N_eff"):
         table.add_column(name, justify="right")
     names = list(quantities(iterations[0]))
     for name, row in quantities(iterations[0]).items():
-        unit = f" [{row[3]}]" if row[3] else ""
-        table.add_column(f"{name}{unit}\n({row[2]:.4g})", justify="right")
+        # Text: a unit in brackets would be taken for markup.
+        quantity = words.axis(words.symbol(name), words.unit(row[3] or "1"))
+        table.add_column(Text(f"{quantity}\n({row[2]:.4g})"), justify="right")
     for iteration in iterations:
         steps = iteration.steps
         values = quantities(iteration)

@@ -43,7 +43,7 @@ class Look:
         import matplotlib as mpl
 
         with as_file(files("aiida_difftre.cli") / "styles" / "paper.mplstyle") as own:
-            settings = dict(mpl.rc_params_from_file(own, use_default_template=False))
+            settings: dict[Any, Any] = dict(mpl.rc_params_from_file(own, use_default_template=False))
         if self.style is not None:
             settings |= read_style(self.style)
         with mpl.rc_context(settings):
@@ -102,7 +102,7 @@ def read_style(path: Path) -> dict[str, Any]:
         if key not in mpl.rcParams:
             raise ValueError(f"line {number} of {path}: {key!r} is no setting of matplotlib; see its mplstyle files")
         asked[key] = number
-    found = dict(mpl.rc_params_from_file(path, use_default_template=False))
+    found: dict[Any, Any] = dict(mpl.rc_params_from_file(path, use_default_template=False))
     for key, number in asked.items():
         if key not in found:
             raise ValueError(f"line {number} of {path}: matplotlib does not take this value of {key!r}")

@@ -16,7 +16,7 @@ from aiida_difftre.cli import costs, energies, page_content, page_plots, snapsho
 from aiida_difftre.cli.drawing import svg
 from aiida_difftre.cli.skeleton import Skeleton, skeleton
 from aiida_difftre.cli.snapshots import Snapshot
-from aiida_difftre.engine.contract.files import write_atomically
+from aiida_difftre.engine.contract.writing import write_atomically
 
 TEMPLATE = "report.html.j2"
 

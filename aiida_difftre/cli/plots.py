@@ -89,6 +89,7 @@ def plot_observables(
     starts = _starts(iterations)
     measured = quantities(with_measured_errors(iterations[0]))
     sampled = {label: (systems or {}).get(label, label) for label in iterations[0].state_points}
+    explained: set[bool] = set()
     for axis, quantity in zip(axes, shown, strict=True):
         found = [quantities(iteration)[quantity] for iteration in iterations]
         experiment, error, unit = found[0][2], measured[quantity][1], found[0][3]
@@ -96,17 +97,19 @@ def plot_observables(
         axis.axhline(experiment, color=EXPERIMENT, linestyle="--", linewidth=0.9, label=label)
         if error == error:  # a summary of a curve has none
             axis.axhspan(experiment - error, experiment + error, color=EXPERIMENT, alpha=0.15, linewidth=0)
-        thin = dict.fromkeys(["reweighted"])
+        thin: str | None = "reweighted"
         for start, iteration in zip(starts, iterations, strict=True):
             between = reweighted(iteration).get(quantity, [])
             if between:
-                label = next(iter(thin), None)
-                axis.plot(range(start, start + len(between)), between, ".-", color="C1", alpha=0.5, lw=0.8, label=label)
-                thin.clear()
+                numbers = range(start, start + len(between))
+                axis.plot(numbers, between, ".-", color="C1", alpha=0.5, linewidth=0.8, label=thin)
+                thin = None
         values, errors = [row[0] for row in found], [row[1] for row in found]
         axis.errorbar(starts, values, errors, fmt="o", color="C1", label="fresh trajectory")
         axis.set_ylabel(words.axis(words.symbol(_without_point(quantity, sampled)), words.unit(unit or "1")))
-        if axis is axes[0] or len(sampled) > 1:
+        kind = quantity.startswith("chi² ")
+        if kind not in explained or len(sampled) > 1:
+            explained.add(kind)
             _legend(axis, _system(quantity, sampled))
         _label_steps(axis)
     return look.save(figure, folder, name)

@@ -6,11 +6,13 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from aiida import orm
 from aiida.common.links import LinkType
 
+from aiida_difftre.cli import costs
+from aiida_difftre.cli.expectation import expected
 from aiida_difftre.data.base import BasePotentialData
 from aiida_difftre.data.potential import PotentialData
 from aiida_difftre.engine.contract.jobs import PROGRESS, validate
@@ -38,6 +40,12 @@ class Progress:
     step: int
     total: int
     numbers: dict[str, float] = field(default_factory=dict)
+    seconds: float | None = None
+
+    @property
+    def left_s(self) -> float | None:
+        """Time that the phase still needs at its present pace, s; None where that is not known."""
+        return None if self.seconds is None or not self.step else self.seconds / self.step * (self.total - self.step)
 
     def __str__(self) -> str:
         numbers = "".join(f", {name.replace('_', ' ')} {value:.4g}" for name, value in self.numbers.items())
@@ -101,6 +109,8 @@ class Snapshot:
         exit_status: Exit status of a process that finished; None before, and for one that did not.
         paused: processes that stand still until somebody plays them, by PK, and why.
         has_potential: whether it returned one.
+        cost: what its jobs have cost so far, in words; empty where none is over.
+        expected: when it will be over, in words; empty where that is not known.
         selection: the best iteration of a refinement, and by which targets; the latter alone while it runs; empty where
             that is not known.
         base: the base to which the potentials are corrections, in words; empty without one.
@@ -122,6 +132,8 @@ class Snapshot:
     has_potential: bool = False
     selection: str = ""
     base: str = ""
+    cost: str = ""
+    expected: str = ""
 
     @property
     def outcome(self) -> str:
@@ -164,27 +176,27 @@ def take(pk: int) -> Snapshot:
     found = parts(node)
     reference = found[DATASET].outputs.reference.get_dict() if _has_output(found.get(DATASET), "reference") else None
     state = node.process_state.value if node.process_state else "created"
+    below = list(costs.processes(node))
+    labels, running = _labels(found.get(DATASET)), list(_running(node))
     return Snapshot(
         pk=pk,
         title=node.label or node.process_label,
         state=state,
         message="" if node.is_finished_ok or not node.is_terminated else (node.exit_message or state),
-        labels=_labels(found.get(DATASET)),
+        labels=labels,
         pretraining=_pretraining(found.get(PRETRAIN)),
         iterations=list(_iterations(found[REFINE])) if REFINE in found else [],
-        running=list(_running(node)),
+        running=running,
         report=_report(found.get(VALIDATE)),
         reference=reference,
         state_points={label: _state_point(point) for label, point in _state_points(node).items()},
         exit_status=node.exit_status,
-        paused={
-            process.pk or 0: _why_paused(process)
-            for process in (node, *node.called_descendants)
-            if process.paused and not process.is_terminated
-        },
+        paused={process.pk or 0: _why_paused(process) for process in _standing_still(node, below)},
         has_potential="potential" in node.outputs,
         selection=_selection(found[REFINE]) if REFINE in found else "",
         base=_base(node),
+        cost=costs.total_line(costs.costs(node, below)),
+        expected="" if node.is_terminated else expected(node, below, labels, [job.left_s for job in running]),
     )
 
 
@@ -197,6 +209,15 @@ def _base(node: orm.WorkChainNode) -> str:
             return f"{given.spec.label} <{given.pk}>, digest {given.digest[:12]}"
     specs = [given.spec.base for given in nodes if isinstance(given, PotentialData)]
     return next((f"{spec.label}, digest {spec.digest[:12]}" for spec in specs if spec is not None), "")
+
+
+def _standing_still(node: orm.ProcessNode, below: list[costs.Process]) -> Iterator[orm.ProcessNode]:
+    """The run and the processes below it that are paused."""
+    if node.paused and not node.is_terminated:
+        yield node
+    for process in below:
+        if process.is_paused and not process.is_over:
+            yield cast("orm.ProcessNode", orm.load_node(process.pk))
 
 
 def _why_paused(process: orm.ProcessNode) -> str:
@@ -337,7 +358,7 @@ def _read_progress(job: orm.CalcJobNode) -> Progress | None:
             line = read(ProgressLine, json.loads(text))
         except ValueError:
             continue  # the job is writing this line
-        return Progress(_job_name(job), line.phase, line.step, line.total, line.numbers)
+        return Progress(_job_name(job), line.phase, line.step, line.total, line.numbers, line.seconds)
     return None
 
 

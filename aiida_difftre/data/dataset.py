@@ -15,6 +15,7 @@ from aiida.common import exceptions
 from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
+from aiida_difftre.data import display
 from aiida_difftre.data.structures import DIMER, EQUILIBRIUM, GIVEN, RATTLED, SCALED, STRAINED
 from aiida_difftre.engine.contract.jobs import DATASET
 from aiida_difftre.engine.contract.label_names import LabelKeys
@@ -147,6 +148,22 @@ class DatasetData(orm.SinglefileData):
 
     def __len__(self) -> int:
         return self.base.attributes.get("number_of_configurations")
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        known = self.base.attributes.all
+        labels = ("labelled", "energies"), ("has_forces", "forces"), ("has_stress", "stresses")
+        kinds = ", ".join(f"{number} {kind}" for kind, number in known.get("kinds", {}).items())
+        alone = ", ".join(f"{species} {energy:.6g} eV" for species, energy in known.get("references", {}).items())
+        rows = [
+            ("configurations", known.get("number_of_configurations")),
+            ("of which", kinds or None),
+            ("species", ", ".join(known.get("species", []))),
+            ("labels", ", ".join(name for key, name in labels if known.get(key)) or "none"),
+            ("atoms alone", alone or None),
+            ("", self.description or None),
+        ]
+        return display.table(self, "dataset", rows)
 
     def _validate(self) -> bool:
         super()._validate()

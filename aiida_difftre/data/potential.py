@@ -13,6 +13,7 @@ from aiida import orm
 from aiida.common import exceptions
 from numpy.typing import NDArray
 
+from aiida_difftre.data import display
 from aiida_difftre.engine.contract.files import ordered, read_potential
 from aiida_difftre.engine.contract.jobs import POTENTIAL_IN, PotentialSpec, read_stored, validate
 from aiida_difftre.engine.errors import EngineError
@@ -98,6 +99,18 @@ class PotentialData(orm.SinglefileData):
         if (base := spec.base) is not None:
             described = {"model": base.name, "version": base.version, "digest": base.digest}
             self.base.attributes.set("base", described)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        known = self.base.attributes.all
+        rows = [
+            ("terms", " + ".join(known.get("architectures", []))),
+            ("species", ", ".join(known.get("species", []))),
+            ("cutoff", f"{known['cutoff']:g} Å" if "cutoff" in known else None),
+            ("parameters", known.get("number_of_parameters")),
+            ("SHA-256", known.get("digest")),
+        ]
+        return display.table(self, "potential", rows)
 
     def _validate(self) -> bool:
         super()._validate()

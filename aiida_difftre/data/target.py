@@ -8,6 +8,7 @@ from typing import Any
 from aiida import orm
 from aiida.common import exceptions
 
+from aiida_difftre.data import display
 from aiida_difftre.engine.contract.documents import read_yaml
 from aiida_difftre.engine.contract.jobs import read_stored, validate
 from aiida_difftre.engine.contract.targets import Target
@@ -121,6 +122,34 @@ class TargetData(orm.Data):
             ValueError: naming the offending value, as for a target that is made now.
         """
         return validate(Target, self.target.model_dump())
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        if "observable" not in self.base.attributes:
+            return display.table(self, "target", [])
+        target = self.target
+        conditions = target.conditions
+        where = [f"{conditions.temperature:g} K"]
+        where += [] if conditions.pressure is None else [f"{conditions.pressure:g} GPa"]
+        where += [] if conditions.density is None else [f"{conditions.density:g} kg/m³"]
+        if target.grid is not None:
+            measured: Any = display.curve(target.grid, target.values)
+        elif len(target.values) <= display.MOST_VALUES:
+            numbers = zip(target.component_labels(), target.values, target.errors, strict=True)
+            measured = ", ".join(f"{name} = {value:.6g} ± {error:.2g}" for name, value, error in numbers)
+        else:
+            measured = f"{len(target.values)} values"
+        rows = [
+            ("observable", target.observable),
+            ("measured", measured),
+            ("unit", target.unit if target.unit != "1" else None),
+            ("errors", target.error_source),
+            ("at", ", ".join(where)),
+            ("role", target.role + (f", weight {target.weight:g}" if target.weight != 1 else "")),
+            ("source", target.citation),
+            ("DOI", display.link(target.doi)),
+        ]
+        return display.table(self, "target", rows)
 
     def _validate(self) -> bool:
         super()._validate()

@@ -11,6 +11,7 @@ from aiida.common import exceptions
 from ase import Atoms
 from numpy.typing import NDArray
 
+from aiida_difftre.data import display
 from aiida_difftre.engine.contract.files import (
     MASSES,
     OPTIONAL_ARRAYS,
@@ -247,6 +248,21 @@ class TrajectoryEnsembleData(orm.ArrayData):
             pbc=(True, True, True),
         )
         return trajectory
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        known = self.base.attributes.all
+        pressure = known.get("pressure")
+        rows = [
+            ("species", ", ".join(known.get("species", []))),
+            ("atoms", known.get("number_of_atoms")),
+            ("temperature", f"{known['temperature']:g} K" if "temperature" in known else None),
+            ("pressure", None if pressure is None else f"{pressure:g} GPa"),
+            ("ensemble", known.get("ensemble")),
+            ("walkers", known.get("number_of_walkers")),
+            ("snapshots", known.get("number_of_snapshots")),
+        ]
+        return display.table(self, "trajectory", rows)
 
     def _validate(self) -> bool:
         missing = {*TRAJECTORY_ARRAYS, "species"} - {*SCALES} - set(self.get_arraynames())
