@@ -99,7 +99,7 @@ def content(snapshot: Snapshot) -> dict[str, Any]:
         "made": f"{datetime.now().astimezone():%Y-%m-%d %H:%M %Z}",
         "summary": page_content.summary(snapshot),
         "points": page_content.points(parts, snapshot),
-        "model": page_content.model(parts),
+        "model": page_content.model(parts, snapshot),
         "comparison": page_content.comparison(snapshot),
         "verdicts": page_content.verdicts(snapshot),
         "selection": snapshot.selection,

@@ -144,7 +144,7 @@ def _target(label: str, node: Any) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def model(parts: Parts) -> list[tuple[str, str]]:
+def model(parts: Parts, snapshot: Snapshot) -> list[tuple[str, str]]:
     """The potential and its labels in a few lines."""
     found = []
     potential = parts.after or parts.before
@@ -155,6 +155,8 @@ def model(parts: Parts) -> list[tuple[str, str]]:
             ("cutoff", f"{potential.cutoff:g} Å"),
             ("parameters", f"{potential.base.attributes.get('number_of_parameters')}"),
         ]
+    if snapshot.base:
+        found.append(("base", snapshot.base))
     if parts.dataset is not None:
         told = f": {parts.dataset.description}" if parts.dataset.description else ""
         found.append(("labels", f"{len(parts.dataset)} configurations{told}"))
