@@ -8,8 +8,9 @@ from pathlib import Path
 
 ACCEPTED = {
     "trajectory": (
-        "a trajectory is the trajectory.npz that `difftre sample` writes; frames of other programs can be structures "
-        "of `difftre predict` or, with labels, a dataset of `difftre pretrain`"
+        "a trajectory is the trajectory.npz that `difftre sample` writes, or `aiida-difftre trajectory import -o` for "
+        "one of another program; its frames can also be structures of `difftre predict` or, with labels, a dataset of "
+        "`difftre pretrain`"
     ),
     "safetensors file": (
         "a potential is the .safetensors file that `difftre pretrain`, `update` or `refine` writes; labels that "
