@@ -18,8 +18,9 @@ from aiida.engine import (
 from aiida.engine.processes.workchains.workchain import WorkChainSpec
 
 from aiida_difftre.calculations.engine import EngineCalculation
+from aiida_difftre.calculations.scheduler import SchedulerStatus
 from aiida_difftre.engine.contract.jobs import Machine
-from aiida_difftre.engine.errors import ExitStatus
+from aiida_difftre.engine.errors import ExitStatus, shown
 from aiida_difftre.workchains.builders import ProtocolMixin, load_code, refuse_unknown
 from aiida_difftre.workchains.protocols import deep_merge
 
@@ -29,7 +30,10 @@ FIRST_ENGINE_STATUS = 303
 SCHEDULER_OUT_OF_MEMORY, SCHEDULER_OUT_OF_WALLTIME, SCHEDULER_NODE_FAILURE = 110, 120, 140
 """Exit statuses that AiiDA gives from what the scheduler says."""
 
-STOPPED = {ExitStatus.WALLTIME, ExitStatus.INTERRUPTED, SCHEDULER_OUT_OF_WALLTIME, SCHEDULER_NODE_FAILURE}
+TAKEN_AWAY: set[int] = {ExitStatus.INTERRUPTED, SCHEDULER_NODE_FAILURE, *SchedulerStatus}
+"""Stopped by what need not happen to the next job, which may have all of its time."""
+
+STOPPED = {*TAKEN_AWAY, ExitStatus.WALLTIME, SCHEDULER_OUT_OF_WALLTIME}
 OUT_OF_MEMORY = {ExitStatus.OUT_OF_MEMORY, SCHEDULER_OUT_OF_MEMORY}
 UNSTABLE = {
     ExitStatus.NOT_FINITE,
@@ -41,8 +45,27 @@ LOST_FILES = {ExitStatus.INVALID_INPUT, ExitStatus.CORRUPT_FILE}
 LOST_OUTPUTS = {303, 304, 312}
 """No results and no reason, a file that is missing, or one that is damaged: what a machine does to a job."""
 
+ENDS_WHEN_CANCELLED: dict[str, set[int]] = {
+    "resubmit": set(),
+    "end_if_own": {SchedulerStatus.CANCELLED_BY_OWNER},
+    "end": {SchedulerStatus.CANCELLED_BY_OWNER, SchedulerStatus.CANCELLED},
+}
+"""Statuses of cancelled jobs that end a chain, by what its input chooses."""
+
+MAX_LOST = 3
+
 MEMORY = (("machine", "batch_size"), ("machine", "snapshot_cache_mib"), ("sampling", "walkers"))
 """The parameters that decide how much memory a job takes, and which handlers lower."""
+
+
+def _check_max_lost(node: orm.Int, _: Any) -> str | None:
+    return None if 0 <= node.value <= 100 else f"max_lost = {node.value} must be at least 0 and at most 100"
+
+
+def _check_on_cancelled(node: orm.Str, _: Any) -> str | None:
+    if node.value in ENDS_WHEN_CANCELLED:
+        return None
+    return f"on_cancelled = {shown(node.value)} must be one of {', '.join(ENDS_WHEN_CANCELLED)}"
 
 
 def lowered_for_memory(chain: orm.ProcessNode) -> dict[str, Any]:
@@ -77,6 +100,23 @@ class EngineBaseWorkChain(ProtocolMixin, BaseRestartWorkChain):
         super().define(spec)
         job = cls.job_class()
         spec.expose_inputs(job, namespace="calc", namespace_options={"help": "Of each job."})
+        spec.input(
+            "max_lost",
+            valid_type=orm.Int,
+            default=lambda: orm.Int(MAX_LOST),
+            serializer=orm.to_aiida_type,
+            validator=_check_max_lost,
+            help="How often a job is tried again that left neither whole results nor a reason: its node may be lost.",
+        )
+        spec.input(
+            "on_cancelled",
+            valid_type=orm.Str,
+            default=lambda: orm.Str("resubmit"),
+            serializer=orm.to_aiida_type,
+            validator=_check_on_cancelled,
+            help="What follows when a job was cancelled past AiiDA, as with scancel: resubmit (it goes on from its "
+            "checkpoint); end_if_own (the chain ends where the accounting says that the owner of the job did it); end.",
+        )
         spec.expose_outputs(job)
         spec.outline(cls.setup, while_(cls.should_run_process)(cls.run_process, cls.inspect_process), cls.results)
         for label, exit_code in job.exit_codes.items():
@@ -134,31 +174,40 @@ class EngineBaseWorkChain(ProtocolMixin, BaseRestartWorkChain):
             return self.cured(node, "running again without files that were left on the machine")
         return None
 
+    @process_handler(priority=550)
+    def handle_cancelled(self, node: orm.CalcJobNode) -> ProcessHandlerReport | None:
+        """Cancelled past AiiDA: the end, where the input says so."""
+        if node.exit_status not in ENDS_WHEN_CANCELLED[self.inputs.on_cancelled.value]:
+            return None
+        self.report(f"{node.process_label}<{node.pk}>: {node.exit_message}; on_cancelled says that this is the end")
+        return ProcessHandlerReport(do_break=True, exit_code=ExitCode(node.exit_status, node.exit_message))
+
     @process_handler(priority=500)
     def handle_stopped(self, node: orm.CalcJobNode) -> ProcessHandlerReport | None:
-        """Walltime, signal or node failure: continue from the checkpoint, or begin again where that can help."""
+        """Walltime, or taken away: continue from the checkpoint, or begin again where that can help."""
         if node.exit_status not in STOPPED:
             return None
         if self.has_checkpoints and "remote_folder" in node.outputs:
             self.ctx.inputs.parent_folder = node.outputs.remote_folder
             return self.cured(node, "continuing from its checkpoint")
-        if node.exit_status in (ExitStatus.INTERRUPTED, SCHEDULER_NODE_FAILURE):
+        if node.exit_status in TAKEN_AWAY:
             return self.cured(node, "running again")
         return None
 
     @process_handler(priority=450)
     def handle_lost_outputs(self, node: orm.CalcJobNode) -> ProcessHandlerReport | None:
-        """Killed, or files damaged before they were retrieved: once more the same, from the checkpoint if it left one.
+        """Killed, or files damaged before they were retrieved: the same again, from the checkpoint if it left one.
 
         A kill without any evidence of memory is no reason to change how much a job does at once: that would change what
         the run finds.
         """
-        if node.exit_status not in LOST_OUTPUTS or self.ctx.get("repeated", False):
+        lost, allowed = self.ctx.get("lost", 0), self.inputs.max_lost.value
+        if node.exit_status not in LOST_OUTPUTS or lost >= allowed:
             return None
-        self.ctx.repeated = True
+        self.ctx.lost = lost + 1
         if self.has_checkpoints and "remote_folder" in node.outputs:
             self.ctx.inputs.parent_folder = node.outputs.remote_folder
-        return self.cured(node, "running the same job once more")
+        return self.cured(node, f"running the same job again ({lost + 1} of at most {allowed} times)")
 
     @process_handler(priority=400)
     def handle_out_of_memory(self, node: orm.CalcJobNode) -> ProcessHandlerReport | None:

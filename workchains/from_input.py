@@ -30,7 +30,6 @@ from aiida_difftre.workchains.absorption import without_paths
 from aiida_difftre.workchains.estimate import Sampling
 from aiida_difftre.workchains.inputs import (
     Dft,
-    JobMachine,
     RemoteFile,
     RunInput,
     TrajectoryFiles,
@@ -40,6 +39,7 @@ from aiida_difftre.workchains.inputs import (
     read_input,
     simulation_cell,
 )
+from aiida_difftre.workchains.machines import JobMachine
 from aiida_difftre.workchains.protocols import load_protocol
 from aiida_difftre.workchains.refine import RefineWorkChain
 from aiida_difftre.workchains.refine_settings import RefineSettings
@@ -362,21 +362,24 @@ def overrides(run: RunInput) -> dict[str, Any]:
         for name, value in (("max_concurrent", dft.max_concurrent), ("min_fraction", dft.min_fraction))
         if value is not None
     }
-    sample = _machine(run.machines.sampling)
-    pretraining = {"seed": run.seed, **run.pretraining, **_machine(run.machines.pretraining)}
+    machines = run.machines
+    dataset["pw"] |= machines.dft.restarts()
+    sample, sampling = _machine(machines.sampling), machines.sampling.restarts()
+    pretraining = {"seed": run.seed, **run.pretraining, **_machine(machines.pretraining)}
+    update = {"update": run.refinement.update, **_machine(machines.update)}
     return {
         "dataset": dataset,
         "feff": {"radius": run.feff.radius},
-        "pretrain": {"calc": {"parameters": pretraining}},
+        "pretrain": {**machines.pretraining.restarts(), "calc": {"parameters": pretraining}},
         "refine": {
             "settings": {"seed": run.seed, **run.refinement.settings},
-            "sample": {"calc": {"parameters": {"sampling": run.sampling, **sample}}},
-            "update": {"calc": {"parameters": {"update": run.refinement.update, **_machine(run.machines.update)}}},
+            "sample": {**sampling, "calc": {"parameters": {"sampling": run.sampling, **sample}}},
+            "update": {**machines.update.restarts(), "calc": {"parameters": update}},
         },
         "validate": {
             "settings": {"seed": run.seed, **run.validation.settings},
-            "sample": {"calc": {"parameters": {"sampling": run.validation.sampling, **sample}}},
-            "predict": {"calc": {"parameters": _machine(run.machines.prediction)}},
+            "sample": {**sampling, "calc": {"parameters": {"sampling": run.validation.sampling, **sample}}},
+            "predict": {**machines.prediction.restarts(), "calc": {"parameters": _machine(machines.prediction)}},
         },
     }
 
@@ -422,15 +425,24 @@ def load_code(kind: str, machine: JobMachine, of_base: str | None = None) -> orm
         remedy = "" if machine.code else f"; {made_by} makes it"
         raise ValueError(f"machines.{kind}: there is no code {label!r}: {error}{remedy}") from None
     try:
-        if isinstance(code, orm.InstalledCode):
-            code.validate_filepath_executable()
-    except (AiidaException, OSError) as error:
+        _check_program(code)
+    except (AiidaException, OSError, ValueError) as error:
         raise ValueError(f"machines.{kind}: code {code.full_label!r} cannot be used: {error}") from None
     try:
         check_options(machine.options, job_ports(kind), code.computer)
     except ValueError as error:
         raise ValueError(f"machines.{kind}.options: {error}") from None
     return code
+
+
+def _check_program(code: orm.AbstractCode) -> None:
+    """The program has to be there; one in a container is seen from inside alone, where its image may be a file."""
+    if isinstance(code, orm.ContainerizedCode):  # which is an InstalledCode too
+        with code.computer.get_transport() as transport:
+            if code.image_name.startswith("/") and not transport.path_exists(code.image_name):
+                raise ValueError(f"its image {code.image_name} is not on the computer {code.computer.label!r}")
+    elif isinstance(code, orm.InstalledCode):
+        code.validate_filepath_executable()
 
 
 def job_ports(kind: str) -> PortNamespace:

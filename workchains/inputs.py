@@ -14,11 +14,12 @@ from aiida_difftre.engine.contract.architectures import NewPotential
 from aiida_difftre.engine.contract.base import Name, Seed, Sha256, Strict
 from aiida_difftre.engine.contract.bounds import Density, Limits, Pressure, Repeat, Temperature
 from aiida_difftre.engine.contract.documents import read_yaml
-from aiida_difftre.engine.contract.jobs import Machine, PretrainJob, SamplingSettings, UpdateSettings, validate
+from aiida_difftre.engine.contract.jobs import PretrainJob, SamplingSettings, UpdateSettings, validate
 from aiida_difftre.engine.contract.label_names import LabelKeys
 from aiida_difftre.engine.contract.targets import Target
 from aiida_difftre.engine.trajectories.importing import FileSettings
 from aiida_difftre.workchains import consistency
+from aiida_difftre.workchains.machines import Machines
 from aiida_difftre.workchains.systems import (
     System,
     read_structure,
@@ -267,39 +268,6 @@ class Validation(Strict):
 
     sampling: dict[str, Any] = Field(default_factory=dict)
     settings: dict[str, Any] = Field(default_factory=dict)
-
-
-class JobMachine(Strict):
-    """Where a kind of job runs.
-
-    Args:
-        code: label (``pw@localhost``), PK or UUID of the code; that of ``aiida-difftre setup`` by default.
-        options: Options of the job: resources, max_wallclock_seconds, queue_name, account, custom_scheduler_commands,
-            ...
-        engine: how the engine uses the machine: platform, precision, threads, ...; not for DFT.
-    """
-
-    code: str | None = None
-    options: dict[str, Any] = Field(default_factory=dict)
-    engine: Machine | None = None
-
-
-class Machines(Strict):
-    """A machine for each kind of job."""
-
-    dft: JobMachine = Field(default_factory=JobMachine)
-    feff: JobMachine = Field(default_factory=JobMachine)
-    pretraining: JobMachine = Field(default_factory=JobMachine)
-    sampling: JobMachine = Field(default_factory=JobMachine)
-    update: JobMachine = Field(default_factory=JobMachine)
-    prediction: JobMachine = Field(default_factory=JobMachine)
-
-    @model_validator(mode="after")
-    def _engine(self) -> Machines:
-        for name in ("dft", "feff"):
-            if getattr(self, name).engine is not None:
-                raise ValueError(f"machines.{name}.engine: {name.upper()} does not run in the engine; use options")
-        return self
 
 
 class Feff(Strict):

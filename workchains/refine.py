@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from aiida import orm
@@ -26,6 +26,7 @@ from aiida_difftre.workchains.history import collect_history, decisions, iterati
 from aiida_difftre.workchains.protocols import deep_merge
 from aiida_difftre.workchains.refine_settings import RefineSettings, check_settings
 from aiida_difftre.workchains.sample import SampleBaseWorkChain
+from aiida_difftre.workchains.scratch import clean
 from aiida_difftre.workchains.update import UpdateBaseWorkChain
 
 
@@ -193,6 +194,8 @@ class RefineWorkChain(ProtocolMixin, WorkChain):
                 inputs.calc.start_folder = previous[label]["remote"]
             if self.ctx.reference is None and point.get("trajectory") is not None:
                 inputs.calc.trajectory = point["trajectory"]
+            if self._cleans:
+                inputs.clean_workdir = orm.Bool(False)  # the update and the next sampling link to its files
             inputs.metadata.call_link_label = f"sample_{state.samplings:03d}_{label}"
             self.to_context(**{f"sample_{label}": self.submit(SampleBaseWorkChain, **inputs)})
 
@@ -207,13 +210,17 @@ class RefineWorkChain(ProtocolMixin, WorkChain):
                 self._decide(policy.Stopped(Reason.FAILED, reason))
                 self._publish()
                 return self.exit_codes.ERROR_SAMPLING_FAILED.format(label=label, reason=reason)
+            self._clean(nodes.values())
             if self._decide(policy.Unstable(label, reason)).reason is Reason.UNSTABLE_START:
                 return self.exit_codes.ERROR_INITIAL_POTENTIAL_UNSTABLE.format(label=label, reason=reason)
             return None
         for label, node in nodes.items():
             self._remember_memory(f"sample_{label}", node)
+        if self.ctx.reference:
+            self._clean(self.ctx.reference["chains"])
         self.ctx.reference = {
             **self.ctx.candidate,
+            "chains": list(nodes.values()),
             "points": {
                 label: {"trajectory": node.outputs.trajectory, "remote": node.outputs.remote_folder}
                 for label, node in nodes.items()
@@ -223,6 +230,20 @@ class RefineWorkChain(ProtocolMixin, WorkChain):
             self.ctx.sampled = {label: node.outputs.predictions for label, node in nodes.items()}
             self._judge({label: records.predictions_of(node) for label, node in self.ctx.sampled.items()})
         return None
+
+    @property
+    def _cleans(self) -> bool:
+        return bool(self.inputs.sample.clean_workdir.value)
+
+    def _clean(self, chains: Iterable[orm.ProcessNode]) -> None:
+        """Delete the folders of samplings that nothing needs any more, where the input says so."""
+        if self._cleans:
+            clean(chains)
+
+    def on_terminated(self) -> None:
+        """Delete what is left of the folders of samplings, where the input says so."""
+        super().on_terminated()
+        self._clean(node for node in self.node.called if node.process_label == SampleBaseWorkChain.__name__)
 
     def _remember_memory(self, name: str, node: orm.ProcessNode) -> None:
         """What a restart chain had to lower to fit into memory, the next one of the kind starts with."""

@@ -16,6 +16,7 @@ from ase import Atoms
 
 from aiida_difftre.calculations import ports
 from aiida_difftre.calculations.checks import check_base, check_computer, check_scheduler
+from aiida_difftre.calculations.scheduler import SchedulerStatus
 from aiida_difftre.data.base import BasePotentialData
 from aiida_difftre.data.trajectory import TrajectoryEnsembleData
 from aiida_difftre.engine.contract.bases import BaseSpec
@@ -25,12 +26,12 @@ from aiida_difftre.engine.contract.memory_events import MEMORY_EVENTS, RECORD
 from aiida_difftre.engine.contract.writing import write_json
 from aiida_difftre.engine.errors import ExitStatus
 
-WALLTIME_FRACTION = 0.95
-"""The engine stops itself after this part of the scheduler's walltime."""
+MARGIN_FRACTION, LEAST_MARGIN_S, MARGIN_MOST_FRACTION = 0.05, 60.0, 0.5
+"""Left of the scheduler's walltime by the engine: a part, no less than what starting and writing take, at most half."""
 
 DEFAULT_WALLTIME_S = 12 * 3600
 
-EXIT_MESSAGES = {
+EXIT_MESSAGES: dict[ExitStatus | SchedulerStatus, str] = {
     ExitStatus.INVALID_INPUT: "The engine refuses its input: {message}",
     ExitStatus.CORRUPT_FILE: "An input file cannot be read: {message}",
     ExitStatus.WALLTIME: "Stopped before the walltime: {message}",
@@ -45,6 +46,24 @@ EXIT_MESSAGES = {
     ExitStatus.VOLUME_OUT_OF_BOUNDS: "Volume out of bounds: {message}",
     ExitStatus.TOO_FEW_EFFECTIVE_SAMPLES: "Too few effective samples: {message}",
 }
+
+
+SCHEDULER_MESSAGES: dict[ExitStatus | SchedulerStatus, str] = {
+    SchedulerStatus.NODE_FAILURE: "The node of the job was lost: {message}",
+    SchedulerStatus.PREEMPTED: "The scheduler took the job from its node: {message}",
+    SchedulerStatus.CANCELLED_BY_OWNER: "The job was cancelled by its owner: {message}",
+    SchedulerStatus.CANCELLED: "The job was cancelled, by whom is not known: {message}",
+}
+
+
+def engine_walltime(seconds: float) -> float:
+    """When the engine stops itself, s after its start, so that it comes before the signal of the scheduler.
+
+    Args:
+        seconds: Walltime of the job, s.
+    """
+    margin = max(MARGIN_FRACTION * seconds, LEAST_MARGIN_S)
+    return seconds - min(margin, MARGIN_MOST_FRACTION * seconds)
 
 
 class EngineCalculation(CalcJob):
@@ -77,7 +96,7 @@ class EngineCalculation(CalcJob):
             "a job that failed, why.",
         )
         spec.default_output_node = "output_parameters"
-        for status, message in EXIT_MESSAGES.items():
+        for status, message in (EXIT_MESSAGES | SCHEDULER_MESSAGES).items():
             # What the machine did to one run says nothing about the next one.
             invalidates_cache = status // 10 in (34, 35)
             spec.exit_code(status, f"ERROR_{status.name}", message, invalidates_cache=invalidates_cache)
@@ -140,7 +159,7 @@ class EngineCalculation(CalcJob):
         job = validate(cls.JOB_MODEL, {**parameters, **cls.content(inputs), **base_files})
         seconds = inputs.get("metadata", {}).get("options", {}).get("max_wallclock_seconds")
         if job.machine.walltime_s is None and seconds:
-            job.machine.walltime_s = WALLTIME_FRACTION * seconds
+            job.machine.walltime_s = engine_walltime(seconds)
         return job
 
     def prepare_for_submission(self, folder: Folder) -> datastructures.CalcInfo:

@@ -1,9 +1,10 @@
-"""Options of jobs for the scheduler of a computer: refused before submission where it could not take them."""
+"""The scheduler of a computer: options that it could not take are refused, and what it does to jobs has names."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from enum import IntEnum
 from typing import Any
 
 from aiida import orm
@@ -27,6 +28,20 @@ WORDS = ("queue_name", "account", "qos", "priority")
 
 UNLISTED = {"core.lsf": ("use_num_machines",)}
 """Resources that a scheduler takes beyond those that its class lists."""
+
+
+class SchedulerStatus(IntEnum):
+    """Exit statuses of jobs that a scheduler stopped, beside those that the engine gives itself."""
+
+    NODE_FAILURE = 342
+    """The node died."""
+    PREEMPTED = 343
+    """Another job or the hours of a queue took the node."""
+    CANCELLED_BY_OWNER = 344
+    """Cancelled past AiiDA, as with scancel, by the user who submitted it."""
+    CANCELLED = 345
+    """Cancelled, and nothing says by whom."""
+
 
 DEFAULT_RESOURCES = {"num_machines": 1, "num_mpiprocs_per_machine": 1}
 

@@ -17,6 +17,7 @@ from aiida_difftre.engine.contract.jobs import ERROR, PROGRESS, RESULTS, Predict
 from aiida_difftre.engine.contract.memory_events import MEMORY_EVENTS, killed_for_memory
 from aiida_difftre.engine.contract.records import ErrorReport, ProgressLine, Record, Results, finite, not_finite, read
 from aiida_difftre.engine.errors import ExitStatus
+from aiida_difftre.parsers.scheduler import why_stopped
 
 ResultsT = TypeVar("ResultsT", bound=Results)
 RecordT = TypeVar("RecordT", bound=Record)
@@ -24,10 +25,6 @@ RecordT = TypeVar("RecordT", bound=Record)
 OUT_OF_MEMORY = re.compile(
     r"out[ -]of[ -]memory|oom[-_]kill|resource_exhausted|memoryerror|exceeded (job |step )?memory limit|term_memlimit"
     r"|mem \d+\w* exceeded limit",
-    re.IGNORECASE,
-)
-WALLTIME = re.compile(
-    r"due to time limit|time limit exceeded|walltime (\d+ )?exceeded|cputime limit exceeded|term_runlimit",
     re.IGNORECASE,
 )
 """What schedulers (SLURM, PBS, LSF) and the engine's libraries write."""
@@ -105,7 +102,9 @@ class EngineParser(Parser, Generic[ResultsT]):
         if failure is not None:
             self.out("output_parameters", orm.Dict({"error": failure.content(), "progress": progress}))
             self.parse_remains()
-            return self._exit_code(failure)
+            # A signal does not say why it was sent; the scheduler may.
+            stopped = self._stopped() if failure.exit_status == ExitStatus.INTERRUPTED else None
+            return stopped or self._exit_code(failure)
         self.out("output_parameters", orm.Dict({"error": None, "progress": progress}))
         self.parse_remains()
         return self._guess()
@@ -121,20 +120,28 @@ class EngineParser(Parser, Generic[ResultsT]):
         """The exit code of a job that was stopped without a word, from the scheduler and the standard error."""
         if self.node.exit_status:
             return ExitCode(self.node.exit_status, self.node.exit_message)
-        text = "\n".join(
-            self._read_text(self.node.get_option(name)) for name in ("scheduler_stderr", "scheduler_stdout")
-        )
+        text = self._scheduler_text()
         last = next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "nothing on standard error")
         if OUT_OF_MEMORY.search(text):
             return self.exit_codes.ERROR_OUT_OF_MEMORY.format(message=last)
         if killed_for_memory(self._read_text(MEMORY_EVENTS)):
             message = f"{last} (the kernel counted a program of this job that it killed for memory)"
             return self.exit_codes.ERROR_OUT_OF_MEMORY.format(message=message)
-        if WALLTIME.search(text):
-            return self.exit_codes.ERROR_WALLTIME.format(message=last)
+        if (stopped := self._stopped()) is not None:
+            return stopped
         if DISK_FULL.search(text):
             return self.exit_codes.ERROR_DISK_FULL.format(message=last)
         return self.exit_codes.ERROR_NO_RESULTS.format(message=last)
+
+    def _stopped(self) -> ExitCode | None:
+        """The exit code of a job that the scheduler says to have stopped."""
+        found = why_stopped(self._scheduler_text(), self.node.get_detailed_job_info())
+        return None if found is None else self.exit_codes[f"ERROR_{found[0]}"].format(message=found[1])
+
+    def _scheduler_text(self) -> str:
+        return "\n".join(
+            self._read_text(self.node.get_option(name)) for name in ("scheduler_stdout", "scheduler_stderr")
+        )
 
     def _read_text(self, name: str | None) -> str:
         if name is None or name not in self.retrieved.base.repository.list_object_names():

@@ -39,6 +39,13 @@ def test_entry_point() -> None:
     assert CalculationFactory("difftre.sample") is SampleCalculation
 
 
+@pytest.mark.parametrize(("limit", "own"), [(60, 30), (300, 240), (1800, 1710), (12 * 3600, 0.95 * 12 * 3600)])
+def test_the_engine_stops_before_the_scheduler(prepare: Any, inputs: dict[str, Any], limit: int, own: float) -> None:
+    """Slurm looks at its limits every half a minute, and a job needs some seconds to start and to write."""
+    _, folder = prepare("sample", {**inputs, "metadata": {"options": {"max_wallclock_seconds": limit}}})
+    assert read_job(folder / "job.json", "sample").machine.walltime_s == pytest.approx(own)
+
+
 def test_files(prepare: Any, inputs: dict[str, Any]) -> None:
     info, folder = prepare("sample", inputs)
     job = read_job(folder / "job.json", "sample")
@@ -68,7 +75,7 @@ def test_masses_are_those_of_the_kinds(prepare: Any, inputs: dict[str, Any]) -> 
 def test_walltime_of_the_options_and_of_the_machine(prepare: Any, inputs: dict[str, Any]) -> None:
     options = {"metadata": {"options": {"max_wallclock_seconds": 100}}}
     _, folder = prepare("sample", {**inputs, **options})
-    assert json.loads((folder / "job.json").read_text())["machine"]["walltime_s"] == 95.0
+    assert json.loads((folder / "job.json").read_text())["machine"]["walltime_s"] == 50.0
     parameters = orm.Dict({**PARAMETERS, "machine": {"walltime_s": 10.0}})
     _, folder = prepare("sample", {**inputs, **options, "parameters": parameters})
     assert json.loads((folder / "job.json").read_text())["machine"]["walltime_s"] == 10.0

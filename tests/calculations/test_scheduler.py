@@ -11,7 +11,7 @@ from aiida.plugins import CalculationFactory
 
 from aiida_difftre.calculations.scheduler import check_options
 from aiida_difftre.workchains.from_input import JOB_OF, job_ports, load_code
-from aiida_difftre.workchains.inputs import JobMachine
+from aiida_difftre.workchains.machines import JobMachine
 from aiida_difftre.workchains.sample import SampleBaseWorkChain
 
 SCHEDULERS = ("core.direct", "core.slurm", "core.pbspro", "core.torque", "core.sge", "core.lsf")

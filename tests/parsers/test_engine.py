@@ -55,9 +55,19 @@ def test_unknown_status(finished_job: Make, tmp_path: Path) -> None:
         ("Killed", 303),
         ("_aiidasubmit.sh: line 9:  1234 Killed                  difftre sample job.json > out", 303),
         ("srun: error: node7: task 0: Killed", 303),
-        ("slurmstepd: error: *** JOB 3 ON node7 CANCELLED AT 2026-01-01T10:00:00 ***", 303),
-        ("slurmstepd: error: *** JOB 3 ON node7 CANCELLED AT 2026-01-01T10:00:00 ***\nKilled", 303),
-        ("TERM_OWNER: job killed by owner.", 303),
+        ("slurmstepd: error: *** JOB 3 ON node7 CANCELLED AT 2026-01-01T10:00:00 ***", 345),
+        ("slurmstepd: error: *** JOB 3 ON n7 CANCELLED AT 2026-01-01T10:00:00 DUE TO SIGNAL Terminated ***", 345),
+        ("slurmstepd: error: *** JOB 3 ON n7 CANCELLED AT 2026-01-01T10:00:00 DUE TO NODE FAILURE, SEE LOG ***", 342),
+        ("slurmstepd: error: *** JOB 3 ON n7 CANCELLED AT 2026-01-01T10:00:00 DUE TO PREEMPTION ***", 343),
+        ("slurmstepd: error: *** JOB 3 ON n7 CANCELLED AT 2026-01-01T10:00:00 DUE TO TASK FAILURE ***", 303),
+        ("JOB 3 CANCELLED AT 1:00 DUE TO PREEMPTION\nJOB 3 CANCELLED AT 2:00 DUE TO TIME LIMIT", 340),
+        ("srun: error: Node failure on node7", 342),
+        ("=>> PBS: job killed: node 1 (n2) requested job terminate, 'EOF' (code 1099)", 342),
+        ("job deleted at request of root@pbs", 345),
+        ("TERM_OWNER: job killed by owner.", 344),
+        ("TERM_ADMIN: job killed by root or LSF administrator.", 345),
+        ("TERM_PREEMPT: job killed after preemption", 343),
+        ("jobs on this queue may be preempted", 303),
         ("Connection to node7 was killed", 303),
         ("difftre sample: DISK_FULL: trajectory.npz cannot be written: no space left on device", 353),
         ("bash: line 9: echo: write error: No space left on device", 353),
@@ -83,6 +93,45 @@ def test_a_kill_is_one_for_memory_where_the_kernel_counted_it(
     _, result = parse(node, "sample", tmp_path)
     assert result.exit_status == status
     assert "line 7: 12 Killed" in result.exit_message
+
+
+@pytest.mark.parametrize(
+    ("stderr", "status"),
+    [
+        ("", 341),
+        ("slurmstepd: error: *** JOB 3 ON node7 CANCELLED AT 2026-01-01T10:00:00 ***", 345),
+        ("slurmstepd: error: *** JOB 3 ON node7 CANCELLED AT 2026-01-01T10:00:00 DUE TO PREEMPTION ***", 343),
+        ("slurmstepd: error: *** JOB 3 ON node7 CANCELLED AT 2026-01-01T10:00:00 DUE TO TIME LIMIT ***", 340),
+    ],
+)
+def test_the_scheduler_says_why_there_was_a_signal(
+    finished_job: Make, tmp_path: Path, stderr: str, status: int
+) -> None:
+    node = finished_job("update", {**error_json(341), "_scheduler-stderr.txt": stderr})
+    _, result = parse(node, "update", tmp_path)
+    assert (result.exit_status, stderr in result.exit_message) == (status, True)
+
+
+@pytest.mark.parametrize(
+    ("state", "status", "message"),
+    [
+        ("NODE_FAIL", 342, "the accounting says NODE_FAIL"),
+        ("PREEMPTED", 343, "the accounting says PREEMPTED"),
+        ("TIMEOUT", 340, "the accounting says TIMEOUT"),
+        ("CANCELLED by 1000", 344, "CANCELLED by 1000, its owner"),
+        ("CANCELLED by 0", 341, "CANCELLED by 0, who is not its owner (1000)"),
+        ("CANCELLED", 345, "the accounting says CANCELLED"),
+        ("FAILED", 303, "nothing on standard error"),
+    ],
+)
+def test_the_accounting_knows_who_cancelled(
+    finished_job: Make, tmp_path: Path, state: str, status: int, message: str
+) -> None:
+    node = finished_job("sample")
+    rows = f"JobID|State|UID|\n3|{state}|1000|\n3.batch|CANCELLED||\n"
+    node.set_detailed_job_info({"retval": 0, "stdout": rows, "stderr": ""})
+    _, result = parse(node, "sample", tmp_path)
+    assert (result.exit_status, message in result.exit_message) == (status, True), result.exit_message
 
 
 def test_the_schedulers_own_code_is_kept(finished_job: Make, tmp_path: Path) -> None:

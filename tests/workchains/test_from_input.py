@@ -80,6 +80,34 @@ def test_everything_arrives(tmp_path: Path, content: dict[str, Any]) -> None:
     assert builder["validate"]["sample"]["calc"]["parameters"]["sampling"]["walkers"] != 3
 
 
+def test_restarts_and_cleaning_arrive(tmp_path: Path, content: dict[str, Any]) -> None:
+    choices = {"max_jobs": 40, "max_lost": 7, "on_cancelled": "end", "clean_workdir": True}
+    content["machines"]["sampling"] |= choices
+    content["machines"]["update"] = {**content["machines"]["update"], "clean_workdir": True}
+    builder = read(tmp_path, content)
+    for part in ("refine", "validate"):
+        sample = builder[part]["sample"]
+        assert (sample["max_iterations"].value, sample["max_lost"].value) == (40, 7)
+        assert (sample["on_cancelled"].value, sample["clean_workdir"].value) == ("end", True)
+    assert builder["refine"]["update"]["clean_workdir"].value is True
+    assert "clean_workdir" not in builder["validate"]["predict"]
+    for machine, message in (
+        ({"max_jobs": 0}, "max_jobs: .*at least 1"),
+        ({"max_lost": -1}, "max_lost: .*at least 0"),
+        ({"on_cancelled": "stop"}, "on_cancelled: .*'end_if_own'"),
+        ({"clean_workdir": "sometimes"}, "clean_workdir"),
+    ):
+        content["machines"]["sampling"] = machine
+        with pytest.raises(ValueError, match=rf"machines\.sampling\.{message}"):
+            read(tmp_path, content)
+    content["machines"] = {"dft": {"max_lost": 3}}
+    with pytest.raises(ValueError, match=r"machines\.dft\.max_lost: DFT does not take it"):
+        read(tmp_path, content)
+    content["machines"] = {"feff": {"max_jobs": 3}}
+    with pytest.raises(ValueError, match=r"machines\.feff\.max_jobs: FEFF does not take it"):
+        read(tmp_path, content)
+
+
 def test_without_dft_the_potential_starts_from_initial_parameters(tmp_path: Path, content: dict[str, Any]) -> None:
     del content["dft"]
     spec = {"species": ["Ar"], "terms": [{"architecture": "pair_spline", "cutoff": 6.0}]}

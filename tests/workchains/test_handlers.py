@@ -13,6 +13,7 @@ from aiida.manage import get_manager
 from aiida.plugins import WorkflowFactory
 from plumpy import ProcessState
 
+from aiida_difftre.calculations.scheduler import SchedulerStatus
 from aiida_difftre.data.dataset import DatasetData
 from aiida_difftre.data.potential import PotentialData
 from aiida_difftre.data.target import TargetData
@@ -90,7 +91,7 @@ def parameters(process: EngineBaseWorkChain) -> dict[str, Any]:
     return process.ctx.inputs.parameters.get_dict()
 
 
-@pytest.mark.parametrize("status", [ExitStatus.WALLTIME, ExitStatus.INTERRUPTED, 120, 140])
+@pytest.mark.parametrize("status", [ExitStatus.WALLTIME, ExitStatus.INTERRUPTED, *SchedulerStatus, 120, 140])
 def test_stopped_sampling_continues_from_its_checkpoint(chain: Any, finished_job: Any, status: int) -> None:
     process, node = chain("sample"), job(finished_job, "sample")
     result = fail(process, node, status)
@@ -99,9 +100,34 @@ def test_stopped_sampling_continues_from_its_checkpoint(chain: Any, finished_job
     assert not process.ctx.is_finished
 
 
-def test_interrupted_update_runs_again(chain: Any, finished_job: Any) -> None:
+@pytest.mark.parametrize("status", [ExitStatus.INTERRUPTED, *SchedulerStatus])
+def test_interrupted_update_runs_again(chain: Any, finished_job: Any, status: int) -> None:
     process = chain("update")
-    assert fail(process, job(finished_job, "update"), ExitStatus.INTERRUPTED).status == 0
+    assert fail(process, job(finished_job, "update"), status).status == 0
+
+
+@pytest.mark.parametrize(
+    ("choice", "ending"),
+    [
+        ("resubmit", set()),
+        ("end_if_own", {SchedulerStatus.CANCELLED_BY_OWNER}),
+        ("end", {SchedulerStatus.CANCELLED_BY_OWNER, SchedulerStatus.CANCELLED}),
+    ],
+)
+def test_a_cancelled_job_is_the_end_where_the_input_says_so(
+    chain: Any, finished_job: Any, choice: str, ending: set[int]
+) -> None:
+    for status in (*SchedulerStatus, ExitStatus.INTERRUPTED):
+        process = chain("sample", on_cancelled=orm.Str(choice))
+        result = fail(process, job(finished_job, "sample"), status)
+        assert result.status == (status if status in ending else 0)
+
+
+def test_choices_of_the_restart_chains_are_checked(chain: Any) -> None:
+    with pytest.raises(ValueError, match="on_cancelled = 'stop' must be one of resubmit, end_if_own, end"):
+        chain("sample", on_cancelled=orm.Str("stop"))
+    with pytest.raises(ValueError, match="max_lost = -1 must be at least 0"):
+        chain("sample", max_lost=orm.Int(-1))
 
 
 def test_update_out_of_walltime_gives_up(chain: Any, finished_job: Any) -> None:
@@ -211,15 +237,17 @@ def test_the_user_may_ask_for_a_pause_instead(chain: Any, finished_job: Any) -> 
 
 @pytest.mark.parametrize("status", [303, 304, 312])
 @pytest.mark.parametrize("kind", ["sample", "update"])
-def test_a_job_without_whole_results_is_repeated_once_as_it_was(
+def test_a_job_without_whole_results_is_repeated_as_it_was_a_number_of_times(
     chain: Any, finished_job: Any, kind: str, status: int
 ) -> None:
-    process, node = chain(kind), job(finished_job, kind)
+    process = chain(kind, max_lost=orm.Int(2))
     before = parameters(process)
-    assert fail(process, node, status).status == 0
-    assert parameters(process) == before
-    if kind == "sample":
-        assert process.ctx.inputs.parent_folder.uuid == node.outputs.remote_folder.uuid
+    for _ in range(2):
+        node = job(finished_job, kind)
+        assert fail(process, node, status).status == 0
+        assert parameters(process) == before
+        if kind == "sample":
+            assert process.ctx.inputs.parent_folder.uuid == node.outputs.remote_folder.uuid
     result = fail(process, job(finished_job, kind), status)
     assert (result.status, result.message) == (status, "why")
 

@@ -1,5 +1,6 @@
 """The DiffTRe loop with the real engine: each way in which it goes on, goes back, or ends."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from aiida_difftre.data.potential import PotentialData
 from aiida_difftre.data.target import TargetData
 from aiida_difftre.data.trajectory import TrajectoryEnsembleData
 from aiida_difftre.engine.contract import policy
-from aiida_difftre.engine.contract.jobs import Prediction
+from aiida_difftre.engine.contract.jobs import JOB, RESULTS, Prediction
 from aiida_difftre.engine.trajectories.importing import ImportSettings, import_trajectory
 from aiida_difftre.workchains import state_points as points
 from aiida_difftre.workchains.refine import RefineWorkChain
@@ -45,6 +46,8 @@ def refine(engine: orm.InstalledCode, argon_potential: Any, argon_state_points: 
         update: Mapping[str, Any],
         potential: Mapping[str, Any] | None = None,
         trajectory: TrajectoryEnsembleData | None = None,
+        *,
+        clean: bool = False,
         **settings: Any,
     ) -> orm.WorkChainNode:
         state_points = argon_state_points(**target)
@@ -56,8 +59,14 @@ def refine(engine: orm.InstalledCode, argon_potential: Any, argon_state_points: 
             sample_code=engine,
             overrides={
                 "settings": {"growth": {"thresholds": []}, "continued_equilibration_fs": 50.0, "seed": 3, **settings},
-                "sample": {"calc": {"parameters": {"sampling": SHORT_SAMPLING, "machine": MACHINE}}},
-                "update": {"calc": {"parameters": {"update": {"bootstrap": 20, **update}, "machine": MACHINE}}},
+                "sample": {
+                    "clean_workdir": clean,
+                    "calc": {"parameters": {"sampling": SHORT_SAMPLING, "machine": MACHINE}},
+                },
+                "update": {
+                    "clean_workdir": clean,
+                    "calc": {"parameters": {"update": {"bootstrap": 20, **update}, "machine": MACHINE}},
+                },
             },
             options={"sample": job_options, "update": job_options},
         )
@@ -127,11 +136,19 @@ def test_patience_keeps_the_best(refine: Any) -> None:
     node = refine(
         {"values": [0.2], "errors": [0.01]},
         {"max_steps": 1, "optimizer": {**ADAM, "learning_rate": 1e-9}},
-        patience=1, max_iterations=30,
+        clean=True, patience=1, max_iterations=30,
     )  # fmt: skip
     assert node.is_finished_ok, explain(node)
     found = history(node)
     assert found["outcome"] == "patience"
+    # Folders are deleted as soon as nothing links to them, and no sooner.
+    jobs = [job for job in node.called_descendants if isinstance(job, orm.CalcJobNode)]
+    assert all(job.outputs.remote_folder.is_cleaned for job in jobs)
+    assert not any(Path(job.outputs.remote_folder.get_remote_path(), RESULTS).exists() for job in jobs)
+    sampled, updates = called(node, "SampleCalculation"), called(node, "UpdateCalculation")
+    for job in (*sampled[1:], *updates):
+        assert json.loads(job.base.repository.get_object_content(JOB))["digests"], "a trajectory was not linked to"
+    assert sampled[0].outputs.remote_folder.mtime < updates[1].ctime < sampled[1].outputs.remote_folder.mtime
     off = [abs(item["state_points"]["solid"]["pressure"]["values"][0] - 0.2) for item in found["iterations"]]
     assert off[found["best"]] == min(off)
     assert found["best"] >= len(off) - 2  # the last one may be better by less than min_improvement

@@ -109,8 +109,8 @@ def configure(machine: Machine) -> None:
     if machine.platform == "gpu" and found != "gpu":
         raise EngineError(
             ExitStatus.NO_ACCELERATOR,
-            f"the job asks for a GPU, but JAX {jax.__version__} found {found!r} only; install jax[cuda12] on the "
-            "compute node and request a GPU from the scheduler, or set machine.platform to cpu",
+            f"the job asks for a GPU, but JAX {jax.__version__} found {found!r} only; install jax[cuda12] or "
+            "jax[cuda13] on the compute node and request a GPU from the scheduler, or set machine.platform to cpu",
         )
 
 

@@ -1,0 +1,115 @@
+"""Jobs in a container: a small container engine makes a root of its own, in which only bound folders are seen."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from aiida import orm
+from aiida.engine import run_get_node
+
+from aiida_difftre.engine.contract.jobs import JOB
+from aiida_difftre.workchains.from_input import load_code, read_builder
+from aiida_difftre.workchains.machines import JobMachine
+from aiida_difftre.workchains.refine import RefineWorkChain
+from tests.fixtures.chains import explain
+
+ROOT = Path(__file__).parents[2]
+PROGRAM = "/opt/difftre/bin/difftre"
+"""In the container; there is no such file outside."""
+
+ENGINE = """#!/bin/sh
+# exec --bind FOLDER IMAGE PROGRAM...: run a program with an image as root, in which FOLDER of the host is seen too.
+set -e
+[ "$1" = exec ] && [ "$2" = --bind ] || { echo "usage: exec --bind FOLDER IMAGE PROGRAM..." >&2; exit 2; }
+folder=$3 image=$4
+shift 4
+here=$PWD
+export folder image here
+exec unshare --mount sh -ec '
+    mkdir -p "$image$folder"
+    mount --rbind "$folder" "$image$folder"
+    while read -r seen; do mkdir -p "$image$seen"; mount --rbind "$seen" "$image$seen"; done < "$image/layers"
+    exec chroot "$image" sh -ec "cd \\"$here\\"; exec \\"\\$@\\"" sh "$@"
+' sh "$@"
+"""
+
+
+@pytest.fixture
+def containers(tmp_path: Path) -> Callable[[], tuple[Path, Path]]:
+    """A function () -> program of the engine of containers, and an image with the engine in it."""
+    tried = subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False)
+    if tried.returncode or not Path("/usr/sbin/chroot").exists():
+        pytest.skip("no private mounts and changed roots for this user; a container engine needs them")
+
+    def make() -> tuple[Path, Path]:
+        program, image = tmp_path / "container-engine", tmp_path / "image"
+        program.write_text(ENGINE)
+        program.chmod(0o755)
+        (image / "opt").mkdir(parents=True)
+        # What a built image holds in layers of its own is bound from this machine.
+        (image / "opt" / "difftre").symlink_to(sys.prefix)
+        for name in ("bin", "sbin", "lib", "lib64"):
+            if Path("/", name).is_symlink():
+                (image / name).symlink_to(os.readlink(Path("/", name)))
+        layers = ["/usr", "/etc", "/proc", "/dev", "/sys", sys.prefix, sys.base_prefix, str(ROOT)]
+        layers += [os.environ["DIFFTRE_CACHE"]]
+        seen = [one for one in layers if not any(one != other and one.startswith(f"{other}/") for other in layers)]
+        (image / "layers").write_text("".join(f"{one}\n" for one in dict.fromkeys(seen)))
+        (image / "tmp").mkdir()
+        return program, image
+
+    return make
+
+
+def containerized(computer: orm.Computer, engine: Path | str, image: Path | str) -> orm.ContainerizedCode:
+    return orm.ContainerizedCode(
+        label=f"contained-{uuid4().hex[:8]}",
+        computer=computer,
+        engine_command=f"{engine} exec --bind {computer.get_workdir()} {{image_name}}",
+        image_name=str(image),
+        filepath_executable=PROGRAM,
+        default_calc_job_plugin="difftre.sample",
+    ).store()
+
+
+def test_an_image_that_is_not_there(aiida_localhost: orm.Computer, tmp_path: Path) -> None:
+    code = containerized(aiida_localhost, "apptainer", tmp_path / "difftre.sif")
+    with pytest.raises(ValueError, match=r"machines\.update: .*difftre\.sif is not on the computer 'localhost'"):
+        load_code("update", JobMachine(code=code.full_label))
+    (tmp_path / "difftre.sif").touch()
+    assert load_code("update", JobMachine(code=code.full_label)).uuid == code.uuid
+    named = containerized(aiida_localhost, "apptainer", "docker://registry/difftre-engine")
+    assert load_code("update", JobMachine(code=named.full_label)).uuid == named.uuid
+
+
+@pytest.mark.slow
+def test_a_refinement_in_containers(
+    argon_input: Any, engine: orm.InstalledCode, containers: Any, tmp_path: Path
+) -> None:
+    program, image = containers()
+    code = containerized(engine.computer, program, image)
+    inside = {"DIFFTRE_CACHE": os.environ["DIFFTRE_CACHE"]}
+
+    def contained(content: dict[str, Any]) -> None:
+        content["refinement"]["settings"]["max_iterations"] = 1
+        for machine in ("sampling", "update"):
+            content["machines"][machine]["code"] = code.full_label
+            content["machines"][machine]["options"]["environment_variables"] = inside
+
+    _, node = run_get_node(read_builder(argon_input(contained), RefineWorkChain))
+    assert node.is_finished_ok, explain(node)
+    jobs = [job for job in node.called_descendants if isinstance(job, orm.CalcJobNode)]
+    assert [job.exit_status for job in jobs] == [0, 0, 0]
+    digests = [json.loads(job.base.repository.get_object_content(JOB))["digests"] for job in jobs]
+    assert sum(bool(one) for one in digests) == 2, "the update and the second sampling link to trajectories"
+    assert shutil.which(PROGRAM) is None
+    assert all(job.inputs.code.uuid == code.uuid for job in jobs)
