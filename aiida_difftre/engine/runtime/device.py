@@ -10,6 +10,7 @@ import logging
 import math
 import os
 import platform
+import stat
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,18 +49,20 @@ def _make_cache(machine: Machine) -> Path | None:
     """
     try:
         folder = cache_folder(machine)
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if folder.stat().st_mode & stat.S_IWOTH:
+            raise OSError(f"programs in {folder} would run in this job, and everybody may write to it")
     except (OSError, RuntimeError) as error:  # RuntimeError: there is no home
         if machine.compilation_cache is not None:
             raise EngineError(
                 ExitStatus.INVALID_INPUT,
-                f"machine.compilation_cache is {machine.compilation_cache!r}, which cannot be made: {error}; name a "
-                "folder that can be written on the compute node, or leave it out",
+                f"machine.compilation_cache is {machine.compilation_cache!r}, which cannot be used: {error}; name "
+                "a folder that you alone can write on the compute node, or leave it out",
             ) from None
         print(
             f"difftre: every program of this job is compiled anew, since the folder of the cache "
-            f"({os.environ.get('DIFFTRE_CACHE') or '~/.cache/difftre'}) cannot be made: {error}; name one that can be "
-            "written here in the environment variable DIFFTRE_CACHE",
+            f"({os.environ.get('DIFFTRE_CACHE') or '~/.cache/difftre'}) cannot be used: {error}; name one that you "
+            "alone can write here in the environment variable DIFFTRE_CACHE",
             file=sys.stderr,
         )
         return None
