@@ -218,3 +218,22 @@ def test_node_graph_shows_the_way_from_experiment_to_potential(
         job = orm.load_node(uuid)
         for node in (job.outputs.potential, job.inputs.state_points.solid.trajectory):
             assert node.uuid.split("-")[0] in drawing  # what verdi calls a node
+
+
+def test_bytes_of_the_jobs_are_counted(refined: orm.WorkChainNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command of docs/howto/scratch.md: a trajectory is brought back once, and linked to where it lies."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "benchmarks"))
+    import traffic
+
+    found = traffic.by_kind([refined])
+    print(traffic.table(found))
+    sampled, updated = found["SampleCalculation"], found["UpdateCalculation"]
+    jobs = [job for job in refined.called_descendants if job.process_label == "SampleCalculation"]
+    sizes = [Path(job.outputs.remote_folder.get_remote_path(), "trajectory.npz").stat().st_size for job in jobs]
+    assert sum(sizes) < sampled["retrieved"] < sampled["left"] < sum(sizes) + 1e5 * len(jobs)
+    # Each job but the first links to a trajectory, and none is sent.
+    assert sampled["linked"] + updated["linked"] == pytest.approx(2 * sum(sizes[:-1]) + 0 * sizes[-1], rel=0.2)
+    assert updated["sent"] + sampled["sent"] < 0.2 * sum(sizes)
+    # Arrays are kept once; their headers and the rest are small.
+    assert 0.9 * sum(sizes) < sampled["kept"] < 1.3 * sampled["retrieved"]
+    assert f"| SampleCalculation | {len(jobs)} |" in traffic.table(found)
