@@ -100,12 +100,29 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=os.environ.get("DIFFTRE_TEST_DB", "sqlite"),
         help="storage of the test profile (default: $DIFFTRE_TEST_DB, else sqlite)",
     )
+    parser.addoption(
+        "--broker", choices=("zeromq", "rabbitmq"), default="zeromq", help="broker of the test profile's daemon"
+    )
+
+
+@pytest.fixture(scope="session")
+def broker(request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
+    """The broker of the session, as the profile's options; RabbitMQ is started where it is asked for."""
+    if request.config.getoption("--broker") == "zeromq":
+        yield {"broker_backend": "core.zeromq"}
+        return
+    from tests.fixtures.services import rabbitmq
+
+    with rabbitmq() as config:
+        yield {"broker_backend": "core.rabbitmq", "broker_config": config}
 
 
 @pytest.fixture(scope="session", autouse=True)
-def aiida_profile(request: pytest.FixtureRequest, aiida_config: Any, aiida_profile_factory: Any) -> Iterator[Any]:
-    """The profile of the session; its daemon, where a test starts one, needs no service."""
-    options: dict[str, Any] = {"broker_backend": "core.zeromq"}
+def aiida_profile(
+    request: pytest.FixtureRequest, aiida_config: Any, aiida_profile_factory: Any, broker: dict[str, Any]
+) -> Iterator[Any]:
+    """The profile of the session; its daemon, where a test starts one, needs no service unless the options ask so."""
+    options = dict(broker)
     if request.config.getoption("--db") == "sqlite":
         with aiida_profile_factory(aiida_config, **options) as profile:
             yield profile
