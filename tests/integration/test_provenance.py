@@ -226,14 +226,13 @@ def test_bytes_of_the_jobs_are_counted(refined: orm.WorkChainNode, monkeypatch: 
     import traffic
 
     found = traffic.by_kind([refined])
-    print(traffic.table(found))
     sampled, updated = found["SampleCalculation"], found["UpdateCalculation"]
     jobs = [job for job in refined.called_descendants if job.process_label == "SampleCalculation"]
     sizes = [Path(job.outputs.remote_folder.get_remote_path(), "trajectory.npz").stat().st_size for job in jobs]
     assert sum(sizes) < sampled["retrieved"] < sampled["left"] < sum(sizes) + 1e5 * len(jobs)
     # Each job but the first links to a trajectory, and none is sent.
-    assert sampled["linked"] + updated["linked"] == pytest.approx(2 * sum(sizes[:-1]) + 0 * sizes[-1], rel=0.2)
-    assert updated["sent"] + sampled["sent"] < 0.2 * sum(sizes)
+    assert sampled["linked"] + updated["linked"] == 2 * sum(sizes[:-1])
+    assert max(kind["sent"] / kind["jobs"] for kind in (sampled, updated)) < 0.5 * min(sizes)
     # Arrays are kept once; their headers and the rest are small.
     assert 0.9 * sum(sizes) < sampled["kept"] < 1.3 * sampled["retrieved"]
     assert f"| SampleCalculation | {len(jobs)} |" in traffic.table(found)
