@@ -218,7 +218,7 @@ def next_steps(snapshot: Snapshot, profile: str) -> list[str]:
     if snapshot.has_potential:
         steps += [f"{ours} lineage {snapshot.pk}", f"{ours} potential export {snapshot.pk}"]
     if snapshot.report is not None:
-        steps.append(f"{ours} report {snapshot.pk}")
+        steps += [f"{ours} report {snapshot.pk}", f"{ours} report {snapshot.pk} --html report-{snapshot.pk}.html"]
     if any(not iteration.discarded for iteration in snapshot.iterations):
         steps.append(f"{ours} plot {snapshot.pk}")
     return steps

@@ -108,7 +108,7 @@ def test_only_commands_that_work_are_offered(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(report.shutil, "which", lambda program: None)
     assert commands(iterations=[]) == ["process", "process"]
     assert commands(has_potential=True, report=validation(0.5, 0.9)) == [
-        "process", "process", "lineage", "potential", "report", "plot",
+        "process", "process", "lineage", "potential", "report", "report", "plot",
     ]  # fmt: skip
     monkeypatch.setattr(report.shutil, "which", lambda program: "/usr/bin/dot")
     assert commands(iterations=[]) == ["process", "process", "node"]
