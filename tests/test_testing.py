@@ -40,6 +40,7 @@ TERMS: dict[str, tuple[float, dict[str, Any]]] = {
     "external_spline": (0.1, {"knots": 6}),
     "lennard_jones": (4.0, {"epsilon": 0.2, "sigma": 2.0}),
     "moment_network": (3.0, {"n_radial": 2, "hidden": [4, 4]}),
+    "nequix": (3.0, {"hidden_irreps": "2x0e + 2x1o", "lmax": 1, "n_layers": 2, "radial_mlp_size": 4}),
     "pair_spline": (3.5, {"inner": 1.0, "knots": 8}),
     "repulsion": (3.5, {"epsilon": 0.2, "sigma": 2.0, "exponent": 9}),
     "stillinger_weber": (3.77, {}),
@@ -92,6 +93,8 @@ def term_example(name: str) -> testing.PotentialExample:
 @pytest.mark.parametrize("name", sorted(architectures.registry()))
 def test_every_registered_term(name: str, check: testing.PotentialCheck) -> None:
     assert name in TERMS, f"give an example of the term {name!r}, on which the contract tests are run"
+    if name == "nequix":
+        pytest.importorskip("nequix.model", reason="nequix is not installed")
     check(term_example(name))
 
 

@@ -1,6 +1,6 @@
 """The console script ``difftre``: ``difftre KIND job.json`` runs a job in the folder of its job file.
 
-``difftre export`` is the one command that is no job.
+``difftre export`` and ``difftre convert`` are no jobs.
 """
 
 from __future__ import annotations
@@ -26,7 +26,11 @@ from aiida_difftre.engine.runtime.stop import Stop, ending
 GARBAGE_THRESHOLD = 50_000
 """Objects between looks at the youngest generation; Python's own is 700."""
 
-EXPORT = "export"
+COMMANDS = {
+    "convert": "aiida_difftre.engine.export.convert:convert",
+    "export": "aiida_difftre.engine.export.command:export",
+}
+"""What is no job, by name."""
 
 
 def run_job(job: Job, kind: str, folder: Path) -> Results:
@@ -114,14 +118,14 @@ def report_signal(kind: str, folder: Path, error: EngineError) -> None:
 def cli(arguments: list[str] | None = None) -> int:
     """Entry point; returns 0, or 1 after writing ``error.json``."""
     given = sys.argv[1:] if arguments is None else arguments
-    if given[:1] == [EXPORT]:
-        command = importlib.import_module("aiida_difftre.engine.export.command")
-        return int(command.export(given[1:]))
+    if given and given[0] in COMMANDS:
+        module, name = COMMANDS[given[0]].split(":")
+        return int(getattr(importlib.import_module(module), name)(given[1:]))
     parser = argparse.ArgumentParser(
         prog="difftre",
         description="Train, sample and refine interatomic potentials (DiffTRe). A job is a JSON file; its results are "
-        "written beside it, results.json last. `difftre export` writes a potential for other programs: see "
-        "`difftre export --help`.",
+        "written beside it, results.json last. `difftre export` writes a potential for other programs, "
+        "`difftre convert` reads weights of nequix: see their --help.",
     )
     parser.add_argument("--version", action="version", version=f"difftre {__version__}")
     parser.add_argument("kind", choices=sorted(JOBS), help="what the job does")

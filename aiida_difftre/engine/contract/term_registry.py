@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aiida_difftre.engine.contract import ionic_options, term_options
+from aiida_difftre.engine.contract import ionic_options, nequix_options, term_options
 
 OPTIONS: dict[str, type[term_options.TermOptions]] = {
     "born_mayer": ionic_options.BornMayerOptions,
@@ -13,6 +13,7 @@ OPTIONS: dict[str, type[term_options.TermOptions]] = {
     "external_spline": term_options.ExternalSplineOptions,
     "lennard_jones": term_options.LennardJonesOptions,
     "moment_network": term_options.MomentNetworkOptions,
+    "nequix": nequix_options.NequixOptions,
     "pair_spline": term_options.PairSplineOptions,
     "repulsion": term_options.RepulsionOptions,
     "stillinger_weber": term_options.StillingerWeberOptions,

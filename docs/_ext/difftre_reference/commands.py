@@ -19,7 +19,7 @@ def page() -> str:
     parts += [
         part for path, command in walk("verdi data difftre.potential", potential) for part in section(path, command)
     ]
-    for name, words in (("difftre", []), ("difftre export", ["export"])):
+    for name, words in (("difftre", []), ("difftre export", ["export"]), ("difftre convert", ["convert"])):
         parts += [f"## {name}\n", f"```text\n{engine_help(words)}```\n"]
     return "\n".join(parts)
 
