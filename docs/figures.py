@@ -16,12 +16,16 @@ import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from html import escape
 from pathlib import Path
 
 IMAGES = Path(__file__).parent / "images"
 ROOT = Path(__file__).parents[1]
 Maker = Callable[[int, Path], None]
+
+ATTEMPTS = 3
+"""Headless browsers hang at times on a busy machine."""
 
 PHONE = 390
 """Pixels, of a phone in portrait."""
@@ -82,16 +86,22 @@ def status(pk: int, path: Path) -> None:
     console.save_svg(str(path), title="aiida-difftre status")
 
 
+@cache
+def written(pk: int) -> tuple[tempfile.TemporaryDirectory[str], Path]:
+    """The page of a run, and the folder that goes with this process; written once, since it takes a while."""
+    from aiida_difftre.cli.page import write_page
+
+    folder = tempfile.TemporaryDirectory()
+    report = Path(folder.name, "report.html")
+    write_page(pk, report)
+    return folder, report
+
+
 def page(width: int, height: int, *, dark: bool = False, part: str = "") -> Maker:
     """A screenshot of ``aiida-difftre report --html``."""
 
     def make(pk: int, path: Path) -> None:
-        from aiida_difftre.cli.page import write_page
-
-        with tempfile.TemporaryDirectory() as folder:
-            report = Path(folder, "report.html")
-            write_page(pk, report)
-            shoot(report.as_uri() + part, path, width, height, dark=dark)
+        shoot(written(pk)[1].as_uri() + part, path, width, height, dark=dark)
 
     return make
 
@@ -138,7 +148,14 @@ def shoot(address: str, path: Path, width: int, height: int, *, dark: bool = Fal
             "--hide-scrollbars", "--virtual-time-budget=15000", f"--user-data-dir={folder}/profile", *look,
             f"--window-size={width},{height}", f"--screenshot={path}", frame.as_uri(),
         ]  # fmt: skip
-        subprocess.run(command, check=True, capture_output=True, timeout=180)
+        for attempt in range(ATTEMPTS):
+            try:
+                subprocess.run(command, check=True, capture_output=True, timeout=60)
+            except subprocess.TimeoutExpired:
+                if attempt == ATTEMPTS - 1:
+                    raise
+            else:
+                return
 
 
 DEMO, ARGON = "aiida-difftre demo", "aiida-difftre run examples/argon/quick.yaml"
