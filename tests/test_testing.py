@@ -38,12 +38,13 @@ TERMS: dict[str, tuple[float, dict[str, Any]]] = {
     "dispersion": (4.0, {"c6": 3.0, "radius": 1.0}),
     "external_polynomial": (0.1, {"coefficients": [0.0, 0.0, 1.0]}),
     "external_spline": (0.1, {"knots": 6}),
-    "lennard_jones": (4.0, {"epsilon": 0.2, "sigma": 2.0}),
+    "lennard_jones": (4.0, {"epsilon": {"C-C": 0.2, "C-O": 0.3, "O-O": 0.1}, "sigma": 2.0, "tail": True}),
     "moment_network": (3.0, {"n_radial": 2, "hidden": [4, 4]}),
     "nequix": (3.0, {"hidden_irreps": "2x0e + 2x1o", "lmax": 1, "n_layers": 2, "radial_mlp_size": 4}),
     "pair_spline": (3.5, {"inner": 1.0, "knots": 8}),
     "repulsion": (3.5, {"epsilon": 0.2, "sigma": 2.0, "exponent": 9}),
     "stillinger_weber": (3.77, {}),
+    "stillinger_weber_alloy": (3.6, {"epsilon": 2.0, "sigma": {"C-C": 1.7, "C-O": 1.9, "O-O": 2.0}}),
 }
 """Cutoff, Å, and hyperparameters."""
 

@@ -21,7 +21,7 @@ from aiida_difftre.engine.contract.jobs import PotentialSpec
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.geometry import voigt
 from aiida_difftre.engine.potentials.potential import Potential, build, forces, load, virial, without_references
-from aiida_difftre.engine.potentials.term import Environment, Parameters, species_index
+from aiida_difftre.engine.potentials.term import Environment, Parameters, densities, species_index
 
 
 class DiffTReCalculator(Calculator):
@@ -122,6 +122,7 @@ class DiffTReCalculator(Calculator):
                 jnp.asarray(kinds[neighbors]),
                 self._fractional(current),
                 neighbors=jnp.asarray(neighbors),
+                densities=self._densities(current, kinds),
             )
             cell = jnp.asarray(current.cell.array, self._dtype)
             found = self._compiled(self._parameters, environment, jnp.asarray(neighbors), cell)
@@ -164,6 +165,12 @@ class DiffTReCalculator(Calculator):
             return None
         return jnp.asarray(atoms.get_scaled_positions(wrap=False), self._dtype)
 
+    def _densities(self, atoms: Atoms, kinds: NDArray[np.int32]) -> Array | None:
+        """Densities of the species; there are none where a structure does not fill space."""
+        if atoms.cell.rank < 3 or not atoms.pbc.all():
+            return None
+        return densities(jnp.asarray(kinds), len(self.potential.spec.species), atoms.get_volume()).astype(self._dtype)
+
     def _evaluate(
         self, parameters: Parameters, environment: Environment, neighbors: Array, cell: Array
     ) -> tuple[Array, ...]:
@@ -176,7 +183,8 @@ class DiffTReCalculator(Calculator):
         force = forces(gradient, neighbors)
         if self.potential.has_external:
             force = force + self.potential.external_forces(parameters, environment, cell)
-        return energies, force, virial(gradient, environment.displacements)
+        beyond = self.potential.tail_work(parameters, environment) * jnp.eye(3)
+        return energies, force, virial(gradient, environment.displacements) + beyond
 
     def _list_holds(self, atoms: Atoms) -> bool:
         listed = self._listed

@@ -157,6 +157,7 @@ class SwitchedPairOptions(TermOptions):
     per_pair: ClassVar[tuple[str, ...]]
 
     onset: Annotated[float, _DISTANCE] | None = None
+    tail: bool = False
 
     def complete(self, species: tuple[str, ...], cutoff: float) -> dict[str, Any]:
         """The fields of the term; the onset is at 0.9 of the cutoff where it is not given."""
@@ -310,7 +311,7 @@ class StillingerWeberOptions(TermOptions):
             if isinstance(value, Mapping):
                 raise ValueError(
                     f"{name} = {shown(value)}: stillinger_weber has one set of parameters for all species; give one "
-                    "number, or take terms that have pairs of species, such as pair_spline"
+                    "number, or take stillinger_weber_alloy, which has sets by species"
                 )
         return given
 

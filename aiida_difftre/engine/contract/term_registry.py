@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from aiida_difftre.engine.contract import ionic_options, nequix_options, term_options
+from aiida_difftre.engine.contract import ionic_options, nequix_options, term_options, tetrahedral_options
 
 OPTIONS: dict[str, type[term_options.TermOptions]] = {
     "born_mayer": ionic_options.BornMayerOptions,
@@ -17,5 +17,6 @@ OPTIONS: dict[str, type[term_options.TermOptions]] = {
     "pair_spline": term_options.PairSplineOptions,
     "repulsion": term_options.RepulsionOptions,
     "stillinger_weber": term_options.StillingerWeberOptions,
+    "stillinger_weber_alloy": tetrahedral_options.StillingerWeberAlloyOptions,
 }
 """Hyperparameters of the terms of this package."""

@@ -206,7 +206,10 @@ def pad(
         index[number, each.index, each.slot] = each.neighbor
     neighbor_kind = np.take_along_axis(kind[:, :, None], index.reshape(len(frames), -1, 1), axis=1).reshape(shape)
     vectors, masked, own, others = (jnp.asarray(array) for array in (displacements, mask, kind, neighbor_kind))
-    environment = Environment(vectors, masked, own, others, fractional, neighbors=jnp.asarray(index))
+    around = _densities(frames, kinds, species, n_atoms)
+    environment = Environment(
+        vectors, masked, own, others, fractional, neighbors=jnp.asarray(index), densities=around
+    )
     volume = np.array([abs(frame.cell.volume) if frame.cell.rank == 3 else 1.0 for frame in frames])
     return Configurations(environment, index, real, volume, labels_of(frames, n_atoms))
 
@@ -218,6 +221,15 @@ def _fractional(frames: list[Atoms], n_atoms: int) -> Array | None:
     found = np.zeros((len(frames), n_atoms, 3))
     for number, frame in enumerate(frames):
         found[number, : len(frame)] = frame.get_scaled_positions(wrap=False)
+    return jnp.asarray(found)
+
+
+def _densities(frames: list[Atoms], kinds: list[NDArray[np.int32]], species: list[str], n_atoms: int) -> Array:
+    """Number densities of the species, 1/Å³; zero where a frame does not fill space."""
+    found = np.zeros((len(frames), n_atoms, len(species)))
+    for number, (frame, kind) in enumerate(zip(frames, kinds, strict=True)):
+        if frame.cell.rank == 3 and frame.pbc.all():
+            found[number] = np.bincount(kind, minlength=len(species)) / abs(frame.cell.volume)
     return jnp.asarray(found)
 
 

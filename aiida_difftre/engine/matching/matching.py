@@ -154,7 +154,8 @@ def _linearise(potential: Potential, n_slots: int, environment: Environment, pos
             moves, strain = coordinates[:-6].reshape(n_slots, 3), voigt_matrix(coordinates[-6:])
             vectors = atom.displacements + moves[place] - moves[0]
             vectors = vectors + atom.displacements @ strain
-            single = jax.tree.map(lambda leaf: leaf[None], atom._replace(displacements=vectors))
+            thinner = None if atom.densities is None else atom.densities / jnp.linalg.det(jnp.eye(3) + strain)
+            single = jax.tree.map(lambda leaf: leaf[None], atom._replace(displacements=vectors, densities=thinner))
             result = jax.tree.map(lambda leaf: leaf[0], potential.project(single))
             return jnp.concatenate([leaf.reshape(-1) for leaf in inexact(result)]), result
 
@@ -241,7 +242,8 @@ def predict_directly(potential: Potential, parameters: Parameters, batch: Config
 
         energy, gradient = jax.value_and_grad(total)(environment.displacements)
         gradient = jnp.where(environment.mask[..., None], gradient, 0.0)
-        stress = virial(gradient, environment.displacements) / volume
+        beyond = potential.tail_work(parameters, environment) * jnp.eye(3)
+        stress = (virial(gradient, environment.displacements) + beyond) / volume
         return Predicted(energy, forces(gradient, neighbors), stress[(0, 1, 2, 1, 0, 0), (0, 1, 2, 2, 2, 1)])
 
     dtype = batch.environment.displacements.dtype

@@ -13,7 +13,7 @@ exactly (Filon), so that a coarse table loses nothing at large q or r. Below its
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -25,6 +25,9 @@ Window = Literal["lorch", "none"]
 WINDOWS: tuple[Window, ...] = ("lorch", "none")
 
 RADIATIONS = ("neutron", "xray")
+
+BHATIA_THORNTON = ("NN", "NC", "CC")
+"""Partial structure factors of numbers and concentrations."""
 
 SMALLEST = 1e-8
 """Stands for q = 0 or r = 0, where only the limit of sin(qr)/q is defined."""
@@ -70,6 +73,79 @@ def weights(
             "other scattering_lengths"
         )
     return tuple(str(symbol) for symbol in elements), table
+
+
+class Weighting(NamedTuple):
+    r"""How a structure factor adds up what elements scatter: with ρ_a(q) the sum of exp(iqr) over the atoms of a,
+
+    .. math:: \text{offset} + \text{mean}^{-2} \left[\tfrac1N \mathrm{Re} \sum_{ab} v_a w_b \rho_a \rho_b^* -
+        \sum_a c_a v_a w_a\right]
+
+    Args:
+        first: v of each element, (q, elements).
+        second: w of each element, (q, elements).
+        offset: Limit at large q.
+        mean: what the pairs of distinct atoms are normalised by, (q,); linear in the weights, where it depends on them.
+        shares: Mole fraction of each element.
+    """
+
+    first: NDArray[np.float64]
+    second: NDArray[np.float64]
+    offset: float
+    mean: NDArray[np.float64]
+    shares: NDArray[np.float64]
+
+
+def weighting(
+    species: Sequence[str],
+    q: ArrayLike,
+    radiation: str,
+    lengths: Mapping[str, float] | None = None,
+    *,
+    partial: str | Sequence[str] | None = None,
+) -> tuple[tuple[str, ...], Weighting]:
+    """The weights of a total structure factor, or of a partial one.
+
+    Args:
+        species: chemical symbol of each atom, or name of its isotope.
+        q: 1/Å.
+        radiation: see :func:`weights`; a partial one has none.
+        lengths: see :func:`weights`.
+        partial: None for the total; two species for that of Faber and Ziman; ``NN``, ``NC`` or ``CC`` for those of
+            Bhatia and Thornton, of two species in the order of their symbols.
+
+    Returns:
+        The elements, and the weighting.
+
+    Raises:
+        ValueError: as :func:`weights` does, or for a species that is not there.
+
+    References:
+        Faber & Ziman, Philos. Mag. 11, 153 (1965); Bhatia & Thornton, Phys. Rev. B 2, 3004 (1970).
+    """
+    grid = np.asarray(q, np.float64)
+    if partial is None:
+        elements, table = weights(species, grid, radiation, lengths)
+        shares = np.array([np.mean(np.array(species) == element) for element in elements])
+        return elements, Weighting(table, table, 1.0, table @ shares, shares)
+    elements = tuple(sorted(set(species)))
+    shares = np.array([np.mean(np.array(species) == element) for element in elements])
+    ones = np.ones((*grid.shape, 1))
+    if isinstance(partial, str):
+        if len(elements) != 2:
+            raise ValueError(
+                f"structure factors of Bhatia and Thornton are of two species; the structure has {', '.join(elements)}"
+            )
+        number, contrast = ones * [1.0, 1.0], ones * [shares[1], -shares[0]]
+        first, second = contrast if partial == "CC" else number, number if partial == "NN" else contrast
+        offset = float(np.sum(shares * first[0] * second[0]))
+        return elements, Weighting(first, second, offset, np.ones(grid.shape), shares)
+    for symbol in partial:
+        if symbol not in elements:
+            raise ValueError(f"option 'partial' names {symbol!r}; the structure has {', '.join(elements)}")
+    place = [elements.index(symbol) for symbol in partial]
+    first, second = (ones * np.eye(len(elements))[index] for index in place)
+    return elements, Weighting(first, second, 1.0, np.full(grid.shape, float(np.prod(shares[place])) ** 0.5), shares)
 
 
 def _tabulated(symbol: str, q: NDArray[np.float64], radiation: str) -> NDArray[np.float64]:

@@ -18,7 +18,7 @@ from aiida_difftre.engine.contract.observables import ObservableRequest
 from aiida_difftre.engine.geometry import lattice
 from aiida_difftre.engine.observables import bins, scattering
 from aiida_difftre.engine.observables.protocol import Macrostate
-from aiida_difftre.engine.observables.structural import RadialDistribution
+from aiida_difftre.engine.observables.structural import PairDistribution
 
 WAVES_AT_ONCE = 200_000
 """Products of wave vectors and atoms of one snapshot that are in memory at once."""
@@ -43,14 +43,14 @@ class Direct:
         vectors: integer indices of the wave vectors, (vectors, 3); one of each pair ±q.
         edges: Edges of the bins, 1/Å.
         knots: wave numbers at which the weights are tabulated, 1/Å.
-        weights: Weights of the elements at the knots, (knots, elements).
+        weighting: How the elements are added up, with rows of the knots.
         members: whether an atom is of an element, (atoms, elements).
     """
 
     vectors: NDArray[np.int32]
     edges: NDArray[np.float64]
     knots: NDArray[np.float64]
-    weights: NDArray[np.float64]
+    weighting: scattering.Weighting
     members: NDArray[np.float64]
 
     @classmethod
@@ -80,30 +80,39 @@ class Direct:
         chosen = _draw(bin_of, np.bincount(bin_of, minlength=len(further) - 1), options["vectors_per_bin"])
         _check_filled(request, edges, lengths, largest)
         knots = np.linspace(edges[0], edges[-1], math.ceil((edges[-1] - edges[0]) / KNOT_DISTANCE) + 1)
-        elements, table = scattering.weights(species, knots, options["radiation"], options["scattering_lengths"])
+        elements, weighting = scattering.weighting(
+            species, knots, options["radiation"], options["scattering_lengths"], partial=options["partial"]
+        )
         members = np.array([[symbol == element for element in elements] for symbol in species], np.float64)
-        return cls(vectors[chosen], edges, knots, table, members)
+        return cls(vectors[chosen], edges, knots, weighting, members)
 
     def features(self, positions: Float[Array, "atoms 3"], cell: Float[Array, "3 3"]) -> Float[Array, " features"]:
         """Sum of S over the wave vectors in each bin, and their number."""
         atoms = len(self.members)
         dtype = positions.dtype
-        members, share = jnp.asarray(self.members, dtype), jnp.asarray(self.members.mean(0), dtype)
+        members, shares = jnp.asarray(self.members, dtype), jnp.asarray(self.weighting.shares, dtype)
         vectors = jnp.asarray(self.vectors, dtype)
         lengths = 2 * math.pi * jnp.linalg.norm(vectors @ jnp.linalg.inv(cell).T.astype(dtype), axis=1)
-        knots, columns = jnp.asarray(self.knots, dtype), jnp.asarray(self.weights.T, dtype)
-        table = jnp.stack([jnp.interp(lengths, knots, column) for column in columns], -1)
+        knots = jnp.asarray(self.knots, dtype)
 
-        def intensity(wave: tuple[Array, Array]) -> Array:
-            vector, weights = wave
+        def at_lengths(table: NDArray[np.float64]) -> Array:
+            """(vectors, elements) of a table with rows of the knots."""
+            columns = jnp.asarray(table.T, dtype)
+            return jnp.stack([jnp.interp(lengths, knots, column) for column in columns], -1)
+
+        first, second = at_lengths(self.weighting.first), at_lengths(self.weighting.second)
+        mean = jnp.interp(lengths, knots, jnp.asarray(self.weighting.mean, dtype))
+
+        def intensity(wave: tuple[Array, Array, Array]) -> Array:
+            vector, v, w = wave
             turns = positions @ vector
             phase = 2 * math.pi * (turns - jnp.round(turns))
-            real, imaginary = (weights @ (part @ members) for part in (jnp.cos(phase), jnp.sin(phase)))
-            return real**2 + imaginary**2
+            real, imaginary = (part @ members for part in (jnp.cos(phase), jnp.sin(phase)))
+            return (v @ real) * (w @ real) + (v @ imaginary) * (w @ imaginary)
 
         batch = max(1, min(len(self.vectors), WAVES_AT_ONCE // atoms))
-        found = jax.lax.map(intensity, (vectors, table), batch_size=batch) / atoms
-        values = 1 + (found - table**2 @ share) / (table @ share) ** 2
+        found = jax.lax.map(intensity, (vectors, first, second), batch_size=batch) / atoms
+        values = self.weighting.offset + (found - (first * second) @ shares) / mean**2
         edges, count = jnp.asarray(self.edges, dtype), len(self.edges) - 1
         bin_of = jnp.searchsorted(edges, lengths, side="right") - 1
         bin_of = jnp.where(bin_of < 0, count, bin_of)
@@ -124,12 +133,14 @@ class Transform:
 
     Args:
         partials: a radial distribution function for each pair of elements, each pair once.
-        matrices: Matrices from g - 1 of each to its part of S - 1 at a density of one atom per Å³, (partials, q, r).
+        matrices: Matrices from g - 1 of each to its part of S at a density of one atom per Å³, (partials, q, r).
+        offset: S at large q.
         atoms: number of atoms.
     """
 
-    partials: tuple[RadialDistribution, ...]
+    partials: tuple[PairDistribution, ...]
     matrices: NDArray[np.float64]
+    offset: float
     atoms: int
 
     @classmethod
@@ -138,19 +149,22 @@ class Transform:
         options, q = request.options, np.array(request.grid, np.float64)
         width, end = options["r_bin"], options["r_max"] or float(lattice.heights(cell).min()) / 2
         r = width * (np.arange(max(2, int(end / width * (1 + 1e-9)))) + 0.5)
-        elements, table = scattering.weights(species, q, options["radiation"], options["scattering_lengths"])
-        symbols = np.array(species)
-        weighted = table * np.array([np.mean(symbols == element) for element in elements])
-        share = weighted / weighted.sum(1, keepdims=True)
+        elements, weighting = scattering.weighting(
+            species, q, options["radiation"], options["scattering_lengths"], partial=options["partial"]
+        )
+        first, second = (table * weighting.shares for table in (weighting.first, weighting.second))
         matrix = scattering.structure_factor_matrix(r, q, 1.0, options["window"])
         partials, matrices = [], []
         for a, b in combinations_with_replacement(range(len(elements)), 2):
+            both = first[:, a] * second[:, b] + (0.0 if a == b else first[:, b] * second[:, a])
+            if not both.any():
+                continue
             one = ObservableRequest(
                 observable="rdf", grid=r.tolist(), options={"pair": [elements[a], elements[b]]}, label=request.name
             )
-            partials.append(RadialDistribution.from_request(one, species, cell))
-            matrices.append((1 if a == b else 2) * (share[:, a] * share[:, b])[:, None] * matrix)
-        return cls(tuple(partials), np.stack(matrices), len(species))
+            partials.append(PairDistribution.from_request(one, species, cell))
+            matrices.append((both / weighting.mean**2)[:, None] * matrix)
+        return cls(tuple(partials), np.stack(matrices), weighting.offset, len(species))
 
     def features(self, positions: Float[Array, "atoms 3"], cell: Float[Array, "3 3"]) -> Float[Array, " q"]:
         """S on the grid."""
@@ -159,7 +173,7 @@ class Transform:
             jnp.asarray(matrix, positions.dtype) @ (partial.features(positions, cell) - 1)
             for partial, matrix in zip(self.partials, self.matrices, strict=True)
         )
-        return 1 + density * total
+        return self.offset + density * total
 
     def combine(self, features: Float[Array, " q"]) -> Float[Array, " q"]:
         """S, which is the average feature."""
@@ -181,8 +195,18 @@ class StructureFactor:
     need). At constant pressure they are the wave vectors of each snapshot's own cell. ``transform`` takes
     the integral, up to ``r_max`` (half the box by default) in bins of ``r_bin``, with Lorch's window or none; at small
     q it lacks the tail beyond. Isotopes are told by the masses of the atoms.
-    ``scattering_lengths`` (fm, by species or isotope, such as ``D``) replace tabulated ones, for beads, or with 1 and 0
-    for the partial of one species.
+    ``scattering_lengths`` (fm, by species or isotope, such as ``D``) replace tabulated ones, for beads. ``isotopes``
+    names those of a sample, ``{"H": "D"}`` or ``{"H": {"H": 0.36, "D": 0.64}}``, whatever the masses are: several S(q)
+    of one liquid with different isotopes are targets of one state point. ``composition`` is the formula of the sample,
+    which the structure must have.
+
+    ``partial`` is a pair of species for the partial of Faber and Ziman, or ``NN``, ``NC`` or ``CC`` for those of Bhatia
+    and Thornton, of two species in the order of their symbols; they need no radiation:
+
+    .. math:: A_{ab}(q) = 1 + \frac{\frac1N \langle \mathrm{Re}\, \rho_a \rho_b^* \rangle - c_a \delta_{ab}}{c_a c_b},
+        \qquad S_{NN} = \tfrac1N \langle |\rho|^2 \rangle, \quad S_{NC} = \tfrac1N \langle \mathrm{Re}\, \rho
+        \rho_C^* \rangle, \quad S_{CC} = \tfrac1N \langle |\rho_C|^2 \rangle, \quad \rho_C = c_2 \rho_1 - c_1
+        \rho_2
     """
 
     method: Direct | Transform

@@ -6,15 +6,21 @@ are numbers for each pair of species. A new one states its fields and the energy
 
 from __future__ import annotations
 
+import itertools
+import math
 from abc import abstractmethod
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple, Self
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from aiida_difftre.engine.contract.term_options import TermOptions, positive_pairs
+from aiida_difftre.engine.contract.term_options import TermOptions, pair_labels, positive_pairs
 from aiida_difftre.engine.potentials.term import Environment, Kind, Parameters, Term
+
+QUADRATURE = 16
+"""Points of the integrals of a tail, on either side of the cutoff."""
 
 
 class PairDistances(NamedTuple):
@@ -25,6 +31,8 @@ class PairDistances(NamedTuple):
         within: Whether a real neighbour is inside the cutoff, (atoms, neighbors).
         pair: Index of the pair of species, (atoms, neighbors), in the order of
             ``aiida_difftre.engine.contract.term_options.pair_labels``.
+        partners: Number density of the partners that an atom has in each pair of species, (atoms, pairs), 1/Å³; None
+            where what lies beyond the cutoff does not count.
 
     Example:
         >>> import jax.numpy as jnp
@@ -37,6 +45,7 @@ class PairDistances(NamedTuple):
     distance: Float[Array, "atoms neighbors"]
     within: Bool[Array, "atoms neighbors"]
     pair: Int[Array, "atoms neighbors"]
+    partners: Float[Array, "atoms pairs"] | None = None
 
 
 @dataclass(frozen=True)
@@ -122,6 +131,14 @@ class SwitchedPairs(PairTerm):
 
     .. math:: u(r) = u_\mathrm{bare}(r)\, S(r)
 
+    What the factor takes away may be put back on average, as if atoms beyond the onset were everywhere (g = 1),
+
+    .. math:: U_\mathrm{tail} = 2\pi \sum_i \sum_b \frac{N_b}{V} \int u_\mathrm{bare}(r) [1 - S(r)]\, r^2\, dr
+
+    of which energies, pressures and stiffness get their part, and forces none. The pressure is minus its derivative by
+    the volume: for -C₆/r⁶ it is -(2/3)πρ²C₆/r_c³, and the other half of the textbook's -(4/3)πρ²C₆/r_c³ is what S
+    itself pulls with between onset and cutoff.
+
     A subclass names its trained and its fixed hyperparameters, one positive number for each pair of species, and
     defines ``bare_energy``. Where the hyperparameters are anything else it states its ``options``.
 
@@ -129,6 +146,10 @@ class SwitchedPairs(PairTerm):
         species: Chemical symbols of the potential.
         cutoff: Distance from which the energy is zero, Å.
         onset: Distance up to which S is 1, Å; a spec may leave it out, and it is then 0.9 of the cutoff.
+        tail: Whether energy and pressure of what lies beyond are added; the bare energy must then fall faster than r⁻³.
+
+    References:
+        M. P. Allen and D. J. Tildesley, Computer Simulation of Liquids (Oxford, 1987), section 2.8.
 
     Example:
         >>> from dataclasses import dataclass
@@ -147,6 +168,7 @@ class SwitchedPairs(PairTerm):
     """
 
     onset: float = field(kw_only=True)
+    tail: bool = field(default=False, kw_only=True)
 
     trained: ClassVar[tuple[str, ...]]
     fixed: ClassVar[tuple[str, ...]] = ()
@@ -171,9 +193,60 @@ class SwitchedPairs(PairTerm):
         options = cls.options or positive_pairs(cls.__name__, (*cls.trained, *cls.fixed))
         return cls(species=species, cutoff=cutoff, **options.read(hyperparameters).complete(species, cutoff))
 
+    @property
+    def has_tail(self) -> bool:
+        """Whether what lies beyond the cutoff counts."""
+        return self.tail
+
     def init(self, key: Array) -> Parameters:
         """The initial values; nothing is random."""
         return {name: jnp.array(getattr(self, name)) for name in self.trained}
+
+    def project(self, environment: Environment) -> PairDistances:
+        """Compute distances and pairs of species, and for a tail the densities.
+
+        Args:
+            environment: The neighbours of all atoms.
+
+        Returns:
+            Distances within the cutoff.
+        """
+        pairs = super().project(environment)
+        if not self.tail or environment.densities is None:
+            return pairs
+        partners = partner_densities(environment.species, environment.densities.astype(pairs.distance.dtype))
+        return pairs._replace(partners=partners)
+
+    def energy(self, parameters: Parameters, projected: PairDistances) -> Float[Array, " atoms"]:
+        """Compute the energy of each atom, half of that of each of its pairs, and its tail.
+
+        Args:
+            parameters: Parameters of this term.
+            projected: What ``project`` returned.
+
+        Returns:
+            Energy of each atom, (atoms,), eV.
+        """
+        near = super().energy(parameters, projected)
+        if projected.partners is None:
+            return near
+        return near + 2 * math.pi * (projected.partners @ self._beyond(parameters, projected.partners.dtype))
+
+    def _beyond(self, parameters: Parameters, dtype: Any) -> Float[Array, " pairs"]:
+        """The integral of what the factor takes away, eV Å³, for each pair of species.
+
+        Beyond the cutoff by the inverse distance, in which powers are polynomials: the rule of Gauss is exact.
+        """
+        nodes, weights = np.polynomial.legendre.leggauss(QUADRATURE)
+        x, weights = (nodes + 1) / 2, weights / 2
+        inner = self.onset + (self.cutoff - self.onset) * x
+        r = jnp.asarray(np.concatenate([inner, self.cutoff / x]), dtype)
+        shells = np.concatenate([weights * (self.cutoff - self.onset) * inner**2, weights * self.cutoff**3 / x**4])
+        count = len(pair_labels(self.species))
+        distance = jnp.broadcast_to(r, (count, len(r)))
+        pair = jnp.broadcast_to(jnp.arange(count)[:, None], distance.shape)
+        bare = self.bare_energy(parameters, PairDistances(distance, distance > 0, pair))
+        return jnp.sum(bare * (1 - switch(r, self.onset, self.cutoff)) * jnp.asarray(shells, dtype), -1)
 
     def pair_energy(self, parameters: Parameters, pairs: PairDistances) -> Float[Array, "atoms neighbors"]:
         """u with the switch, eV."""
@@ -216,6 +289,33 @@ def pair_distances(environment: Environment, cutoff: float, n_species: int) -> P
     low = jnp.minimum(environment.species[..., None], environment.neighbor_species)
     high = jnp.maximum(environment.species[..., None], environment.neighbor_species)
     return PairDistances(distance, within, low * n_species - low * (low - 1) // 2 + high - low)
+
+
+def partner_densities(
+    species: Int[Array, " atoms"], densities: Float[Array, "atoms species"]
+) -> Float[Array, "atoms pairs"]:
+    """Compute the density of the partners that each atom has in each pair of species.
+
+    Args:
+        species: Index of the species of each atom.
+        densities: Number density of each species around each atom, (atoms, species), 1/Å³.
+
+    Returns:
+        Densities, (atoms, pairs), 1/Å³; zero for the pairs that an atom is not of.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from aiida_difftre.engine.potentials.pairs import partner_densities
+        >>> partner_densities(jnp.array([0, 1]), jnp.array([[0.1, 0.2], [0.1, 0.2]])).round(3).tolist()
+        [[0.1, 0.2, 0.0], [0.0, 0.1, 0.2]]
+    """
+    count = densities.shape[-1]
+    columns = []
+    for first, second in itertools.combinations_with_replacement(range(count), 2):
+        of_first = jnp.where(species == first, densities[..., second], 0.0)
+        of_second = jnp.where(species == second, densities[..., first], 0.0)
+        columns.append(of_first if first == second else of_first + of_second)
+    return jnp.stack(columns, -1)
 
 
 def masked_distances(

@@ -215,7 +215,31 @@ class Potential:
                 gradients = list(gradient)
                 force = force + add_up(gradient) - jnp.zeros_like(force).at[:, index].add(gradient)
             trace = trace + sum(jnp.vdot(g, part) for g, part in zip(gradients, components, strict=True))
-        return force.T, trace
+        return force.T, trace + 3 * self.tail_work(parameters, environment)
+
+    def tail_work(self, parameters: Parameters, environment: Environment) -> Float[Array, ""]:
+        """Compute the volume times the derivative by it of what lies beyond the cutoffs.
+
+        Args:
+            parameters: Parameters of the potential.
+            environment: The neighbours of all atoms.
+
+        Returns:
+            The part of each diagonal element of the virial, eV; zero without a tail or a cell.
+        """
+        tails = [
+            (term, parameters["terms"][name])
+            for name, term in zip(self.names(), self.terms, strict=True)
+            if term.has_tail
+        ]
+        if not tails or environment.densities is None:
+            return jnp.zeros((), environment.displacements.dtype)
+
+        def energy(densities: Array) -> Array:
+            thinner = environment._replace(densities=densities)
+            return sum((jnp.sum(term.energy(values, term.project(thinner))) for term, values in tails), jnp.zeros(()))
+
+        return -jnp.vdot(environment.densities, jax.grad(energy)(environment.densities))
 
     def trainable(self, parameters: Parameters) -> Parameters:
         """Tell which parameters an optimizer may move: not those of fixed terms, buffers and reference energies.

@@ -36,7 +36,7 @@ The exponential is below e^-110 there, and its derivatives would be products of 
 """
 
 
-def _power(base: Array, exponent: float) -> Array:
+def integer_power(base: Array, exponent: float) -> Array:
     """Integer powers as products, several times faster than the general one."""
     return base ** int(exponent) if exponent == int(exponent) else base**exponent
 
@@ -121,7 +121,9 @@ class StillingerWeber(Term):
         value = {name: parameter.astype(distance.dtype) for name, parameter in parameters.items()}
         ratio = value["sigma"] / distance
         inverse = value["sigma"] / (distance - self.cutoff)
-        radial = value["A"] * (value["B"] * _power(ratio, self.p) - _power(ratio, self.q)) * jnp.exp(inverse)
+        radial = (
+            value["A"] * (value["B"] * integer_power(ratio, self.p) - integer_power(ratio, self.q)) * jnp.exp(inverse)
+        )
         pairs = 0.5 * jnp.sum(jnp.where(within, radial, 0.0), -1)
 
         h = jnp.where(within, jnp.exp(value["gamma"] * inverse), 0.0)

@@ -41,6 +41,8 @@ class Environment(NamedTuple):
             where ``mask`` is False.
         neighbors: Index of each neighbour among the atoms, (atoms, neighbors), any of them where ``mask`` is False;
             None where atoms are looked at one by one. Only terms that pass messages look at it.
+        densities: Number density of each species around each atom, (atoms, species), 1/Å³, the same for all atoms; None
+            where there is no cell. Only corrections for what lies beyond the cutoff look at them.
 
     Example:
         Two atoms, each the only neighbour of the other:
@@ -65,6 +67,7 @@ class Environment(NamedTuple):
     components: tuple[Array, Array, Array] | None = None
     distances: Float[Array, "atoms neighbors"] | None = None
     neighbors: Int[Array, "atoms neighbors"] | None = None
+    densities: Float[Array, "atoms species"] | None = None
 
     def neighbor_index(self) -> Int[Array, "atoms neighbors"]:
         """Tell which atom each neighbour is, for terms that pass messages.
@@ -188,6 +191,11 @@ class Term(ABC):
         """Whether the energy of an atom depends on the neighbours of its neighbours, through ``neighbor_index``."""
         return False
 
+    @property
+    def has_tail(self) -> bool:
+        """Whether the energy depends on densities, and with them on the volume beside the distances."""
+        return False
+
     @classmethod
     @abstractmethod
     def from_spec(cls, species: tuple[str, ...], cutoff: float, hyperparameters: dict[str, Any]) -> Self:
@@ -255,6 +263,14 @@ class Term(ABC):
 def add_up(values: Float[Array, "*rows neighbors"]) -> Float[Array, "*rows"]:
     """Sum over the last axis, as a product with ones: on CPUs several times faster."""
     return jnp.matmul(values, jnp.ones(values.shape[-1:], values.dtype), precision=jax.lax.Precision.HIGHEST)
+
+
+def densities(
+    species: Int[Array, " atoms"], count: int, volume: Float[Array, ""] | float
+) -> Float[Array, "atoms species"]:
+    """Number density of each species, 1/Å³, for each atom, of a cell with its volume (Å³)."""
+    atoms = jnp.sum(species[:, None] == jnp.arange(count), axis=0)
+    return jnp.broadcast_to(atoms / volume, (len(species), count))
 
 
 def masses(symbols: tuple[str, ...] | list[str]) -> Float[np.ndarray, " atoms"]:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from aiida_difftre.engine import units
 from aiida_difftre.engine.geometry import neighbor_list
-from aiida_difftre.engine.potentials.term import Environment, Parameters, species_index
+from aiida_difftre.engine.potentials.term import Environment, Parameters, densities, species_index
 from aiida_difftre.engine.runtime import device
 from aiida_difftre.engine.sampling.barostat import Integrator
 from aiida_difftre.engine.sampling.integrators import integrator
@@ -141,8 +141,11 @@ def forces_and_virial(
     vectors = [scale * part for part in neighbor_list.components(positions, arrays.cell, lists)]
     species = arrays.species
     environment = Environment(
-        jnp.stack(vectors, -1), lists.mask, species, species[lists.index], positions, neighbors=lists.index
-    )
+        jnp.stack(vectors, -1), lists.mask, species, species[lists.index], positions, neighbors=lists.index,
+        densities=densities(
+            species, len(system.potential.spec.species), scale**3 * jnp.abs(jnp.linalg.det(arrays.cell))
+        ),
+    )  # fmt: skip
     between, work = system.potential.forces_and_virial(parameters, vectors, environment, lists.index)
     if not system.potential.has_external:
         return between, work

@@ -23,7 +23,7 @@ from jaxtyping import Array, Float, Int
 from aiida_difftre.engine.contract.jobs import PotentialSpec
 from aiida_difftre.engine.geometry.strain import deformation
 from aiida_difftre.engine.potentials.potential import Potential, build
-from aiida_difftre.engine.potentials.term import Environment, Parameters
+from aiida_difftre.engine.potentials.term import Environment, Parameters, densities
 from aiida_difftre.engine.runtime import device
 from aiida_difftre.engine.snapshots.compact_lists import Compact, surroundings
 
@@ -123,9 +123,11 @@ class _Functions:
             a, b, c = near.components
             x, y, z = (a * f[0, axis] + b * f[1, axis] + c * f[2, axis] for axis in range(3))
             vectors = jnp.stack([x, y, z], -1)
+            volume = jnp.linalg.det(f) * scale**3 * jnp.abs(jnp.linalg.det(shared.cell))
             environment = Environment(
                 vectors, near.mask, species, species[near.index], fractional,
                 components=(x, y, z), neighbors=near.index,
+                densities=densities(species, len(self.potential.spec.species), volume),
             )  # fmt: skip
             return self.potential.project(environment)
 

@@ -28,7 +28,7 @@ from aiida_difftre.engine import units
 from aiida_difftre.engine.contract.jobs import Machine
 from aiida_difftre.engine.geometry import neighbor_list
 from aiida_difftre.engine.potentials.potential import Potential, species_of
-from aiida_difftre.engine.potentials.term import Environment, Parameters, species_index
+from aiida_difftre.engine.potentials.term import Environment, Parameters, densities, species_index
 from aiida_difftre.engine.snapshots.compact_lists import Compact, Lists, surroundings
 from aiida_difftre.engine.snapshots.kernels import Batch, Shared, kernels
 
@@ -77,24 +77,34 @@ def environment(
         lists = neighbor_list.build_batch(np.asarray(positions, np.float64)[None], cell, potential.cutoff)
     species = species_index(tuple(symbols), potential.spec.species)
     dtype = jnp.dtype(precision)
-    return _environment(np.asarray(positions, dtype), np.asarray(cell, dtype), species, lists)
+    count = len(potential.spec.species)
+    return _environment(np.asarray(positions, dtype), np.asarray(cell, dtype), species, lists, count=count)
 
 
-@jax.jit
-def _environment(positions: Array, cell: Array, species: Array, lists: neighbor_list.NeighborList) -> Environment:
+@functools.partial(jax.jit, static_argnames="count")
+def _environment(
+    positions: Array, cell: Array, species: Array, lists: neighbor_list.NeighborList, *, count: int
+) -> Environment:
     """One program, where each operation by itself would be traced, lowered and loaded as one of its own."""
     first = jax.tree.map(lambda x: x[0], lists)
     vectors = neighbor_list.displacements(positions, cell, first)
-    return Environment(vectors, first.mask, species, species[first.index], positions, neighbors=first.index)
+    around = densities(species, count, jnp.abs(jnp.linalg.det(cell)))
+    return Environment(
+        vectors, first.mask, species, species[first.index], positions, neighbors=first.index, densities=around
+    )
 
 
-@jax.jit
-def _first(positions: Array, scale: Array, shared: Shared, lists: Compact) -> Environment:
+@functools.partial(jax.jit, static_argnames="count")
+def _first(positions: Array, scale: Array, shared: Shared, lists: Compact, *, count: int) -> Environment:
     """The environment of one snapshot, in double precision."""
-    near = surroundings(lists, positions, scale * shared.cell, shared.images)
+    cell = scale * shared.cell
+    near = surroundings(lists, positions, cell, shared.images)
     vectors = jnp.stack(near.components, -1)
     species = shared.species
-    return Environment(vectors, near.mask, species, species[near.index], positions, neighbors=near.index)
+    around = densities(species, count, jnp.abs(jnp.linalg.det(cell)))
+    return Environment(
+        vectors, near.mask, species, species[near.index], positions, neighbors=near.index, densities=around
+    )
 
 
 class Prepared:
@@ -189,6 +199,7 @@ class Snapshots:
         self._first = jax.tree.map(lambda array: array[0], self._lists.take(np.zeros(self._batch, int)))
         self._precision = np.dtype(precision)
         species = species_of(potential, symbols)
+        self._species = len(potential.spec.species)
         self._shared = Shared(jnp.asarray(cell), jnp.asarray(self._lists.images, jnp.int32), jnp.asarray(species))
         self._main = Prepared(self._prepare_main, np.arange(self.count), self._batch)
         self._curves = {
@@ -227,7 +238,7 @@ class Snapshots:
     def environment(self) -> Environment:
         """The environment of the first snapshot, in double precision."""
         positions = self._positions[0].astype(self._precision).astype(float)  # as the images of the lists were counted
-        found: Environment = _first(positions, self._scales[0], self._shared, self._first)
+        found: Environment = _first(positions, self._scales[0], self._shared, self._first, count=self._species)
         return found
 
     def _take(self, index: NDArray[np.intp]) -> Batch:

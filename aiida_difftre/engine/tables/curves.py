@@ -116,11 +116,12 @@ def _number_density(reading: Reading, composition: Composition | None, density: 
 
 def _check_single_element(spec: ObservableSpec, options: dict[str, Any], composition: Composition | None) -> None:
     """A total of several elements weighs pairs by how they scatter, and g(r) of a simulation counts them alike."""
-    is_total = spec.name == "rdf" and options["pair"] is None
+    is_total = spec.name == "rdf" and options["pair"] is None and options["radiation"] is None
     if is_total and composition is not None and len(composition.elements) > 1:
         raise ValueError(
-            f"a total g(r) of {composition.formula} weighs pairs by scattering lengths or form factors, and observable "
-            "'rdf' counts all alike: take S(q) as structure_factor, or a partial with --option pair=[A,B]"
+            f"a total g(r) of {composition.formula} weighs pairs by scattering lengths or numbers of electrons, and "
+            "observable 'rdf' counts all alike unless told so: give --option radiation=neutron or xray, or a partial "
+            "with --option pair=[A,B], or take S(q) as structure_factor"
         )
 
 
@@ -155,7 +156,7 @@ def _scaling(
         quantity(reading.quantity, spec.name),
         number_density=number_density,
         composition=composition,
-        radiation=options.get("radiation", "neutron"),
+        radiation=options.get("radiation") or "neutron",
         lengths=options.get("scattering_lengths"),
     )
     note = "" if constants.is_identity else f"{constants.quantity.formula}{constants.description}"

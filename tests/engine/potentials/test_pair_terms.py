@@ -24,6 +24,7 @@ from aiida_difftre.engine.potentials.pairs import PairDistances, SwitchedPairs, 
 from aiida_difftre.engine.potentials.potential import Potential, build, forces, virial
 from aiida_difftre.engine.potentials.repulsion import Repulsion
 from aiida_difftre.engine.potentials.stillinger_weber import StillingerWeber
+from aiida_difftre.engine.potentials.stillinger_weber_alloy import StillingerWeberAlloy
 from aiida_difftre.engine.potentials.term import Environment, Parameters, species_index
 from tests.fixtures.engine import energy_and_gradient
 
@@ -371,6 +372,14 @@ def test_values_by_pair_in_either_order() -> None:
         (StillingerWeber, {"preset": ["tin"]}, r"preset = \['tin'\]"),
         (StillingerWeber, {"lambd": 20}, "'lambd'"),
         (StillingerWeber, {"epsilon": {"Ar-Ar": 2.0}}, "one set of parameters for all species; give one number"),
+        (StillingerWeberAlloy, {"epsilon": 1, "sigma": 2}, r"cutoff = 5\.0 Å must be the largest a·sigma = 3\.6 Å"),
+        (
+            StillingerWeberAlloy,
+            {"epsilon": 1, "sigma": 2, "lambda": {"Ar-Xe-Ar": 2}},
+            "triplet 'Ar-Xe-Ar'; give the ce",
+        ),
+        (StillingerWeberAlloy, {"epsilon": 1, "sigma": 2, "lambda": {}}, "no value for the triplet 'Ar-Ar-Ar'"),
+        (StillingerWeberAlloy, {"epsilon": 1, "sigma": 2, "lambda": -1}, "lambda = -1 of Ar-Ar-Ar: must be at least 0"),
         (StillingerWeber, {"p": 2, "q": 2}, "p = 2.0 and q = 2.0 must satisfy"),
         (StillingerWeber, {"p": 0}, "p = 0"),
     ],

@@ -151,6 +151,8 @@ def check_structure_factor_tail(options: dict[str, Any], q: Floats, s: Floats) -
     Raises:
         ValueError: naming the limit, and the quantities that have it.
     """
+    if options["partial"] in ("NC", "CC"):
+        return  # of concentrations, which tend to 0 and to c₁c₂
     if q[-1] < max(STRUCTURE_FACTOR_TAIL_FROM, PEAKS_BEFORE_TAIL * q[np.argmax(s)]):
         return
     mean, extent = last_third(q, s)

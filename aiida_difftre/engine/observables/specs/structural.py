@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from aiida_difftre.engine.contract import isotopes
 from aiida_difftre.engine.contract.observables import ObservableRequest, ObservableSpec, check_present
 from aiida_difftre.engine.contract.settings import LONGEST_CUTOFF
 from aiida_difftre.engine.geometry import lattice
 from aiida_difftre.engine.observables import bins, scattering
-from aiida_difftre.engine.observables.specs import curve_checks
+from aiida_difftre.engine.observables.specs import curve_checks, radiation
 
 TOLERANCE = 1e-6
 """Relative tolerance where a grid meets a limit."""
@@ -83,6 +82,22 @@ def _check_fine_bins(deviation: float | int | None, edges: NDArray[np.float64], 
 def _check_rdf(options: dict[str, Any]) -> None:
     _check_symbols(options["pair"], 2, "pair", "rdf", "two species, such as ['C', 'C']")
     _check_smearing(options, "rdf", "Å")
+    if not isinstance(options["self_pairs"], bool):
+        raise ValueError(
+            f"option 'self_pairs' of rdf is {options['self_pairs']!r}; give true for V/N², or false for V/(N(N - 1))"
+        )
+    if options["radiation"] is None:
+        stated = [name for name in radiation.OPTIONS if options[name] is not None]
+        if stated:
+            raise ValueError(f"option {stated[0]!r} of rdf needs a radiation, neutron or xray")
+        return
+    if options["radiation"] not in scattering.RADIATIONS:
+        raise ValueError(
+            f"option 'radiation' of rdf is {options['radiation']!r}; choose {' or '.join(scattering.RADIATIONS)}"
+        )
+    if options["pair"] is not None:
+        raise ValueError("g(r) of one pair has no weights; leave out either pair or radiation")
+    radiation.check_options(options, "rdf")
 
 
 def _rdf_grid(options: dict[str, Any], grid: list[float]) -> None:
@@ -90,6 +105,9 @@ def _rdf_grid(options: dict[str, Any], grid: list[float]) -> None:
 
 
 def _rdf_system(request: ObservableRequest, species: tuple[str, ...], cell: ArrayLike) -> None:
+    if request.options["radiation"] is not None:
+        radiation.check_system(request.options, species, request.name)
+        scattering.weights(species, [0.0], request.options["radiation"], request.options["scattering_lengths"])
     check_present(request.options["pair"] or (), "pair", request.name, species)
     end = float(bins.edges(request.grid or [], request.name)[-1])
     check_half_box(end, f"grid of {request.name!r}, which ends at {(request.grid or [])[-1]:g} Å with a bin that", cell)
@@ -97,13 +115,14 @@ def _rdf_system(request: ObservableRequest, species: tuple[str, ...], cell: Arra
 
 RDF = ObservableSpec(
     "rdf", "1", f"{_OBSERVABLES}.structural:RadialDistribution",
-    "radial distribution function on the centres of equal bins, total or of one pair of species",
+    "radial distribution function on the centres of equal bins: total, as neutrons or X-rays weigh it, or of one pair",
     grid_unit="angstrom",
     symbol="g(r)",
     grid_symbol="r",
     bins="shells",
-    options={"pair": None, "smearing": None},
+    options={"pair": None, "smearing": None, "self_pairs": True, "radiation": None, **radiation.OPTIONS},
     check=_check_rdf,
+    seen=radiation.seen,
     check_grid=_rdf_grid,
     check_system=_rdf_system,
     check_values=curve_checks.check_rdf,
@@ -177,36 +196,23 @@ def _check_structure_factor(options: dict[str, Any]) -> None:
         raise ValueError(
             f"option 'vectors_per_bin' of structure_factor is {vectors!r}; give an integer >= 1, or null for all"
         )
-    lengths = options["scattering_lengths"]
-    if lengths is not None and options["radiation"] != "neutron":
-        raise ValueError("option 'scattering_lengths' of structure_factor is for radiation: neutron")
-    if lengths is not None and not (
-        isinstance(lengths, dict) and all(isinstance(b, int | float) and np.isfinite(b) for b in lengths.values())
-    ):
-        raise ValueError(
-            f"option 'scattering_lengths' of structure_factor is {lengths!r}; give numbers in fm by species, such as "
-            "{'H': 6.671}"
-        )
+    radiation.check_options(options, "structure_factor")
+    partial = options["partial"]
+    if partial is None:
+        return
+    if isinstance(partial, str) and partial in scattering.BHATIA_THORNTON:
+        if options["isotopes"] or options["scattering_lengths"]:
+            raise ValueError("a partial structure factor has no weights; leave out isotopes and scattering_lengths")
+        return
+    example = f"two species, such as ['Si', 'O'], or one of {', '.join(scattering.BHATIA_THORNTON)}"
+    _check_symbols(partial, 2, "partial", "structure_factor", example)
 
 
-def _seen_by_radiation(
+def _seen_by_structure_factor(
     options: dict[str, Any], species: tuple[str, ...], masses: Sequence[float] | None
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Neutrons tell isotopes apart, which the masses are; the options then have the length of each."""
-    if options["radiation"] != "neutron":
-        return options, species
-    given = {_canonical(name): length for name, length in (options["scattering_lengths"] or {}).items()}
-    names = isotopes.seen_by_neutrons(species, masses, given)
-    tabulated = {name: isotopes.scattering_length(name) for name in sorted(set(names)) if name not in given}
-    lengths = {**given, **{name: length for name, length in tabulated.items() if length is not None}}
-    return {**options, "scattering_lengths": lengths}, names
-
-
-def _canonical(name: str) -> str:
-    try:
-        return isotopes.canonical(name)
-    except ValueError:  # beads have names of their own
-        return name
+    """A partial is of elements, whatever scatters."""
+    return (options, species) if options["partial"] is not None else radiation.seen(options, species, masses)
 
 
 def _structure_factor_grid(options: dict[str, Any], grid: list[float]) -> None:
@@ -216,7 +222,8 @@ def _structure_factor_grid(options: dict[str, Any], grid: list[float]) -> None:
 
 def _structure_factor_system(request: ObservableRequest, species: tuple[str, ...], cell: ArrayLike) -> None:
     options, grid = request.options, request.grid or []
-    scattering.weights(species, grid, options["radiation"], options["scattering_lengths"])
+    radiation.check_system(options, species, request.name)
+    scattering.weighting(species, grid, options["radiation"], options["scattering_lengths"], partial=options["partial"])
     if options["method"] == "transform":
         if options["r_max"] is not None:
             check_half_box(options["r_max"], f"option 'r_max' of {request.name!r}", cell)
@@ -238,7 +245,7 @@ def _structure_factor_system(request: ObservableRequest, species: tuple[str, ...
 
 STRUCTURE_FACTOR = ObservableSpec(
     "structure_factor", "1", f"{_OBSERVABLES}.structure_factor:StructureFactor",
-    "total structure factor S(q), weighted as neutrons or X-rays see it, 1 at large q",
+    "structure factor S(q): the total, weighted as neutrons or X-rays see it, 1 at large q, or a partial one",
     grid_unit="1/angstrom",
     symbol="S(q)",
     grid_symbol="q",
@@ -247,12 +254,12 @@ STRUCTURE_FACTOR = ObservableSpec(
     bins_of=lambda options: "shells" if options["method"] == "direct" else None,
     options={
         "radiation": "neutron", "method": "direct", "vectors_per_bin": 50, "r_max": None, "r_bin": 0.02,
-        "window": "lorch", "scattering_lengths": None,
+        "window": "lorch", "partial": None, **radiation.OPTIONS,
     },
     check=_check_structure_factor,
     check_grid=_structure_factor_grid,
     check_system=_structure_factor_system,
-    seen=_seen_by_radiation,
+    seen=_seen_by_structure_factor,
     check_values=curve_checks.check_structure_factor,
     check_tail=curve_checks.check_structure_factor_tail,
 )  # fmt: skip
