@@ -136,6 +136,9 @@ class RefineWorkChain(ProtocolMixin, WorkChain):
         self.ctx.best = None  # potential
         self.ctx.sampled = {}  # predictions of the last trajectories
         self.ctx.lowered = {}  # what fits into memory, by call of the chain
+        for label, point in self._state_points().items():
+            if advice := points.quantum_advice(point):
+                self.report(f"{label}: {advice}")
 
     def _state_points(self) -> dict[str, Any]:
         return points.in_refinement(self.inputs.state_points)

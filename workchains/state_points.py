@@ -15,12 +15,16 @@ from aiida_difftre.calculations.checks import (
     check_periodic,
     check_species,
     check_target_nodes,
+    check_temperature,
     check_trajectory,
+    masses_of,
+    symbols_of,
 )
 from aiida_difftre.data.base import BasePotentialData
 from aiida_difftre.data.potential import PotentialData
 from aiida_difftre.data.target import TargetData
 from aiida_difftre.data.trajectory import TrajectoryEnsembleData
+from aiida_difftre.engine.contract import quantum
 from aiida_difftre.engine.contract.jobs import SampleJob, SamplingSettings, validate
 from aiida_difftre.engine.contract.observables import check_requests
 from aiida_difftre.engine.contract.settings import WALKERS
@@ -133,7 +137,17 @@ def check_structures(potential: PotentialData, state_points: Mapping[str, Any]) 
         species = sorted(structure.get_symbols_set())
         if problem := check_species(potential, species, what) or check_composition(potential, structure, what):
             return problem
+        if problem := check_temperature(potential, point["temperature"].value, f"state point {label!r}"):
+            return problem
     return None
+
+
+def quantum_advice(point: Mapping[str, Any]) -> str | None:
+    """What to know of a state point whose nuclei are quantum, or None."""
+    structure = point["structure"]
+    symbols, masses = symbols_of(structure), masses_of(structure)
+    places = [site.position for site in structure.sites]
+    return quantum.advice(symbols, masses or (), places, structure.cell, point["temperature"].value)
 
 
 def check_training_target(state_points: Mapping[str, Any]) -> str | None:

@@ -121,6 +121,17 @@ def check_composition(
     return None
 
 
+def check_temperature(potential: PotentialData | None, temperature: float, what: str) -> str | None:
+    """The temperature must be one that a potential, such as one with quantum corrections, is made for."""
+    if potential is None:
+        return None
+    try:
+        architectures.check_temperature(potential.spec, temperature)
+    except ValueError as error:
+        return f"{what} does not fit the potential <{potential.pk}>: {error}"
+    return None
+
+
 def check_observables(
     requests: Iterable[ObservableRequest], system: orm.StructureData | TrajectoryEnsembleData, what: str
 ) -> str | None:

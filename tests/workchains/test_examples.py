@@ -9,6 +9,7 @@ import pytest
 from aiida_difftre.cli.pseudopotential import library
 from aiida_difftre.data import elasticity
 from aiida_difftre.data.structures import Generation, generate
+from aiida_difftre.engine.contract.architectures import check, check_composition
 from aiida_difftre.engine.contract.jobs import SamplingSettings, UpdateSettings, validate
 from aiida_difftre.engine.contract.targets import Target
 from aiida_difftre.workchains.from_input import overrides
@@ -78,6 +79,25 @@ def test_diamond_from_scratch_needs_no_labels(preset: str) -> None:
         assert settings.optimizer.name == "gauss_newton"
     sampling = validate(SamplingSettings, inputs["sample"]["calc"]["parameters"]["sampling"])
     assert sampling.timestep_fs == (0.5 if preset == "paper" else 1.0)
+
+
+@pytest.mark.parametrize("path", sorted((FOLDER / "nacl").glob("*.yaml")), ids=lambda path: path.stem)
+def test_rock_salt_needs_no_labels(path: Path) -> None:
+    """Its cells are neutral, and can give the targets of both state points."""
+    run = read_input(path)
+    assert run.protocol == path.stem
+    assert run.dft is None
+    assert run.model.spec is not None
+    check(run.model.spec)
+    for label, point in run.state_points.items():
+        cell = simulation_cell(run, label, path.parent)
+        check_composition(run.model.spec, cell.get_chemical_symbols())
+        assert cell.get_volume() / len(cell) == pytest.approx(5.6402**3 / 8)
+        for target in point.targets.values():
+            if isinstance(target, Target):
+                target.request().check_system(cell.get_chemical_symbols(), cell.cell.array)
+    inputs = load_protocol("refine", run.protocol, overrides(run)["refine"])
+    validate(SamplingSettings, inputs["sample"]["calc"]["parameters"]["sampling"])
 
 
 @pytest.mark.parametrize("path", sorted((FOLDER / "water").glob("*.yaml")), ids=lambda path: path.stem)

@@ -51,6 +51,20 @@ def check(spec: PotentialSpec) -> PotentialSpec:
     return spec
 
 
+def check_temperature(spec: PotentialSpec, temperature: float) -> None:
+    """Refuse a temperature (K) for which a term of a potential is not made.
+
+    Raises:
+        ValueError: naming both.
+    """
+    for term in spec.terms:
+        if term.architecture in OPTIONS:
+            try:
+                OPTIONS[term.architecture].read(term.hyperparameters).check_temperature(temperature)
+            except ValueError as error:
+                raise ValueError(f"potential term {term.architecture!r}: {error}") from None
+
+
 def check_composition(spec: PotentialSpec, symbols: Sequence[str]) -> None:
     """Refuse a structure, given as the symbol of each atom, for which a term of a potential is not made.
 

@@ -20,6 +20,9 @@ from aiida_difftre.engine.contract.bounds import Limits, is_number
 from aiida_difftre.engine.contract.settings import LONGEST_CUTOFF
 from aiida_difftre.engine.errors import one_line, shown
 
+SAME_TEMPERATURE = 0.01
+"""Relative difference of temperatures that are the same to a correction of quantum nuclei."""
+
 ACTIVATIONS = ("silu", "tanh", "softplus")
 
 STILLINGER_WEBER_PRESETS = {
@@ -35,6 +38,7 @@ STILLINGER_WEBER_REDUCED = {
 _DEPTH = Limits(above=0, most=1000, unit="eV", reason="bonds have some eV")
 _DISTANCE = Limits(above=0, most=LONGEST_CUTOFF, unit="Å", reason="potentials are short-ranged")
 _INNER = Limits(least=0, most=LONGEST_CUTOFF, unit="Å", reason="it lies below the cutoff")
+_TEMPERATURE = Limits(above=0, most=1e5, unit="K", reason="it is that at which the potential is used")
 _FIELD = Limits(least=-1e6, most=1e6, unit="eV", reason="bonds have some eV")
 
 
@@ -87,6 +91,13 @@ class TermOptions(Strict):
 
         Raises:
             ValueError: naming what the structure holds, and what is wanted.
+        """
+
+    def check_temperature(self, temperature: float) -> None:
+        """Refuse a temperature (K) for which the term is not made.
+
+        Raises:
+            ValueError: naming it, and that for which it is.
         """
 
 
@@ -158,6 +169,7 @@ class SwitchedPairOptions(TermOptions):
 
     onset: Annotated[float, _DISTANCE] | None = None
     tail: bool = False
+    feynman_hibbs: Annotated[float, _TEMPERATURE] | None = None
 
     def complete(self, species: tuple[str, ...], cutoff: float) -> dict[str, Any]:
         """The fields of the term; the onset is at 0.9 of the cutoff where it is not given."""
@@ -166,6 +178,15 @@ class SwitchedPairOptions(TermOptions):
             raise ValueError(f"onset = {onset} Å must lie between 0 and the cutoff, {cutoff} Å")
         pairs = {name: of_pairs(name, getattr(self, name), species) for name in self.per_pair}
         return {**dict(self), **pairs, "onset": onset}
+
+    def check_temperature(self, temperature: float) -> None:
+        """The correction of quantum nuclei is that of one temperature."""
+        made_for = self.feynman_hibbs
+        if made_for is not None and abs(temperature - made_for) > SAME_TEMPERATURE * made_for:
+            raise ValueError(
+                f"feynman_hibbs = {made_for:g} K is the correction of quantum nuclei at that temperature, not at "
+                f"{temperature:g} K; give each temperature a potential of its own"
+            )
 
 
 Depths = Annotated[Any, PerPair(_DEPTH)]

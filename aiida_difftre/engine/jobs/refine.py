@@ -159,6 +159,8 @@ def run(job: RefineJob, folder: Path, progress: Reporter) -> RefineResults:
     """
     potential, parameters = potentials.load(folder / job.potential)
     structures = {point.label: read_structure(folder / point.structure) for point in job.state_points}
+    for point in job.state_points:
+        potentials.check_temperature(potential, point.temperature)
     for structure in structures.values():
         potentials.species_of(potential, structure.symbols)
     extra = matching_loss(

@@ -58,6 +58,7 @@ def run(job: SampleJob, folder: Path, progress: Reporter) -> SampleResults:
     potential, parameters = potentials.load(folder / job.potential)
     structure = read_structure(folder / job.structure)
     potentials.species_of(potential, structure.symbols)
+    potentials.check_temperature(potential, job.temperature)
     for request in job.observables:
         observables.make(request, structure.symbols, structure.cell, masses=structure.masses)
     began = time.monotonic()

@@ -12,12 +12,15 @@ from abc import abstractmethod
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple, Self
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from aiida_difftre.engine import units
+from aiida_difftre.engine.contract import quantum
 from aiida_difftre.engine.contract.term_options import TermOptions, pair_labels, positive_pairs
-from aiida_difftre.engine.potentials.term import Environment, Kind, Parameters, Term
+from aiida_difftre.engine.potentials.term import Environment, Kind, Parameters, Term, masses
 
 QUADRATURE = 16
 """Points of the integrals of a tail, on either side of the cutoff."""
@@ -139,6 +142,11 @@ class SwitchedPairs(PairTerm):
     the volume: for -C₆/r⁶ it is -(2/3)πρ²C₆/r_c³, and the other half of the textbook's -(4/3)πρ²C₆/r_c³ is what S
     itself pulls with between onset and cutoff.
 
+    Quantum nuclei of a pair spread like Gaussians about their distance; to second order, with the reduced mass μ of
+    standard atomic weights, the classical energy at a temperature T becomes
+
+    .. math:: u_\mathrm{bare} + \frac{\hbar^2}{24 \mu k T} \Big( u_\mathrm{bare}'' + \frac{2 u_\mathrm{bare}'}{r} \Big)
+
     A subclass names its trained and its fixed hyperparameters, one positive number for each pair of species, and
     defines ``bare_energy``. Where the hyperparameters are anything else it states its ``options``.
 
@@ -148,8 +156,12 @@ class SwitchedPairs(PairTerm):
         onset: Distance up to which S is 1, Å; a spec may leave it out, and it is then 0.9 of the cutoff.
         tail: Whether energy and pressure of what lies beyond are added; the bare energy must then fall faster than r⁻³.
 
+        feynman_hibbs: Temperature, K, at which quantum nuclei are corrected for to second order; None for classical
+            ones.
+
     References:
-        M. P. Allen and D. J. Tildesley, Computer Simulation of Liquids (Oxford, 1987), section 2.8.
+        M. P. Allen and D. J. Tildesley, Computer Simulation of Liquids (Oxford, 1987), section 2.8;
+        R. P. Feynman and A. R. Hibbs, Quantum Mechanics and Path Integrals (McGraw-Hill, 1965), section 10.3.
 
     Example:
         >>> from dataclasses import dataclass
@@ -169,6 +181,7 @@ class SwitchedPairs(PairTerm):
 
     onset: float = field(kw_only=True)
     tail: bool = field(default=False, kw_only=True)
+    feynman_hibbs: float | None = field(default=None, kw_only=True)
 
     trained: ClassVar[tuple[str, ...]]
     fixed: ClassVar[tuple[str, ...]] = ()
@@ -245,12 +258,27 @@ class SwitchedPairs(PairTerm):
         count = len(pair_labels(self.species))
         distance = jnp.broadcast_to(r, (count, len(r)))
         pair = jnp.broadcast_to(jnp.arange(count)[:, None], distance.shape)
-        bare = self.bare_energy(parameters, PairDistances(distance, distance > 0, pair))
+        bare = self._spread_energy(parameters, PairDistances(distance, distance > 0, pair))
         return jnp.sum(bare * (1 - switch(r, self.onset, self.cutoff)) * jnp.asarray(shells, dtype), -1)
 
     def pair_energy(self, parameters: Parameters, pairs: PairDistances) -> Float[Array, "atoms neighbors"]:
         """u with the switch, eV."""
-        return self.bare_energy(parameters, pairs) * switch(pairs.distance, self.onset, self.cutoff)
+        return self._spread_energy(parameters, pairs) * switch(pairs.distance, self.onset, self.cutoff)
+
+    def _spread_energy(self, parameters: Parameters, pairs: PairDistances) -> Float[Array, "atoms neighbors"]:
+        """u without the switch, eV, of nuclei as spread as quantum mechanics has them at a temperature."""
+        if self.feynman_hibbs is None:
+            return self.bare_energy(parameters, pairs)
+
+        def bare(distance: Array) -> Array:
+            return self.bare_energy(parameters, pairs._replace(distance=distance))
+
+        r, along = pairs.distance, jnp.ones_like(pairs.distance)
+        (value, slope), (_, curvature) = jax.jvp(lambda x: jax.jvp(bare, (x,), (along,)), (r,), (along,))
+        mass = masses(self.species)
+        reduced = [a * b / (a + b) for a, b in itertools.combinations_with_replacement(mass, 2)]
+        factor = quantum.HBAR_SQUARED / (24 * np.array(reduced) * units.BOLTZMANN * self.feynman_hibbs)
+        return value + of_pair(jnp.asarray(factor), pairs) * (curvature + 2 * slope / r)
 
     @abstractmethod
     def bare_energy(self, parameters: Parameters, pairs: PairDistances) -> Float[Array, "atoms neighbors"]:

@@ -424,6 +424,18 @@ def _check_term(term: Term, spec: TermSpec) -> None:
             raise ValueError(f"trainable: it has no parameters {name!r}; it has: {known}")
 
 
+def check_temperature(potential: Potential, temperature: float) -> None:
+    """Refuse a temperature (K) for which a potential is not made.
+
+    Raises:
+        EngineError: naming it.
+    """
+    try:
+        architectures.check_temperature(potential.spec, temperature)
+    except ValueError as error:
+        raise EngineError(ExitStatus.INVALID_INPUT, str(error)) from None
+
+
 def flatten(parameters: Parameters) -> files.Arrays:
     """Parameter tree to arrays by path, such as ``terms/0_moment_network/mlp/w0``."""
     leaves = jax.tree_util.tree_flatten_with_path(parameters)[0]
