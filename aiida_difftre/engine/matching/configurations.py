@@ -207,9 +207,7 @@ def pad(
     neighbor_kind = np.take_along_axis(kind[:, :, None], index.reshape(len(frames), -1, 1), axis=1).reshape(shape)
     vectors, masked, own, others = (jnp.asarray(array) for array in (displacements, mask, kind, neighbor_kind))
     around = _densities(frames, kinds, species, n_atoms)
-    environment = Environment(
-        vectors, masked, own, others, fractional, neighbors=jnp.asarray(index), densities=around
-    )
+    environment = Environment(vectors, masked, own, others, fractional, neighbors=jnp.asarray(index), densities=around)
     volume = np.array([abs(frame.cell.volume) if frame.cell.rank == 3 else 1.0 for frame in frames])
     return Configurations(environment, index, real, volume, labels_of(frames, n_atoms))
 
