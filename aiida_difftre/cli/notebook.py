@@ -16,6 +16,15 @@ class RunView:
 
     Args:
         run: PK of a TrainWorkChain, RefineWorkChain or ValidateWorkChain.
+
+    Example:
+        >>> from aiida import orm
+        >>> from aiida_difftre.cli.notebook import RunView
+        >>> run = orm.WorkChainNode(label="argon")
+        >>> run.set_process_label("RefineWorkChain")
+        >>> view = RunView(run.store().pk)
+        >>> print(str(view).partition(" <")[0])
+        argon
     """
 
     def __init__(self, run: int) -> None:
