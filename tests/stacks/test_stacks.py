@@ -73,8 +73,8 @@ def ended(run: orm.ProcessNode) -> dict[str, list[int | None]]:
 def test_a_run_with_two_workers(argon_input: Any, two_workers: DaemonClient) -> None:
     """On the storage and the broker of the session."""
     run = submit(read_builder(argon_input(one_iteration), TrainWorkChain))
-    jobs = ended(run)
-    assert jobs == {"SampleCalculation": [0, 0, 0, 0], "UpdateCalculation": [0], "PredictCalculation": []} | jobs
+    # Two samplings in the refinement, two in the validation.
+    assert ended(run) == {"SampleCalculation": [0, 0, 0, 0], "UpdateCalculation": [0]}
     assert len(workers(two_workers)) == 2
     assert run.outputs.potential.is_stored
 
