@@ -72,18 +72,18 @@ class Nequix(Term):
     """
 
     elements: tuple[str, ...]
-    hidden_irreps: str
-    lmax: int
-    n_layers: int
-    radial_basis_size: int
-    radial_mlp_size: int
-    radial_mlp_layers: int
-    radial_polynomial_p: float
-    mlp_init_scale: float
-    index_weights: bool
-    layer_norm: bool
-    scale: float
-    avg_n_neighbors: float
+    hidden_irreps: str = "32x0e + 32x1o + 32x2e"
+    lmax: int = 2
+    n_layers: int = 3
+    radial_basis_size: int = 8
+    radial_mlp_size: int = 64
+    radial_mlp_layers: int = 2
+    radial_polynomial_p: float = 6.0
+    mlp_init_scale: float = 4.0
+    index_weights: bool = True
+    layer_norm: bool = False
+    scale: float = 1.0
+    avg_n_neighbors: float = 20.0
 
     @classmethod
     def from_spec(cls, species: tuple[str, ...], cutoff: float, hyperparameters: dict[str, Any]) -> Self:
