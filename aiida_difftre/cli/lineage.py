@@ -105,9 +105,9 @@ def _base(generation: Generation) -> str:
 def _given(trajectory: TrajectoryEnsembleData) -> Iterator[str]:
     """Where a trajectory came from that was taken in place of sampling."""
     made = trajectory.creator
-    given = None if made is None else made.inputs.get("trajectory", None) if "trajectory" in made.inputs else None
-    if given is None:
+    if made is None or "trajectory" not in made.inputs:
         return
+    given = made.inputs.trajectory
     files = ", ".join(f"{file['name']} ({file['sha256'][:12]})" for file in given.source.get("files", []))
     yield f"taken from trajectory {_name(given)}{', imported from ' + files if files else ''}"
 

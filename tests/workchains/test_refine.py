@@ -14,7 +14,7 @@ from aiida.engine.utils import instantiate_process
 from aiida.manage import get_manager
 from aiida.orm.utils.serialize import serialize
 
-from aiida_difftre.cli.lineage import generations
+from aiida_difftre.cli.lineage import generations, lines
 from aiida_difftre.data.potential import PotentialData
 from aiida_difftre.data.target import TargetData
 from aiida_difftre.data.trajectory import TrajectoryEnsembleData
@@ -347,3 +347,6 @@ def test_a_trajectory_that_exists_takes_the_place_of_the_first_sampling(refine: 
     assert "trajectory" not in second.inputs
     steps = history(node)["iterations"][0]["steps"]
     assert steps[1]["chi2"] < steps[0]["chi2"]
+    (update,) = called(node, "UpdateCalculation")
+    told = [line for line in lines(update.outputs.potential) if "taken from trajectory" in line]
+    assert [line.split("imported from ")[1].split()[0] for line in told] == ["md.traj"]
