@@ -8,20 +8,21 @@ from pathlib import Path
 from typing import Any, Literal
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
-from ase.neighborlist import neighbor_list
-from jaxtyping import Array
 from numpy.typing import NDArray
 
+from aiida_difftre.engine.bases.loading import of_potential
+from aiida_difftre.engine.bases.protocol import EVERYTHING, BasePotential, Quantity, explained
+from aiida_difftre.engine.bases.traced import TracedBase
 from aiida_difftre.engine.contract.frames import check_extent, check_thickness
 from aiida_difftre.engine.contract.jobs import PotentialSpec
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.geometry import voigt
-from aiida_difftre.engine.potentials.potential import Potential, build, forces, load, virial, without_references
-from aiida_difftre.engine.potentials.term import Environment, Parameters, densities, species_index
+from aiida_difftre.engine.potentials.evaluator import Evaluator
+from aiida_difftre.engine.potentials.potential import Potential, build, load
+from aiida_difftre.engine.potentials.term import Parameters
 
 
 class DiffTReCalculator(Calculator):
@@ -36,10 +37,12 @@ class DiffTReCalculator(Calculator):
         parameters: Parameters of the potential; None where it is a file, which holds them.
         precision: Precision of the arithmetic; the reference energies of the atoms are always added in float64.
         skin: How far the neighbour list reaches beyond the cutoff, Å.
+        base: Base of the potential, whose energies, forces and stresses are added; None to load it where the potential
+            has one, with its files beside that of the potential.
 
     Raises:
         ValueError: Where a spec or potential is given without parameters.
-        EngineError: Where the file is corrupt, or the spec is invalid.
+        EngineError: Where the file is corrupt, the spec is invalid, or the base cannot be loaded.
 
     Example:
         Two argon atoms at the bottom of their Lennard-Jones well:
@@ -69,8 +72,10 @@ class DiffTReCalculator(Calculator):
         *,
         precision: Literal["float32", "float64"] = "float64",
         skin: float = 0.4,
+        base: BasePotential | None = None,
     ) -> None:
         super().__init__()
+        folder = Path(potential).parent if isinstance(potential, Path | str) else Path()
         with jax.enable_x64(True):
             if isinstance(potential, Path | str):
                 self.potential, parameters = load(Path(potential))
@@ -80,14 +85,13 @@ class DiffTReCalculator(Calculator):
                 self.potential = potential
             if parameters is None:
                 raise ValueError("a potential that is not a file needs its parameters")
-            self._dtype = jnp.dtype(precision)
-            self._references = np.asarray(parameters["atomic_energies"], np.float64)
-            self._parameters = without_references(parameters, self._dtype)
-        self._skin = skin
-        self._capacity = 0
-        self._listed: Atoms | None = None
-        self._list: tuple[NDArray[Any], ...] = ()
-        self._compiled = jax.jit(self._evaluate)
+            if base is None:
+                base = of_potential(self.potential.spec, folder)
+            if isinstance(base, TracedBase):
+                self.potential, parameters = base.joined(self.potential, parameters)
+                base = None
+            self._evaluator = Evaluator(self.potential, parameters, precision=precision, skin=skin)
+        self._base = base
 
     def calculate(
         self,
@@ -109,31 +113,31 @@ class DiffTReCalculator(Calculator):
         super().calculate(atoms, properties, system_changes)
         current = self.atoms
         self._check(current)
-        kinds = species_index(current.get_chemical_symbols(), self.potential.spec.species)
-        if not self._list_holds(current):
-            self._build_list(current)
-        with jax.enable_x64(True):
-            neighbors, mask, offsets = self._list
-            vectors = current.positions[neighbors] + offsets - current.positions[:, None]
-            environment = Environment(
-                jnp.asarray(np.where(mask[..., None], vectors, 0.0), self._dtype),
-                jnp.asarray(mask),
-                jnp.asarray(kinds),
-                jnp.asarray(kinds[neighbors]),
-                self._fractional(current),
-                neighbors=jnp.asarray(neighbors),
-                densities=self._densities(current, kinds),
-            )
-            cell = jnp.asarray(current.cell.array, self._dtype)
-            found = self._compiled(self._parameters, environment, jnp.asarray(neighbors), cell)
-            energies, force, tensor = (np.asarray(part, np.float64) for part in found)
-        energies = energies + self._references[kinds]
+        energies, force, tensor = self._evaluator(current)
         energy = float(energies.sum())
+        if self._base is not None:
+            added = self._of_base(current)
+            energy, force, tensor = energy + added[0], force + added[1], tensor + added[2]
         if not math.isfinite(energy):
             raise EngineError(ExitStatus.NOT_FINITE, f"the energy is {energy}; are there two atoms at one place?")
-        self.results: dict[str, Any] = {"energy": energy, "free_energy": energy, "energies": energies, "forces": force}
+        self.results: dict[str, Any] = {"energy": energy, "free_energy": energy, "forces": force}
+        if self._base is None:  # which tells no energies of atoms
+            self.results["energies"] = energies
         if current.cell.rank == 3 and current.pbc.all():
             self.results["stress"] = tensor[*np.transpose(voigt.COMPONENTS)] / current.get_volume()
+
+    def _of_base(self, atoms: Atoms) -> tuple[float, NDArray[np.float64], NDArray[np.float64]]:
+        """Energy (eV), forces (eV/Å) and derivative of the energy by strain (eV) of the base."""
+        is_bulk = atoms.cell.rank == 3 and bool(atoms.pbc.all())
+        what: tuple[Quantity, ...] = EVERYTHING if is_bulk else ("energy", "forces")
+        with explained():
+            found = self._base.evaluate(  # type: ignore[union-attr]  # whoever calls has one
+                atoms.get_chemical_symbols(), atoms.positions[None], atoms.cell.array[None], what, pbc=tuple(atoms.pbc)
+            )
+        if found.energies is None or found.forces is None:
+            raise EngineError(ExitStatus.INVALID_INPUT, "the base gives no energy or no forces")
+        strained = np.zeros((3, 3)) if found.stresses is None else found.stresses[0] * abs(atoms.cell.volume)
+        return float(found.energies[0]), found.forces[0], strained
 
     def _check(self, atoms: Atoms) -> None:
         """Refuse what would give energies that are not finite, or none at all."""
@@ -159,54 +163,3 @@ class DiffTReCalculator(Calculator):
                 "an external field is a function of fractional positions, but the cell is "
                 f"{atoms.cell.array.tolist()}; give three lattice vectors, in Å",
             )
-
-    def _fractional(self, atoms: Atoms) -> Array | None:
-        if atoms.cell.rank < 3:
-            return None
-        return jnp.asarray(atoms.get_scaled_positions(wrap=False), self._dtype)
-
-    def _densities(self, atoms: Atoms, kinds: NDArray[np.int32]) -> Array | None:
-        """Densities of the species; there are none where a structure does not fill space."""
-        if atoms.cell.rank < 3 or not atoms.pbc.all():
-            return None
-        return densities(jnp.asarray(kinds), len(self.potential.spec.species), atoms.get_volume()).astype(self._dtype)
-
-    def _evaluate(
-        self, parameters: Parameters, environment: Environment, neighbors: Array, cell: Array
-    ) -> tuple[Array, ...]:
-        def total(displacements: Array) -> tuple[Array, Array]:
-            energies = self.potential.energies(parameters, environment._replace(displacements=displacements))
-            return jnp.sum(energies), energies
-
-        gradient, energies = jax.grad(total, has_aux=True)(environment.displacements)
-        gradient = jnp.where(environment.mask[..., None], gradient, 0.0)
-        force = forces(gradient, neighbors)
-        if self.potential.has_external:
-            force = force + self.potential.external_forces(parameters, environment, cell)
-        beyond = self.potential.tail_work(parameters, environment) * jnp.eye(3)
-        return energies, force, virial(gradient, environment.displacements) + beyond
-
-    def _list_holds(self, atoms: Atoms) -> bool:
-        listed = self._listed
-        if listed is None or len(listed) != len(atoms) or not np.array_equal(listed.pbc, atoms.pbc):
-            return False
-        if not np.array_equal(listed.cell.array, atoms.cell.array):
-            return False
-        moved = np.sum((listed.positions - atoms.positions) ** 2, axis=1)
-        return bool(np.max(moved, initial=0.0) < (0.5 * self._skin) ** 2)
-
-    def _build_list(self, atoms: Atoms) -> None:
-        index, neighbor, shift = neighbor_list("ijS", atoms, self.potential.cutoff + self._skin)
-        order = np.argsort(index, kind="stable")
-        index, neighbor, shift = index[order], neighbor[order], shift[order]
-        counts = np.bincount(index, minlength=len(atoms))
-        needed = int(counts.max(initial=1))
-        if needed > self._capacity:
-            self._capacity = 8 * -(-int(1.15 * needed) // 8)
-        shape = (len(atoms), self._capacity)
-        neighbors = np.tile(np.arange(len(atoms), dtype=np.int32)[:, None], (1, self._capacity))
-        mask, offsets = np.zeros(shape, bool), np.zeros((*shape, 3))
-        slot = np.arange(len(index)) - np.repeat(np.cumsum(counts) - counts, counts)
-        neighbors[index, slot], mask[index, slot] = neighbor, True
-        offsets[index, slot] = shift @ atoms.cell.array
-        self._list, self._listed = (neighbors, mask, offsets), atoms.copy()

@@ -117,8 +117,8 @@ class PretrainJob(Job):
         dataset: a file that ase reads, such as extended XYZ, with energies, forces and (optional) stresses; its frames
             may be chosen (``md.extxyz@::5``). With no steps, structures without labels.
         keys: Names under which the dataset has its labels; the usual ones are recognised.
-        atomic_energies: reference energy of each species in eV. None takes those of single atoms in the dataset and
-            fits the others; species that are in no configuration need one.
+        atomic_energies: reference energy of each species in eV, on top of that of a base. None takes those of single
+            atoms in the dataset and fits the others; species that are in no configuration need one.
         weights: Weights of the loss.
         validation_fraction: fraction of configurations held out.
         optimizer: optax optimizer.
@@ -178,6 +178,8 @@ class SampleJob(Job):
         pressure: GPa; held by ``sampling.barostat`` if there is one.
         sampling: molecular dynamics.
         observables: predicted on the trajectory, with errors.
+        base_born_stride: every so many snapshots get a Born term of the base of the potential, for stiffness targets of
+            updates on this trajectory; 0 for as many as ``observables`` need.
 
     Writes: ``trajectory.npz``, ``results.json`` (predictions, mean temperature, statistical inefficiency,
     stationarity with a ``warning`` where the trajectory still drifts, ...),
@@ -193,6 +195,7 @@ class SampleJob(Job):
     pressure: Pressure | None = None
     sampling: SamplingSettings = Field(default_factory=SamplingSettings)
     observables: list[ObservableRequest] = Field(default_factory=list)
+    base_born_stride: Annotated[int, Limits(least=0, most=1_000_000, reason="no trajectory has more snapshots")] = 0
 
     @model_validator(mode="after")
     def _ensemble(self) -> SampleJob:
@@ -234,6 +237,8 @@ class UpdateJob(Job):
         state_points: trajectories and targets.
         dataset: labelled configurations for the matching term, or None.
         keys: Names under which the dataset has its labels; the usual ones are recognised.
+        base_labels: file that a prediction for the dataset with this potential wrote (``predictions.npz``), with what
+            its base gives there; needed where there are a dataset and a base that is no function of JAX.
         learning_rate_scale: factor on the learning rate (halved by the work chain after a roll-back).
         update: settings.
 
@@ -247,6 +252,7 @@ class UpdateJob(Job):
     state_points: list[StatePointTrajectory] = Field(min_length=1)
     dataset: FileName | None = None
     keys: LabelKeys = Field(default_factory=LabelKeys)
+    base_labels: FileName | None = None
     learning_rate_scale: Annotated[float, Limits(above=0, most=1, reason="it lowers the learning rate")] = 1.0
     update: UpdateSettings = Field(default_factory=UpdateSettings)
 
@@ -299,7 +305,7 @@ class PredictJob(Job):
         pressure: GPa, likewise, for an NPT trajectory.
         observables: Observables to predict on the trajectory.
 
-    Writes: ``predictions.npz`` (energies, forces, stresses), ``results.json``.
+    Writes: ``predictions.npz`` (energies, forces, stresses; the part of a base too), ``results.json``.
     """
 
     kind: Literal["predict"] = "predict"

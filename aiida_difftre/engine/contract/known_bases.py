@@ -88,7 +88,7 @@ def _of_term(name: str) -> KnownBase:
 
     arguments = {"cutoff": "Å"} | dict.fromkeys(OPTIONS[name].names(), f"as of the term {name}")
     return KnownBase(
-        name, "jax", f"the term {name} of this package, fixed", "aiida_difftre.engine.bases.traced:of_term",
+        name, "jax", f"the term {name} of this package, fixed", f"aiida_difftre.engine.bases.traced:{name}",
         arguments, check=check,
     )  # fmt: skip
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from aiida_difftre.engine import units
+from aiida_difftre.engine.contract.base_arrays import BaseArrays
 from aiida_difftre.engine.contract.files import Trajectory
 from aiida_difftre.engine.contract.jobs import Machine, SamplingSettings
 from aiida_difftre.engine.contract.results import GivenReference
@@ -36,6 +37,7 @@ def take(
     point: StatePoint,
     settings: SamplingSettings,
     machine: Machine,
+    base: BaseArrays | None = None,
 ) -> tuple[Trajectory, GivenReference]:
     """Make a reference trajectory of a potential of one that exists.
 
@@ -47,6 +49,7 @@ def take(
         point: Temperature and pressure.
         settings: Settings of sampling, for whether there is a barostat.
         machine: Batches.
+        base: What the base of the potential gives on the snapshots; None for a potential without one.
 
     Returns:
         The trajectory with energies of the potential, and how well it stands for it.
@@ -73,6 +76,8 @@ def take(
         potential, parameters, trajectory.positions, trajectory.cell, trajectory.species, machine.batch_size,
         scales=trajectory.scales,
     )  # fmt: skip
+    if base is not None:
+        energies = energies + base.energies
     if not np.isfinite(energies).all():
         number = int(np.argmin(np.isfinite(energies)))
         raise EngineError(ExitStatus.NOT_FINITE, f"the energy of snapshot {number} of the trajectory is not finite")
@@ -82,7 +87,8 @@ def take(
             check_fluctuations(energies, len(trajectory.species), trajectory.temperature)
         except ValueError as error:
             raise EngineError(ExitStatus.INVALID_INPUT, f"with the potential that starts, {error}") from None
-    taken = replace(trajectory, energies=energies, reference_energies=None if is_own else stored, masses=start.masses)
+    reference = None if is_own else stored
+    taken = replace(trajectory, energies=energies, reference_energies=reference, masses=start.masses, base=base)
     return taken, _judged(taken, None if not trajectory.has_energies else stored)
 
 

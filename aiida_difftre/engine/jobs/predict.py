@@ -10,6 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from ase import Atoms
 
+from aiida_difftre.engine.bases.loading import of_potential
+from aiida_difftre.engine.bases.protocol import BasePotential
 from aiida_difftre.engine.calculators.difftre import DiffTReCalculator
 from aiida_difftre.engine.calculators.elasticity import static_stiffness
 from aiida_difftre.engine.contract import files
@@ -24,7 +26,7 @@ from aiida_difftre.engine.contract.results import (
 )
 from aiida_difftre.engine.contract.state_points import StatePoint
 from aiida_difftre.engine.errors import EngineError, ExitStatus
-from aiida_difftre.engine.matching import configurations, matching
+from aiida_difftre.engine.matching import base_labels, configurations, matching
 from aiida_difftre.engine.potentials.potential import Potential, load
 from aiida_difftre.engine.potentials.term import Parameters
 from aiida_difftre.engine.reweighting import extrapolation
@@ -59,9 +61,10 @@ def run(job: PredictJob, folder: Path, progress: Reporter) -> PredictResults:
     if job.structures is not None:
         frames = configurations.read(folder / job.structures, job.keys).frames
         results.structures = len(frames)
-        results.errors = _structures(job, potential, parameters, frames, folder, progress)
+        base = of_potential(potential.spec, folder, job.base_files)
+        results.errors = _structures(job, potential, parameters, base, frames, folder, progress)
         if job.static_stiffness:
-            calculator = DiffTReCalculator(potential, parameters)
+            calculator = DiffTReCalculator(potential, parameters, base=base)
             results.static = StaticElasticity(**static_stiffness(frames[0], calculator, progress))
     structures_s = time.monotonic() - started
     if job.trajectory is not None:
@@ -106,12 +109,18 @@ def _predict_trajectory(
 
 
 def _structures(
-    job: PredictJob, potential: Potential, parameters: Parameters, frames: list[Atoms], folder: Path, progress: Reporter
+    job: PredictJob,
+    potential: Potential,
+    parameters: Parameters,
+    base: BasePotential | None,
+    frames: list[Atoms],
+    folder: Path,
+    progress: Reporter,
 ) -> MatchingErrors:
     """Write energies, forces and stresses of all frames; errors where there are labels."""
     first = configurations.pad(frames[:1], potential.spec.species, potential.cutoff).environment
     device.self_check(potential, parameters, jax.tree.map(lambda leaf: leaf[0], first), "float64")
-    calculator = DiffTReCalculator(potential, parameters, precision=job.machine.precision)
+    calculator = DiffTReCalculator(potential.without_base(), parameters, precision=job.machine.precision)
     largest = max(len(frame) for frame in frames)
     energies, stresses = np.zeros(len(frames)), np.full((len(frames), 6), np.nan)
     forces, real = np.zeros((len(frames), largest, 3)), np.zeros((len(frames), largest))
@@ -122,6 +131,11 @@ def _structures(
         stresses[number] = calculator.results.get("stress", np.nan)
         real[number, : len(frame)] = 1
         progress.report("predict", number + 1, len(frames))
+    of_base = {}
+    if base is not None and potential.spec.base is not None:
+        given = base_labels.of_frames(base, potential.spec.base.digest, frames)
+        energies, stresses, of_base = energies + given.energies, stresses + given.stresses, given.to_arrays()
+        forces[real > 0] += given.forces
     for name, array in (("energy", energies), ("force", forces)):
         bad = ~np.isfinite(array.reshape(len(frames), -1)).all(axis=1)
         if bad.any():
@@ -135,7 +149,7 @@ def _structures(
         "stresses": stresses * EV_PER_A3_IN_GPA,
         "atoms": real.sum(axis=1).astype(np.int64),
     }
-    files.write_npz(folder / PREDICTIONS, arrays)
+    files.write_npz(folder / PREDICTIONS, arrays | of_base)
     labels = configurations.labels_of(frames, largest)
     predicted = matching.Predicted(energies, forces, stresses)  # type: ignore[arg-type]  # NumPy arrays do
     return MatchingErrors(**matching.errors(predicted, labels, real))

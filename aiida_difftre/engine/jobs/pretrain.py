@@ -10,10 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from aiida_difftre.engine.bases.loading import of_potential
 from aiida_difftre.engine.contract import files, frames
 from aiida_difftre.engine.contract.jobs import CHECKPOINT, POTENTIAL_OUT, PretrainJob
 from aiida_difftre.engine.contract.results import MatchingErrors, PretrainErrors, PretrainResults, PretrainStep
 from aiida_difftre.engine.matching import configurations, initial
+from aiida_difftre.engine.matching.base_labels import subtracting
 from aiida_difftre.engine.matching.fit import Checkpoint, Fit, divide, split
 from aiida_difftre.engine.potentials.potential import Potential, save
 from aiida_difftre.engine.runtime import device
@@ -46,6 +48,11 @@ def run(job: PretrainJob, folder: Path, progress: Reporter) -> PretrainResults:
     stop = Stop(job.machine.walltime_s)
     potential, beginning = initial.start(job, folder)
     found = configurations.read_training(folder / job.dataset, job.keys)
+    if potential.spec.base is not None:
+        progress.report("base", 0, 1)
+        base = of_potential(potential.spec, folder, job.base_files)
+        without_base = subtracting(base, potential.spec.base.digest)
+        found = found if without_base is None else without_base(found)
     everything = configurations.pad(found.frames, potential.spec.species, potential.cutoff)
     indices = split(found.alone, job.validation_fraction, job.seed)
     start = initial.prepare(job, potential, beginning, everything, indices[0], found)
@@ -83,5 +90,6 @@ def _identity(job: PretrainJob, potential: Potential, folder: Path) -> str:
     """What a checkpoint belongs to."""
     settings = job.model_dump_json(include=IDENTIFYING)
     source, index = frames.split_index(folder / job.dataset)
-    described = f"{potential.spec.model_dump_json()}{files.digest(source)}{index or ''}{settings}"
+    base = "" if potential.spec.base is None else potential.spec.base.digest
+    described = f"{potential.without_base().spec.model_dump_json()}{base}{files.digest(source)}{index or ''}{settings}"
     return hashlib.sha256(described.encode()).hexdigest()

@@ -12,6 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from aiida_difftre.engine.bases.base_pass import arrays_of
+from aiida_difftre.engine.bases.loading import of_potential
+from aiida_difftre.engine.bases.protocol import BasePotential
 from aiida_difftre.engine.contract import files, policy
 from aiida_difftre.engine.contract.agreement import decisive_points, reduced_chi2
 from aiida_difftre.engine.contract.jobs import (
@@ -36,6 +39,7 @@ from aiida_difftre.engine.contract.state_points import StatePoint
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.jobs import update
 from aiida_difftre.engine.jobs.given import take as given_reference
+from aiida_difftre.engine.matching.base_labels import subtracting
 from aiida_difftre.engine.matching.matching import matching_loss
 from aiida_difftre.engine.potentials import potential as potentials
 from aiida_difftre.engine.potentials.potential import Potential
@@ -45,6 +49,7 @@ from aiida_difftre.engine.refinement.minimise import OptimizerMemory, minimise
 from aiida_difftre.engine.refinement.objective import ExtraLoss, Objective, PreparedStatePoint, SampledStatePoint
 from aiida_difftre.engine.reweighting import stationarity
 from aiida_difftre.engine.reweighting.predictions import predict_trajectory
+from aiida_difftre.engine.reweighting.reference import born_stride
 from aiida_difftre.engine.runtime.progress import Reporter
 from aiida_difftre.engine.runtime.stop import Stop
 from aiida_difftre.engine.sampling import protocol
@@ -75,6 +80,7 @@ class Setup:
         job: The job, as it was read and checked.
         folder: Folder with the files of the job.
         potential: The potential to refine.
+        base: Its base; None for none.
         structures: Start of the first trajectories, by state point.
         extra: The DFT term of the loss; None for none.
         progress: Takes reports of all jobs.
@@ -84,6 +90,7 @@ class Setup:
     job: RefineJob
     folder: Path
     potential: Potential
+    base: BasePotential | None
     structures: dict[str, Start]
     extra: ExtraLoss | None
     progress: Reporter
@@ -163,14 +170,20 @@ def run(job: RefineJob, folder: Path, progress: Reporter) -> RefineResults:
         potentials.check_temperature(potential, point.temperature)
     for structure in structures.values():
         potentials.species_of(potential, structure.symbols)
+    base = of_potential(potential.spec, folder, job.base_files)
     extra = matching_loss(
-        potential, folder / job.dataset if job.dataset else None, job.update.loss, job.machine, job.keys
+        potential,
+        folder / job.dataset if job.dataset else None,
+        job.update.loss,
+        job.machine,
+        job.keys,
+        None if potential.spec.base is None else subtracting(base, potential.spec.base.digest),
     )
     began = time.monotonic()
     course = Course(policy.start(job, job.sampling.production_fs), Candidate(parameters), parameters)
     steps = {Action.SAMPLE: _sample, Action.JUDGE: _judge, Action.UPDATE: _update}
     with Stop(job.machine.walltime_s) as stop:
-        setup = Setup(job, folder, potential, structures, extra, progress, stop)
+        setup = Setup(job, folder, potential, base, structures, extra, progress, stop)
         while course.state.action is not Action.END:
             steps[course.state.action](setup, course)
         if course.state.best is None and course.failure is not None:
@@ -360,17 +373,29 @@ def _simulate(
 ) -> files.Trajectory:
     """A trajectory at a state point, from its structure, or from the last snapshots of the previous one."""
     start, settings = start_on_device(settings, setup.structures[point.label], previous)
-    run = protocol.Run(setup.job.machine, seed, setup.progress, setup.stop)
+    run = protocol.Run(setup.job.machine, seed, setup.progress, setup.stop, base=setup.base)
     state = StatePoint(point.temperature, point.pressure)
-    return protocol.sample(setup.potential, parameters, start, state, settings, run)
+    stride = _born_stride(point, start)
+    return protocol.sample(setup.potential, parameters, start, state, settings, run, born_stride=stride)
 
 
 def _given(setup: Setup, point: RefineStatePoint, parameters: Parameters) -> files.Trajectory:
     """The trajectory that a state point brings with it, as the first reference."""
     exists = files.read_trajectory(setup.folder / (point.trajectory or ""), may_lack_energies=True)
     state, structure = StatePoint(point.temperature, point.pressure), setup.structures[point.label]
-    job = setup.job
-    return given_reference(setup.potential, parameters, exists, structure, state, job.sampling, job.machine)[0]
+    job, spec, of_base = setup.job, setup.potential.spec.base, None
+    if setup.base is not None and spec is not None:
+        stride = _born_stride(point, structure)
+        of_base = arrays_of(
+            exists, setup.base, spec.digest, born_stride=stride, progress=setup.progress, stop=setup.stop
+        )
+    return given_reference(setup.potential, parameters, exists, structure, state, job.sampling, job.machine, of_base)[0]
+
+
+def _born_stride(point: RefineStatePoint, structure: Start) -> int:
+    """The stride of Born terms of a base that the targets of a state point need."""
+    requests = [target.request() for target in point.targets]
+    return born_stride(structure.symbols, structure.cell, requests, structure.masses)
 
 
 def _validate(setup: Setup, parameters: Parameters) -> tuple[Validation | None, EngineError | None]:

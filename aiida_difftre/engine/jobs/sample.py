@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from aiida_difftre.engine.bases.base_pass import arrays_of
+from aiida_difftre.engine.bases.loading import of_potential
+from aiida_difftre.engine.bases.protocol import BasePotential
 from aiida_difftre.engine.contract import files
 from aiida_difftre.engine.contract.jobs import TRAJECTORY, SampleJob
 from aiida_difftre.engine.contract.records import Timings
@@ -20,6 +24,7 @@ from aiida_difftre.engine.potentials.potential import Potential
 from aiida_difftre.engine.potentials.term import Parameters
 from aiida_difftre.engine.reweighting import stationarity, statistics
 from aiida_difftre.engine.reweighting.predictions import predict_trajectory
+from aiida_difftre.engine.reweighting.reference import born_stride
 from aiida_difftre.engine.runtime.progress import Reporter
 from aiida_difftre.engine.runtime.stop import Stop
 from aiida_difftre.engine.sampling import protocol
@@ -33,11 +38,13 @@ class Moving(NamedTuple):
         potential: The potential.
         parameters: Its parameters.
         structure: Structure at the start.
+        base: Base of the potential; None for none.
     """
 
     potential: Potential
     parameters: Parameters
     structure: Start
+    base: BasePotential | None
 
 
 def run(job: SampleJob, folder: Path, progress: Reporter) -> SampleResults:
@@ -61,9 +68,11 @@ def run(job: SampleJob, folder: Path, progress: Reporter) -> SampleResults:
     potentials.check_temperature(potential, job.temperature)
     for request in job.observables:
         observables.make(request, structure.symbols, structure.cell, masses=structure.masses)
+    base = of_potential(potential.spec, folder, job.base_files)
     began = time.monotonic()
+    moving = Moving(potential, parameters, structure, base)
     with Stop(job.machine.walltime_s) as stop:
-        trajectory, given = _trajectory(job, folder, Moving(potential, parameters, structure), progress, stop)
+        trajectory, given = _trajectory(job, folder, moving, progress, stop)
         files.write_trajectory(folder / TRAJECTORY, trajectory)
     sampled = time.monotonic()
     predictions = predict_trajectory(
@@ -90,10 +99,16 @@ def _trajectory(
 ) -> tuple[files.Trajectory, GivenReference | None]:
     """The trajectory that is given, or a new one."""
     point = StatePoint(job.temperature, job.pressure)
+    structure = moving.structure
+    needed = born_stride(structure.symbols, structure.cell, job.observables, structure.masses)
+    stride = math.gcd(job.base_born_stride, needed)
     if job.trajectory is not None:
         exists = files.read_trajectory(folder / job.trajectory, may_lack_energies=True)
-        return given_reference(*moving[:2], exists, moving.structure, point, job.sampling, job.machine)
+        of_base = None
+        if moving.base is not None and (spec := moving.potential.spec.base) is not None:
+            of_base = arrays_of(exists, moving.base, spec.digest, born_stride=stride, progress=progress, stop=stop)
+        return given_reference(*moving[:2], exists, moving.structure, point, job.sampling, job.machine, of_base)
     previous = files.read_trajectory(folder / job.start_trajectory) if job.start_trajectory else None
     start, settings = start_on_device(job.sampling, moving.structure, previous)
-    run = protocol.Run(job.machine, job.seed, progress, stop, folder)
-    return protocol.sample(*moving[:2], start, point, settings, run), None
+    run = protocol.Run(job.machine, job.seed, progress, stop, folder, moving.base)
+    return protocol.sample(*moving[:2], start, point, settings, run, born_stride=stride), None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import jax
@@ -11,8 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aiida_difftre.engine import optimizers
+from aiida_difftre.engine.bases.loading import of_potential
 from aiida_difftre.engine.contract import files
 from aiida_difftre.engine.contract.jobs import OPTIMIZER_OUT, POTENTIAL_OUT, Prediction, UpdateJob
+from aiida_difftre.engine.contract.labels import Labelled
 from aiida_difftre.engine.contract.policy import Reason
 from aiida_difftre.engine.contract.records import Timings
 from aiida_difftre.engine.contract.results import (
@@ -21,9 +23,11 @@ from aiida_difftre.engine.contract.results import (
     UpdateResults,
     UpdateSummary,
 )
+from aiida_difftre.engine.contract.settings import PotentialSpec
 from aiida_difftre.engine.contract.state_points import StatePoint
 from aiida_difftre.engine.contract.targets import Target
 from aiida_difftre.engine.errors import EngineError, ExitStatus
+from aiida_difftre.engine.matching import base_labels
 from aiida_difftre.engine.matching.matching import matching_loss
 from aiida_difftre.engine.potentials import potential as potentials
 from aiida_difftre.engine.refinement import losses
@@ -74,7 +78,12 @@ def run(job: UpdateJob, folder: Path, progress: Reporter) -> UpdateResults:
     machine = job.machine.share_of(len(sampled))
     data = [prepare(potential, parameters, point, settings, machine, seed=job.seed) for point in sampled]
     extra = matching_loss(
-        potential, folder / job.dataset if job.dataset else None, settings.loss, job.machine, job.keys
+        potential,
+        folder / job.dataset if job.dataset else None,
+        settings.loss,
+        job.machine,
+        job.keys,
+        without_base(job, potential.spec, folder),
     )
     prepared = time.monotonic()
     memory = OptimizerMemory(state, job.learning_rate_scale)
@@ -91,6 +100,35 @@ def run(job: UpdateJob, folder: Path, progress: Reporter) -> UpdateResults:
         )
     timings = Timings(prepare_s=prepared - began, update_s=time.monotonic() - prepared)
     return UpdateResults(**dict(summary(data, outcome)), timings=timings)
+
+
+def without_base(job: UpdateJob, spec: PotentialSpec, folder: Path) -> Callable[[Labelled], Labelled] | None:
+    """What takes the base's part off the labels of the dataset, without evaluating a base that is called.
+
+    Args:
+        job: The job.
+        spec: The potential.
+        folder: Folder with the files of the job.
+
+    Returns:
+        The function; None for a potential without a base, and where no dataset is matched.
+
+    Raises:
+        EngineError: With status INVALID_INPUT, where ``base_labels`` are missing, or are not of this base or dataset.
+    """
+    base = spec.base
+    if base is None or job.dataset is None or job.update.loss.dataset_weight == 0:
+        return None
+    if job.base_labels is not None:
+        path = folder / job.base_labels
+        return lambda found: base_labels.subtracted(found, base_labels.read(path, base, found))
+    if base.engine != "jax":
+        raise EngineError(
+            ExitStatus.INVALID_INPUT,
+            f"the dataset is matched by terms on top of the base {base.label!r}, which an update does not evaluate; "
+            "predict the dataset with this potential, and give its predictions.npz as base_labels",
+        )
+    return base_labels.subtracting(of_potential(spec, folder, job.base_files), base.digest)
 
 
 def without_tests(targets: Sequence[Target]) -> list[Target]:

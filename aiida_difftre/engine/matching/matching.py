@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from aiida_difftre.engine.contract.jobs import DatasetWeights, LossSettings, Machine
 from aiida_difftre.engine.contract.label_names import LabelKeys
+from aiida_difftre.engine.contract.labels import Labelled
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.geometry.strain import voigt_matrix
 from aiida_difftre.engine.matching import configurations as dataset
@@ -342,6 +343,7 @@ def matching_loss(
     settings: LossSettings,
     machine: Machine,
     keys: LabelKeys | None = None,
+    without_base: Callable[[Labelled], Labelled] | None = None,
 ) -> Callable[[Parameters], tuple[float, Parameters]] | None:
     """The matching loss of a whole dataset, for refinement that must not forget it.
 
@@ -351,6 +353,7 @@ def matching_loss(
         settings: ``dataset_weight`` (included in the result) and ``dataset_weights``.
         machine: whose precision and size of batches are used.
         keys: Names under which the dataset has its labels.
+        without_base: Takes what a base gives off the labels; None for a potential without a base.
 
     Returns:
         Parameters to value and gradient (zero for the atomic reference energies); None where there is no dataset or its
@@ -361,7 +364,8 @@ def matching_loss(
     """
     if path is None or settings.dataset_weight == 0:
         return None
-    frames = dataset.read_training(path, keys).frames
+    found = dataset.read_training(path, keys)
+    frames = (found if without_base is None else without_base(found)).frames
     configurations = dataset.pad(frames, potential.spec.species, potential.cutoff)
     dtype = jnp.dtype(machine.precision)
     predict, batch = features(potential, configurations, dtype)

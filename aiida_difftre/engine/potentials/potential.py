@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,9 @@ from aiida_difftre.engine.potentials.term import Environment, Kind, Parameters, 
 @dataclass(frozen=True)
 class Potential:
     r"""An interatomic potential: the sum of its terms and of a reference energy for each atom.
+
+    A base that the spec names is no part of what its methods compute: see
+    :mod:`aiida_difftre.engine.bases.protocol`.
 
     .. math:: U = \sum_i \Big[ E_{s_i} + \sum_t u_t(i) \Big]
 
@@ -51,6 +54,14 @@ class Potential:
     def cutoff(self) -> float:
         """The largest cutoff, Å."""
         return self.spec.cutoff
+
+    def without_base(self) -> Potential:
+        """Leave out the base.
+
+        Returns:
+            The same terms on top of nothing.
+        """
+        return replace(self, spec=self.spec.model_copy(update={"base": None}))
 
     def names(self) -> list[str]:
         """Keys of the terms in the parameter tree."""

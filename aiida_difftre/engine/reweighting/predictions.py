@@ -23,8 +23,8 @@ from aiida_difftre.engine.reweighting.reference import Quantities, Reference, pr
 from aiida_difftre.engine.reweighting.weights import reliable_size
 
 Resampled = Callable[..., tuple[list[Array], list[Array]]]
-"""Of quantities, features, volumes, weights and factors of these (draws, snapshots): the values of each observable in
-each draw, and their slopes with the factors."""
+"""Of quantities, features, volumes, arrays of the base, weights and factors of these (draws, snapshots): the values of
+each observable in each draw, and their slopes with the factors."""
 
 SECOND_ORDER = 4.0
 """Of the squared bias of second order in squared errors: see :func:`statistical_errors`."""
@@ -42,9 +42,9 @@ def resampling(ref: Reference) -> Resampled:
 
     @jax.jit
     def resampled(
-        quantities: Quantities, features: Any, volumes: Any, weight: Array, factors: Array
+        quantities: Quantities, features: Any, volumes: Any, base: Any, weight: Array, factors: Array
     ) -> tuple[list[Array], list[Array]]:
-        held = replace(ref, features=features, volumes=volumes)
+        held = replace(ref, features=features, volumes=volumes, base=base)
 
         def averages(factor: Array) -> list[Array]:
             drawn = factor * weight
@@ -91,7 +91,7 @@ def statistical_errors(
     counts /= (counts @ weight)[:, None]
 
     factors = np.concatenate([np.ones((1, len(weight))), counts])
-    arrays = dict(quantities), ref.features, jnp.asarray(ref.volumes), jnp.asarray(weight), factors
+    arrays = dict(quantities), ref.features, jnp.asarray(ref.volumes), ref.base, jnp.asarray(weight), factors
     errors = []
     for drawn, slopes in zip(*(resampled or resampling(ref))(*arrays), strict=True):
         influences = np.asarray(slopes).T

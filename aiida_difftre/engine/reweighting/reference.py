@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 from numpy.typing import NDArray
 
+from aiida_difftre.engine.contract.bases import BaseSpec
 from aiida_difftre.engine.contract.files import Trajectory
 from aiida_difftre.engine.contract.jobs import Machine
 from aiida_difftre.engine.contract.observables import ObservableRequest, check_requests
@@ -23,7 +26,7 @@ from aiida_difftre.engine.potentials.term import Parameters, masses
 from aiida_difftre.engine.reweighting import statistics
 from aiida_difftre.engine.reweighting.weights import boltzmann_weights, state_shift
 from aiida_difftre.engine.runtime import device
-from aiida_difftre.engine.snapshots.snapshots import Snapshots
+from aiida_difftre.engine.snapshots.snapshots import Directions, Snapshots
 
 Quantities = Mapping[str, Array]
 
@@ -37,12 +40,14 @@ class Reference:
         implementations: Implementations of the requests.
         snapshots: evaluates theta-dependent quantities.
         features: theta-independent features by label, (snapshots, features).
-        energies: reference energies, of what sampled, (snapshots,), eV.
+        energies: reference energies of the terms, (snapshots,), eV: those of what sampled without those of a base,
+            which cancel in the weights.
         volumes: (snapshots,), Å³.
         walkers: (snapshots,).
         shift: What the state point takes off the exponent of the weights, (snapshots,); zeros at the
             state point that was sampled.
         point: Thermodynamic state of the averages.
+        base: What the base gave, by quantity, which is added to what the terms give; empty without a base.
     """
 
     requests: tuple[ObservableRequest, ...]
@@ -54,21 +59,26 @@ class Reference:
     walkers: NDArray[np.int32]
     shift: NDArray[np.float64]
     point: protocol.Macrostate
+    base: Mapping[str, NDArray[np.float64] | Array] = field(default_factory=dict)
 
     def weights(self, energies: Float[Array, " S"]) -> Float[Array, " S"]:
         """Weights of the snapshots for energies at other parameters; traceable."""
         return boltzmann_weights(energies, jnp.asarray(self.energies), self.point.temperature, jnp.asarray(self.shift))
 
     def inputs(self, number: int, quantities: Quantities) -> dict[str, Array]:
-        """What the combination of one observable takes."""
+        """What the combination of one observable takes: of the whole potential, with its base."""
         name = self.requests[number].name
         if self.implementations[number].static:
             return {"features": jnp.asarray(self.features[name])}
-        inputs = {key: quantities[key] for key in ("energy", "stress") if key in quantities}
+        inputs = {key: self.whole(key, quantities[key]) for key in ("energy", "stress") if key in quantities}
         inputs["volume"] = jnp.asarray(self.volumes)
         if born_label(name) in quantities:
-            inputs["born"] = quantities[born_label(name)]
+            inputs["born"] = self.whole(born_label(name), quantities[born_label(name)])
         return inputs
+
+    def whole(self, key: str, values: Any) -> Any:
+        """A quantity of the whole potential from that of its terms."""
+        return values + self.base[key] if key in self.base else values
 
     def averages(self, quantities: Quantities, weight: Float[Array, " S"]) -> list[Array]:
         """All observables for given weights; traceable."""
@@ -87,9 +97,9 @@ class Reference:
 
     def inefficiency(self, quantities: Mapping[str, NDArray[np.float64]]) -> float:
         """Statistical inefficiency g of the snapshots: the largest of energy, volume and stress components."""
-        columns = [quantities["energy"][:, None], np.asarray(self.volumes)[:, None]]
+        columns = [self.whole("energy", quantities["energy"])[:, None], np.asarray(self.volumes)[:, None]]
         if "stress" in quantities:
-            columns.append(quantities["stress"])
+            columns.append(self.whole("stress", quantities["stress"]))
         return float(np.max(statistics.statistical_inefficiency(np.concatenate(columns, 1), self.walkers)))
 
 
@@ -134,6 +144,7 @@ def prepare_reference(
     made = _implementations(requests, trajectory)
     # What follows from the system, such as scattering lengths, is then part of what results report.
     requests = [request.for_system(trajectory.species, trajectory.masses)[0] for request in requests]
+    base = of_base(potential.spec.base, trajectory, requests, made)
     snapshots = _snapshots(potential, trajectory, requests, made, machine)
     # Weights take energies in double precision, so that a JAX that miscompiles them is refused first.
     device.self_check(potential, parameters, snapshots.environment(), "float64")
@@ -143,9 +154,11 @@ def prepare_reference(
         if implementation.static
     }
     energies = snapshots.energies(parameters)
-    check_potential(trajectory, energies)
+    whole = energies + base["energy"] if base else energies
+    check_potential(trajectory, whole)
     if trajectory.reference_energies is not None:
-        energies = trajectory.reference_energies
+        whole = trajectory.reference_energies
+        energies = whole - base["energy"] if base else whole
     atomic_masses = masses(trajectory.species) if trajectory.masses is None else trajectory.masses
     return Reference(
         tuple(requests),
@@ -155,7 +168,7 @@ def prepare_reference(
         energies,
         snapshots.volumes,
         trajectory.walkers,
-        state_shift(energies, trajectory, point.temperature, point.pressure),
+        state_shift(whole, trajectory, point.temperature, point.pressure),
         protocol.Macrostate(
             point.temperature,
             float(snapshots.volumes.mean()),
@@ -163,6 +176,7 @@ def prepare_reference(
             pressure=point.pressure,
             mass=float(atomic_masses.sum()),
         ),
+        base,
     )
 
 
@@ -173,6 +187,83 @@ def _implementations(requests: Sequence[ObservableRequest], trajectory: Trajecto
     )
 
 
+def _directions(
+    snapshots: int, requests: Sequence[ObservableRequest], implementations: Sequence[Observable]
+) -> dict[str, Directions]:
+    """Strains along which observables want Born terms, by the label of these."""
+    return {
+        born_label(request.name): implementation.directions(snapshots)
+        for request, implementation in zip(requests, implementations, strict=True)
+        if "born" in implementation.quantities
+    }
+
+
+def born_stride(
+    species: tuple[str, ...],
+    cell: NDArray[np.float64],
+    requests: Sequence[ObservableRequest],
+    masses: NDArray[np.float64] | None = None,
+) -> int:
+    """The stride of Born terms that serves all observables which need them; 0 where none does.
+
+    Args:
+        species: Chemical symbol of each atom.
+        cell: Lattice vectors in rows, (3, 3), Å.
+        requests: Observables.
+        masses: Masses of the atoms, u; None for the standard atomic weights.
+
+    Returns:
+        The stride, in snapshots.
+    """
+    made = [protocol.make(request, species, cell, masses=masses) for request in requests]
+    return math.gcd(*(directions.stride for directions in _directions(1, requests, made).values()))
+
+
+def of_base(
+    base: BaseSpec | None,
+    trajectory: Trajectory,
+    requests: Sequence[ObservableRequest],
+    implementations: Sequence[Observable],
+) -> dict[str, NDArray[np.float64]]:
+    """What the base gave on the snapshots, by quantity; empty for a potential without one.
+
+    Args:
+        base: The base of the potential.
+        trajectory: The snapshots.
+        requests: Observables.
+        implementations: Their implementations.
+
+    Returns:
+        ``energy`` (eV), ``stress`` and the Born terms of each observable (GPa).
+
+    Raises:
+        EngineError: With status INVALID_INPUT, for a trajectory of another base, or one without the Born terms that an
+            observable needs.
+    """
+    arrays, digest = trajectory.base, None if base is None else base.digest
+    if (found := None if arrays is None else arrays.digest) != digest:
+        of, wants = ("no base" if one is None else f"a base with the digest {one[:12]}" for one in (found, digest))
+        raise EngineError(
+            ExitStatus.INVALID_INPUT,
+            f"the trajectory was sampled with {of}, and the potential has {wants}; give the potential that sampled it",
+        )
+    if arrays is None:
+        return {}
+    quantities = {"energy": arrays.energies, "stress": arrays.stresses}
+    for label, directions in _directions(len(trajectory.positions), requests, implementations).items():
+        born = arrays.born_for(directions.stride)
+        if born is None:
+            held = "none" if arrays.born is None else f"one for every {arrays.born_stride} snapshots"
+            raise EngineError(
+                ExitStatus.INVALID_INPUT,
+                f"observable {label.removeprefix(born_label(''))!r} needs a Born term of the base for every "
+                f"{directions.stride} snapshots, and the trajectory holds {held}; sample with this observable among "
+                f"those of the job (or base_born_stride: {directions.stride})",
+            )
+        quantities[label] = np.einsum("sdi,sij,sdj->sd", directions.vectors, born, directions.vectors)
+    return quantities
+
+
 def _snapshots(
     potential: Potential,
     trajectory: Trajectory,
@@ -181,11 +272,6 @@ def _snapshots(
     machine: Machine,
 ) -> Snapshots:
     """What evaluates the quantities that the observables need."""
-    directions = {
-        born_label(request.name): implementation.directions(len(trajectory.positions))
-        for request, implementation in zip(requests, implementations, strict=True)
-        if "born" in implementation.quantities
-    }
     return Snapshots(
         potential,
         trajectory.positions,
@@ -194,7 +280,7 @@ def _snapshots(
         precision=machine.precision,
         scales=trajectory.scales,
         stress=any("stress" in implementation.quantities for implementation in implementations),
-        directions=directions,
+        directions=_directions(len(trajectory.positions), requests, implementations),
         batch_size=machine.batch_size,
         cache_bytes=int(machine.snapshot_cache_mib * (1 << 20)),
     )

@@ -124,11 +124,17 @@ def has_gpu() -> bool:
     return bool(jax.default_backend() == "gpu")
 
 
-def mesh() -> Mesh:
-    """All devices of the process along one axis, ``device``; walkers and batches of snapshots are spread over it."""
+def mesh(count: int | None = None) -> Mesh:
+    """Devices of the process along one axis, ``device``; walkers and batches of snapshots are spread over it.
+
+    Args:
+        count: Number of devices; None for all.
+    """
     import jax
 
-    return jax.make_mesh((jax.device_count(),), ("device",), axis_types=(jax.sharding.AxisType.Auto,))
+    devices = None if count is None else jax.devices()[:count]
+    number = count or jax.device_count()
+    return jax.make_mesh((number,), ("device",), axis_types=(jax.sharding.AxisType.Auto,), devices=devices)
 
 
 def description(machine: Machine) -> dict[str, Any]:

@@ -70,8 +70,11 @@ def identity_of(system: System, parameters: Parameters, start: Start, seed: int)
     settings = system.settings.model_dump(
         include={"thermostat", "walkers", "timestep_fs", "equilibration_fs", "stride_fs"}
     )
-    described = [system.potential.spec.model_dump(), system.symbols, system.cell.tolist(), system.temperature, settings]
+    spec = system.potential.spec.model_dump(exclude={"base"})  # whose digest counts, and not where its files lie
+    described = [spec, system.symbols, system.cell.tolist(), system.temperature, settings]
     described += [system.snapshots_per_call, system.mass.tolist(), seed]
+    if system.base_digest is not None:
+        described.append(system.base_digest)
     if system.barostat is not None:
         described += [system.pressure, system.barostat.model_dump()]
     digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())

@@ -147,6 +147,9 @@ def forces_and_virial(
         ),
     )  # fmt: skip
     between, work = system.potential.forces_and_virial(parameters, vectors, environment, lists.index)
+    if system.base is not None:
+        of_base, work_of_base = system.base(positions, scale)
+        between, work = between + of_base, work + work_of_base
     if not system.potential.has_external:
         return between, work
     return between + system.potential.external_forces(parameters, environment, arrays.cell), work
@@ -284,7 +287,7 @@ def dynamics(system: System, capacity: neighbor_list.Capacity) -> Dynamics:
         Functions that begin, continue and relist; each compiles when it is first called.
     """
     stepper = Stepper.of(system, capacity)
-    mesh = device.mesh()
+    mesh = device.mesh(system.devices)
     each, sharding = P("device"), NamedSharding(mesh, P("device"))
     spread = functools.partial(jax.shard_map, mesh=mesh, check_vma=False)
 

@@ -6,10 +6,14 @@ Jobs know samplers through :func:`sample` alone. One of another package is a fun
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
+from aiida_difftre.engine.bases.base_pass import with_base
+from aiida_difftre.engine.bases.loading import check_configuration
+from aiida_difftre.engine.bases.protocol import BasePotential
+from aiida_difftre.engine.bases.traced import TracedBase
 from aiida_difftre.engine.contract import samplers
 from aiida_difftre.engine.contract.files import Trajectory
 from aiida_difftre.engine.contract.settings import Machine, SamplingSettings
@@ -32,6 +36,10 @@ class Run:
         progress: Takes reports of progress.
         stop: Asked between compiled calls whether the run must end; None for a run that nothing ends.
         folder: Folder of the checkpoints; None for none. A checkpoint found there is continued.
+        base: Base potential to whose forces those of the potential are added at every step; None for none. Only a
+            sampler whose attribute ``takes_base`` is true is given one. A base that is a function of JAX is a part of
+            the potential instead.
+        base_digest: Digest of that base.
 
     Example:
         >>> from aiida_difftre.engine.contract.settings import Machine
@@ -46,6 +54,8 @@ class Run:
     progress: Reporter
     stop: Stop | None = None
     folder: Path | None = None
+    base: BasePotential | None = None
+    base_digest: str | None = None
 
 
 class Sampler(Protocol):
@@ -143,6 +153,46 @@ def sample(
     point: StatePoint,
     settings: SamplingSettings,
     run: Run,
+    *,
+    born_stride: int = 0,
 ) -> Trajectory:
-    """Sample with the sampler that the settings name; arguments as of :class:`Sampler`."""
-    return load(settings.sampler)(potential, parameters, start, point, settings, run)
+    """Sample with the sampler that the settings name, and evaluate the base of the potential on the snapshots.
+
+    Args:
+        potential: The potential.
+        parameters: Its parameters.
+        start: Structures from which the walkers start.
+        point: Temperature and pressure.
+        settings: Times, strides and limits.
+        run: Machine, seed, progress, what may end the run, and the base where the potential has one.
+        born_stride: Every so many snapshots get a Born term of the base; 0 for none.
+
+    Returns:
+        The trajectory, with what the base gives on it.
+
+    Raises:
+        EngineError: As of :class:`Sampler`; with status INVALID_INPUT, for a sampler that takes no base, or a base that
+            fails on the first configuration.
+    """
+    sampler, base = load(settings.sampler), run.base
+    if potential.spec.base is None:
+        return sampler(potential, parameters, start, point, settings, run)
+    if base is None:
+        raise EngineError(
+            ExitStatus.INVALID_INPUT, f"the potential has the base {potential.spec.base.label!r}, which was not loaded"
+        )
+    digest = potential.spec.base.digest
+    cell = start.cell * (1.0 if start.scales is None else start.scales[0])
+    check_configuration(base, start.symbols, start.positions[0] @ cell, cell)
+    if isinstance(base, TracedBase):
+        whole, of_whole = base.joined(potential, parameters)
+        trajectory = sampler(whole, of_whole, start, point, settings, replace(run, base=None))
+    elif getattr(sampler, "takes_base", False):
+        trajectory = sampler(potential, parameters, start, point, settings, replace(run, base_digest=digest))
+    else:
+        raise EngineError(
+            ExitStatus.INVALID_INPUT,
+            f"sampler {settings.sampler!r} takes no base potential, and this potential has one, "
+            f"{potential.spec.base.label!r}; sample with {samplers.JAX_MD!r}",
+        )
+    return with_base(trajectory, base, digest, born_stride=born_stride, progress=run.progress, stop=run.stop)

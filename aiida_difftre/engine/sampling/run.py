@@ -16,6 +16,7 @@ import jax
 import numpy as np
 
 from aiida_difftre.engine import units
+from aiida_difftre.engine.bases.callback import Callback
 from aiida_difftre.engine.contract import files
 from aiida_difftre.engine.contract.jobs import CHECKPOINT, TRAJECTORY
 from aiida_difftre.engine.contract.settings import SamplingSettings
@@ -54,6 +55,9 @@ def simulate(
         potential, start.symbols, start.cell, point.temperature, settings, run.machine.precision, point.pressure,
         masses=start.masses,
     )  # fmt: skip
+    if run.base is not None:
+        called = Callback(run.base, start.symbols, start.cell, needs_virial=system.barostat is not None)
+        system = replace(system, base=called, base_digest=run.base_digest)
     if system.barostat is None or start.scales is None:
         start = replace(start, scales=np.ones(len(start.positions)))
     simulation = begin(system, parameters, start, run.seed)
@@ -93,6 +97,9 @@ def simulate(
         if reason is not None and not (is_over and reason.status == ExitStatus.WALLTIME):
             raise reason
     return trajectory_of(simulation, recording, made_of)
+
+
+simulate.takes_base = True  # type: ignore[attr-defined]  # protocol.sample asks it
 
 
 class Made(NamedTuple):
@@ -172,7 +179,7 @@ def begin(system: System, parameters: Parameters, start: Start, seed: int) -> Si
     """
     lists = start_lists(system, start)
     guards.check_start(system, start, parameters, lists)
-    devices, walkers = jax.device_count(), len(start.positions)
+    devices, walkers = system.devices or jax.device_count(), len(start.positions)
     chosen = np.arange(-(-walkers // devices) * devices) % walkers
     momenta = None
     if start.velocities is not None:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aiida_difftre.engine import units
+from aiida_difftre.engine.bases.callback import Callback
 from aiida_difftre.engine.contract.settings import BarostatSpec, LangevinSpec, SamplingSettings
 from aiida_difftre.engine.potentials.potential import Potential
 from aiida_difftre.engine.potentials.term import masses
@@ -35,6 +36,8 @@ class System:
         pressure: Pressure, GPa; None, or settings without a barostat, for a fixed cell.
         widened: Factor on the skin, above one where atoms have outrun it.
         masses: Masses of the atoms, amu; None for the standard atomic weights.
+        base: Base potential that is called at every step; None for none.
+        base_digest: Digest of that base.
     """
 
     potential: Potential
@@ -46,6 +49,13 @@ class System:
     pressure: float | None = None
     widened: float = 1.0
     masses: NDArray[np.float64] | None = None
+    base: Callback | None = None
+    base_digest: str | None = None
+
+    @property
+    def devices(self) -> int | None:
+        """Devices over which walkers are spread; None for all. A base is called by one, for all walkers at once."""
+        return None if self.base is None else 1
 
     @property
     def mass(self) -> NDArray[np.float64]:
@@ -101,7 +111,12 @@ class System:
 
     @property
     def snapshots_per_call(self) -> int:
-        """A divisor of the snapshots of equilibration and production, so that one compiled program does both."""
+        """A divisor of the snapshots of equilibration and production, so that one compiled program does both.
+
+        With a base that is called, whose steps are slow, guards and signals are looked at after each snapshot.
+        """
+        if self.base is not None:
+            return 1
         settings = self.settings
         common = math.gcd(self.snapshots(settings.equilibration_fs), max(1, self.snapshots(settings.production_fs)))
         return next(n for n in range(min(common, SNAPSHOTS_PER_CALL), 0, -1) if common % n == 0)

@@ -18,6 +18,7 @@ from aiida_difftre.engine.calculators.difftre import DiffTReCalculator
 from aiida_difftre.engine.contract.jobs import PotentialSpec, TermSpec
 from aiida_difftre.engine.errors import EngineError
 from aiida_difftre.engine.potentials import potential as potentials
+from aiida_difftre.engine.potentials.evaluator import Evaluator
 
 # The third and fourth shells of the crystal lie at 6.49 and 7.50 Å: no pair is where the two switches differ.
 CUTOFF, ONSET = 7.2, 6.9
@@ -56,8 +57,8 @@ def test_list_is_reused_and_rebuilt_in_time(monkeypatch: pytest.MonkeyPatch) -> 
     atoms = argon()
     kept = calculator(skin=0.6)
     builds = []
-    original = DiffTReCalculator._build_list
-    monkeypatch.setattr(DiffTReCalculator, "_build_list", lambda self, a: (builds.append(1), original(self, a))[1])
+    original = Evaluator._build_list
+    monkeypatch.setattr(Evaluator, "_build_list", lambda self, a: (builds.append(1), original(self, a))[1])
     rng = np.random.default_rng(0)
     for _ in range(12):
         atoms.positions += rng.normal(scale=0.07, size=(4, 3))

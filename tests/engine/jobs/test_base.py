@@ -1,0 +1,201 @@
+"""Jobs of a potential with a base: labels without it, predictions of the sum, a refinement, and refusals."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import ase.io
+import jax
+import numpy as np
+import pytest
+from ase import Atoms
+from ase.build import bulk
+from ase.calculators.emt import EMT
+from ase.calculators.mixing import SumCalculator
+from ase.calculators.singlepoint import SinglePointCalculator
+
+from aiida_difftre.engine.calculators.difftre import DiffTReCalculator
+from aiida_difftre.engine.contract import files
+from aiida_difftre.engine.contract.jobs import (
+    DATASET,
+    POTENTIAL_IN,
+    POTENTIAL_OUT,
+    PREDICTIONS,
+    STRUCTURE,
+    TRAJECTORY,
+    PredictJob,
+    PretrainJob,
+    RefineJob,
+    SampleJob,
+    UpdateJob,
+    validate,
+)
+from aiida_difftre.engine.contract.labels import read_labelled
+from aiida_difftre.engine.contract.settings import PotentialSpec
+from aiida_difftre.engine.errors import EngineError, ExitStatus
+from aiida_difftre.engine.jobs import predict, pretrain, refine, sample, update
+from aiida_difftre.engine.matching.matching import matching_loss
+from aiida_difftre.engine.potentials import potential as potentials
+from aiida_difftre.engine.runtime.progress import Silent
+from tests.fixtures.engine import DOUBLE, target
+
+MACHINE = {"precision": "float64"}
+REPULSION = {"architecture": "repulsion", "cutoff": 4.0, "hyperparameters": {"epsilon": 0.05, "sigma": 2.3}}
+SPLINE = {"architecture": "pair_spline", "cutoff": 4.0, "hyperparameters": {"knots": 6, "inner": 2.0}}
+EMT_BASE = {"engine": "ase", "name": "emt"}
+SAMPLING = {
+    "walkers": 2, "timestep_fs": 4.0, "equilibration_fs": 80.0, "production_fs": 400.0, "stride_fs": 40.0,
+}  # fmt: skip
+
+
+def spec(term: dict[str, Any], **changes: Any) -> PotentialSpec:
+    return validate(PotentialSpec, {"species": ["Cu"], "terms": [term], "base": EMT_BASE, **changes})
+
+
+def copper(seed: int = 0) -> Atoms:
+    atoms = bulk("Cu", "fcc", 3.55, cubic=True)
+    atoms.rattle(0.05, seed=seed)
+    return atoms
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A repulsion on top of EMT, and crystals with the labels of their sum."""
+    potential = potentials.build(spec(REPULSION))
+    potentials.save(tmp_path / POTENTIAL_IN, potential, potential.init(jax.random.key(0)))
+    terms = DiffTReCalculator(potential.without_base(), potential.init(jax.random.key(0)))
+    frames = []
+    for seed in range(6):
+        atoms = copper(seed)
+        atoms.calc = SumCalculator([EMT(), terms])
+        labels = {"energy": atoms.get_potential_energy(), "forces": atoms.get_forces(), "stress": atoms.get_stress()}
+        atoms.calc = SinglePointCalculator(atoms, **labels)
+        frames.append(atoms)
+    ase.io.write(tmp_path / DATASET, frames)
+    ase.io.write(tmp_path / STRUCTURE, copper())
+    return tmp_path
+
+
+def test_predictions_and_the_calculator_give_the_sum(folder: Path) -> None:
+    job = validate(PredictJob, {"structures": DATASET, "static_stiffness": True, "machine": MACHINE})
+    results = predict.run(job, folder, Silent())
+    assert results.errors is not None
+    assert results.errors.energy_rmse < 1e-4  # meV/atom
+    assert results.errors.force_rmse < 1e-3
+    assert results.errors.stress_rmse < 1e-6
+    calculator = DiffTReCalculator(folder / POTENTIAL_IN)
+    frame = ase.io.read(folder / DATASET, 0)
+    labels = frame.calc.results
+    frame.calc = calculator
+    assert frame.get_potential_energy() == pytest.approx(labels["energy"], abs=1e-6)
+    np.testing.assert_allclose(frame.get_stress(), labels["stress"], atol=1e-7)
+    assert results.static is not None
+    assert results.static.stiffness["C11"] > 150  # EMT alone has some 170 GPa
+
+
+def test_labels_to_match_are_without_the_base(folder: Path) -> None:
+    content = {"potential": spec(SPLINE).model_dump(), "steps": 1, "machine": MACHINE, "validation_fraction": 0.4}
+    content["optimizer"] = {"learning_rate": 1e-12}  # the spline stays zero
+    found = pretrain.run(validate(PretrainJob, content), folder, Silent())
+    assert found.errors.training is not None
+    assert files.read_potential(folder / POTENTIAL_OUT)[0].base == spec(SPLINE).base
+    left = [forces_of_repulsion(folder, frame) for frame in ase.io.read(folder / DATASET, ":")]
+    parts = {"training": found.errors.training, "validation": found.errors.validation}
+    assert found.configurations == {"training": 4, "validation": 2}
+    squares = sum(part.force_rmse**2 * found.configurations[name] for name, part in parts.items())
+    assert np.sqrt(squares / 6) == pytest.approx(1e3 * np.sqrt(np.mean(np.square(left))), rel=1e-4)
+
+
+def forces_of_repulsion(folder: Path, frame: Atoms) -> np.ndarray:
+    potential, parameters = potentials.load(folder / POTENTIAL_IN)
+    frame.calc = DiffTReCalculator(potential.without_base(), parameters)
+    return frame.get_forces()
+
+
+def test_an_update_takes_the_labels_of_the_base_from_a_prediction(folder: Path) -> None:
+    potential, parameters = potentials.load(folder / POTENTIAL_IN)
+    loss = {"dataset_weight": 1.0}
+    point = {"label": "a", "temperature": 300.0, "targets": [target("pressure", [0.0]).model_dump()]}
+    content: dict[str, Any] = {"dataset": DATASET, "state_points": [point], "update": {"loss": loss}}
+    with pytest.raises(EngineError, match=r"which an update does not evaluate; predict the dataset .* as base_labels"):
+        update.without_base(validate(UpdateJob, content), potential.spec, folder)
+    predict.run(validate(PredictJob, {"structures": DATASET, "machine": MACHINE}), folder, Silent())
+    job = validate(UpdateJob, {**content, "base_labels": PREDICTIONS})
+    without = update.without_base(job, potential.spec, folder)
+    extra = matching_loss(potential, folder / DATASET, job.update.loss, DOUBLE, None, without)
+    assert extra is not None
+    assert extra(parameters)[0] < 1e-10  # the repulsion is what was added to EMT
+    assert without is not None
+    other = read_labelled(folder / DATASET)
+    other.frames[0].positions += 0.1
+    with pytest.raises(EngineError, match="is of other configurations than the dataset"):
+        without(other)
+    wrong = spec(REPULSION, base={"engine": "jax", "name": "lennard_jones"})
+    with pytest.raises(EngineError, match="is of a base with the digest"):
+        update.without_base(job, wrong, folder)(other)  # type: ignore[misc]  # there is one
+
+
+def test_a_refinement_moves_the_terms_alone(folder: Path) -> None:
+    potential = potentials.build(spec(SPLINE))
+    potentials.save(folder / POTENTIAL_IN, potential, potential.init(jax.random.key(0)))
+    point = {
+        "label": "solid", "temperature": 300.0,
+        "targets": [target("pressure", [2.0], error=0.5).model_dump()],
+    }  # fmt: skip
+    content: dict[str, Any] = {
+        "state_points": [point], "sampling": SAMPLING, "machine": MACHINE, "max_iterations": 2, "validation": None,
+        "update": {"optimizer": {"name": "gauss_newton"}, "gate": 0.5, "max_steps": 4, "bootstrap": 10},
+    }  # fmt: skip
+    results = refine.run(validate(RefineJob, content), folder, Silent())
+    assert len(results.iterations) >= 2
+    assert results.chi2 is not None
+    assert results.chi2 < 0.2 * results.iterations[0].chi2
+    after, arrays = files.read_potential(folder / POTENTIAL_OUT)
+    assert after.base == potential.spec.base
+    assert all("spline" in name or name == "atomic_energies" for name in arrays)
+
+
+def test_an_update_loads_no_calculator(folder: Path) -> None:
+    """The trajectory of a sampling job is all that an update needs of the base."""
+    job = {"temperature": 300.0, "sampling": SAMPLING, "machine": MACHINE, "base_born_stride": 5}
+    sample.run(validate(SampleJob, job), folder, Silent())
+    found = files.read_trajectory(folder / TRAJECTORY)
+    assert found.base is not None
+    assert found.base.born is not None
+    assert found.base.born.shape == (4, 6, 6)
+    point = {"label": "a", "temperature": 300.0, "targets": [target("pressure", [0.0]).model_dump()]}
+    content = {"state_points": [point], "machine": MACHINE, "update": {"max_steps": 1, "bootstrap": 10}}
+    script = f"""
+import sys
+from pathlib import Path
+from aiida_difftre.engine.contract.jobs import UpdateJob, validate
+from aiida_difftre.engine.runtime import device
+from aiida_difftre.engine.runtime.progress import Silent
+job = validate(UpdateJob, {content!r})
+device.configure(job.machine)
+from aiida_difftre.engine.jobs import update
+results = update.run(job, Path({str(folder)!r}), Silent())
+assert results.state_points["a"].before[0].values[0] > 1
+assert not any(name in sys.modules for name in ("torch", "ase.calculators.emt", "torch_sim", "chgnet")), "loaded"
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=600)
+
+
+@pytest.mark.parametrize(
+    ("structure", "changes", "message"),
+    [
+        (bulk("Ni", "fcc", 3.5, cubic=True), {}, "the structure contains Ni, but the potential is for Cu only"),
+        (copper(), {"base_files": {"weights": "x"}}, "base_files: base 'emt' has no file 'weights'"),
+    ],
+)
+def test_a_bad_base_is_refused_before_it_samples(
+    folder: Path, structure: Atoms, changes: dict[str, Any], message: str
+) -> None:
+    ase.io.write(folder / STRUCTURE, structure)
+    job = validate(SampleJob, {"temperature": 300.0, "sampling": SAMPLING, "machine": MACHINE, **changes})
+    with pytest.raises(EngineError, match=message) as caught:
+        sample.run(job, folder, Silent())
+    assert caught.value.status == ExitStatus.INVALID_INPUT
