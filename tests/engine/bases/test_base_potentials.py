@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from ase import Atoms
 from ase.build import bulk
 from ase.calculators.calculator import Calculator
 from ase.calculators.emt import EMT
@@ -80,6 +81,37 @@ class MatrixStress(LennardJones):
 @pytest.mark.parametrize("name", ["emt", "stillinger_weber", "matrix_stress"])
 def test_bases_keep_the_contract(name: str) -> None:
     found = example(name)
+    for check in testing.BASE_CHECKS.values():
+        check(found)
+
+
+@pytest.mark.filterwarnings("ignore")  # those of PyTorch and of models are not ours
+@pytest.mark.parametrize(
+    ("package", "spec", "atoms", "steps"),
+    [
+        (
+            "torch_sim",
+            BaseSpec(
+                engine="torch_sim", name="lennard_jones", arguments={"sigma": 3.4, "epsilon": 0.0104, "cutoff": 7.0}
+            ),
+            bulk("Ar", a=5.1, cubic=True),
+            {},
+        ),
+        # In single precision: longer steps of finite differences.
+        (
+            "chgnet",
+            known_bases.known("ase", "chgnet").spec(),
+            bulk("Si", a=5.3, cubic=True),
+            {"step": 0.02, "tolerance": 0.03},
+        ),
+    ],
+)
+def test_models_of_other_packages_keep_the_contract(
+    package: str, spec: BaseSpec, atoms: Atoms, steps: dict[str, float]
+) -> None:
+    pytest.importorskip(package, reason=f"{package} is not installed")
+    atoms.rattle(0.08, seed=1)
+    found = testing.BaseExample(loading.load(spec, sorted(set(atoms.symbols)), HERE), atoms, **steps)
     for check in testing.BASE_CHECKS.values():
         check(found)
 
