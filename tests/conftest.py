@@ -20,8 +20,8 @@ from tests import typecheck
 
 # Parts of the engine whose annotations, shapes included, are checked at each call; before anything imports them.
 CHECKED = (
-    "calculators", "contract", "geometry", "matching", "observables", "potentials", "refinement", "reweighting",
-    "runtime", "sampling", "snapshots", "tables",
+    "calculators", "contract", "geometry", "matching", "observables", "optimizers", "potentials", "refinement",
+    "reweighting", "runtime", "sampling", "snapshots", "tables",
 )  # fmt: skip
 install_import_hook(
     [f"aiida_difftre.engine.{name}" for name in CHECKED], f"{typecheck.__name__}.{typecheck.checked.__name__}"

@@ -140,11 +140,13 @@ def run_engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Wor
         monkeypatch.setattr(engine, "minimise", minimise)
         monkeypatch.setattr(engine.update, "summary", summary)
         monkeypatch.setattr(
-            engine.potentials, "load", lambda _: (SimpleNamespace(spec=SimpleNamespace(species=[])), {})
+            engine.potentials,
+            "load",
+            lambda _: (SimpleNamespace(spec=SimpleNamespace(species=[])), {}),
         )
         monkeypatch.setattr(engine.potentials, "save", lambda *_: None)
+        monkeypatch.setattr(engine.potentials, "species_of", lambda *_: None)
         monkeypatch.setattr(engine, "read_structure", lambda _: SimpleNamespace(symbols=[]))
-        monkeypatch.setattr(engine, "species_index", lambda *_: None)
         monkeypatch.setattr(engine.stationarity, "of_trajectory", lambda _: STATIONARITY)
         monkeypatch.setattr(engine, "matching_loss", lambda *_: None)
         monkeypatch.setattr(engine, "Course", lambda *given: courses.append(make_course(*given)) or courses[-1])
