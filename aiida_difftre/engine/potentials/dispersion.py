@@ -34,6 +34,8 @@ class Dispersion(SwitchedPairs):
         c6: Initial coefficient C₆ for each pair of species, (pairs,), eV Å⁶; 1 Hartree Bohr⁶ is 0.5975 eV Å⁶.
         radius: Damping length R for each pair of species, (pairs,), Å, which is not trained.
         onset: Distance up to which S is 1, Å; a spec may leave it out, and it is then 0.9 of the cutoff.
+        tail: Whether energy and pressure of what lies beyond are added.
+        feynman_hibbs: Temperature, K, at which quantum nuclei are corrected for; None for classical ones.
 
     References:
         A. D. Becke and E. R. Johnson, J. Chem. Phys. 123, 154101 (2005);

@@ -29,6 +29,8 @@ class BornMayer(SwitchedPairs):
         amplitude: Initial A for each pair of species, (pairs,), eV.
         rho: Initial length ρ for each pair of species, (pairs,), Å.
         onset: Distance up to which S is 1, Å; a spec may leave it out, and it is then 0.9 of the cutoff.
+        tail: Whether energy and pressure of what lies beyond are added.
+        feynman_hibbs: Temperature, K, at which quantum nuclei are corrected for; None for classical ones.
 
     References:
         M. Born and J. E. Mayer, Z. Phys. 75, 1 (1932).
@@ -68,6 +70,8 @@ class Buckingham(SwitchedPairs):
         rho: Initial length ρ for each pair of species, (pairs,), Å.
         c6: Initial coefficient C₆ for each pair of species, (pairs,), eV Å⁶.
         onset: Distance up to which S is 1, Å; a spec may leave it out, and it is then 0.9 of the cutoff.
+        tail: Whether energy and pressure of what lies beyond are added.
+        feynman_hibbs: Temperature, K, at which quantum nuclei are corrected for; None for classical ones.
 
     References:
         R. A. Buckingham, Proc. R. Soc. Lond. A 168, 264 (1938).

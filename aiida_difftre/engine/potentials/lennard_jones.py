@@ -29,6 +29,8 @@ class LennardJones(SwitchedPairs):
         epsilon: Initial depth of the well for each pair of species, (pairs,), eV.
         sigma: Initial distance of zero energy for each pair of species, (pairs,), Å.
         onset: Distance up to which S is 1, Å; a spec may leave it out, and it is then 0.9 of the cutoff.
+        tail: Whether energy and pressure of what lies beyond are added.
+        feynman_hibbs: Temperature, K, at which quantum nuclei are corrected for; None for classical ones.
 
     References:
         J. E. Lennard-Jones, Proc. R. Soc. Lond. A 106, 463 (1924).

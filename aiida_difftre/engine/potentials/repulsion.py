@@ -29,6 +29,8 @@ class Repulsion(SwitchedPairs):
         sigma: Initial length for each pair of species, (pairs,), Å.
         exponent: The power n, which is not trained.
         onset: Distance up to which S is 1, Å; a spec may leave it out, and it is then 0.9 of the cutoff.
+        tail: Whether energy and pressure of what lies beyond are added.
+        feynman_hibbs: Temperature, K, at which quantum nuclei are corrected for; None for classical ones.
 
     Example:
         >>> import jax

@@ -35,7 +35,9 @@ def test_known_hyperparameters_are_those_of_the_class(name: str) -> None:
 def test_unknown_names_are_refused() -> None:
     with pytest.raises(ValueError, match=r"unknown architecture 'lenard_jones'; registered: .* lennard_jones"):
         check(spec("lenard_jones"))
-    with pytest.raises(ValueError, match="'lennard_jones': unknown hyperparameter 'depth'; known: epsilon, onset"):
+    with pytest.raises(
+        ValueError, match="'lennard_jones': unknown hyperparameter 'depth'; known: epsilon, feynman_hibbs, onset"
+    ):
         check(spec("lennard_jones", epsilon=0.01, depth=1))
 
 
@@ -101,7 +103,9 @@ def test_a_daemon_checks_hyperparameters_without_jax() -> None:
 def test_a_term_of_another_package_is_known_by_its_entry_point(plugin_term: str) -> None:
     # Its hyperparameters are known to its class alone.
     assert check(spec(plugin_term, width=1)).terms[0].architecture == plugin_term
-    with pytest.raises(EngineError, match="'gaussian': unknown hyperparameter 'width'; known: height, onset"):
+    with pytest.raises(
+        EngineError, match="'gaussian': unknown hyperparameter 'width'; known: feynman_hibbs, height, onset"
+    ):
         build(spec(plugin_term, width=1))
     potential = build(spec(plugin_term, height=0.5))
     environment = Environment(

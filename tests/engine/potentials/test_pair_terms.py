@@ -375,11 +375,19 @@ def test_values_by_pair_in_either_order() -> None:
         (StillingerWeberAlloy, {"epsilon": 1, "sigma": 2}, r"cutoff = 5\.0 Å must be the largest a·sigma = 3\.6 Å"),
         (
             StillingerWeberAlloy,
-            {"epsilon": 1, "sigma": 2, "lambda": {"Ar-Xe-Ar": 2}},
+            {"epsilon": 1, "sigma": 2, "a": 2.5, "lambda": {"Ar-Xe-Ar": 2}},
             "triplet 'Ar-Xe-Ar'; give the ce",
         ),
-        (StillingerWeberAlloy, {"epsilon": 1, "sigma": 2, "lambda": {}}, "no value for the triplet 'Ar-Ar-Ar'"),
-        (StillingerWeberAlloy, {"epsilon": 1, "sigma": 2, "lambda": -1}, "lambda = -1 of Ar-Ar-Ar: must be at least 0"),
+        (
+            StillingerWeberAlloy,
+            {"epsilon": 1, "sigma": 2, "a": 2.5, "lambda": {}},
+            "no value for the triplet 'Ar-Ar-Ar'",
+        ),
+        (
+            StillingerWeberAlloy,
+            {"epsilon": 1, "sigma": 2, "a": 2.5, "lambda": -1},
+            "lambda = -1 of Ar-Ar-Ar: must be at least 0",
+        ),
         (StillingerWeber, {"p": 2, "q": 2}, "p = 2.0 and q = 2.0 must satisfy"),
         (StillingerWeber, {"p": 0}, "p = 0"),
     ],
@@ -411,5 +419,7 @@ def test_a_pair_term_of_ones_own_states_its_fields_and_the_energy_of_a_pair() ->
     vectors = jnp.array([[[3.0, 0.0, 0.0], [0.0, 6.0, 0.0]]])
     environment = Environment(vectors, jnp.ones((1, 2), bool), jnp.array([0]), jnp.array([[1, 1]]))
     assert float(term.energy(parameters, term.project(environment))[0]) == pytest.approx(0.25)
-    with pytest.raises(ValueError, match="unknown hyperparameter 'charge'; known: onset, softening, strength"):
+    with pytest.raises(
+        ValueError, match="unknown hyperparameter 'charge'; known: feynman_hibbs, onset, softening, strength, tail"
+    ):
         Coulomb.from_spec(("Na", "Cl"), 5.0, {"charge": 1})
