@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from aiida import orm
 from aiida.common import AiidaException
 
+from aiida_difftre.engine.errors import did_you_mean
 from aiida_difftre.workchains.protocols import available_protocols, default_protocol, load_protocol, protocol_file
 
 
@@ -110,4 +111,5 @@ def refuse_unknown(given: Mapping[str, Any] | None, known: Collection[str], what
     """
     unknown = sorted(set(given or {}) - set(known))
     if unknown:
-        raise ValueError(f"{what}: unknown {', '.join(map(repr, unknown))}; known are {', '.join(sorted(known))}")
+        near = did_you_mean(unknown[0], known)
+        raise ValueError(f"{what}: unknown {', '.join(map(repr, unknown))}; known are {', '.join(sorted(known))}{near}")

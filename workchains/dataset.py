@@ -17,6 +17,7 @@ from aiida_difftre.data.structures import DIMER, GIVEN, Generation, check_genera
 from aiida_difftre.engine.contract.jobs import validate
 from aiida_difftre.workchains import exit_codes
 from aiida_difftre.workchains.builders import ProtocolMixin, load_code, refuse_unknown
+from aiida_difftre.workchains.facts import IndexedMixin
 from aiida_difftre.workchains.labels import (
     collect_labels,
     generate_structures,
@@ -108,7 +109,7 @@ def _part_of(overrides: Mapping[str, Any] | None, part: tuple[str, ...]) -> Mapp
     return overrides or {}
 
 
-class DftDatasetWorkChain(ProtocolMixin, WorkChain):
+class DftDatasetWorkChain(ProtocolMixin, IndexedMixin, WorkChain):
     """Labels by density-functional theory: energy, forces and stress of given or generated cells.
 
     Every cell goes through PwBaseWorkChain with its error handlers; what fails nevertheless is dropped and reported.

@@ -16,6 +16,7 @@ from aiida_difftre.calculations.scheduler import check_options
 from aiida_difftre.data.base import BasePotentialData, engine_of
 from aiida_difftre.data.dataset import DatasetData
 from aiida_difftre.data.potential import PotentialData
+from aiida_difftre.data.stored import the_same
 from aiida_difftre.data.target import TargetData
 from aiida_difftre.data.trajectory import TrajectoryEnsembleData
 from aiida_difftre.engine.contract import known_bases
@@ -223,7 +224,7 @@ def _dataset(run: RunInput, folder: Path) -> DatasetData | None:
         return None
     path = folder / run.dft.dataset
     if split_index(path)[0].is_file():
-        return DatasetData.from_file(path, keys=run.dft.keys, label=split_index(path)[0].stem)
+        return the_same(DatasetData.from_file(path, keys=run.dft.keys, label=split_index(path)[0].stem))
     if run.dft.keys.model_fields_set:
         raise ValueError(f"dft.keys are those of a file; {run.dft.dataset!r} is none in {folder}")
     return node_or_file(DatasetData, run.dft.dataset, folder)
@@ -317,7 +318,7 @@ def state_points(run: RunInput, folder: Path) -> dict[str, dict[str, Any]]:
             "structure": orm.StructureData(ase=simulation_cell(run, label, folder), description=_padding(run, label)),
             "temperature": orm.Float(point.temperature),
             **({} if point.pressure is None else {"pressure": orm.Float(point.pressure)}),
-            "targets": {name: TargetData(target, label=name) for name, target in point.targets.items()},  # type: ignore[arg-type]
+            "targets": {name: the_same(TargetData(target, label=name)) for name, target in point.targets.items()},  # type: ignore[arg-type]
         }
         for label, point in run.state_points.items()
     }
@@ -398,7 +399,7 @@ def node_or_file(kind: type[NodeT], identifier: str, folder: Path) -> NodeT:
     """
     path = folder / identifier
     if path.is_file():
-        return kind.from_file(path, label=path.stem)  # type: ignore[return-value]
+        return the_same(kind.from_file(path, label=path.stem))  # type: ignore[return-value]
     try:
         node = orm.load_node(identifier)
     except (NotExistent, MultipleObjectsError, ValueError) as error:

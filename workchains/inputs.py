@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, field_validator, model_validator
 
+from aiida_difftre import catalogue
 from aiida_difftre.calculations.checks import check_labels
 from aiida_difftre.data.structures import Generation
 from aiida_difftre.engine.contract.architectures import NewPotential
@@ -17,6 +18,7 @@ from aiida_difftre.engine.contract.documents import read_yaml
 from aiida_difftre.engine.contract.jobs import PretrainJob, SamplingSettings, UpdateSettings, validate
 from aiida_difftre.engine.contract.label_names import LabelKeys
 from aiida_difftre.engine.contract.targets import Target
+from aiida_difftre.engine.errors import did_you_mean
 from aiida_difftre.engine.trajectories.importing import FileSettings
 from aiida_difftre.workchains import consistency
 from aiida_difftre.workchains.machines import Machines
@@ -206,7 +208,7 @@ class StatePoint(Strict):
         repeat: Repetitions of the system's cell along each lattice vector.
         structure: file of a simulation cell, instead of the system's repeated cell; of several frames, the one of an
             index (``md.extxyz@-1``).
-        targets: what was measured, inline or as the name of a YAML file; by label.
+        targets: what was measured, inline, as the name of a YAML file, or as ``catalogue:SYSTEM/NAME``; by label.
     """
 
     temperature: Temperature
@@ -351,7 +353,8 @@ def check_part(where: str, settings: dict[str, Any], model: type[Strict]) -> Non
     """
     for key in settings:
         if key not in model.model_fields:
-            raise ValueError(f"{where}: unknown setting {key!r}; known settings: {', '.join(model.model_fields)}")
+            near, known = did_you_mean(key, model.model_fields), ", ".join(model.model_fields)
+            raise ValueError(f"{where}: unknown setting {key!r}; known settings: {known}{near}")
 
 
 def _read_model(path: Path, model: type[ModelT]) -> ModelT:
@@ -362,6 +365,13 @@ def _read_model(path: Path, model: type[ModelT]) -> ModelT:
         return validate(model, content)
     except ValueError as error:
         raise ValueError(f"{path.name}: {error}") from None
+
+
+def _read_target(folder: Path, name: Path) -> Target:
+    """The target in a file beside the input, or of the catalogue."""
+    if str(name).startswith(catalogue.PREFIX):
+        return catalogue.find(str(name)).target()
+    return _read_model(folder / name, Target)
 
 
 def read_input(path: Path) -> RunInput:
@@ -384,7 +394,7 @@ def read_input(path: Path) -> RunInput:
     run = _read_model(path, RunInput)
     for label, point in run.state_points.items():
         for name, target in point.targets.items():
-            checked = _read_model(path.parent / target, Target) if isinstance(target, Path) else target
+            checked = _read_target(path.parent, target) if isinstance(target, Path) else target
             point.targets[name] = checked.model_copy(update={"label": name})
         _check_conditions(label, point)
     targets = [target for point in run.state_points.values() for target in point.targets.values()]

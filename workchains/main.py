@@ -11,6 +11,21 @@ from aiida.common.exceptions import MultipleObjectsError, NotExistent
 from aiida.engine import run_get_node, submit
 from aiida.plugins import WorkflowFactory
 
+from aiida_difftre.data.dataset import DatasetData
+from aiida_difftre.data.potential import PotentialData
+from aiida_difftre.data.target import TargetData
+from aiida_difftre.data.trajectory import TrajectoryEnsembleData
+
+NODE_OF: dict[str, type[orm.Data]] = {
+    "structure": orm.StructureData,
+    "structures": DatasetData,
+    "dataset": DatasetData,
+    "potential": PotentialData,
+    "trajectory": TrajectoryEnsembleData,
+    "target": TargetData,
+}
+"""The kind of node of each argument."""
+
 
 def one_state_point(inputs: dict[str, Any]) -> dict[str, Any]:
     """Inputs of an update on one trajectory with one target."""
@@ -55,12 +70,16 @@ def launch(
     for name, kind in (values or {}).items():
         parser.add_argument(f"--{name}", type=kind, required=True)
     given = vars(parser.parse_args(arguments))
+    kinds = {"code": orm.AbstractCode, **{name: NODE_OF[name] for name in nodes}}
     is_submitted, inputs = given.pop("submit"), dict(given)
     for name, load in (("code", orm.load_code), *((name, orm.load_node) for name in nodes)):
         try:
             inputs[name] = load(inputs[name])
         except (NotExistent, MultipleObjectsError, ValueError) as error:
             parser.error(f"--{name} {inputs[name]}: {error}")
+        if not isinstance(inputs[name], kinds[name]):
+            kind = type(inputs[name]).__name__
+            parser.error(f"--{name} is a {kind}<{inputs[name].pk}>; give a {kinds[name].__name__}")
     try:
         builder = chain.get_builder_from_protocol(**(prepare or dict)(inputs))
     except ValueError as error:

@@ -22,6 +22,7 @@ from aiida_difftre.workchains import state_points as points
 from aiida_difftre.workchains.builders import ProtocolMixin
 from aiida_difftre.workchains.comparison import decisive_points, derived_seed
 from aiida_difftre.workchains.engine import lowered_for_memory
+from aiida_difftre.workchains.facts import IndexedMixin
 from aiida_difftre.workchains.history import collect_history, decisions, iteration_name, update_label, updates_of
 from aiida_difftre.workchains.protocols import deep_merge
 from aiida_difftre.workchains.refine_settings import RefineSettings, check_settings
@@ -52,7 +53,7 @@ def _check_inputs(inputs: Mapping[str, Any], _: Any) -> str | None:
     )
 
 
-class RefineWorkChain(ProtocolMixin, WorkChain):
+class RefineWorkChain(ProtocolMixin, IndexedMixin, WorkChain):
     """Refine a potential until its fresh trajectories agree with experiment.
 
     Each iteration samples a trajectory at every state point that has a training or selection target, continuing from

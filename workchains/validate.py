@@ -24,6 +24,7 @@ from aiida_difftre.workchains import state_points as points
 from aiida_difftre.workchains.assess import AssessBaseWorkChain
 from aiida_difftre.workchains.builders import ProtocolMixin
 from aiida_difftre.workchains.comparison import derived_seed
+from aiida_difftre.workchains.facts import IndexedMixin
 from aiida_difftre.workchains.predict import PredictBaseWorkChain
 from aiida_difftre.workchains.sample import SampleBaseWorkChain
 
@@ -123,7 +124,7 @@ def validation_report(**nodes: Any) -> orm.Dict:
     return orm.Dict(content)
 
 
-class ValidateWorkChain(ProtocolMixin, WorkChain):
+class ValidateWorkChain(ProtocolMixin, IndexedMixin, WorkChain):
     """Confirm a refined potential by runs that share nothing with its training but the potential.
 
     Every run starts from the structure of its state point, equilibrates afresh with a seed of its own, and predicts

@@ -12,7 +12,7 @@ from aiida.common.exceptions import AiidaException
 from aiida.engine.processes.ports import PortNamespace
 
 from aiida_difftre.engine.contract.bounds import Limits, is_number
-from aiida_difftre.engine.errors import one_line, shown
+from aiida_difftre.engine.errors import did_you_mean, one_line, shown
 
 LIMITS = {
     "max_wallclock_seconds": Limits(least=1, most=1e8, unit="s", reason="no queue lets a job run for three years"),
@@ -59,7 +59,8 @@ def check_options(options: Mapping[str, Any], ports: PortNamespace, computer: or
     """
     for name, value in options.items():
         if name not in ports:
-            raise ValueError(f"unknown option {shown(name)}; known options: {', '.join(sorted(ports))}")
+            near = did_you_mean(name, ports)
+            raise ValueError(f"unknown option {shown(name)}; known options: {', '.join(sorted(ports))}{near}")
         if name in LIMITS:
             _check_whole(name, value, LIMITS[name])
         if name in WORDS and value is not None and not (isinstance(value, str) and value.isprintable()):
@@ -83,7 +84,7 @@ def check_resources(resources: Any, computer: orm.Computer) -> None:
         if name not in known:
             raise ValueError(
                 f"unknown resource {shown(name)}; {of_which}; what it lacks, such as GPUs, is asked for with "
-                "custom_scheduler_commands"
+                f"custom_scheduler_commands{did_you_mean(name, known)}"
             )
         if name.startswith(("num_", "tot_", "default_")):
             _check_whole(f"resources.{name}", value, RESOURCES)

@@ -18,6 +18,7 @@ from aiida_difftre.cli.export import export, export_options, refuse_without_form
 from aiida_difftre.cli.failures import Commands, complaints
 from aiida_difftre.cli.nodes import OWN_PROFILE, check_configuration, load, node_called, run_called
 from aiida_difftre.cli.parameters import FILE, FOLDER, SEED
+from aiida_difftre.cli.questions import query
 from aiida_difftre.cli.targets import table_options
 from aiida_difftre.cli.trajectories import import_options
 
@@ -144,14 +145,87 @@ DRY_RUN = click.option("--dry-run", is_flag=True, help="Check the input and say 
 
 
 def _say_what_it_takes(file: Path, seed: int | None) -> None:
-    """Check an input as for submission, and show what its run will take; nothing is stored or started."""
+    """Check an input as for submission, and show what its run will take; nothing is stored or started.
+
+    Raises:
+        click.ClickException: with every reason why the input would be refused.
+    """
+    from aiida_difftre.cli.starting import refusals
+    from aiida_difftre.engine.errors import one_line
     from aiida_difftre.workchains.estimate import lines
     from aiida_difftre.workchains.from_input import read_builder, read_plan
 
+    if problems := [one_line(problem) for problem in refusals(file, seed)]:
+        raise click.ClickException("\n".join(problems))
     for line in lines(read_plan(file)):
         click.echo(line)
     _tell(read_builder(file, seed=seed))
     click.echo("the input is right; nothing was started")
+
+
+@cli.command("init")
+@click.argument("structure", type=FILE, required=False)
+@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="input.yaml by default.")
+@click.option("-t", "--target", "targets", multiple=True, help="catalogue:SYSTEM/NAME, or a target file; several.")
+@click.option("--labels", help="File or node of labels that exist; no DFT is done then.")
+@click.option("--potential", help="File or node of a potential that exists; nothing is pretrained then.")
+@click.option("--prior", is_flag=True, help="Start from a pair potential, without labels.")
+@click.option("--protocol", type=click.Choice(["quick", "cpu", "paper"]), default="quick", help="Preset.")
+@click.option("-f", "--force", is_flag=True, help="Replace a file that exists.")
+def init_command(
+    structure: Path | None,
+    output: Path | None,
+    targets: tuple[str, ...],
+    labels: str | None,
+    potential: str | None,
+    prior: bool,
+    protocol: str,
+    force: bool,
+) -> None:
+    """Write a commented input for STRUCTURE (a CIF or any file that ase reads) and measurements of it.
+
+    What is not given is asked for. Without --labels, --potential and --prior the labels are made by DFT.
+    """
+    chosen = {"labels": labels, "potential": potential, "prior": prior or None}
+    if len(starts := [name for name, value in chosen.items() if value is not None]) > 1:
+        raise click.UsageError(f"--{starts[0]} and --{starts[1]} do not go together")
+    path = output or Path("input.yaml")
+    if path.exists() and not force:
+        raise click.ClickException(f"{path} exists; give another name with --output, or replace it with --force")
+    with complaints():
+        from aiida_difftre.cli.starting import document, known_of, measurement
+        from aiida_difftre.workchains.inputs import read_input
+        from aiida_difftre.workchains.systems import read_structure
+
+        structure = structure or click.prompt("File of the structure", type=FILE)
+        if not targets:
+            for name in known_of(read_structure(structure)):
+                click.echo(f"  the catalogue has catalogue:{name}")
+            targets = tuple(click.prompt("Measurements (catalogue names or files, separated by spaces)").split())
+        start = starts[0] if starts else "dft"
+        text = document(
+            structure,
+            [measurement(reference, path.parent) for reference in targets],
+            folder=path.parent,
+            start=start,
+            given=labels or potential,
+            protocol=protocol,
+        )
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        read_input(path)
+    click.echo(f"wrote {path}; read it, then: aiida-difftre check {path}")
+
+
+@cli.command("check")
+@click.argument("file", type=FILE)
+@SEED
+@click.pass_obj
+def check_command(profile: str | None, file: Path, seed: int | None) -> None:
+    """Say everything for which FILE would be refused, or what its run will take; nothing is submitted or stored."""
+    with complaints():
+        load(profile)
+        _say_what_it_takes(file, seed)
 
 
 @cli.command("run")
@@ -203,19 +277,25 @@ def _tell(builder: Any) -> None:
 
 
 def _go(profile: str, file: Path, *, output: Path | None, in_process: bool, seed: int | None = None) -> None:
-    """Launch, watch, and show the result; the exit status tells whether the run succeeded."""
-    from contextlib import nullcontext
-
-    from aiida_difftre.cli.demo import conclude, console, daemon, killed, launch, run, watch
+    """Do the run of an input file."""
     from aiida_difftre.workchains.from_input import read_builder
 
     load(profile)
-    if in_process:
-        sqlite.be_patient(sqlite.CHAINS_S)
     _generate_missing(file)
-    out = console()
     builder = read_builder(file, seed=seed)
     _tell(builder)
+    _watch(profile, builder, output=output, in_process=in_process)
+
+
+def _watch(profile: str, builder: Any, *, output: Path | None, in_process: bool) -> None:
+    """Launch what is built, watch it, and show the result; the exit status tells whether the run succeeded."""
+    from contextlib import nullcontext
+
+    from aiida_difftre.cli.demo import conclude, console, daemon, killed, launch, run, watch
+
+    if in_process:
+        sqlite.be_patient(sqlite.CHAINS_S)
+    out = console()
     with nullcontext() if in_process else daemon():
         pk = run(builder, out) if in_process else launch(builder)
         if in_process and killed(pk):
@@ -359,9 +439,67 @@ def lineage_command(profile: str | None, node: str, graph: Path | None, force: b
             click.echo(line)
 
 
+@cli.command("compare")
+@click.argument("first")
+@click.argument("second")
+@click.pass_obj
+def compare_command(profile: str | None, first: str, second: str) -> None:
+    """Show two runs, or two potentials, side by side, and the settings in which they differ."""
+    with complaints():
+        from aiida_difftre.cli.comparing import compare
+        from aiida_difftre.cli.questions import table
+
+        load(profile)
+        names = ("", "first", "second")
+        lines = [dict(zip(names, line, strict=True)) for line in compare(node_called(first), node_called(second))]
+        for text in table(lines):
+            click.echo(text)
+
+
+@cli.command("resume")
+@click.argument("run", metavar="RUN")
+@click.option("-o", "--output", type=FOLDER, help="Folder of plots; none without.")
+@click.pass_obj
+def resume_command(profile: str | None, run: str, output: Path | None) -> None:
+    """Go on with RUN, which failed or was killed, in this process.
+
+    It is a new run with the same inputs, which takes every job that ended well from what is stored, and does the
+    others; RUN itself stays as it is.
+    """
+    with complaints():
+        from aiida.manage.caching import enable_caching
+        from aiida.orm import load_node
+
+        from aiida_difftre.cli.resuming import builder_of, stored
+
+        name = load(profile)
+        node = load_node(run_called(run))
+        builder = builder_of(node)
+        done, missing = stored(node)
+        click.echo(f"run {node.pk}: {done} calculations are taken as they are, {missing} that did not end well are not")
+        with enable_caching():
+            _watch(name, builder, output=output, in_process=True)
+
+
+cli.add_command(query)
+
+
 @cli.group()
 def target() -> None:
     """Experimental targets."""
+
+
+@target.command("list")
+@click.option("--system", help="Formula, such as Si; all without.")
+@click.option("--observable", help="Name of an observable, such as stiffness; all without.")
+@click.option("--paths", is_flag=True, help="Also the files, for copies that are changed.")
+def target_list(system: str | None, observable: str | None, paths: bool) -> None:
+    """Show the catalogue of measurements; `catalogue:SYSTEM/NAME` in an input takes one."""
+    with complaints():
+        from aiida_difftre.cli.targets import catalogued
+
+        for line in catalogued(system, observable, paths):
+            click.echo(line)
 
 
 @target.command("import")
@@ -388,10 +526,12 @@ def target_import(
             click.echo(f"wrote {write_target(found, output, force)}")
             return
         load(profile)
+        from aiida_difftre.data.stored import the_same
         from aiida_difftre.data.target import TargetData
 
-        node = TargetData(found, label=label).store()
-        click.echo(f"stored target {node.target.name!r} as {node.pk}")
+        node = the_same(TargetData(found, label=label))
+        told = "is stored already, as" if node.is_stored else "stored as"
+        click.echo(f"target {node.target.name!r}: {told} {node.store().pk}")
 
 
 @cli.group()

@@ -9,7 +9,7 @@ from typing import Any
 from aiida import orm
 from aiida.common.links import LinkType
 
-from aiida_difftre.data.dataset import DatasetData
+from aiida_difftre.data.dataset import DatasetData, counted
 from aiida_difftre.data.potential import PotentialData
 from aiida_difftre.data.target import TargetData
 from aiida_difftre.data.trajectory import TrajectoryEnsembleData
@@ -79,17 +79,15 @@ def lines(potential: PotentialData) -> Iterator[str]:
         for label, trajectory in generation.trajectories.items():
             sampled = trajectory.creator
             how = f", sampled by {sampled.process_label} {_name(sampled)}" if sampled is not None else ""
-            yield (
-                f"  trajectory {_name(trajectory)} at {label!r}: {trajectory.number_of_snapshots} snapshots at "
-                f"{trajectory.temperature:g} K{how}"
-            )
+            snapshots = counted(trajectory.number_of_snapshots, "snapshot")
+            yield f"  trajectory {_name(trajectory)} at {label!r}: {snapshots} at {trajectory.temperature:g} K{how}"
             yield from (f"    {line}" for line in _given(trajectory))
             for node in generation.targets[label].values():
                 yield f"    {_target(node)}"
                 yield from (f"      {line}" for line in paths_of(node))
         if generation.dataset is not None:
             dataset = generation.dataset
-            yield f"  dataset {_name(dataset)}: {len(dataset)} configurations{_sources(dataset)}"
+            yield f"  dataset {_name(dataset)}: {counted(len(dataset), 'configuration')}{_sources(dataset)}"
 
 
 def _base(generation: Generation) -> str:

@@ -202,6 +202,46 @@ def _range(text: str) -> tuple[float, float]:
     return low, high
 
 
+def catalogued(system: str | None, observable: str | None, paths: bool) -> list[str]:
+    """The measurements of the catalogue as lines.
+
+    Args:
+        system: Formula; None for all.
+        observable: Name of an observable; None for all.
+        paths: True for the files too.
+
+    Raises:
+        ValueError: where there is nothing; naming what there is.
+    """
+    from aiida_difftre import catalogue
+    from aiida_difftre.engine.errors import did_you_mean
+
+    found = [(entry, entry.target()) for entry in catalogue.entries(system)]
+    chosen = [(entry, target) for entry, target in found if observable in (None, target.observable)]
+    if not chosen:
+        there = sorted({target.observable for _, target in found})
+        of_what = "" if system is None else f" of {system}"
+        near = did_you_mean(observable, there)
+        raise ValueError(f"no {observable!r}{of_what} in the catalogue{near}; there is {', '.join(there)}")
+    lines = []
+    for entry, target in chosen:
+        lines.append(f"{catalogue.PREFIX}{entry.name}: {_measured(target)} at {target.conditions.temperature:g} K")
+        lines.append(f"  {target.citation}" + (f", doi:{target.doi}" if target.doi else ""))
+        if target.checked_against:
+            lines.append(f"  checked against: {target.checked_against}")
+        if paths:
+            lines.append(f"  {entry.path}")
+    return lines
+
+
+def _measured(target: Target) -> str:
+    if target.grid is not None:
+        return f"{target.observable}, {len(target.grid)} points from {target.grid[0]:g} to {target.grid[-1]:g}"
+    unit = "" if target.unit == "1" else f" {target.unit}"
+    numbers = zip(target.component_labels(), target.values, target.errors, strict=True)
+    return ", ".join(f"{name} {value:g} ± {error:g}" for name, value, error in numbers) + unit
+
+
 def summary(target: Target) -> list[str]:
     """What was read, for a person to check."""
     count = f"{len(target.values)} values" if len(target.values) > 1 else f"{target.values[0]:g} ± {target.errors[0]:g}"

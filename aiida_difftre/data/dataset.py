@@ -146,6 +146,19 @@ class DatasetData(orm.SinglefileData):
         """The ``keys`` of a job that reads this dataset, whose labels have ase's names and were checked."""
         return {"missing_forces": not self.base.attributes.get("has_forces", True), "trust_stress": True}
 
+    def get_description(self) -> str:
+        """Say what it is in one line, as lists of nodes show it.
+
+        Returns:
+            Species, number of configurations, and what is labelled.
+        """
+        known = self.base.attributes.all
+        labels = ", ".join(["energies", *(name for name in ("forces", "stress") if known.get(f"has_{name}"))])
+        return (
+            f"{'-'.join(known.get('species', []))}, {counted(len(self), 'configuration')}, "
+            f"{labels if known.get('labelled') else 'no labels'}"
+        )
+
     def __len__(self) -> int:
         return self.base.attributes.get("number_of_configurations")
 
@@ -187,6 +200,11 @@ def _clean(atoms: Atoms) -> Atoms:
     if atoms.calc is not None:
         clean.calc = SinglePointCalculator(clean, **atoms.calc.results)
     return clean
+
+
+def counted(number: int, what: str) -> str:
+    """A number with what it counts, in the plural but for one."""
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _all_have(label: str, frames: Sequence[Atoms]) -> bool:

@@ -146,6 +146,18 @@ class PotentialData(orm.SinglefileData):
         """SHA-256 of the file."""
         return self.base.attributes.get("digest")
 
+    def get_description(self) -> str:
+        """Say what it is in one line, as lists of nodes show it.
+
+        Returns:
+            Species, architecture, cutoff and number of parameters.
+        """
+        known = self.base.attributes.all
+        return (
+            f"{'-'.join(known.get('species', []))} {known.get('architecture')}, cutoff {known.get('cutoff')} Å, "
+            f"{known.get('number_of_parameters')} parameters"
+        )
+
     def get_parameters(self) -> dict[str, NDArray[Any]]:
         """Read the parameters.
 

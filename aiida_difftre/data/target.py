@@ -90,7 +90,10 @@ class TargetData(orm.Data):
         super().__init__(**kwargs)
         if target is not None:
             content = target if isinstance(target, Target) else validate(Target, target)
-            self.base.attributes.set_many(content.model_dump(mode="json"))
+            fields = content.model_dump(mode="json")
+            if content.checked_against is None:
+                del fields["checked_against"]  # what nobody states leaves a node as earlier versions made it
+            self.base.attributes.set_many(fields)
 
     @classmethod
     def from_yaml(cls, path: str | Path, **kwargs: Any) -> TargetData:
@@ -114,6 +117,17 @@ class TargetData(orm.Data):
         content = self.base.attributes.all
         role = content.get("role")
         return read_stored(Target, {**content, "role": ROLES_BEFORE[role]} if role in ROLES_BEFORE else content)
+
+    def get_description(self) -> str:
+        """Say what it is in one line, as lists of nodes show it.
+
+        Returns:
+            Observable, temperature, role and source.
+        """
+        known = self.base.attributes.all
+        source = known.get("doi") or known.get("citation")
+        temperature = (known.get("conditions") or {}).get("temperature")
+        return f"{known.get('observable')} at {temperature} K ({known.get('role')}): {source}"
 
     def check(self) -> Target:
         """The target, where a run is to start with it; :attr:`target` reads what is stored.

@@ -198,6 +198,19 @@ class TrajectoryEnsembleData(orm.ArrayData):
         """Snapshots of all walkers together."""
         return self.base.attributes.get("number_of_snapshots")
 
+    def get_description(self) -> str:
+        """Say what it is in one line, as lists of nodes show it.
+
+        Returns:
+            Species, number of atoms and snapshots, state point.
+        """
+        known = self.base.attributes.all
+        pressure = "" if self.pressure is None else f", {self.pressure:g} GPa"
+        return (
+            f"{'-'.join(known.get('species', []))}, {known.get('number_of_atoms')} atoms, "
+            f"{known.get('number_of_snapshots')} snapshots, {known.get('temperature')} K{pressure}"
+        )
+
     def get_ase(self, index: int = -1) -> Atoms:
         """Read a snapshot, wrapped into the cell.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from difflib import get_close_matches
 from enum import IntEnum
 from typing import Any
 
@@ -28,6 +30,13 @@ def one_line(text: str) -> str:
         one if one.isprintable() else one.encode("unicode_escape").decode() for one in " ".join(text.split())
     )
     return _shortened(escaped, LONGEST_MESSAGE)
+
+
+def did_you_mean(name: object, known: Iterable[object]) -> str:
+    """The end of a message about an unknown name: the nearest known one; empty where none is near."""
+    names = {str(one).lower(): str(one) for one in known}
+    near = get_close_matches(str(name)[:LONGEST_VALUE].lower(), names, n=1)
+    return f"; did you mean {names[near[0]]!r}?" if near else ""
 
 
 def _shortened(text: str, longest: int) -> str:

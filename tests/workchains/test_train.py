@@ -12,6 +12,7 @@ from aiida_difftre.cli import cli, lineage, live, plots, report, snapshots
 from aiida_difftre.workchains.train import TrainWorkChain
 from tests.fixtures.chains import SHORT_SAMPLING, explain
 from tests.fixtures.nodes import target_content
+from tests.fixtures.questions import DOI, check_commands, check_facts, check_questions
 
 MACHINE = {"threads": 1}
 
@@ -39,7 +40,7 @@ def _builder(engine: Any, argon_potential: Any, argon_state_points: Any, dataset
     update = {"calc": {"parameters": {"update": {"max_steps": 2, "gate": 0.2, "bootstrap": 20}, "machine": MACHINE}}}
     return TrainWorkChain.get_builder_from_protocol(
         codes=dict.fromkeys(("sample", "update", "predict"), engine),
-        state_points=argon_state_points(values=[-0.5], errors=[0.01]),
+        state_points=argon_state_points(values=[-0.5], errors=[0.01], doi=DOI),
         potential=argon_potential(),
         dataset=dataset,
         overrides={
@@ -79,6 +80,10 @@ def test_train_and_everything_that_shows_it(trained: orm.WorkChainNode, tmp_path
         assert found["dataset"][when]["force_rmse"] > 0
         assert found["static"][when]["stiffness"]["C11"] > found["static"][when]["stiffness"]["C12"] > 0
     _validation_shares_nothing_with_training(trained)
+
+    check_facts(trained)
+    check_questions(trained)
+    check_commands(trained)
 
     snapshot = snapshots.take(trained.pk)
     assert snapshot.is_over
@@ -191,4 +196,5 @@ def test_commands_explain_what_is_wrong(tmp_path: Any) -> None:
     assert result.exit_code == 1
     assert "-3.0" in result.output
     target.write_text(yaml.safe_dump(target_content()))
-    assert "stored target 'pressure'" in invoke(node, ["target", "import", str(target)]).output
+    pk = invoke(node, ["target", "import", str(target)]).output.split()[-1]
+    assert f"is stored already, as {pk}" in invoke(node, ["target", "import", str(target)]).output

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from aiida_difftre.engine.contract.documents import parse_yaml
+from aiida_difftre.engine.errors import did_you_mean
 
 
 def load_protocol(
@@ -40,7 +41,8 @@ def load_protocol(
     name = protocol or content["default"]
     if name not in content["presets"]:
         known = ", ".join(f"{one} ({text})" for one, text in available_protocols(chain).items())
-        raise ValueError(f"unknown protocol {name!r} of {chain!r}; known protocols: {known}")
+        near = did_you_mean(name, content["presets"])
+        raise ValueError(f"unknown protocol {name!r} of {chain!r}; known protocols: {known}{near}")
     preset = {key: value for key, value in content["presets"][name].items() if key != "description"}
     return deep_merge(deep_merge(content.get("inputs") or {}, preset), overrides or {})
 

@@ -16,6 +16,7 @@ from pydantic import AfterValidator
 from aiida_difftre.engine.contract import fusion, known_bases
 from aiida_difftre.engine.contract.settings import PotentialSpec
 from aiida_difftre.engine.contract.term_registry import OPTIONS
+from aiida_difftre.engine.errors import did_you_mean
 
 ENTRY_POINT_GROUP = "difftre.potentials"
 
@@ -38,7 +39,8 @@ def check(spec: PotentialSpec) -> PotentialSpec:
         if name not in registry():
             known = ", ".join(sorted(registry()))
             raise ValueError(
-                f"unknown architecture {name!r}; registered: {known} (one of another package has to be installed here)"
+                f"unknown architecture {name!r}; registered: {known} (one of another package has to be installed "
+                f"here){did_you_mean(name, registry())}"
             )
         if name in OPTIONS:
             try:

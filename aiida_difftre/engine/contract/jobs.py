@@ -9,11 +9,11 @@ after its first iteration writes both. ``progress.jsonl`` grows while it runs.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar, get_args
 
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
 
 from aiida_difftre.engine.contract.architectures import NewPotential
 from aiida_difftre.engine.contract.base import FileName, Name, Seed, Sha256, Strict
@@ -48,7 +48,7 @@ from aiida_difftre.engine.contract.settings import (
     UpdateSettings,
 )
 from aiida_difftre.engine.contract.targets import Target
-from aiida_difftre.engine.errors import EngineError, ExitStatus, one_line, shown
+from aiida_difftre.engine.errors import EngineError, ExitStatus, did_you_mean, one_line, shown
 
 # The settings of which jobs are made are part of the contract: one import serves both.
 __all__ = [
@@ -488,8 +488,13 @@ MOST_PROBLEMS = 5
 """Of an input that are named at once."""
 
 
-def explain(error: ValidationError) -> str:
-    """What is wrong, one phrase for each problem of a pydantic error: where, what, and the offending value."""
+def explain(error: ValidationError, model: type[BaseModel] | None = None) -> str:
+    """What is wrong, one phrase for each problem of a pydantic error: where, what, and the offending value.
+
+    Args:
+        error: The error.
+        model: What was validated, whose keys are proposed for those that nobody knows; None for no proposals.
+    """
     problems = error.errors(include_url=False)
     phrases = []
     for problem in problems[:MOST_PROBLEMS]:
@@ -497,10 +502,29 @@ def explain(error: ValidationError) -> str:
         unknown = problem["type"] == "extra_forbidden"
         message = "unknown key" if unknown else problem["msg"].removeprefix("Value error, ")
         value = "" if isinstance(problem["input"], dict | list) else f" (got {shown(problem['input'])})"
-        phrases.append(f"{one_line(where)}: {message}{value}")
+        place = problem["loc"]
+        near = did_you_mean(place[-1], _fields_at(model, place[:-1])) if unknown and model is not None else ""
+        phrases.append(f"{one_line(where)}: {message}{value}{near}")
     if (more := len(problems) - MOST_PROBLEMS) > 0:
         phrases.append(f"and {more} more")
     return one_line("; ".join(phrases))
+
+
+def _fields_at(model: type[BaseModel], place: Iterable[Any]) -> set[str]:
+    """The keys that are known at a place in a document: what is no key is an index, a label or the tag of a union."""
+    models = {model}
+    for part in place:
+        inner = [one.model_fields[part].annotation for one in models if part in one.model_fields]
+        if inner:
+            models = {found for annotation in inner for found in _models_in(annotation)}
+    return {name for one in models for name in one.model_fields}
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from _models_in(inner)
 
 
 def validate(model: type[ModelT], content: Any) -> ModelT:
@@ -529,7 +553,7 @@ def validate(model: type[ModelT], content: Any) -> ModelT:
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        raise ValueError(explain(error)) from None
+        raise ValueError(explain(error, model)) from None
 
 
 def read_stored(model: type[ModelT], content: Any) -> ModelT:

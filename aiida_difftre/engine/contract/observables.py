@@ -21,6 +21,7 @@ from pydantic import Field, model_validator
 from aiida_difftre.engine.contract.base import Name, Strict
 from aiida_difftre.engine.contract.bounds import GridValue, Measurement, is_entering
 from aiida_difftre.engine.contract.filters import Filter
+from aiida_difftre.engine.errors import did_you_mean
 
 ENTRY_POINT_GROUP = "difftre.observables"
 
@@ -129,7 +130,8 @@ class ObservableSpec:
         for key in options:
             if key not in self.options:
                 known = ", ".join(sorted(self.options)) or "none"
-                raise ValueError(f"observable {self.name!r} has no option {key!r}; known options: {known}")
+                near = did_you_mean(key, self.options)
+                raise ValueError(f"observable {self.name!r} has no option {key!r}; known options: {known}{near}")
         completed = {**self.options, **options}
         if self.check is not None and is_entering():
             self.check(completed)
@@ -192,7 +194,8 @@ def observable(name: str) -> ObservableSpec:
         'kg/m3'
     """
     if name not in registered():
-        raise ValueError(f"unknown observable {name!r}; registered observables: {', '.join(sorted(registered()))}")
+        near, known = did_you_mean(name, registered()), ", ".join(sorted(registered()))
+        raise ValueError(f"unknown observable {name!r}; registered observables: {known}{near}")
     spec: ObservableSpec = registered()[name].load()
     return spec
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from aiida_difftre.engine.contract.bounds import Limits, is_number
-from aiida_difftre.engine.errors import shown
+from aiida_difftre.engine.errors import did_you_mean, shown
 
 GAUSS_NEWTON = "gauss_newton"
 """Of updates alone: the step towards all targets, as far as the effective samples carry."""
@@ -77,10 +77,11 @@ def check(name: str, options: Mapping[str, Any]) -> None:
         ValueError: naming it, and the known ones or the bounds.
     """
     if name not in KNOWN:
-        raise ValueError(f"unknown optimizer {name!r}; known: {', '.join(KNOWN)}")
+        raise ValueError(f"unknown optimizer {name!r}; known: {', '.join(KNOWN)}{did_you_mean(name, KNOWN)}")
     for option in options:
         if option not in KNOWN[name]:
-            raise ValueError(f"optimizer {name!r} has no option {option!r}; its options: {', '.join(KNOWN[name])}")
+            near, options_of = did_you_mean(option, KNOWN[name]), ", ".join(KNOWN[name])
+            raise ValueError(f"optimizer {name!r} has no option {option!r}; its options: {options_of}{near}")
         _check_value(option, options[option])
 
 

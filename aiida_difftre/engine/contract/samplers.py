@@ -9,6 +9,8 @@ from __future__ import annotations
 import functools
 from importlib.metadata import EntryPoint, entry_points
 
+from aiida_difftre.engine.errors import did_you_mean
+
 ENTRY_POINT_GROUP = "difftre.samplers"
 
 JAX_MD = "jax_md"
@@ -31,5 +33,6 @@ def check(name: str) -> str:
         known = ", ".join(sorted(registry()))
         raise ValueError(
             f"unknown sampler {name!r}; registered: {known} (one of another package has to be installed here)"
+            f"{did_you_mean(name, registry())}"
         )
     return name

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from pydantic import Field, field_validator, model_validator
@@ -78,6 +78,8 @@ class Target(Strict):
         weight: Factor gamma of the target in the loss.
         label: Name in results; None for the name of the observable.
         source: The table from which it was made; None where there is none.
+        checked_against: Other sources with which the values were compared, and what these say; None where that was not
+            done.
 
     Example:
         >>> from aiida_difftre.engine.contract.targets import Target
@@ -108,6 +110,7 @@ class Target(Strict):
     weight: Weight = 1.0
     label: Name | None = None
     source: Source | None = None
+    checked_against: Annotated[str, Field(min_length=1)] | None = None
 
     @field_validator("role", mode="before")
     @classmethod

@@ -18,7 +18,7 @@ from pydantic_core import CoreSchema, core_schema
 from aiida_difftre.engine.contract.base import Strict
 from aiida_difftre.engine.contract.bounds import Limits, is_number
 from aiida_difftre.engine.contract.settings import LONGEST_CUTOFF
-from aiida_difftre.engine.errors import one_line, shown
+from aiida_difftre.engine.errors import did_you_mean, one_line, shown
 
 SAME_TEMPERATURE = 0.01
 """Relative difference of temperatures that are the same to a correction of quantum nuclei."""
@@ -72,7 +72,8 @@ class TermOptions(Strict):
         """
         for name in hyperparameters:
             if name not in cls.names():
-                raise ValueError(f"unknown hyperparameter {shown(name)}; known: {', '.join(cls.names())}")
+                near = did_you_mean(name, cls.names())
+                raise ValueError(f"unknown hyperparameter {shown(name)}; known: {', '.join(cls.names())}{near}")
         try:
             return cls.model_validate(dict(hyperparameters))
         except ValidationError as error:

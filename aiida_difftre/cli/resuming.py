@@ -1,0 +1,46 @@
+"""Going on with a run that failed or was killed: the same inputs again; what ended well is taken as it is stored."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from aiida import orm
+
+from aiida_difftre.workchains.facts import OURS
+
+
+def builder_of(node: orm.Node) -> Any:
+    """The builder of a run that repeats one, for a run that is over and did not succeed.
+
+    Args:
+        node: The work chain.
+
+    Returns:
+        Its builder, with the same nodes as inputs.
+
+    Raises:
+        ValueError: for a node that is no run of this package, one that is not over, and one that succeeded.
+    """
+    if not isinstance(node, orm.WorkChainNode) or not (node.process_type or "").startswith(OURS):
+        kind = getattr(node, "process_label", None) or type(node).__name__
+        raise ValueError(f"node {node.pk} is a {kind}; give a run")
+    if node.caller is not None:
+        raise ValueError(f"{node.pk} is a part of the run {node.caller.pk}; give the run")
+    if not node.is_terminated:
+        paused = " ".join(str(one.pk) for one in (node, *node.called_descendants) if one.paused)
+        play = f"; `verdi process play {paused}` ends the pause of what waits" if paused else ""
+        raise ValueError(
+            f"run {node.pk} is not over: it goes on where it is as soon as the daemon runs (`verdi daemon start`){play}"
+        )
+    if node.is_finished_ok:
+        raise ValueError(f"run {node.pk} has succeeded; there is nothing to go on with")
+    builder = node.get_builder_restart()
+    builder.metadata.label = node.label
+    builder.metadata.description = f"goes on with the run {node.uuid}"
+    return builder
+
+
+def stored(node: orm.ProcessNode) -> tuple[int, int]:
+    """How many calculations of a run ended well and will be taken over, and how many did not."""
+    done = [one.is_finished_ok for one in node.called_descendants if isinstance(one, orm.CalculationNode)]
+    return sum(done), len(done) - sum(done)
