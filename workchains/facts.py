@@ -54,6 +54,7 @@ class IndexedMixin:
         try:
             index(node)
         except Exception as error:
+            node.backend.get_session().rollback()  # type: ignore[attr-defined] # of the backends that hold runs
             node.logger.warning(f"not indexed ({type(error).__name__}: {error}); `aiida-difftre query index` does it")
 
 

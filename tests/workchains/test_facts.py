@@ -33,7 +33,7 @@ def test_what_is_not_indexed_is_said(finished_job: Any, potential: Any) -> None:
 
 
 def test_the_same_measurement_is_the_same_node(target: TargetData) -> None:
-    content = target.target.model_dump()
+    content = {**target.target.model_dump(), "values": [0.777]}
     first = the_same(TargetData(content, label="p"))
     assert not first.is_stored
     first.store()

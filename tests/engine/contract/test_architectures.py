@@ -27,8 +27,8 @@ def spec(architecture: str, **hyperparameters: Any) -> PotentialSpec:
 
 @pytest.mark.parametrize("name", sorted(name for name, point in registry().items() if "aiida_difftre" in point.value))
 def test_known_hyperparameters_are_those_of_the_class(name: str) -> None:
-    with pytest.raises(ValueError, match="unknown hyperparameter 'nonsense'; known: ") as caught:
-        registry()[name].load().from_spec(("C",), 3.0, {"nonsense": 1})
+    with pytest.raises(ValueError, match="unknown hyperparameter 'zzzz'; known: ") as caught:
+        registry()[name].load().from_spec(("C",), 3.0, {"zzzz": 1})
     assert str(caught.value).split("known: ")[1].split(", ") == OPTIONS[name].names()
 
 

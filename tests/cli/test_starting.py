@@ -1,0 +1,155 @@
+"""A first input, what is wrong with one, two nodes side by side, and what can be gone on with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiida import orm
+from aiida.common.links import LinkType
+from aiida.manage import get_manager
+from ase.build import bulk
+from ase.io import write
+from click.testing import CliRunner, Result
+from plumpy.process_states import ProcessState
+
+from aiida_difftre.cli import cli, starting
+from aiida_difftre.cli.resuming import builder_of
+from aiida_difftre.data import extras
+from aiida_difftre.workchains.inputs import read_input
+from tests.fixtures.nodes import argon, labelled_frames, potential_file
+
+
+def invoke(*words: Any) -> Result:
+    profile = get_manager().get_profile()
+    assert profile is not None
+    return CliRunner().invoke(cli, ["-p", profile.name, *map(str, words)])
+
+
+@pytest.fixture
+def silicon(tmp_path: Path) -> Path:
+    path = tmp_path / "silicon.cif"
+    write(path, bulk("Si", "diamond", a=5.431, cubic=True))
+    return path
+
+
+def test_init_writes_an_input_that_is_read(silicon: Path, tmp_path: Path) -> None:
+    path = tmp_path / "input.yaml"
+    names = ("stiffness_298K", "density_298K", "heat_capacity_298K")
+    targets = [word for name in names for word in ("-t", f"catalogue:Si/{name}")]
+    assert invoke("init", silicon, "-o", path, *targets).exit_code == 0
+    run = read_input(path)
+    assert run.system.file == Path("silicon.cif")
+    assert set(run.state_points) == {"T298K", "T298K_npt"}
+    assert run.state_points["T298K_npt"].pressure == 1e-4
+    assert list(run.state_points["T298K"].repeat) == [2, 2, 2]
+    assert run.sampling["barostat"] == {"relaxation_time_fs": 500.0}
+    assert path.read_text().count("#") > 10
+    again = invoke("init", silicon, "-o", path, *targets)
+    assert again.exit_code == 1
+    assert "exists" in again.output
+
+
+def test_init_asks(silicon: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    answer = CliRunner().invoke(cli, ["init", "--prior"], input=f"{silicon}\ncatalogue:Si/stiffness_298K\n")
+    assert answer.exit_code == 0, answer.output
+    assert "the catalogue has catalogue:Si/density_298K" in answer.output
+    (term,) = read_input(tmp_path / "input.yaml").model.spec.terms  # type: ignore[union-attr] # it has one
+    assert term.hyperparameters["sigma"] == pytest.approx(5.431 * 3**0.5 / 4 / 2 ** (1 / 6), rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["-t", "catalogue:Si/stifness_298K"], "did you mean 'Si/stiffness_298K'?"),
+        (["-t", "no-such-file.yaml"], "names nothing in the catalogue"),
+        (["-t", "catalogue:Si/stiffness_298K", "--prior", "--labels", "x"], "do not go together"),
+    ],
+)
+def test_init_refuses(silicon: Path, tmp_path: Path, words: list[str], told: str) -> None:
+    answer = invoke("init", silicon, "-o", tmp_path / "input.yaml", *words)
+    assert answer.exit_code != 0
+    assert told in answer.output
+    assert not (tmp_path / "input.yaml").exists()
+
+
+def test_what_init_writes_is_accepted_by_check(
+    tmp_path: Path, engine: orm.InstalledCode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Argon with labels, and with a potential that exist; the codes are those of the profile."""
+    from aiida_difftre.workchains import from_input
+
+    monkeypatch.setattr(from_input, "DEFAULT_CODES", dict.fromkeys(from_input.DEFAULT_CODES, engine.full_label))
+    write(tmp_path / "argon.extxyz", argon(1))
+    write(tmp_path / "labels.extxyz", labelled_frames())
+    potential_file(tmp_path / "argon.safetensors")
+    starts = ("--labels", "labels.extxyz"), ("--potential", "argon.safetensors"), ("--prior",)
+    before = orm.QueryBuilder().append(orm.Node).count()
+    for start in starts:
+        path = tmp_path / "input.yaml"
+        made = invoke("init", tmp_path / "argon.extxyz", "-o", path, "-f", "-t", "catalogue:Ar/density_85K", *start)
+        assert made.exit_code == 0, made.output
+        checked = invoke("check", path)
+        assert checked.exit_code == 0, checked.output
+        assert "sampling takes at most" in checked.output
+        assert checked.output.splitlines()[-1] == "the input is right; nothing was started"
+    assert orm.QueryBuilder().append(orm.Node).count() == before
+    path.write_text(path.read_text() + "machines:\n  sampling: {code: none@here}\n  update: {code: nor@there}\n")
+    checked = invoke("check", path)
+    assert checked.exit_code == 1
+    assert "machines.sampling: there is no code 'none@here'" in checked.output
+    assert "machines.update: there is no code 'nor@there'" in checked.output
+
+
+def test_cells_are_wide_but_not_too_many_atoms() -> None:
+    assert starting.repeats(bulk("Si", "diamond", a=5.431, cubic=True)) == [2, 2, 2]
+    assert len(argon(6)) > starting.MOST_ATOMS
+    assert starting.repeats(argon(6)) == [1, 1, 1]
+
+
+@pytest.fixture
+def run_node() -> Callable[..., orm.WorkChainNode]:
+    """A function (state, exit status) -> the node of a run without parts."""
+
+    def make(state: ProcessState, exit_status: int | None = None, **inputs: Any) -> orm.WorkChainNode:
+        node = orm.WorkChainNode(label="argon")
+        node.set_process_type("aiida.workflows:difftre.train")
+        node.set_process_label("TrainWorkChain")
+        node.set_process_state(state)
+        if exit_status is not None:
+            node.set_exit_status(exit_status)
+        for name, value in inputs.items():
+            node.base.links.add_incoming(value.store(), LinkType.INPUT_WORK, name)
+        return node.store()
+
+    return make
+
+
+def test_resume_says_what_there_is_to_go_on_with(run_node: Any, potential: Any) -> None:
+    assert "nothing to go on with" in invoke("resume", run_node(ProcessState.FINISHED, 0).pk).output
+    assert (
+        "goes on where it is as soon as the daemon runs" in invoke("resume", run_node(ProcessState.WAITING).pk).output
+    )
+    assert "give a run" in invoke("resume", orm.Int(1).store().pk).output
+    killed = run_node(ProcessState.KILLED, potential=potential)
+    builder = builder_of(killed)
+    assert builder.potential.pk == potential.pk
+    assert builder.metadata.description == f"goes on with the run {killed.uuid}"
+
+
+def test_compare(run_node: Any, potential: Any) -> None:
+    first, second = (run_node(ProcessState.FINISHED, 0, refine__settings=orm.Dict({"seed": seed})) for seed in (1, 2))
+    for node, chi2 in ((first, 3.5), (second, 1.25)):
+        extras.tell(node, {"system": "Ar", "chi2_training": chi2, "P": 0.1, "P_error": 0.02, "P_experiment": 0.11})
+    lines = invoke("compare", first.pk, second.pk).output.splitlines()
+    cells = {line.split("  ")[0]: line for line in lines}
+    assert cells["chi2_training"].split()[1:] == ["3.5", "1.25"]
+    assert "0.1 ± 0.02" in cells["P (experiment 0.11)"]
+    assert cells["refine.settings.seed"].split()[1:] == ["1", "2"]
+    potential.store()
+    assert "cutoff" in invoke("compare", potential.pk, potential.pk).output
+    assert "give two runs or two potentials" in invoke("compare", potential.pk, first.pk).output
+    assert "is a Int" in invoke("compare", orm.Int(1).store().pk, first.pk).output
