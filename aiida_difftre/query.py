@@ -31,8 +31,8 @@ def rows(query: orm.QueryBuilder) -> list[dict[str, Any]]:
         query: A query of this module.
 
     Returns:
-        For each answer the projected values by name, such as ``id``, ``label``, ``chi2_training``; where two kinds of
-        nodes are projected, those of the second begin with its tag and a dot.
+        For each answer the projected values by name, such as ``id``, ``label``, ``chi2_training``; those of other nodes
+        than the one that was asked for begin with its kind and a dot.
 
     Example:
         >>> from aiida_difftre import query
@@ -42,10 +42,11 @@ def rows(query: orm.QueryBuilder) -> list[dict[str, Any]]:
     found = []
     for answer in query.iterdict():
         row: dict[str, Any] = {}
-        for number, (tag, values) in enumerate(answer.items()):
-            for name, value in values.items():
+        asked = max(answer, key=lambda tag: len(answer[tag]))
+        for tag in sorted(answer, key=lambda tag: tag != asked):
+            for name, value in answer[tag].items():
                 short = name.removeprefix("attributes.").removeprefix(f"extras.{extras.PREFIX}")
-                row[f"{tag}.{short}" if number else short] = value
+                row[short if tag == asked else f"{tag}.{short}"] = value
         found.append(row)
     return found
 

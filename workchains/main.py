@@ -21,6 +21,7 @@ NODE_OF: dict[str, type[orm.Data]] = {
     "structures": DatasetData,
     "dataset": DatasetData,
     "potential": PotentialData,
+    "start": PotentialData,
     "trajectory": TrajectoryEnsembleData,
     "target": TargetData,
 }

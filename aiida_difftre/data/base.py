@@ -111,6 +111,16 @@ class BasePotentialData(orm.Data):
         """Which model, with which settings and files."""
         return read_stored(BaseSpec, self.base.attributes.get("spec"))
 
+    def get_description(self) -> str:
+        """Say what it is in one line, as lists of nodes show it.
+
+        Returns:
+            Model, version and digest.
+        """
+        known = self.base.attributes.all
+        version = f" {known['version']}" if known.get("version") else ""
+        return f"{known.get('model')}{version}, digest {str(known.get('digest'))[:12]}"
+
     def check(self) -> BaseSpec:
         """The same, where a job is to start with it.
 

@@ -71,14 +71,21 @@ class Graph:
         from aiida.orm.entities import EntityTypes
 
         with backend.transaction():
-            pks = backend.bulk_insert(EntityTypes.NODE, self.nodes, allow_defaults=True)
-            if pks != list(range(1, len(pks) + 1)):
+            # In parts: what SQLAlchemy does with all rows of one call grows with their square.
+            for rows in _parts(self.nodes):
+                pks = backend.bulk_insert(EntityTypes.NODE, rows, allow_defaults=True)
+            if pks[-1] != len(self.nodes):
                 raise ValueError("the profile is not empty")
-            backend.bulk_insert(EntityTypes.LINK, self.links, allow_defaults=True)
+            for rows in _parts(self.links):
+                backend.bulk_insert(EntityTypes.LINK, rows, allow_defaults=True)
 
     def uuid(self, pk: int) -> str:
         """The UUID of a node."""
         return str(self.nodes[pk - 1]["uuid"])
+
+
+def _parts(rows: list[dict[str, Any]], size: int = 1000) -> Iterator[list[dict[str, Any]]]:
+    return (rows[start : start + size] for start in range(0, len(rows), size))
 
 
 JOB, CHAIN = "process.calculation.calcjob.CalcJobNode.", "process.workflow.workchain.WorkChainNode."

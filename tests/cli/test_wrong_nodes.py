@@ -8,6 +8,7 @@ from aiida.manage import get_manager
 from click.testing import CliRunner
 
 from aiida_difftre.cli import cli
+from aiida_difftre.workchains.main import launch
 
 COMMANDS = (["status"], ["report"], ["plot"], ["lineage"], ["potential", "export"])
 
@@ -34,3 +35,15 @@ def test_a_run_without_its_inputs(aiida_profile: Any) -> None:
     for words in (["status", "--once", str(node.pk)], ["report", str(node.pk)]):
         answer = CliRunner().invoke(cli, ["-p", aiida_profile.name, *words])
         assert answer.exception is None or isinstance(answer.exception, SystemExit), answer.output
+
+
+def test_a_node_of_the_wrong_kind_for_a_script(code: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    number = orm.Int(1).store()
+    words = ["--code", str(code.pk), "--potential", str(number.pk), "--structure", str(number.pk), "--temperature", "1"]
+    with pytest.raises(SystemExit):
+        launch("difftre.sample.base", nodes=("potential", "structure"), values={"temperature": float}, arguments=words)
+    assert f"--potential is a Int<{number.pk}>; give a PotentialData" in capsys.readouterr().err
+    words = ["--code", str(number.pk), "--structure", str(number.pk)]
+    with pytest.raises(SystemExit):
+        launch("difftre.dataset", nodes=("structure",), arguments=words)
+    assert "--code" in capsys.readouterr().err
