@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -37,6 +38,7 @@ from aiida_difftre.workchains.inputs import (
     check_fixed_volumes,
     labelled_cell,
     labelled_files,
+    of_stage,
     read_input,
     simulation_cell,
 )
@@ -126,7 +128,24 @@ def plan(run: RunInput, folder: Path, spec: PotentialSpec) -> list[Sampling]:
             name, times = f"refinement at {label}", settings.max_iterations + settings.max_roll_backs
             parts.append(estimate.sampling(name, moving, spec, times=times, growth=growth, **size))
         parts.append(estimate.sampling(f"validation at {label}", lasting, spec, times=2, **size))
+    for number, stage in reversed(list(enumerate(run.refinement.stages))):
+        refined = [one for one in plan(of_stage(run, stage), folder, spec) if one.label.startswith("refinement")]
+        parts = [*(replace(one, label=f"stage {number}, {one.label}") for one in refined), *parts]
     return parts
+
+
+def _stages(run: RunInput, folder: Path) -> dict[str, dict[str, Any]]:
+    """The stages as nodes, by name."""
+    found: dict[str, dict[str, Any]] = {}
+    for number, stage in enumerate(run.refinement.stages):
+        small = of_stage(run, stage)
+        found[f"stage_{number}"] = {
+            "structures": {
+                label: orm.StructureData(ase=simulation_cell(small, label, folder)) for label in stage.state_points
+            },
+            "changes": orm.Dict(stage.model_dump(include={"settings", "sampling", "update"})),
+        }
+    return found
 
 
 def _sampling(protocol: str, preset: dict[str, Any]) -> SamplingSettings:
@@ -263,6 +282,7 @@ def _train(run: RunInput, folder: Path) -> ProcessBuilder:
         dataset=dataset,
         potential=potential,
         labels=labels,
+        stages=_stages(run, folder),
         protocol=run.protocol,
         overrides=overrides(run),
         options={name: getattr(run.machines, kind).options for kind, name in needed.items()},
@@ -274,6 +294,8 @@ def _part(run: RunInput, folder: Path, chain: type[WorkChain]) -> ProcessBuilder
     if potential is None:
         raise ValueError(f"model.potential: {chain.__name__} needs a potential that exists")
     dataset = _dataset(run, folder)
+    if run.refinement.stages:
+        raise ValueError("refinement.stages are of a whole run (difftre.train); leave them out, or run the whole")
     if chain is not RefineWorkChain:
         _check_static_stiffness(run, potential, dataset)
     points = state_points(run, folder)

@@ -22,6 +22,7 @@ from aiida_difftre.engine.errors import did_you_mean
 from aiida_difftre.engine.trajectories.importing import FileSettings
 from aiida_difftre.workchains import consistency
 from aiida_difftre.workchains.machines import Machines
+from aiida_difftre.workchains.protocols import deep_merge
 from aiida_difftre.workchains.systems import (
     System,
     read_structure,
@@ -238,16 +239,52 @@ Existing = Annotated[
 """A trajectory that exists: files of another program, or a node (PK, UUID, label) or a trajectory.npz."""
 
 
+class StageCell(Strict):
+    """The cell of a state point in a stage.
+
+    Args:
+        repeat: Repetitions of the system's cell along each lattice vector; or
+        structure: file of a simulation cell.
+    """
+
+    repeat: Repeat | None = None
+    structure: Path | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> StageCell:
+        if (self.repeat is None) == (self.structure is None):
+            raise ValueError("give either repeat or structure of the cell of the stage")
+        return self
+
+
+class Stage(Strict):
+    """A refinement before that of the run, in other cells, with whose potential the next one goes on.
+
+    Args:
+        state_points: cells by label of the state point; the others keep those of the run.
+        settings: merged into the settings of the refinement.
+        sampling: merged into the settings of its reference trajectories.
+        update: merged into the settings of each of its updates.
+    """
+
+    state_points: dict[Label, StageCell] = Field(default_factory=dict)
+    settings: dict[str, Any] = Field(default_factory=dict)
+    sampling: dict[str, Any] = Field(default_factory=dict)
+    update: dict[str, Any] = Field(default_factory=dict)
+
+
 class Refinement(Strict):
     """The loop; everything that is not given comes from the protocol.
 
     Args:
+        stages: Refinements in smaller cells that come first, on which far steps are cheap.
         settings: Settings of the work chain: max_iterations, patience, chi2_stop, growth, ...
         update: Settings of each update job.
         trajectory: trajectories that exist, by the label of their state points, in place of the first sampling: a node
             (PK, UUID, label), a trajectory.npz, or files of another program (``TrajectoryFiles``).
     """
 
+    stages: list[Stage] = Field(default_factory=list, max_length=9)
     trajectory: dict[Label, Existing] = Field(default_factory=dict)
     settings: dict[str, Any] = Field(default_factory=dict)
     update: dict[str, Any] = Field(default_factory=dict)
@@ -333,6 +370,12 @@ class RunInput(Strict):
             ("refinement.update", self.refinement.update, UpdateSettings),
         ):
             check_part(where, settings, model)
+        for number, stage in enumerate(self.refinement.stages):
+            check_part(f"refinement.stages.{number}.sampling", stage.sampling, SamplingSettings)
+            check_part(f"refinement.stages.{number}.update", stage.update, UpdateSettings)
+            if unknown := sorted(set(stage.state_points) - set(self.state_points)):
+                known = ", ".join(self.state_points)
+                raise ValueError(f"refinement.stages.{number} names the state point {unknown[0]!r}; there are: {known}")
         if unknown := sorted(set(self.refinement.trajectory) - set(self.state_points)):
             known = ", ".join(self.state_points)
             raise ValueError(f"refinement.trajectory names the state point {unknown[0]!r}; there are: {known}")
@@ -476,6 +519,22 @@ def elements_to_label(run: RunInput, folder: Path) -> list[str]:
         return []
     cells = [labelled_cell(run, folder), *labelled_files(run, folder)]
     return sorted({symbol for cell in cells for symbol in cell.get_chemical_symbols()})
+
+
+def of_stage(run: RunInput, stage: Stage) -> RunInput:
+    """The run with the cells and the settings of one of its stages."""
+    points = dict(run.state_points)
+    for label, cell in stage.state_points.items():
+        changes: dict[str, Any] = {"structure": cell.structure}
+        if cell.repeat is not None:
+            changes["repeat"] = cell.repeat
+        points[label] = points[label].model_copy(update=changes)
+    refinement = Refinement(
+        settings=deep_merge(run.refinement.settings, stage.settings),
+        update=deep_merge(run.refinement.update, stage.update),
+    )
+    sampling = deep_merge(run.sampling, stage.sampling)
+    return run.model_copy(update={"state_points": points, "refinement": refinement, "sampling": sampling})
 
 
 def simulation_cell(run: RunInput, label: str, folder: Path) -> Atoms:

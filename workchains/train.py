@@ -7,7 +7,7 @@ from typing import Any
 
 from aiida import orm
 from aiida.common import AttributeDict
-from aiida.engine import ExitCode, ProcessBuilder, ToContext, WorkChain, calcfunction, if_
+from aiida.engine import ExitCode, ProcessBuilder, ToContext, WorkChain, calcfunction, if_, while_
 from aiida.engine.processes.workchains.workchain import WorkChainSpec
 
 from aiida_difftre.calculations.checks import check_base
@@ -18,6 +18,7 @@ from aiida_difftre.data.potential import PotentialData
 from aiida_difftre.engine.contract.jobs import PotentialSpec, validate
 from aiida_difftre.engine.contract.labels import check_seen, known_references
 from aiida_difftre.workchains import absorption, exit_codes
+from aiida_difftre.workchains import stages as staging
 from aiida_difftre.workchains import state_points as points
 from aiida_difftre.workchains.builders import ProtocolMixin, load_code, refuse_unknown
 from aiida_difftre.workchains.dataset import DftDatasetWorkChain
@@ -71,6 +72,8 @@ def _check_inputs(inputs: Mapping[str, Any], _: Any) -> str | None:
                 return f"{part}: {problem}"
     if problem := points.check_trajectories(inputs["state_points"], inputs["refine"]["sample"]["calc"]["parameters"]):
         return f"refine: {problem}"
+    if problem := staging.check_with(inputs):
+        return problem
     problem = absorption.check_paths(inputs["state_points"])
     if problem and "feff" not in inputs:
         return f"{problem}; or give the inputs of FEFF (feff), with its code, and it is made here"
@@ -186,6 +189,16 @@ class TrainWorkChain(ProtocolMixin, IndexedMixin, WorkChain):
             exclude=["before", "after", "base", "state_points", "dataset"],
             namespace_options={**optional, "help": "Of the long independent runs; left out: there are none."},
         )
+        spec.input_namespace(
+            "stages",
+            dynamic=True,
+            required=False,
+            valid_type=(orm.StructureData, orm.Dict),
+            validator=staging.check,
+            help="Refinements before that of the run, in the order of their names: `structures` StructureData by label "
+            "of the state point (smaller cells), `changes` Dict (settings, sampling, update, merged into those of "
+            "refine).",
+        )
         spec.inputs["refine"].validator = None
         spec.inputs["validate"].validator = None
         spec.inputs.validator = _check_inputs
@@ -193,6 +206,7 @@ class TrainWorkChain(ProtocolMixin, IndexedMixin, WorkChain):
             if_(cls.has_to_scatter)(cls.compute_paths, cls.inspect_paths),
             if_(cls.has_to_label)(cls.make_dataset, cls.inspect_dataset),
             if_(cls.has_to_pretrain)(cls.pretrain_potential, cls.inspect_pretraining),
+            while_(cls.has_stage)(cls.refine_stage, cls.inspect_stage),
             cls.refine_potential,
             cls.inspect_refinement,
             if_(cls.has_to_validate)(cls.validate_potential, cls.inspect_validation),
@@ -310,10 +324,41 @@ class TrainWorkChain(ProtocolMixin, IndexedMixin, WorkChain):
         inputs["metadata"] = {"call_link_label": namespace}
         return dict(inputs)
 
+    def has_stage(self) -> bool:
+        """Whether a stage comes before the refinement of the run, or the next one."""
+        return int(self.ctx.get("stages_done", 0)) < len(staging.names(self.inputs))
+
+    def _stage(self) -> str:
+        return staging.names(self.inputs)[int(self.ctx.get("stages_done", 0))]
+
+    def refine_stage(self) -> ToContext:
+        """Correct the potential in the cells of the stage."""
+        name = self._stage()
+        inputs = self._with_state_points(RefineWorkChain, "refine")
+        staging.apply(inputs, self.inputs.stages[name])
+        inputs["potential"] = self._refined_so_far()
+        inputs["metadata"] = {"call_link_label": name}
+        return ToContext(**{name: self.submit(RefineWorkChain, **inputs)})
+
+    def inspect_stage(self) -> ExitCode | None:
+        """Go on with its potential."""
+        name = self._stage()
+        node = self.ctx[name]
+        if not node.is_finished_ok:
+            reason = f"{name}: {points.reason_of(node)}"
+            return self.exit_codes.ERROR_REFINEMENT_FAILED.format(reason=reason)
+        self.ctx.stages_done = int(self.ctx.get("stages_done", 0)) + 1
+        self.ctx.refined = node.outputs.potential
+        self.report(f"{name}: refined in the cells of the stage, {node.outputs.history['outcome']}")
+        return None
+
+    def _refined_so_far(self) -> Any:
+        return self.ctx.refined if "refined" in self.ctx else self._initial_potential()
+
     def refine_potential(self) -> ToContext:
         """Correct the potential with the measurements."""
         inputs = self._with_state_points(RefineWorkChain, "refine")
-        inputs["potential"] = self._initial_potential()
+        inputs["potential"] = self._refined_so_far()
         return ToContext(refine=self.submit(RefineWorkChain, **inputs))
 
     def inspect_refinement(self) -> ExitCode | None:
@@ -356,6 +401,7 @@ class TrainWorkChain(ProtocolMixin, IndexedMixin, WorkChain):
         dataset: DatasetData | None = None,
         potential: PotentialData | None = None,
         base: BasePotentialData | None = None,
+        stages: Mapping[str, Mapping[str, Any]] | None = None,
         protocol: str | None = None,
         overrides: Mapping[str, Any] | None = None,
         options: Mapping[str, Any] | None = None,
@@ -373,6 +419,8 @@ class TrainWorkChain(ProtocolMixin, IndexedMixin, WorkChain):
             potential: Potential to start from, in place of pretraining; without it, dataset and labels the run starts
                 from the initial parameters of ``spec``.
             base: Base to which the potential is a correction, where it is one.
+            stages: Refinements in smaller cells that come first: ``structures`` by label of the state point, and
+                ``changes`` of settings, sampling and update.
             protocol: ``quick`` (default), ``cpu`` or ``paper``.
             overrides: Changes that are merged into the presets of ``dataset``, ``feff``, ``pretrain``, ``refine`` and
                 ``validate``.
@@ -421,6 +469,8 @@ class TrainWorkChain(ProtocolMixin, IndexedMixin, WorkChain):
         for name, node in (("dataset", dataset), ("potential", potential), ("base", base)):
             if node is not None:
                 builder[name] = node
+        if stages:
+            builder.stages = stages
         common: dict[str, Any] = {
             "state_points": state_points, "sample_code": codes["sample"], "protocol": protocol
         }  # fmt: skip
