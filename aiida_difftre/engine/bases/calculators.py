@@ -33,7 +33,7 @@ class CalculatorBase:
         >>> copper = bulk("Cu", "fcc", 3.6)
         >>> found = CalculatorBase(EMT()).evaluate(["Cu"], copper.positions[None], copper.cell.array[None])
         >>> [round(float(x), 3) for x in (found.energies[0], found.stresses[0, 0, 0])]
-        [-0.007, 0.006]
+        [-0.007, 0.007]
     """
 
     def __init__(self, calculator: BaseCalculator) -> None:

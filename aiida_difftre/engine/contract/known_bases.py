@@ -164,6 +164,11 @@ def known(engine: str, name: str) -> KnownBase:
 
     Raises:
         ValueError: For a name that is not known, with those that are.
+
+    Example:
+        >>> from aiida_difftre.engine.contract.known_bases import known
+        >>> known("ase", "chgnet").package
+        'chgnet'
     """
     found = registry().get((engine, name))
     if found is not None:
