@@ -10,6 +10,8 @@ from pathlib import Path
 import jax
 from ase import Atoms
 
+from aiida_difftre.engine.contract import files
+from aiida_difftre.engine.contract.bases import BaseSpec
 from aiida_difftre.engine.contract.exports import FORMATS, PLATFORMS
 from aiida_difftre.engine.contract.frames import not_periodic, read_frame
 from aiida_difftre.engine.errors import EngineError, one_line
@@ -20,6 +22,9 @@ from aiida_difftre.engine.potentials.term import species_index
 
 EXPORTS = dict(zip(FORMATS, (others.ase, others.ipi, lammps.export, others.bundle, others.tables), strict=True))
 """By the name of the program or format: (potential, parameters, structure or None, options) -> texts of files."""
+
+WITH_BASE = ("ase", "ipi", "lammps")
+"""Formats whose programs evaluate the potential through the calculator of ASE, which adds a base."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -51,13 +56,15 @@ def export(arguments: list[str]) -> int:
         with jax.enable_x64(True):
             whole, parameters = load(given.file)
         options = Options(given.inner, given.points, given.atoms, given.neighbors, given.platform)
-        potential = based(whole, without=given.without_base)
+        potential = based(whole, given.to, without=given.without_base)
+        more = base_files(potential.spec.base, given.file.parent)
         check(options, potential)
         atoms = None if given.structure is None else structure(given.structure, potential)
         contents = EXPORTS[given.to](potential, parameters, atoms, options)
         if whole.spec.base is not None:
-            contents["README.md"] = texts.CORRECTION.format(base=whole.spec.base.label) + contents["README.md"]
-        write(given.output, contents, potential, parameters, force=given.force)
+            said = texts.CORRECTION if potential.spec.base is None else texts.SUM
+            contents["README.md"] = said.format(base=whole.spec.base.label) + contents["README.md"]
+        write(given.output, contents, potential, parameters, more, force=given.force)
     except (ValueError, EngineError, OSError) as error:
         print(f"difftre export: {one_line(str(error))}", file=sys.stderr)
         return 1
@@ -65,23 +72,39 @@ def export(arguments: list[str]) -> int:
     return 0
 
 
-def based(potential: Potential, *, without: bool) -> Potential:
+def based(potential: Potential, to: str, *, without: bool) -> Potential:
     """The potential to export: that of the file, or the correction alone where this is asked for.
 
     Raises:
-        ValueError: for a potential with a base, which a correction alone is not.
+        ValueError: for a potential with a base in a format that cannot hold it: the correction alone is another one.
     """
     base = potential.spec.base
     if base is None:
         if without:
             raise ValueError("--without-base: the potential has no base")
         return potential
-    if not without:
+    if without:
+        return Potential(potential.spec.model_copy(update={"base": None}), potential.terms)
+    if to not in WITH_BASE:
         raise ValueError(
             f"the potential is a correction to the base {base.label}, and would be another potential without it; "
-            "--without-base exports the correction alone, to add to the base in the other program"
+            f"--to {', '.join(WITH_BASE)} export the sum, and --without-base the correction alone, to add to the base "
+            "in the other program"
         )
-    return Potential(potential.spec.model_copy(update={"base": None}), potential.terms)
+    return potential
+
+
+def base_files(base: BaseSpec | None, folder: Path) -> list[Path]:
+    """The files of a base that lie beside that of the potential; those elsewhere stay where they are.
+
+    Raises:
+        UnreadableFileError: for one that is missing, or another one.
+    """
+    if base is None:
+        return []
+    digests = {file.path: file.sha256 for file in base.files.values() if not Path(file.path).is_absolute()}
+    files.check_digests(folder, digests)
+    return [folder / name for name in digests]
 
 
 def check(options: Options, potential: Potential) -> None:

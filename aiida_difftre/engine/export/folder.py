@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files as resources
 from pathlib import Path
@@ -44,7 +45,13 @@ def program(name: str) -> str:
 
 
 def write(
-    folder: Path, contents: Mapping[str, str], potential: Potential, parameters: Parameters, *, force: bool = False
+    folder: Path,
+    contents: Mapping[str, str],
+    potential: Potential,
+    parameters: Parameters,
+    others: Sequence[Path] = (),
+    *,
+    force: bool = False,
 ) -> None:
     """Write a folder.
 
@@ -53,6 +60,7 @@ def write(
         contents: Texts by the names of their files.
         potential: The potential, whose own file is written, too.
         parameters: Its parameters.
+        others: Further files, which are copied.
         force: Whether files that exist are replaced.
 
     Raises:
@@ -65,4 +73,6 @@ def write(
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in contents.items():
         write_atomically(folder / name, text)
+    for path in others:
+        shutil.copyfile(path, folder / path.name)
     save(folder / POTENTIAL, potential, parameters)

@@ -69,7 +69,9 @@ def export(potential: Potential, parameters: Parameters, atoms: Atoms | None, op
 
 
 def styles(potential: Potential, parameters: Parameters, options: Options) -> tuple[list[Table], list[Style]] | None:
-    """The pair styles of LAMMPS whose sum is a potential; None where it has no such styles."""
+    """The pair styles of LAMMPS whose sum is a potential; None where it has no such styles, or a base."""
+    if potential.spec.base is not None:
+        return None
     chosen: list[Style] = []
     has_pairs = False
     for name, term in zip(potential.names(), potential.terms, strict=True):

@@ -98,6 +98,12 @@ NO_DATA = """
 types are in the order that `system.in` says.
 """
 
+SUM = """\
+The potential is the sum of its terms and of its base, {base}, which is evaluated here, too: its package has to be
+installed, and its files have to be in this folder or where the potential says.
+
+"""
+
 CORRECTION = """\
 **This is the correction alone.** The potential is the sum of it and of its base, {base}, which is not here: add that in
 the other program, or what is simulated is another potential.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import shutil
 import subprocess
 import sys
 import uuid
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk
+from ase.calculators.emt import EMT
 from ase.neighborlist import neighbor_list
 
 from aiida_difftre.engine import cli
@@ -147,6 +149,23 @@ def test_a_correction_is_never_exported_as_the_potential(tmp_path: Path, capsys:
     base = {"engine": "ase", "name": "emt"}
     spec = PotentialSpec(species=["Cu"], terms=potential.spec.terms, base=base)
     made = build(spec)
+    assert exported(tmp_path, made, parameters, "--to", "lammps") == 0
+    written = {path.name for path in (tmp_path / "out").iterdir()}
+    assert "run_lammps.py" in written
+    assert "pairs.table" not in written
+    assert "sum of its terms and of its base, emt" in (tmp_path / "out" / "README.md").read_text()
+    copper = bulk("Cu", cubic=True)
+    copper.rattle(0.1, seed=1)
+    both = DiffTReCalculator(tmp_path / "out" / "potential.safetensors")
+    both.calculate(copper)
+    correction = DiffTReCalculator(Potential(spec.model_copy(update={"base": None}), made.terms), parameters)
+    correction.calculate(copper)
+    alone = EMT()
+    alone.calculate(copper)
+    for name in ("energy", "forces"):
+        total = correction.results[name] + alone.results[name]
+        np.testing.assert_allclose(both.results[name], total, atol=1e-9)
+    shutil.rmtree(tmp_path / "out")
     for to in ("tables", "lammps-jax"):
         assert exported(tmp_path, made, parameters, "--to", to) == 1
         assert "emt" in capsys.readouterr().err
