@@ -155,7 +155,6 @@ class SwitchedPairs(PairTerm):
         cutoff: Distance from which the energy is zero, Å.
         onset: Distance up to which S is 1, Å; a spec may leave it out, and it is then 0.9 of the cutoff.
         tail: Whether energy and pressure of what lies beyond are added; the bare energy must then fall faster than r⁻³.
-
         feynman_hibbs: Temperature, K, at which quantum nuclei are corrected for to second order; None for classical
             ones.
 
@@ -334,8 +333,8 @@ def partner_densities(
     Example:
         >>> import jax.numpy as jnp
         >>> from aiida_difftre.engine.potentials.pairs import partner_densities
-        >>> partner_densities(jnp.array([0, 1]), jnp.array([[0.1, 0.2], [0.1, 0.2]])).round(3).tolist()
-        [[0.1, 0.2, 0.0], [0.0, 0.1, 0.2]]
+        >>> partner_densities(jnp.array([0, 1]), jnp.array([[0.25, 0.5], [0.25, 0.5]])).tolist()
+        [[0.25, 0.5, 0.0], [0.0, 0.25, 0.5]]
     """
     count = densities.shape[-1]
     columns = []

@@ -59,8 +59,8 @@ class StillingerWeberAlloy(Term):
         >>> sigma = {"Si-Si": 2.0951, "Si-C": 1.7, "C-C": 1.4}
         >>> term = StillingerWeberAlloy.from_spec(("Si", "C"), 1.8 * 2.0951, {"epsilon": 2.2, "sigma": sigma})
         >>> parameters = term.init(jax.random.key(0))
-        >>> parameters["sigma"].tolist(), parameters["lambda"].shape
-        ([2.0951, 1.7, 1.4], (6,))
+        >>> parameters["sigma"].shape, parameters["lambda"].shape  # pairs, and triplets
+        ((3,), (6,))
     """
 
     initial: tuple[tuple[str, tuple[float, ...]], ...]
