@@ -106,7 +106,7 @@ def _given(trajectory: TrajectoryEnsembleData) -> Iterator[str]:
     if made is None or "trajectory" not in made.inputs:
         return
     given = made.inputs.trajectory
-    files = ", ".join(f"{file['name']} ({file['sha256'][:12]})" for file in given.source.get("files", []))
+    files = ", ".join(f"{file['name']} ({file['sha256'][:12]})" for file in given.origin.get("files", []))
     yield f"taken from trajectory {_name(given)}{', imported from ' + files if files else ''}"
 
 

@@ -36,7 +36,7 @@ class TrajectoryEnsembleData(orm.ArrayData):
     volume), ``ensemble`` (NVT or NPT), ``number_of_walkers``,
     ``number_of_snapshots``, ``number_of_atoms``, ``digest`` (SHA-256 of the file that it was read from),
     ``has_energies`` (false where the potential that starts from it has to give them) and, of one of another program,
-    ``source``: its files with their SHA-256, format, units, and what was found when it was imported.
+    ``origin``: its files with their SHA-256, format, units, and what was found when it was imported.
 
     Example:
         >>> import numpy as np
@@ -98,7 +98,7 @@ class TrajectoryEnsembleData(orm.ArrayData):
         node = cls.from_trajectory(imported.trajectory, **kwargs)
         if imported.stresses is not None:
             node.set_array("stresses", imported.stresses)
-        node.base.attributes.set("source", imported.source)
+        node.base.attributes.set("origin", imported.source)
         return node
 
     @classmethod
@@ -154,9 +154,9 @@ class TrajectoryEnsembleData(orm.ArrayData):
         return self.base.attributes.get("has_energies", True)
 
     @property
-    def source(self) -> dict[str, Any]:
+    def origin(self) -> dict[str, Any]:
         """Where a trajectory of another program came from; empty for one that was sampled here."""
-        return dict(self.base.attributes.get("source", {}))
+        return dict(self.base.attributes.get("origin", {}))
 
     @property
     def temperature(self) -> float:

@@ -261,8 +261,8 @@ def test_a_trajectory_of_another_program_is_the_first_reference(tmp_path: Path, 
     node = builder["state_points"]["liquid"]["trajectory"]
     assert node.temperature == 85.0
     assert node.number_of_snapshots == 30
-    assert node.source["files"][0]["name"] == "md.extxyz"
-    assert node.source["format"] == "extended XYZ"
+    assert node.origin["files"][0]["name"] == "md.extxyz"
+    assert node.origin["format"] == "extended XYZ"
     assert "trajectory" in read(tmp_path, content, RefineWorkChain)["state_points"]["liquid"]
     assert "trajectory" not in read(tmp_path, content, ValidateWorkChain)["state_points"]["liquid"]
     content["refinement"]["trajectory"] = {"liquid": str(node.store().uuid)}

@@ -117,7 +117,8 @@ class _Dump:
         return len(self._heads)
 
     def _scan(self) -> Iterator[dict[str, Any]]:
-        line, head = 0, {"time": None}
+        line = 0
+        head: dict[str, Any] = {"time": None}
         while line < len(self._lines):
             text = self._lines[line]
             if not text.startswith("ITEM: "):

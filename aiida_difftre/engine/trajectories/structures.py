@@ -97,7 +97,7 @@ def _vasprun(frames: Frames, text: str, name: str, temperature: float) -> Frames
     if "</modeling>" not in text[-200:]:
         frames = frames.noted(completeness=f"{name} was cut: its end is missing")
     if (step := _tag(text, "POTIM")) is not None:
-        frames = replace(frames, times=step * frames.numbers)
+        frames = replace(frames, times=step * frames.numbers.astype(np.float64))
     return frames.noted(units="Å, eV, fs")
 
 
