@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from ase import Atoms
 
 from aiida_difftre.engine.bases import loading
@@ -19,16 +20,19 @@ from aiida_difftre.engine.bases.protocol import BasePotential, Evaluation
 from aiida_difftre.engine.calculators.difftre import DiffTReCalculator
 from aiida_difftre.engine.contract.bases import BaseSpec
 from aiida_difftre.engine.contract.files import Trajectory
-from aiida_difftre.engine.contract.jobs import SamplingSettings
+from aiida_difftre.engine.contract.jobs import SamplingSettings, UpdateSettings
 from aiida_difftre.engine.contract.observables import ObservableRequest
 from aiida_difftre.engine.contract.settings import BarostatSpec, PotentialSpec
 from aiida_difftre.engine.contract.state_points import StatePoint
+from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.potentials import potential as potentials
 from aiida_difftre.engine.potentials.potential import Potential
 from aiida_difftre.engine.potentials.term import Parameters
+from aiida_difftre.engine.refinement import objective
 from aiida_difftre.engine.reweighting.predictions import reweighted_predictions
 from aiida_difftre.engine.reweighting.reference import prepare_reference
-from tests.fixtures.engine import DOUBLE, argon, silicon, simulate, start
+from aiida_difftre.engine.sampling import protocol
+from tests.fixtures.engine import DOUBLE, argon, prepared, silicon, simulate, start, target
 
 SW = {"epsilon": 2.1683, "sigma": 2.0951}
 LJ = {"epsilon": 0.0104, "sigma": 3.4}
@@ -159,3 +163,92 @@ def test_weights_and_observables_are_those_of_the_whole() -> None:
             tolerance = born if one.observable == "stiffness" else 1e-9
             np.testing.assert_allclose(one.values, other.values, rtol=tolerance, atol=tolerance)
             np.testing.assert_allclose(one.errors, other.errors, rtol=max(tolerance, 1e-6), atol=tolerance)
+
+
+TARGETS = [
+    target("stress", [0.1, -0.2, 0.05, 0.03, -0.04, 0.01], error=0.1),
+    target("stiffness", [3.0, 2.0, 1.5], error=0.5, options={"symmetry": "cubic", "born_stride": 2}),
+    target("potential_energy", [-0.05], error=0.01),
+]
+
+
+def test_the_gradient_is_that_of_the_whole_and_of_finite_differences() -> None:
+    as_terms, traced, _ = pairs()
+    full, of_full = whole(*ARGON)
+    potential, parameters, _ = on_base(*ARGON)
+    settings = UpdateSettings(bootstrap=10)
+    losses, slopes = [], []
+    for one, values, trajectory in ((full, of_full, as_terms), (potential, parameters, traced)):
+        data = [prepared(one, values, trajectory, TARGETS, settings)]
+        evaluation = objective.evaluate(data, moved(values))
+        losses.append(evaluation.loss)
+        slopes.append(objective.gradient(data, moved(values), evaluation)["terms"]["0_pair_spline"])
+    assert losses[1] == pytest.approx(losses[0], rel=1e-9)
+    for one, other in zip(jax.tree.leaves(slopes[1]), jax.tree.leaves(slopes[0]), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-6, atol=1e-9)
+    up, down = (objective.evaluate(data, moved(parameters, 2e-4 + step)).loss for step in (1e-7, -1e-7))
+    along = sum(
+        float(jnp.sum(slope * jnp.sin(1.0 + jnp.arange(slope.size)).reshape(slope.shape)))
+        for slope in jax.tree.leaves(slopes[1])
+    )
+    assert (up - down) / 2e-7 == pytest.approx(along, rel=1e-4)
+
+
+def test_a_trajectory_without_what_the_base_gave_is_refused() -> None:
+    _, traced, _ = pairs()
+    potential, parameters, _ = on_base(*ARGON)
+    assert traced.base is not None
+    stiffness = [ObservableRequest(observable="stiffness", options={"symmetry": "cubic", "born_stride": 3})]
+    for found, requests, message in (
+        (replace(traced, base=None), [], "sampled with no base, and the potential has a base with the digest"),
+        (replace(traced, base=replace(traced.base, digest="0" * 64)), [], "sampled with a base with the digest 000000"),
+        (traced, stiffness, "Born term of the base for every 3 snapshots, .* holds one for every 2 snapshots"),
+        (replace(traced, base=replace(traced.base, born=None)), stiffness, "the trajectory holds none"),
+    ):
+        with pytest.raises(EngineError, match=message) as caught:
+            prepare_reference(potential, parameters, found, requests, DOUBLE)
+        assert caught.value.status == ExitStatus.INVALID_INPUT
+    bare = potential.without_base()
+    with pytest.raises(EngineError, match="and the potential has no base; give the potential that sampled it"):
+        prepare_reference(bare, parameters, traced, [], DOUBLE)
+
+
+class Failing(Counting):
+    """A base that fails after some calls."""
+
+    def evaluate(self, symbols: Sequence[str], positions: Any, cells: Any, *what: Any, **options: Any) -> Evaluation:
+        if len(self.sizes) > 15:
+            raise RuntimeError("no more")
+        return super().evaluate(symbols, positions, cells, *what, **options)
+
+
+def test_a_base_that_fails_during_a_run_ends_it_with_its_message() -> None:
+    potential, parameters, base = on_base(*ARGON)
+    failing = Failing(as_calculator(base))
+    with pytest.raises(EngineError, match="the base potential failed: RuntimeError: no more"):
+        simulate(potential, parameters, start(argon(1, 5.3), 2), temperature=60.0, settings=SETTINGS, base=failing)
+
+
+def test_a_checkpoint_belongs_to_a_base(tmp_path: Path) -> None:
+    potential, parameters, base = on_base(*ARGON)
+    options: dict[str, Any] = {"temperature": 60.0, "settings": SETTINGS, "folder": tmp_path}
+    begin = start(argon(1, 5.3), 2)
+    whole_run = simulate(potential, parameters, begin, base=as_calculator(base), **options)
+    again = Counting(as_calculator(base))
+    np.testing.assert_array_equal(
+        simulate(potential, parameters, begin, base=again, **options).positions, whole_run.positions
+    )
+    assert sum(again.sizes) < 30  # it was all sampled, and the base is evaluated on the snapshots alone
+    other = replace(potential, spec=potential.spec.model_copy(update={"base": BaseSpec(engine="ase", name="emt")}))
+    with pytest.raises(EngineError, match="is the checkpoint of another potential"):
+        simulate(other, parameters, begin, base=as_calculator(base), **options)
+
+
+def test_samplers_that_know_no_base_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    potential, parameters, base = on_base(*ARGON)
+    monkeypatch.setattr(protocol, "load", lambda name: lambda *arguments: pytest.fail("it sampled"))
+    options: dict[str, Any] = {"temperature": 60.0, "settings": SETTINGS}
+    with pytest.raises(EngineError, match="takes no base potential, and this potential has one, 'lennard_jones'"):
+        simulate(potential, parameters, start(argon(1, 5.3), 1), base=as_calculator(base), **options)
+    with pytest.raises(EngineError, match="has the base 'lennard_jones', which was not loaded"):
+        simulate(potential, parameters, start(argon(1, 5.3), 1), **options)
