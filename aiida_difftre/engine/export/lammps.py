@@ -69,8 +69,8 @@ def export(potential: Potential, parameters: Parameters, atoms: Atoms | None, op
 
 
 def styles(potential: Potential, parameters: Parameters, options: Options) -> tuple[list[Table], list[Style]] | None:
-    """The pair styles of LAMMPS whose sum is a potential; None where it has no such styles, or a base."""
-    if potential.spec.base is not None:
+    """The pair styles of LAMMPS whose sum is a potential; None where it has no such styles, a base, or a tail."""
+    if potential.spec.base is not None or any(term.has_tail for term in potential.terms):
         return None
     chosen: list[Style] = []
     has_pairs = False

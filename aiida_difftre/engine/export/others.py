@@ -59,6 +59,7 @@ def tables(potential: Potential, parameters: Parameters, atoms: Atoms | None, op
     Raises:
         ValueError: naming the terms that are no sums over pairs.
     """
+    _refuse_tails(potential)
     named = list(zip(potential.names(), potential.terms, potential.spec.terms, strict=True))
     others = [name for name, term, _ in named if term.kind is not Kind.PAIRWISE]
     if others:
@@ -93,12 +94,27 @@ def tables(potential: Potential, parameters: Parameters, atoms: Atoms | None, op
     return files
 
 
+def _refuse_tails(potential: Potential) -> None:
+    """Refuse tails beyond the cutoff, which depend on the volume.
+
+    Raises:
+        ValueError: naming the terms.
+    """
+    tails = [name for name, term in zip(potential.names(), potential.terms, strict=True) if term.has_tail]
+    if tails:
+        raise ValueError(
+            f"{', '.join(tails)}: the tail beyond the cutoff depends on the volume, which this format does not know; "
+            "export it --to lammps, ase or ipi, where the calculator adds it"
+        )
+
+
 def bundle(potential: Potential, parameters: Parameters, atoms: Atoms | None, options: Options) -> Files:
     """A compiled program for the plugin lammps-jax.
 
     Raises:
         ValueError: where lammps-jax is not installed, or for an external field, which the plugin does not know.
     """
+    _refuse_tails(potential)
     if potential.is_message_passing:
         raise ValueError("messages between atoms go farther than a cutoff, which a bundle is for; use --to lammps")
     if potential.has_external:

@@ -25,6 +25,7 @@ from aiida_difftre.engine.contract.settings import PotentialSpec
 from aiida_difftre.engine.export.pair_functions import functions, tabulate
 from aiida_difftre.engine.potentials.potential import Potential, build, save
 from aiida_difftre.engine.potentials.term import Parameters
+from tests.fixtures.engine import build as made_of
 from tests.fixtures.engine import lennard_jones, network
 
 
@@ -109,11 +110,24 @@ def test_tables_say_how_precise_they_are() -> None:
     assert tabulate(function, 2.0, 5.0).force_error <= 2e-10
 
 
+def with_tail() -> tuple[Potential, Parameters]:
+    made = made_of("lennard_jones", ["Ar"], 8.0, epsilon=0.0104, sigma=3.4, tail=True)
+    return made, made.init(jax.random.key(0))
+
+
+def test_a_tail_goes_into_lammps_through_the_calculator(tmp_path: Path) -> None:
+    assert exported(tmp_path, *with_tail(), "--to", "lammps") == 0
+    assert (tmp_path / "out" / "run_lammps.py").exists()
+    assert not (tmp_path / "out" / "pairs.table").exists()
+
+
 REFUSED = {
     "a network has no tables": (network(), ["--to", "tables"], "0_moment_network"),
     "i-PI needs elements": (lennard_jones(), ["--to", "ipi"], "--structure"),
     "inner beyond the cutoff": (lennard_jones(), ["--to", "tables", "--inner", "7"], "--inner 7"),
     "one point": (lennard_jones(), ["--to", "tables", "--points", "1"], "--points 1"),
+    "a tail in tables": (with_tail(), ["--to", "tables"], "0_lennard_jones: the tail"),
+    "a tail in a bundle": (with_tail(), ["--to", "lammps-jax"], "depends on the volume"),
     "no base": (lennard_jones(), ["--to", "ase", "--without-base"], "has no base"),
 }
 
