@@ -71,7 +71,7 @@ def launch(
     for name, kind in (values or {}).items():
         parser.add_argument(f"--{name}", type=kind, required=True)
     given = vars(parser.parse_args(arguments))
-    kinds = {"code": orm.AbstractCode, **{name: NODE_OF[name] for name in nodes}}
+    kinds: dict[str, type[orm.Data]] = {"code": orm.AbstractCode, **{name: NODE_OF[name] for name in nodes}}
     is_submitted, inputs = given.pop("submit"), dict(given)
     for name, load in (("code", orm.load_code), *((name, orm.load_node) for name in nodes)):
         try:
@@ -79,8 +79,8 @@ def launch(
         except (NotExistent, MultipleObjectsError, ValueError) as error:
             parser.error(f"--{name} {inputs[name]}: {error}")
         if not isinstance(inputs[name], kinds[name]):
-            kind = type(inputs[name]).__name__
-            parser.error(f"--{name} is a {kind}<{inputs[name].pk}>; give a {kinds[name].__name__}")
+            found = type(inputs[name]).__name__
+            parser.error(f"--{name} is a {found}<{inputs[name].pk}>; give a {kinds[name].__name__}")
     try:
         builder = chain.get_builder_from_protocol(**(prepare or dict)(inputs))
     except ValueError as error:

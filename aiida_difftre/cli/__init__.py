@@ -475,7 +475,7 @@ def resume_command(profile: str | None, run: str, output: Path | None) -> None:
         name = load(profile)
         node = load_node(run_called(run))
         builder = builder_of(node)
-        done, missing = stored(node)
+        done, missing = stored(node)  # type: ignore[arg-type] # a run, or there is no builder
         click.echo(f"run {node.pk}: {done} calculations are taken as they are, {missing} that did not end well are not")
         with enable_caching():
             _watch(name, builder, output=output, in_process=True)

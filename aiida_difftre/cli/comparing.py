@@ -17,7 +17,6 @@ from aiida_difftre.workchains import facts
 SHOWN = ("system", "judged_in", "iteration", "outcome", "chi2_training", "chi2_selection", "chi2_test")
 """What comes first, in this order."""
 
-HIDDEN = ("run", "part", "targets", "datasets", "chi2_criterion")
 
 ATTRIBUTES = ("architecture", "species", "cutoff", "number_of_parameters", "digest")
 
@@ -43,18 +42,20 @@ def compare(first: orm.Node, second: orm.Node) -> list[tuple[str, str, str]]:
             raise ValueError(f"node {node.pk} is a {kind}; give two runs or two potentials")
     if isinstance(first, PotentialData) != isinstance(second, PotentialData):
         raise ValueError(f"{first.pk} and {second.pk} are a run and a potential; give two runs or two potentials")
-    lines = [("node", *(f"{node.pk} {node.label}".strip() for node in pair))]
+    names = [f"{node.pk} {node.label}".strip() for node in pair]
+    lines = [("node", names[0], names[1])]
     if isinstance(first, PotentialData):
         known = [node.base.attributes.all for node in pair]
         lines += [(name, _shown(known[0].get(name)), _shown(known[1].get(name))) for name in ATTRIBUTES]
     else:
-        lines.append(("state", *(_state(node) for node in pair)))
+        lines.append(("state", _state(first), _state(second)))
     told = [_facts(node) for node in pair]
     lines += [(name, _shown(told[0].get(name)), _shown(told[1].get(name))) for name in SHOWN if _either(name, told)]
     lines += list(_predictions(told))
     if not isinstance(first, PotentialData):
         spent = [query.summed(query.rows(query.costs(node))) for node in pair]  # type: ignore[arg-type] # runs
-        lines.append(("CPU hours", *(_shown(sum(row["cpu_hours"] for row in rows)) for rows in spent)))
+        hours = [_shown(sum(row["cpu_hours"] for row in rows)) for rows in spent]
+        lines.append(("CPU hours", hours[0], hours[1]))
     settings = [dict(_settings(node)) for node in pair]
     for name in sorted({*settings[0], *settings[1]}):
         one, other = (known.get(name) for known in settings)
@@ -82,7 +83,7 @@ def _predictions(told: list[dict[str, Any]]) -> Iterator[tuple[str, str, str]]:
             f"{known[name]:.5g} ± {known.get(f'{name}_error', float('nan')):.2g}" if name in known else MISSING
             for known in told
         ]
-        yield f"{name} (experiment {' and '.join(sorted(measured))})", *values
+        yield f"{name} (experiment {' and '.join(sorted(measured))})", values[0], values[1]
 
 
 def _state(node: orm.Node) -> str:

@@ -34,7 +34,7 @@ def builder_of(node: orm.Node) -> Any:
         )
     if node.is_finished_ok:
         raise ValueError(f"run {node.pk} has succeeded; there is nothing to go on with")
-    builder = node.get_builder_restart()
+    builder: Any = node.get_builder_restart()
     builder.metadata.label = node.label
     builder.metadata.description = f"goes on with the run {node.uuid}"
     return builder

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aiida_difftre import catalogue
 from aiida_difftre.data.target import read_target
@@ -47,7 +47,8 @@ class Measurement:
     @property
     def at_constant_pressure(self) -> bool:
         """Whether only a cell that changes its size gives it."""
-        return observable(self.target.observable).ensembles(self.target.options) == ("NPT",)
+        ensembles = observable(self.target.observable).ensembles
+        return ensembles is not None and tuple(ensembles(self.target.options)) == ("NPT",)
 
 
 def measurement(reference: str, folder: Path) -> Measurement:
@@ -232,10 +233,10 @@ def repeats(atoms: Atoms) -> list[int]:
     return wanted
 
 
-def _area(first: object, second: object) -> float:
+def _area(first: Any, second: Any) -> float:
     import numpy as np
 
-    return float(np.linalg.norm(np.cross(first, second)))  # type: ignore[arg-type] # vectors of a cell
+    return float(np.linalg.norm(np.cross(first, second)))
 
 
 def _nearest(atoms: Atoms) -> float:
