@@ -119,3 +119,11 @@ def test_all_parts_are_collected(tmp_path: Path) -> None:
     found = json.loads(output.read_text())
     assert set(found) == {"startup", "trajectory"}
     assert all("exit_status" not in part for part in found.values())
+
+
+def test_questions_to_a_graph(tmp_path: Path) -> None:
+    found = tiny("query", tmp_path)
+    assert found["nodes"] >= 2000
+    rows = {name: answer["rows"] for name, answer in found["questions"].items()}
+    assert (rows["experiments_behind"], rows["calculations_behind"], rows["influenced_by"]) == (1, 40, 21)
+    assert rows["costs_of_a_run"] == 81
