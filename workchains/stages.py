@@ -85,11 +85,11 @@ def check_with(inputs: Mapping[str, Any]) -> str | None:
                     f"stage {name!r}: the cell of {label!r} is {small.symbols.formula:metal}, that of the run "
                     f"{large.symbols.formula:metal}; take the same composition"
                 )
-            volumes = [cell.get_volume() / len(cell) for cell in (small, large)]
-            if not np.isclose(*volumes, rtol=SAME_DENSITY):
+            here, there = (float(cell.get_volume()) / len(cell) for cell in (small, large))
+            if not np.isclose(here, there, rtol=SAME_DENSITY):
                 return (
-                    f"stage {name!r}: the cell of {label!r} has {volumes[0]:.5g} Å³ per atom, that of the run "
-                    f"{volumes[1]:.5g}; take the same density"
+                    f"stage {name!r}: the cell of {label!r} has {here:.5g} Å³ per atom, that of the run {there:.5g}; "
+                    "take the same density"
                 )
         refine = changed(inputs["refine"], stage)
         try:

@@ -91,7 +91,7 @@ class SampleCalculation(EngineCalculation):
             or check_observables([validate(ObservableRequest, one) for one in asked], structure, "the structure")
         )
         if not message and inputs.get("trajectory") is not None:
-            job = cls.make_job(inputs)
+            job: Any = cls.make_job(inputs)
             message = check_trajectory(inputs["trajectory"], structure, job.temperature, job.pressure, job.sampling)
         if message or start is None:
             return message

@@ -64,8 +64,9 @@ def everything_has_its_shape(example: BaseExample) -> None:
         ("stresses", found.stresses, (3, 3, 3)),
     ):
         require(array is not None, f"there are no {name}")
-        require(np.shape(array) == shape, f"{name} have the shape {np.shape(array)}; it must be {shape}")
-        require(np.isfinite(np.asarray(array)).all(), f"{name} are not finite")
+        values = np.asarray(array)
+        require(values.shape == shape, f"{name} have the shape {values.shape}; it must be {shape}")
+        require(bool(np.isfinite(values).all()), f"{name} are not finite")
 
 
 def forces_are_derivatives(example: BaseExample) -> None:

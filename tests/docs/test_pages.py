@@ -81,7 +81,8 @@ def test_only_what_has_one_value_is_fixed(reference: Any) -> None:
     assert descriptions(LangevinSpec)["name"] == "Fixed."
     assert descriptions(PotentialSpec) == {
         "species": "Chemical symbols, without repetition.",
-        "terms": "The terms, whose sum is the energy.",
+        "terms": "The terms, whose sum is the energy; with a base, the correction to it.",
+        "base": "Fixed potential to which the terms are added; None for none.",
     }
     assert "Fixed." not in descriptions(Target).values()
 

@@ -80,7 +80,7 @@ def _of_term(name: str) -> KnownBase:
 
     def check(arguments: Mapping[str, Any], species: tuple[str, ...]) -> None:
         cutoff = arguments.get("cutoff")
-        if not is_number(cutoff) or not 0 < cutoff <= LONGEST_CUTOFF:
+        if cutoff is None or not is_number(cutoff) or not 0 < cutoff <= LONGEST_CUTOFF:
             raise ValueError(f"cutoff = {cutoff!r} must be a number above 0 and at most {LONGEST_CUTOFF:g} Å")
         OPTIONS[name].read({key: value for key, value in arguments.items() if key != "cutoff"}).complete(
             species, float(cutoff)
