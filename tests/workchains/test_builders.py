@@ -142,7 +142,7 @@ def test_codes_by_label(code: orm.InstalledCode) -> None:
     ("overrides", "message"),
     [
         ({"samplng": {}}, "overrides of sample: unknown 'samplng'; known are calc, "),
-        ({"calc": {"structur": 1}}, "overrides of sample.calc: unknown 'structur'; known are code, "),
+        ({"calc": {"structur": 1}}, "overrides of sample.calc: unknown 'structur'; known are base, code, "),
     ],
 )
 def test_overrides_of_a_restart_chain_that_would_be_dropped(
