@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from numpy.typing import NDArray
 
@@ -95,7 +97,15 @@ def load(spec: BaseSpec, species: Sequence[str], folder: Path) -> BasePotential:
         raise EngineError(
             ExitStatus.INVALID_INPUT, f"base {spec.label!r} cannot be made: {type(error).__name__}: {error}"
         ) from error
+    _share_cores()
     return _wrapped(spec, made)
+
+
+def _share_cores() -> None:
+    """Leave PyTorch, if a base has loaded it, the cores of the job: more threads would wait for each other."""
+    torch = sys.modules.get("torch")
+    if torch is not None and jax.default_backend() == "cpu":
+        torch.set_num_threads(jax.device_count())
 
 
 def _checked(spec: BaseSpec, known: KnownBase, argument: str, folder: Path) -> Path:
