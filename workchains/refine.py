@@ -182,12 +182,14 @@ class RefineWorkChain(ProtocolMixin, IndexedMixin, WorkChain):
             inputs = AttributeDict(self.exposed_inputs(SampleBaseWorkChain, namespace="sample"))
             inputs.calc.potential = self.ctx.candidate["potential"]
             points.add_base(inputs.calc, self.inputs)
+            has_base = self.ctx.candidate["potential"].spec.base is not None
             inputs.calc.structure = point["structure"]
             parameters = points.sampling_parameters(
                 template,
                 point,
                 seed=derived_seed(settings.seed, "sample", state.samplings, label),
                 predict=state.is_last(settings),
+                born_stride=points.base_born_stride(point) if has_base else 0,
                 production_fs=state.production_fs,
                 equilibration_fs=settings.continued_equilibration_fs if label in previous else None,
             )

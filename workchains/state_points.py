@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, MutableMapping
 from typing import Any
 
@@ -226,6 +227,7 @@ def sampling_parameters(
     *,
     seed: int,
     predict: bool,
+    born_stride: int = 0,
     **sampling: float | None,
 ) -> dict[str, Any]:
     """The parameters of one sampling job.
@@ -235,6 +237,7 @@ def sampling_parameters(
         point: state point: temperature, pressure and targets.
         seed: Seed of this run.
         predict: True if the job also predicts the observables of the targets.
+        born_stride: Every so many snapshots get a Born term of a base; 0 for none.
         **sampling: settings that replace those of the template; None leaves them.
 
     Returns:
@@ -247,12 +250,20 @@ def sampling_parameters(
         "seed": seed,
         "sampling": {**template.get("sampling", {}), **chosen},
     }
+    if born_stride:
+        parameters["base_born_stride"] = born_stride
     if (pressure := pressure_of(point)) is not None:
         parameters["pressure"] = pressure
     if predict:
         requests = [target.request() for target in targets_of(point["targets"]).values()]
         parameters["observables"] = [request.model_dump(mode="json") for request in requests]
     return parameters
+
+
+def base_born_stride(point: Mapping[str, Any]) -> int:
+    """The stride of Born terms that an update of a correction to a base needs; 0 where no target takes them."""
+    requests = [target.request() for target in targets_of(point["targets"]).values()]
+    return math.gcd(*(request.options["born_stride"] for request in requests if "born_stride" in request.options))
 
 
 def check_sampling(node: orm.Dict | None, _: Any) -> str | None:

@@ -14,6 +14,7 @@ from ase import Atoms
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from aiida_difftre.engine.contract import files
+from aiida_difftre.engine.contract.bases import BaseSpec
 from aiida_difftre.engine.contract.jobs import (
     Machine,
     RefineJob,
@@ -171,3 +172,25 @@ def test_a_refinement_begins_without_dynamics(folder: Path, monkeypatch: pytest.
     assert first.update is not None
     assert first.update.steps >= 1
     assert abs(last.predictions["cold"][0].values[0]) < abs(first.predictions["cold"][0].values[0])
+
+
+def test_with_a_base_energies_and_stresses_are_sums(
+    folder: Path, sampled: tuple[Potential, Parameters, files.Trajectory]
+) -> None:
+    """What is a base here sampled the trajectory, and the correction to it is next to nothing."""
+    potential, parameters, own = sampled
+    term = potential.spec.terms[0]
+    values = {"cutoff": term.cutoff, "epsilon": 0.0104, "sigma": 3.4}
+    base = {"engine": "jax", "name": "lennard_jones", "arguments": values}
+    on_top = potentials.build(potential.spec.model_copy(update={"base": BaseSpec.model_validate(base)}))
+    tiny = jax.tree.map(lambda leaf: leaf, parameters)
+    tiny["terms"]["0_lennard_jones"]["epsilon"] = 1e-9 * tiny["terms"]["0_lennard_jones"]["epsilon"]
+    potentials.save(folder / "potential.safetensors", on_top, tiny)
+    found, results = taken(folder)
+    assert results.given is not None
+    assert results.given.energies == "potential"
+    assert found.energies == pytest.approx(own.energies, abs=1e-6)
+    assert found.base is not None
+    assert found.base.energies == pytest.approx(own.energies, abs=1e-6)
+    alone = prepared(potential, parameters, own, [validate_target()], UpdateSettings()).before[0].values[0]
+    assert results.predictions[0].values[0] == pytest.approx(alone, rel=1e-5)
