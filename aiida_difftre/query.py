@@ -92,7 +92,7 @@ def experiments_behind(potential: PotentialData) -> orm.QueryBuilder:
     """Ask for the measurements that a potential and all its predecessors were refined with.
 
     Args:
-        potential: The potential; see :func:`behind_known`.
+        potential: The potential; see ``behind_known``.
 
     Returns:
         Targets.

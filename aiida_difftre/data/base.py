@@ -53,7 +53,7 @@ class BasePotentialData(orm.Data):
         """Make an (unstored) node.
 
         Args:
-            model: Name of a model that is known (:mod:`aiida_difftre.engine.contract.known_bases`).
+            model: Name of a model that is known (``aiida_difftre.engine.contract.known_bases``).
             engine: What evaluates it; None where the name has one engine, or that of ASE.
             version: Version of the package with its weights; None for the one that is known to work.
             arguments: Settings of the model by name.

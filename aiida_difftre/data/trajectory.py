@@ -89,7 +89,7 @@ class TrajectoryEnsembleData(orm.ArrayData):
         """Make an (unstored) node from a trajectory of another program.
 
         Args:
-            imported: What :func:`aiida_difftre.engine.trajectories.importing.import_trajectory` read.
+            imported: What ``import_trajectory`` read.
             **kwargs: Label, description and the like.
 
         Returns:

@@ -47,7 +47,7 @@ class BaseArrays:
         """What named arrays hold of a base; None where they hold nothing of one.
 
         Args:
-            arrays: Arrays by the names of :data:`BASE_ARRAYS`, among others.
+            arrays: Arrays by the names of ``BASE_ARRAYS``, among others.
 
         Returns:
             The arrays of the base.

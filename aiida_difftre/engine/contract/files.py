@@ -241,7 +241,7 @@ class Trajectory:
 
         Args:
             arrays: Arrays by the names of the arguments of this class, and those of a base
-                (:data:`aiida_difftre.engine.contract.base_arrays.BASE_ARRAYS`).
+                (``BASE_ARRAYS``).
             species: Chemical symbol of each atom.
             temperature: Temperature of the thermostat, K.
             pressure: Pressure of the barostat, GPa; None at constant volume.

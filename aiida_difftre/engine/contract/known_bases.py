@@ -38,7 +38,7 @@ class KnownBase:
         engine: What evaluates it: ``ase``, ``torch_sim`` or ``jax``.
         description: What it is, in one line.
         implementation: Where the implementation is, ``module:attribute``; a factory as
-            :mod:`aiida_difftre.engine.bases.protocol` describes it.
+            ``aiida_difftre.engine.bases.protocol`` describes it.
         arguments: What the settings are, by name; a setting that is not listed here is refused.
         files: What the files are, by the name of the argument; all of them have to be given.
         species: Chemical symbols that it knows; None where its files say so.

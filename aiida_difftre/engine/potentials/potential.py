@@ -24,7 +24,7 @@ class Potential:
     r"""An interatomic potential: the sum of its terms and of a reference energy for each atom.
 
     A base that the spec names is no part of what its methods compute: see
-    :mod:`aiida_difftre.engine.bases.protocol`.
+    ``aiida_difftre.engine.bases.protocol``.
 
     .. math:: U = \sum_i \Big[ E_{s_i} + \sum_t u_t(i) \Big]
 

@@ -168,7 +168,7 @@ def prior_widths(
     r"""Compute how far the parameters may be expected to be off before the experiment.
 
     A change of the parameters changes the energies of snapshots by what fluctuates with the standard deviation
-    sqrt(δᵀFδ) kT, where F is the metric of the ensemble (:mod:`aiida_difftre.engine.refinement.gauss_newton`). All
+    sqrt(δᵀFδ) kT, where F is the metric of the ensemble (``aiida_difftre.engine.refinement.gauss_newton``). All
     parameters together are given t √N kT of that, each array of parameters the same share and each parameter of an
     array the same width,
 

@@ -98,7 +98,7 @@ def kind(schema: dict[str, Any]) -> str:
     """The type of a field in words, with its limits."""
     if "$ref" in schema:
         name = schema["$ref"].split("/")[-1]
-        return f"[{name}](#{name.lower()})"
+        return "anything" if name == "JsonValue" else f"[{name}](#{name.lower()})"
     for key in ("anyOf", "oneOf"):
         if key in schema:
             return " or ".join(kind(option) for option in schema[key] if option.get("type") != "null")
