@@ -37,7 +37,10 @@ def test_on_postgresql(request: pytest.FixtureRequest) -> None:
         pytest.skip("there are no PostgreSQL programs (pg_ctl, initdb) on this machine")
     environment = {name: value for name, value in os.environ.items() if name != "AIIDA_PATH"}
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", "--db", "postgresql", *ON_POSTGRES],
+        [
+            sys.executable, "-m", "pytest", "-q", "-rs", "-n", "0", "-p", "no:cacheprovider", "--db", "postgresql",
+            *ON_POSTGRES,
+        ],
         cwd=ROOT, env=environment, capture_output=True, text=True, timeout=1200, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
