@@ -182,7 +182,7 @@ class RefineWorkChain(ProtocolMixin, IndexedMixin, WorkChain):
             inputs = AttributeDict(self.exposed_inputs(SampleBaseWorkChain, namespace="sample"))
             inputs.calc.potential = self.ctx.candidate["potential"]
             points.add_base(inputs.calc, self.inputs)
-            has_base = self.ctx.candidate["potential"].spec.base is not None
+            has_base = self.inputs.potential.spec.base is not None
             inputs.calc.structure = point["structure"]
             parameters = points.sampling_parameters(
                 template,

@@ -28,6 +28,7 @@ from aiida_difftre.engine.refinement.minimise import OptimizerMemory
 from aiida_difftre.engine.runtime.progress import Silent
 from aiida_difftre.workchains import refine as chain
 from aiida_difftre.workchains.refine_settings import RefineSettings
+from tests.fixtures.engine import lennard_jones
 from tests.fixtures.nodes import target_content
 
 SEQUENCES = 70
@@ -142,7 +143,7 @@ def run_engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Wor
         monkeypatch.setattr(
             engine.potentials,
             "load",
-            lambda _: (SimpleNamespace(spec=SimpleNamespace(species=[])), {}),
+            lambda _: lennard_jones(),
         )
         monkeypatch.setattr(engine.potentials, "save", lambda *_: None)
         monkeypatch.setattr(engine.potentials, "species_of", lambda *_: None)

@@ -146,6 +146,9 @@ Density = Annotated[
 Length = Annotated[float, Limits(above=0, most=1e4, unit="Å", reason="a cell is no longer than a micrometre")]
 """Å."""
 
+Component = Annotated[float, Limits(least=-1e4, most=1e4, unit="Å", reason="a cell is no longer than a micrometre")]
+"""Of a lattice vector, Å."""
+
 Spacing = Annotated[float, Limits(above=0, most=10, unit="Å", reason="atoms are a few Å apart")]
 """Å, between atoms."""
 

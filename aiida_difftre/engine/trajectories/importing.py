@@ -22,7 +22,7 @@ from pydantic import Field, field_validator
 
 from aiida_difftre.engine import units
 from aiida_difftre.engine.contract.base import Strict
-from aiida_difftre.engine.contract.bounds import Duration, DurationOrZero, Pressure, Temperature
+from aiida_difftre.engine.contract.bounds import Component, Duration, DurationOrZero, Pressure, Temperature
 from aiida_difftre.engine.contract.documents import check_regular
 from aiida_difftre.engine.contract.files import Trajectory, digest
 from aiida_difftre.engine.contract.frames import chosen_numbers, split_index
@@ -72,7 +72,7 @@ class FileSettings(Strict):
     format: Literal["extxyz", "traj", "lammps", "cp2k", "vasp-xml", "vasp-xdatcar"] | None = None
     units: str | None = None
     species: dict[str, str] | None = None
-    cell: list[float] | None = None
+    cell: list[Component] | None = None
     interval_fs: Duration | None = None
     equilibration_fs: DurationOrZero | None = None
     energies: Literal["file", "start"] = "file"
