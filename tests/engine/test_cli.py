@@ -288,11 +288,11 @@ def fail_with_results(folder: Path, **changes: Any) -> tuple[dict[str, Any], dic
 def test_a_validation_that_fails_leaves_the_refinement(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sample = refine.protocol.sample
 
-    def unstable(*arguments: Any) -> Any:
+    def unstable(*arguments: Any, **keywords: Any) -> Any:
         *_, point, _, run = arguments
         if run.seed >= 1_000_000 and point.temperature == 80.0:
             raise cli.EngineError(ExitStatus.NOT_FINITE, "it exploded", {"last": np.inf})
-        return sample(*arguments)
+        return sample(*arguments, **keywords)
 
     monkeypatch.setattr(refine.protocol, "sample", unstable)
     results, error = fail_with_results(folder)

@@ -45,6 +45,10 @@ JOB_FILES: dict[str, dict[str, Any]] = {
     "update": {"state_points": [POINT], "update": UPDATE, "learning_rate_scale": 0.5},
     "predict": {"trajectory": "t.npz", "temperature": 90.0, "observables": [RDF, {"observable": "stiffness"}]},
     "refine": {"state_points": [POINT], "sampling": SAMPLING, "update": UPDATE, "validation": SAMPLING},
+    "assess": {
+        "state_points": [POINT], "prior_width": 2.0, "pair_distances": [3.0, 4.0], "start": "s.safetensors",
+        "candidates": [{**RDF, "name": "g", "state_point": POINT["label"], "error": 0.1}],
+    },
 }  # fmt: skip
 
 

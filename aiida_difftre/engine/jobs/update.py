@@ -92,12 +92,12 @@ def run(job: UpdateJob, folder: Path, progress: Reporter) -> UpdateResults:
         outcome = minimise(objective, potential, memory, seed=job.seed, progress=progress, stop=stop)
         potentials.save(folder / POTENTIAL_OUT, potential, outcome.parameters)
         optimizers.write_state(folder / OPTIMIZER_OUT, outcome.optimizer_state)
-    if outcome.reason is Reason.INTERRUPTED:
-        raise EngineError(
-            ExitStatus.INTERRUPTED,
-            f"a signal ended the update after {len(outcome.history) - 1} steps; {POTENTIAL_OUT} holds the potential "
-            "after them, which the whole update may leave behind",
-        )
+        if outcome.reason is Reason.INTERRUPTED:
+            raise EngineError(
+                ExitStatus.INTERRUPTED,
+                f"a signal ended the update after {len(outcome.history) - 1} steps; {POTENTIAL_OUT} holds the "
+                "potential after them, which the whole update may leave behind",
+            )
     timings = Timings(prepare_s=prepared - began, update_s=time.monotonic() - prepared)
     return UpdateResults(**dict(summary(data, outcome)), timings=timings)
 
