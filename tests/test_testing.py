@@ -264,7 +264,7 @@ def too_warm(potential: Any, parameters: Any, start: Any, point: Any, settings: 
         positions=positions, cell=start.cell, species=start.symbols, energies=np.zeros(count),
         walkers=np.arange(count, dtype=np.int32), times=np.ones(count),
         temperatures=2 * point.temperature + np.arange(count), last_positions=positions.astype(float),
-        last_velocities=0.0 * positions, temperature=point.temperature, scales=np.ones(count),
+        last_velocities=np.zeros(positions.shape), temperature=point.temperature, scales=np.ones(count),
         last_scales=np.ones(count),
     )  # fmt: skip
 

@@ -88,7 +88,7 @@ class ObservableSpec:
         >>> spec.complete_options({"axes": 1})
         Traceback (most recent call last):
         ...
-        ValueError: observable 'square_displacement' has no option 'axes'; known options: axis
+        ValueError: observable 'square_displacement' has no option 'axes'; known options: axis; did you mean 'axis'?
     """
 
     name: str

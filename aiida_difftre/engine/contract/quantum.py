@@ -38,7 +38,7 @@ def thermal_wavelength(mass: float, temperature: float) -> float:
 
 
 def advice(
-    symbols: Sequence[str], masses: Sequence[float], positions: ArrayLike, cell: ArrayLike, temperature: float
+    symbols: Sequence[str], masses: ArrayLike, positions: ArrayLike, cell: ArrayLike, temperature: float
 ) -> str | None:
     """What to know where nuclei are quantum; None where they are nearly classical.
 
