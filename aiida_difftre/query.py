@@ -314,8 +314,9 @@ def costs(run: orm.ProcessNode | None = None) -> orm.QueryBuilder:
 
     Example:
         >>> from aiida_difftre import query
-        >>> query.costs().all()
-        []
+        >>> rows = query.rows(query.costs())  # one for each job of all runs
+        >>> all("cpu_hours" in row for row in rows)
+        True
     """
     filters: dict[str, Any] = {f"extras.{extras.key(extras.RUN)}": {"of_type": "string"}}
     if run is not None:
