@@ -97,7 +97,7 @@ def test_molecule_forces_and_single_precision() -> None:
 
 def test_from_a_file_with_reference_energies(tmp_path: Path) -> None:
     source = calculator()
-    parameters = {**source._parameters, "atomic_energies": jnp.array([-500.0])}
+    parameters = {**source.potential.init(jax.random.key(0)), "atomic_energies": jnp.array([-500.0])}
     potentials.save(tmp_path / "potential.safetensors", source.potential, parameters)
     atoms, shifted = argon(), argon()
     atoms.calc, shifted.calc = source, DiffTReCalculator(tmp_path / "potential.safetensors")
