@@ -74,10 +74,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 LONG_FIRST = (
-    "integration", "benchmarks", "fuzz", "engine/test_cli.py", "engine/test_interruption.py", "engine/jobs",
-    "workchains", "engine/sampling", "test_testing.py", "engine/potentials", "engine/observables/test_mechanical.py",
-    "docs", "calculations", "cli", "engine/refinement", "engine/reweighting", "engine/matching", "engine/snapshots",
-    "engine/observables", "parsers",
+    "stacks", "integration", "faults", "benchmarks", "fuzz", "engine/test_cli.py", "engine/test_interruption.py",
+    "engine/jobs", "workchains", "engine/sampling", "test_testing.py", "engine/potentials",
+    "engine/observables/test_mechanical.py", "docs", "calculations", "cli", "engine/refinement", "engine/reweighting",
+    "engine/matching", "engine/snapshots", "engine/observables", "parsers",
 )  # fmt: skip
 """What takes long, by folder or file of the tests, longest first."""
 

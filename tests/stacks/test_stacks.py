@@ -83,6 +83,8 @@ def test_slurm_over_ssh(
     request: pytest.FixtureRequest, cluster: orm.Computer, engine_script: str, argon_input: Any
 ) -> None:
     """A refinement on a GPU node; its first job is cancelled past AiiDA, which Slurm tells without naming who."""
+    if request.config.getoption("--broker") == "zeromq" and services.RABBITMQ.exists():
+        pytest.skip("it runs on PostgreSQL and RabbitMQ, below")
     two_workers = request.getfixturevalue("two_workers")  # after the home folder is set
     code = orm.InstalledCode(computer=cluster, label="difftre", filepath_executable=engine_script).store()
 
