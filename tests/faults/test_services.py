@@ -17,7 +17,7 @@ from tests.faults.conftest import Fingerprint, fingerprint
 from tests.fixtures.chains import explain
 from tests.fixtures.daemon import process_in, running_job, wait_until, workers
 
-pytestmark = [pytest.mark.daemon, pytest.mark.slow]
+pytestmark = [pytest.mark.daemon, pytest.mark.long]
 
 READ = """
 import sqlite3, sys, time

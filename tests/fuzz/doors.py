@@ -18,8 +18,8 @@ from pydantic import BaseModel
 from aiida_difftre.engine.contract.bounds import Limits, is_number
 from aiida_difftre.engine.errors import EngineError, one_line
 
-EXAMPLES = int(os.environ.get("DIFFTRE_FUZZ", "200"))
-"""Mutations of each kind; two CPU minutes in all. By hand: ``DIFFTRE_FUZZ=20000 DIFFTRE_FUZZ_REPORT=fuzz.json``."""
+EXAMPLES = int(os.environ.get("DIFFTRE_FUZZ", "100"))
+"""Mutations of each kind; a CPU minute in all. By hand: ``DIFFTRE_FUZZ=20000 DIFFTRE_FUZZ_REPORT=fuzz.json``."""
 
 REPORT = os.environ.get("DIFFTRE_FUZZ_REPORT")
 """Where to write how many inputs of each kind were tried, accepted and refused."""

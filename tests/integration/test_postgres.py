@@ -1,4 +1,4 @@
-"""The data nodes, the jobs, and a chain with the real engine on PostgreSQL, in a session of pytest of their own."""
+"""The data nodes and the jobs on PostgreSQL, in a session of pytest of their own; whole runs are in the stacks."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ ON_POSTGRES = (
     "tests/calculations",
     "tests/parsers",
     "tests/cli/test_lineage.py",
-    "tests/workchains/test_runs.py::test_sample_then_update",
 )
 
 
