@@ -146,7 +146,7 @@ def test_optimizer_of_updates_in_pretraining(refused: Any, labels: str) -> None:
 
 def test_unknown_term(refused: Any, labels: str) -> None:
     message = refused(lambda content: content.update(dft={"dataset": labels}, model=spec(architecture="moments")))
-    assert "unknown architecture 'moments'; registered: dispersion" in message
+    assert "unknown architecture 'moments'; registered: born_mayer" in message
 
 
 def test_structure_of_other_species(refused: Any) -> None:
