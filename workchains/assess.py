@@ -19,15 +19,6 @@ class AssessBaseWorkChain(EngineBaseWorkChain):
     _process_class = AssessCalculation
     CHAIN = "assess"
 
-    def drop_links(self) -> bool:
-        """Send the trajectories from the repository."""
-        points = self.ctx.inputs.state_points
-        linked = [label for label, point in points.items() if point.get("remote") is not None]
-        self.ctx.inputs.state_points = {
-            label: {name: node for name, node in point.items() if name != "remote"} for label, point in points.items()
-        }
-        return bool(linked)
-
     @classmethod
     def get_builder_from_protocol(
         cls,

@@ -160,7 +160,14 @@ class EngineBaseWorkChain(ProtocolMixin, IndexedMixin, BaseRestartWorkChain):
 
     def drop_links(self) -> bool:
         """Do without files on the machine that may be lost; whether there were any."""
-        dropped = [self.ctx.inputs.pop(name, None) for name in ("parent_folder", "start_folder", "remote")]
+        inputs = self.ctx.inputs
+        dropped = [inputs.pop(name, None) for name in ("parent_folder", "start_folder", "remote")]
+        if points := inputs.get("state_points"):
+            dropped += [point.get("remote") for point in points.values()]
+            inputs.state_points = {
+                label: {name: node for name, node in point.items() if name != "remote"}
+                for label, point in points.items()
+            }
         return any(node is not None for node in dropped)
 
     def cured(self, node: orm.CalcJobNode, what: str) -> ProcessHandlerReport:

@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from aiida import orm
 from aiida.engine import CalcJobProcessSpec
 
 from aiida_difftre.calculations import ports
 from aiida_difftre.calculations.checks import check_observables, check_species, parameters_model
 from aiida_difftre.calculations.engine import EngineCalculation, Submission
-from aiida_difftre.calculations.update import check_state_points, job_state_points, trajectory_name
+from aiida_difftre.calculations.update import define_state_points, job_state_points, trajectory_name
 from aiida_difftre.data.potential import PotentialData
-from aiida_difftre.data.target import TargetData
-from aiida_difftre.data.trajectory import TrajectoryEnsembleData
 from aiida_difftre.engine.contract.jobs import POTENTIAL_IN, AssessJob, Candidate, validate
 
 START = "start.safetensors"
@@ -46,14 +43,7 @@ class AssessCalculation(EngineCalculation):
             required=False,
             help="The potential before refinement; how far it moved tells whether the prior is too narrow.",
         )
-        spec.input_namespace(
-            "state_points",
-            dynamic=True,
-            valid_type=(TrajectoryEnsembleData, orm.RemoteData, TargetData),
-            validator=check_state_points,
-            help="LABEL -> {trajectory: TrajectoryEnsembleData, remote: RemoteData (optional; the folder where it was "
-            "made, to link instead of copy), targets: {NAME: TargetData}}.",
-        )
+        define_state_points(spec)
 
     @classmethod
     def check(cls, inputs: Mapping[str, Any]) -> str | None:

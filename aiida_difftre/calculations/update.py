@@ -61,6 +61,18 @@ def check_state_points(points: Mapping[str, Any] | None, _: Any) -> str | None:
     return None
 
 
+def define_state_points(spec: CalcJobProcessSpec) -> None:
+    """Declare the trajectories of all state points, with their targets."""
+    spec.input_namespace(
+        "state_points",
+        dynamic=True,
+        valid_type=(TrajectoryEnsembleData, orm.RemoteData, TargetData),
+        validator=check_state_points,
+        help="LABEL -> {trajectory: TrajectoryEnsembleData, remote: RemoteData (optional; the folder where it was "
+        "made, to link instead of copy), targets: {NAME: TargetData}}.",
+    )
+
+
 def job_state_points(points: Mapping[str, Any]) -> list[dict[str, Any]]:
     """State points of a job: labels, conditions and files of the trajectories, and targets."""
     return [
@@ -106,14 +118,7 @@ class UpdateCalculation(EngineCalculation):
             required=False,
             help="Labelled configurations for the matching term (update.loss.dataset_weight > 0).",
         )
-        spec.input_namespace(
-            "state_points",
-            dynamic=True,
-            valid_type=(TrajectoryEnsembleData, orm.RemoteData, TargetData),
-            validator=check_state_points,
-            help="LABEL -> {trajectory: TrajectoryEnsembleData, remote: RemoteData (optional; the folder where it was "
-            "made, to link instead of copy), targets: {NAME: TargetData}}.",
-        )
+        define_state_points(spec)
         spec.output("potential", valid_type=PotentialData, help="The potential after the last step.")
         spec.output(
             "optimizer_state", valid_type=orm.SinglefileData, help="State of the optimizer after the last step."
