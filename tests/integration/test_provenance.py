@@ -67,13 +67,18 @@ def test_the_graph_tells_how_each_potential_was_made(refined: orm.WorkChainNode)
 
 
 def test_all_potentials_descend_from_the_experiment(refined: orm.WorkChainNode) -> None:
+    # What the same targets and the same first potential gave other runs of this profile descends from them, too.
+    jobs = [job.uuid for job in refined.called_descendants if isinstance(job, orm.CalcJobNode)]
+    own = {"filters": {"uuid": {"in": jobs}}}
     target = refined.inputs.state_points.solid.targets.pressure
     query = orm.QueryBuilder().append(TargetData, filters={"uuid": target.uuid}, tag="target")
-    query.append(PotentialData, with_ancestors="target", project="uuid")
+    query.append(PotentialData, with_ancestors="target", project="uuid", tag="made")
+    query.append(orm.CalcJobNode, with_outgoing="made", **own)
     made = {uuid for (uuid,) in query.distinct().all()}
     assert made == {orm.load_node(uuid).outputs.potential.uuid for uuid in updates_below(refined)}
     query = orm.QueryBuilder().append(PotentialData, filters={"uuid": refined.inputs.potential.uuid}, tag="first")
-    query.append(TrajectoryEnsembleData, with_ancestors="first", project="uuid")
+    query.append(TrajectoryEnsembleData, with_ancestors="first", project="uuid", tag="sampled")
+    query.append(orm.CalcJobNode, with_outgoing="sampled", **own)
     assert len(query.distinct().all()) == len(updates_below(refined)) + 1
 
 
