@@ -10,6 +10,7 @@ import click
 import pytest
 import yaml
 
+from aiida_difftre import __version__
 from aiida_difftre.cli import cli
 from aiida_difftre.engine.contract.jobs import RefineJob, validate
 from aiida_difftre.engine.contract.observables import ObservableSpec
@@ -58,6 +59,12 @@ def test_files_exist(page: Path) -> None:
     )
     missing = [name for name in named if not (page.parent / name).exists()]
     assert not missing, f"{page.name} names files that do not exist: {missing}"
+
+
+def test_the_version_is_the_same_everywhere() -> None:
+    released = re.findall(r"^## (\d+\.\d+\.\d+)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))["version"]
+    assert released[0] == cited == __version__
 
 
 def test_reference_is_complete(reference: Any, tmp_path: Path) -> None:
