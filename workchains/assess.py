@@ -40,7 +40,7 @@ class AssessBaseWorkChain(EngineBaseWorkChain):
             start: The potential before refinement.
             state_points: LABEL -> trajectory, remote (optional), targets.
             candidates: Measurements that could be made, as fields of
-                ``aiida_difftre.engine.contract.jobs.Candidate``.
+                ``aiida_difftre.engine.contract.assess_job.Candidate``.
             protocol: Name of the preset: quick (the default), cpu or paper.
             overrides: Changes that are merged into the preset, in the nesting of the chain's inputs.
             options: Options of the job, such as resources or max_wallclock_seconds.

@@ -10,7 +10,7 @@ import numpy as np
 
 from aiida_difftre.engine.contract import agreement
 from aiida_difftre.engine.contract.agreement import Compared, Points
-from aiida_difftre.engine.contract.jobs import Prediction
+from aiida_difftre.engine.contract.predictions import Prediction
 from aiida_difftre.engine.contract.targets import Target
 
 Comparison = dict[str, Any]

@@ -14,7 +14,7 @@ from aiida.plugins import WorkflowFactory
 from aiida_difftre.data import elasticity
 from aiida_difftre.data.dataset import DatasetData
 from aiida_difftre.data.structures import DIMER, GIVEN, Generation, check_generation, supercell_mesh
-from aiida_difftre.engine.contract.jobs import validate
+from aiida_difftre.engine.contract.validation import validate
 from aiida_difftre.workchains import exit_codes
 from aiida_difftre.workchains.builders import ProtocolMixin, load_code, refuse_unknown
 from aiida_difftre.workchains.facts import IndexedMixin

@@ -22,10 +22,10 @@ from aiida_difftre.data.target import TargetData
 from aiida_difftre.data.trajectory import TrajectoryEnsembleData
 from aiida_difftre.engine.contract import known_bases
 from aiida_difftre.engine.contract.frames import split_index
-from aiida_difftre.engine.contract.jobs import validate
 from aiida_difftre.engine.contract.known_bases import check_potential
 from aiida_difftre.engine.contract.settings import PotentialSpec, SamplingSettings
 from aiida_difftre.engine.contract.targets import Target
+from aiida_difftre.engine.contract.validation import validate
 from aiida_difftre.engine.trajectories.importing import ImportSettings, import_trajectory
 from aiida_difftre.workchains import estimate
 from aiida_difftre.workchains.absorption import without_paths

@@ -15,9 +15,10 @@ from aiida_difftre.engine.contract.architectures import NewPotential
 from aiida_difftre.engine.contract.base import Name, Seed, Sha256, Strict
 from aiida_difftre.engine.contract.bounds import Density, Limits, Pressure, Repeat, Temperature
 from aiida_difftre.engine.contract.documents import read_yaml
-from aiida_difftre.engine.contract.jobs import PretrainJob, SamplingSettings, UpdateSettings, validate
+from aiida_difftre.engine.contract.jobs import PretrainJob, SamplingSettings, UpdateSettings
 from aiida_difftre.engine.contract.label_names import LabelKeys
 from aiida_difftre.engine.contract.targets import Target
+from aiida_difftre.engine.contract.validation import validate
 from aiida_difftre.engine.errors import did_you_mean
 from aiida_difftre.engine.trajectories.importing import FileSettings
 from aiida_difftre.workchains import consistency

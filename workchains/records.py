@@ -7,10 +7,12 @@ from typing import Any
 
 from aiida import orm
 
-from aiida_difftre.engine.contract.jobs import Prediction, validate
+from aiida_difftre.engine.contract.matching_results import MatchingErrors, PretrainResults
+from aiida_difftre.engine.contract.predictions import Prediction
 from aiida_difftre.engine.contract.records import read
-from aiida_difftre.engine.contract.results import MatchingErrors, PretrainResults, StaticElasticity, UpdateResults
+from aiida_difftre.engine.contract.results import StaticElasticity, UpdateResults
 from aiida_difftre.engine.contract.targets import Target
+from aiida_difftre.engine.contract.validation import validate
 from aiida_difftre.workchains.comparison import Comparison, compare_all, judgement
 
 SHOWN_ROLES = {"selection": "selection", "test": "test", "held_out": "held out"}

@@ -15,8 +15,10 @@ from aiida_difftre.data.base import BasePotentialData
 from aiida_difftre.data.dataset import DatasetData
 from aiida_difftre.data.potential import PotentialData
 from aiida_difftre.engine.contract import policy
-from aiida_difftre.engine.contract.jobs import Prediction, validate
-from aiida_difftre.engine.contract.policy import Action, Reason
+from aiida_difftre.engine.contract.policy import Action
+from aiida_difftre.engine.contract.predictions import Prediction
+from aiida_difftre.engine.contract.reasons import RETRIED_WITH_SMALLER_STEPS, Reason
+from aiida_difftre.engine.contract.validation import validate
 from aiida_difftre.workchains import absorption, exit_codes, records
 from aiida_difftre.workchains import state_points as points
 from aiida_difftre.workchains.builders import ProtocolMixin
@@ -287,7 +289,7 @@ class RefineWorkChain(ProtocolMixin, IndexedMixin, WorkChain):
         node = self.ctx.update_job
         if not node.is_finished_ok:
             reason = points.reason_of(node)
-            if node.exit_status not in policy.RETRIED_WITH_SMALLER_STEPS:
+            if node.exit_status not in RETRIED_WITH_SMALLER_STEPS:
                 self._decide(policy.Stopped(Reason.FAILED, reason))
                 self._publish()
                 return self.exit_codes.ERROR_UPDATE_FAILED.format(reason=reason)

@@ -7,8 +7,8 @@ from typing import Any
 from aiida import orm
 
 from aiida_difftre.engine.contract.base import Seed
-from aiida_difftre.engine.contract.jobs import validate
-from aiida_difftre.engine.contract.policy import LoopSettings
+from aiida_difftre.engine.contract.loop_settings import LoopSettings
+from aiida_difftre.engine.contract.validation import validate
 
 
 class RefineSettings(LoopSettings):

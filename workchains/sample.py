@@ -11,8 +11,9 @@ from aiida.engine import ProcessBuilder, ProcessHandlerReport, process_handler
 from aiida_difftre.calculations.sample import SampleCalculation
 from aiida_difftre.data.potential import PotentialData
 from aiida_difftre.data.trajectory import TrajectoryEnsembleData
-from aiida_difftre.engine.contract.jobs import SamplingSettings, validate
+from aiida_difftre.engine.contract.jobs import SamplingSettings
 from aiida_difftre.engine.contract.settings import WALKERS
+from aiida_difftre.engine.contract.validation import validate
 from aiida_difftre.workchains.engine import UNSTABLE, EngineBaseWorkChain
 
 

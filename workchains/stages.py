@@ -13,7 +13,8 @@ import numpy as np
 from aiida import orm
 
 from aiida_difftre.engine.contract.base import Strict
-from aiida_difftre.engine.contract.jobs import SamplingSettings, UpdateSettings, validate
+from aiida_difftre.engine.contract.jobs import SamplingSettings, UpdateSettings
+from aiida_difftre.engine.contract.validation import validate
 from aiida_difftre.workchains.protocols import deep_merge
 from aiida_difftre.workchains.refine_settings import RefineSettings
 

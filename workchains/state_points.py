@@ -26,10 +26,11 @@ from aiida_difftre.data.potential import PotentialData
 from aiida_difftre.data.target import TargetData
 from aiida_difftre.data.trajectory import TrajectoryEnsembleData
 from aiida_difftre.engine.contract import quantum
-from aiida_difftre.engine.contract.jobs import SampleJob, SamplingSettings, validate
+from aiida_difftre.engine.contract.jobs import SampleJob, SamplingSettings
 from aiida_difftre.engine.contract.observables import check_requests
 from aiida_difftre.engine.contract.settings import WALKERS
 from aiida_difftre.engine.contract.targets import Conditions, Target
+from aiida_difftre.engine.contract.validation import validate
 from aiida_difftre.workchains.builders import refuse_unknown
 from aiida_difftre.workchains.engine import UNSTABLE, EngineBaseWorkChain
 from aiida_difftre.workchains.protocols import deep_merge, load_protocol

@@ -15,8 +15,9 @@ from aiida_difftre.calculations.feff import FeffCalculation, attach_paths
 from aiida_difftre.data.base import BasePotentialData
 from aiida_difftre.data.dataset import DatasetData
 from aiida_difftre.data.potential import PotentialData
-from aiida_difftre.engine.contract.jobs import PotentialSpec, validate
+from aiida_difftre.engine.contract.jobs import PotentialSpec
 from aiida_difftre.engine.contract.labels import check_seen, known_references
+from aiida_difftre.engine.contract.validation import validate
 from aiida_difftre.workchains import absorption, exit_codes
 from aiida_difftre.workchains import stages as staging
 from aiida_difftre.workchains import state_points as points

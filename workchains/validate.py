@@ -16,9 +16,9 @@ from aiida_difftre.data.dataset import DatasetData
 from aiida_difftre.data.potential import PotentialData
 from aiida_difftre.engine.contract.assessment import AssessResults
 from aiida_difftre.engine.contract.base import Seed, Strict
-from aiida_difftre.engine.contract.jobs import validate
 from aiida_difftre.engine.contract.records import read
 from aiida_difftre.engine.contract.results import PredictResults, SampleResults
+from aiida_difftre.engine.contract.validation import validate
 from aiida_difftre.workchains import absorption, exit_codes, records
 from aiida_difftre.workchains import state_points as points
 from aiida_difftre.workchains.assess import AssessBaseWorkChain

@@ -12,7 +12,9 @@ from aiida_difftre.calculations.checks import check_observables, check_species, 
 from aiida_difftre.calculations.engine import EngineCalculation, Submission
 from aiida_difftre.calculations.update import define_state_points, job_state_points, trajectory_name
 from aiida_difftre.data.potential import PotentialData
-from aiida_difftre.engine.contract.jobs import POTENTIAL_IN, AssessJob, Candidate, validate
+from aiida_difftre.engine.contract.assess_job import AssessJob, Candidate
+from aiida_difftre.engine.contract.jobs import POTENTIAL_IN
+from aiida_difftre.engine.contract.validation import validate
 
 START = "start.safetensors"
 

@@ -20,9 +20,10 @@ from aiida_difftre.calculations.scheduler import SchedulerStatus
 from aiida_difftre.data.base import BasePotentialData
 from aiida_difftre.data.trajectory import TrajectoryEnsembleData
 from aiida_difftre.engine.contract.bases import BaseSpec
-from aiida_difftre.engine.contract.jobs import CHECKPOINT, ERROR, JOB, PROGRESS, RESULTS, TRAJECTORY, Job, validate
+from aiida_difftre.engine.contract.jobs import CHECKPOINT, ERROR, JOB, PROGRESS, RESULTS, TRAJECTORY, Job
 from aiida_difftre.engine.contract.known_bases import check_potential
 from aiida_difftre.engine.contract.memory_events import MEMORY_EVENTS, RECORD
+from aiida_difftre.engine.contract.validation import validate
 from aiida_difftre.engine.contract.writing import write_json
 from aiida_difftre.engine.errors import ExitStatus
 

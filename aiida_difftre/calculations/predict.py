@@ -19,8 +19,9 @@ from aiida_difftre.calculations.checks import (
 from aiida_difftre.calculations.engine import EngineCalculation, Submission
 from aiida_difftre.data.dataset import DatasetData
 from aiida_difftre.data.trajectory import TrajectoryEnsembleData
-from aiida_difftre.engine.contract.jobs import DATASET, POTENTIAL_IN, PREDICTIONS, TRAJECTORY, PredictJob, validate
+from aiida_difftre.engine.contract.jobs import DATASET, POTENTIAL_IN, PREDICTIONS, TRAJECTORY, PredictJob
 from aiida_difftre.engine.contract.observables import ObservableRequest, check_requests
+from aiida_difftre.engine.contract.validation import validate
 
 PredictParameters = parameters_model(PredictJob, ("potential", "structures", "keys", "trajectory"))
 

@@ -13,15 +13,9 @@ from aiida_difftre.calculations.engine import EngineCalculation, Submission
 from aiida_difftre.data.dataset import DatasetData
 from aiida_difftre.data.potential import PotentialData
 from aiida_difftre.engine.contract.bases import BaseSpec
-from aiida_difftre.engine.contract.jobs import (
-    DATASET,
-    POTENTIAL_IN,
-    POTENTIAL_OUT,
-    PotentialSpec,
-    PretrainJob,
-    validate,
-)
+from aiida_difftre.engine.contract.jobs import DATASET, POTENTIAL_IN, POTENTIAL_OUT, PotentialSpec, PretrainJob
 from aiida_difftre.engine.contract.labels import check_seen, known_references
+from aiida_difftre.engine.contract.validation import validate
 
 PretrainParameters = parameters_model(PretrainJob, ("initial_potential", "dataset", "keys"))
 

@@ -21,8 +21,9 @@ from aiida_difftre.calculations.checks import (
 )
 from aiida_difftre.calculations.engine import EngineCalculation, Submission
 from aiida_difftre.data.trajectory import TrajectoryEnsembleData
-from aiida_difftre.engine.contract.jobs import POTENTIAL_IN, STRUCTURE, TRAJECTORY, SampleJob, validate
+from aiida_difftre.engine.contract.jobs import POTENTIAL_IN, STRUCTURE, TRAJECTORY, SampleJob
 from aiida_difftre.engine.contract.observables import ObservableRequest
+from aiida_difftre.engine.contract.validation import validate
 
 START_TRAJECTORY = "start.npz"
 GIVEN_TRAJECTORY = "given.npz"

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aiida_difftre.engine.contract.documents import read_yaml
-from aiida_difftre.engine.contract.jobs import validate
 from aiida_difftre.engine.contract.targets import Target
+from aiida_difftre.engine.contract.validation import validate
 from aiida_difftre.engine.errors import did_you_mean, shown
 
 PREFIX = "catalogue:"

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from aiida_difftre.engine.contract.assess_job import Candidate
 from aiida_difftre.engine.contract.assessment import AssessResults
 from aiida_difftre.engine.contract.documents import read_yaml
-from aiida_difftre.engine.contract.jobs import Candidate, validate
 from aiida_difftre.engine.contract.records import read
+from aiida_difftre.engine.contract.validation import validate
 
 CANDIDATE = re.compile(r"(?P<observable>\w+)@(?P<state_point>\w+):(?P<error>[^:]+)")
 

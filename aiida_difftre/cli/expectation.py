@@ -9,7 +9,7 @@ from aiida import orm
 from aiida.common.links import LinkType
 
 from aiida_difftre.cli.costs import Process
-from aiida_difftre.engine.contract.jobs import validate
+from aiida_difftre.engine.contract.validation import validate
 from aiida_difftre.workchains.refine_settings import RefineSettings
 
 UPDATE, SAMPLE, LABEL = "UpdateBaseWorkChain", "SampleBaseWorkChain", "PwBaseWorkChain"

@@ -16,9 +16,10 @@ from aiida_difftre.cli.skeleton import Skeleton
 from aiida_difftre.cli.snapshots import Snapshot
 from aiida_difftre.data.dataset import DatasetData
 from aiida_difftre.data.potential import PotentialData
+from aiida_difftre.engine.contract.matching_results import MatchingErrors
 from aiida_difftre.engine.contract.observables import observable
 from aiida_difftre.engine.contract.records import read
-from aiida_difftre.engine.contract.results import MatchingErrors, StaticElasticity
+from aiida_difftre.engine.contract.results import StaticElasticity
 from aiida_difftre.workchains import records
 
 FEW = 6

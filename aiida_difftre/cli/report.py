@@ -9,8 +9,9 @@ from typing import Any
 
 from aiida_difftre.cli.live import rows
 from aiida_difftre.cli.snapshots import Snapshot
+from aiida_difftre.engine.contract.matching_results import MatchingErrors
 from aiida_difftre.engine.contract.records import read
-from aiida_difftre.engine.contract.results import MatchingErrors, StaticElasticity, Stationarity
+from aiida_difftre.engine.contract.results import StaticElasticity, Stationarity
 from aiida_difftre.workchains import records
 
 MISSING = "–"

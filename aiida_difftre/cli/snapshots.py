@@ -15,10 +15,12 @@ from aiida_difftre.cli import costs
 from aiida_difftre.cli.expectation import expected
 from aiida_difftre.data.base import BasePotentialData
 from aiida_difftre.data.potential import PotentialData
-from aiida_difftre.engine.contract.jobs import PROGRESS, validate
+from aiida_difftre.engine.contract.jobs import PROGRESS
+from aiida_difftre.engine.contract.matching_results import PretrainResults
 from aiida_difftre.engine.contract.policy import Selected
 from aiida_difftre.engine.contract.records import ProgressLine, read
-from aiida_difftre.engine.contract.results import PretrainResults, UpdateStep
+from aiida_difftre.engine.contract.results import UpdateStep
+from aiida_difftre.engine.contract.validation import validate
 from aiida_difftre.engine.units import AMU_PER_A3_IN_KG_PER_M3
 from aiida_difftre.workchains import records
 from aiida_difftre.workchains import state_points as points

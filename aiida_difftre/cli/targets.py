@@ -97,8 +97,8 @@ def read(file: Path, label: str, options: dict[str, Any]) -> Target:
 
 def _read_yaml(file: Path, label: str, options: dict[str, Any]) -> Target:
     from aiida_difftre.data.target import read_target
-    from aiida_difftre.engine.contract.jobs import validate
     from aiida_difftre.engine.contract.targets import Target
+    from aiida_difftre.engine.contract.validation import validate
 
     defaults = {"interpolation": "monotone"}
     given = [name for name, value in options.items() if value and value != defaults.get(name)]

@@ -61,7 +61,7 @@ def read(files: tuple[Path, ...], options: dict[str, Any]) -> Any:
         ValueError: naming what is missing or wrong.
     """
     from aiida_difftre.cli.targets import pairs
-    from aiida_difftre.engine.contract.jobs import validate
+    from aiida_difftre.engine.contract.validation import validate
     from aiida_difftre.engine.tables.units import quantity
     from aiida_difftre.engine.trajectories.importing import ImportSettings, import_trajectory
 

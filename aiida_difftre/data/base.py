@@ -14,7 +14,7 @@ from aiida.common import exceptions
 
 from aiida_difftre.engine.contract import known_bases
 from aiida_difftre.engine.contract.bases import BaseSpec
-from aiida_difftre.engine.contract.jobs import read_stored, validate
+from aiida_difftre.engine.contract.validation import read_stored, validate
 
 SHA256 = re.compile("[0-9a-f]{64}")
 

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from aiida_difftre.data import display
 from aiida_difftre.engine.contract.files import ordered, read_potential
-from aiida_difftre.engine.contract.jobs import POTENTIAL_IN, PotentialSpec, read_stored, validate
+from aiida_difftre.engine.contract.jobs import POTENTIAL_IN, PotentialSpec
+from aiida_difftre.engine.contract.validation import read_stored, validate
 from aiida_difftre.engine.errors import EngineError
 
 

@@ -10,8 +10,8 @@ from aiida.common import exceptions
 
 from aiida_difftre.data import display
 from aiida_difftre.engine.contract.documents import read_yaml
-from aiida_difftre.engine.contract.jobs import read_stored, validate
 from aiida_difftre.engine.contract.targets import Target
+from aiida_difftre.engine.contract.validation import read_stored, validate
 
 
 def read_target(path: str | Path) -> Target:

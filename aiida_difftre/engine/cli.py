@@ -16,7 +16,8 @@ from pathlib import Path
 
 from aiida_difftre import __version__
 from aiida_difftre.engine.contract import files, writing
-from aiida_difftre.engine.contract.jobs import CHECKPOINT, ERROR, JOBS, PROGRESS, RESULTS, SCHEMA_VERSION, Job, read_job
+from aiida_difftre.engine.contract.jobs import CHECKPOINT, ERROR, PROGRESS, RESULTS, SCHEMA_VERSION, Job
+from aiida_difftre.engine.contract.kinds import JOBS, read_job
 from aiida_difftre.engine.contract.records import EngineDescription, ErrorReport, Results, finite, not_finite
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.runtime import device

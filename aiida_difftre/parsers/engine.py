@@ -13,8 +13,9 @@ from aiida import orm
 from aiida.engine import ExitCode
 from aiida.parsers import Parser
 
-from aiida_difftre.engine.contract.jobs import ERROR, PROGRESS, RESULTS, Prediction
+from aiida_difftre.engine.contract.jobs import ERROR, PROGRESS, RESULTS
 from aiida_difftre.engine.contract.memory_events import MEMORY_EVENTS, killed_for_memory
+from aiida_difftre.engine.contract.predictions import Prediction
 from aiida_difftre.engine.contract.records import ErrorReport, ProgressLine, Record, Results, finite, not_finite, read
 from aiida_difftre.engine.errors import ExitStatus
 from aiida_difftre.parsers.scheduler import why_stopped

@@ -6,7 +6,7 @@ from aiida import orm
 
 from aiida_difftre.data.potential import PotentialData
 from aiida_difftre.engine.contract.jobs import POTENTIAL_OUT
-from aiida_difftre.engine.contract.results import PretrainResults
+from aiida_difftre.engine.contract.matching_results import PretrainResults
 from aiida_difftre.parsers.engine import EngineParser
 
 

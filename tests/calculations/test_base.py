@@ -11,7 +11,7 @@ from aiida_difftre.data.base import BasePotentialData
 from aiida_difftre.data.potential import PotentialData
 from aiida_difftre.engine.contract.bases import BaseSpec
 from aiida_difftre.engine.contract.files import write_potential
-from aiida_difftre.engine.contract.jobs import read_job
+from aiida_difftre.engine.contract.kinds import read_job
 from aiida_difftre.engine.contract.settings import PotentialSpec
 from tests.fixtures.nodes import argon, potential_file
 

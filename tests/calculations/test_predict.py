@@ -7,7 +7,8 @@ import pytest
 from aiida_difftre.data.dataset import DatasetData
 from aiida_difftre.data.potential import PotentialData
 from aiida_difftre.data.trajectory import TrajectoryEnsembleData
-from aiida_difftre.engine.contract.jobs import PredictJob, read_job
+from aiida_difftre.engine.contract.jobs import PredictJob
+from aiida_difftre.engine.contract.kinds import read_job
 
 
 def test_structures(prepare: Any, potential: PotentialData, dataset: DatasetData) -> None:

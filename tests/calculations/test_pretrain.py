@@ -9,7 +9,8 @@ from aiida import orm
 
 from aiida_difftre.data.dataset import DatasetData
 from aiida_difftre.data.potential import PotentialData
-from aiida_difftre.engine.contract.jobs import PretrainJob, read_job
+from aiida_difftre.engine.contract.jobs import PretrainJob
+from aiida_difftre.engine.contract.kinds import read_job
 from aiida_difftre.engine.contract.label_names import LabelKeys
 from tests.fixtures.nodes import argon, potential_file
 

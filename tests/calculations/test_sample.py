@@ -14,7 +14,8 @@ from aiida_difftre.calculations.sample import SampleCalculation
 from aiida_difftre.data.potential import PotentialData
 from aiida_difftre.data.trajectory import TrajectoryEnsembleData
 from aiida_difftre.engine.contract.files import read_trajectory, write_potential
-from aiida_difftre.engine.contract.jobs import PotentialSpec, SampleJob, read_job
+from aiida_difftre.engine.contract.jobs import PotentialSpec, SampleJob
+from aiida_difftre.engine.contract.kinds import read_job
 from tests.fixtures.nodes import argon, make_trajectory, potential_file
 
 PARAMETERS = {

@@ -12,7 +12,8 @@ from aiida_difftre.data.potential import PotentialData
 from aiida_difftre.data.target import TargetData
 from aiida_difftre.data.trajectory import TrajectoryEnsembleData
 from aiida_difftre.engine.contract import files
-from aiida_difftre.engine.contract.jobs import UpdateJob, read_job
+from aiida_difftre.engine.contract.jobs import UpdateJob
+from aiida_difftre.engine.contract.kinds import read_job
 from tests.fixtures.nodes import make_trajectory, potential_file, target_content
 
 

@@ -14,7 +14,7 @@ from aiida_difftre.data.structures import (
     supercell_mesh,
     voigt_strain,
 )
-from aiida_difftre.engine.contract.jobs import validate
+from aiida_difftre.engine.contract.validation import validate
 from aiida_difftre.engine.units import EV_PER_A3_IN_GPA
 
 

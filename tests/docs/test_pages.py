@@ -12,8 +12,9 @@ import yaml
 
 from aiida_difftre import __version__
 from aiida_difftre.cli import cli
-from aiida_difftre.engine.contract.jobs import RefineJob, validate
+from aiida_difftre.engine.contract.jobs import RefineJob
 from aiida_difftre.engine.contract.observables import ObservableSpec
+from aiida_difftre.engine.contract.validation import validate
 from aiida_difftre.workchains.inputs import RunInput
 
 ROOT = Path(__file__).parents[2]

@@ -34,8 +34,8 @@ from aiida_difftre.engine.contract.jobs import (
     STRUCTURE,
     TRAJECTORY,
 )
+from aiida_difftre.engine.contract.kinds import RESULTS_OF
 from aiida_difftre.engine.contract.records import ErrorReport, ProgressLine
-from aiida_difftre.engine.contract.results import RESULTS_OF
 from aiida_difftre.engine.errors import ExitStatus
 from aiida_difftre.engine.jobs import refine
 from aiida_difftre.engine.potentials import potential as potentials

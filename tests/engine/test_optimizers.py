@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import optax
 import pytest
 
-from aiida_difftre.engine.contract.jobs import OptimizerSpec, PretrainJob, validate
+from aiida_difftre.engine.contract.jobs import OptimizerSpec, PretrainJob
 from aiida_difftre.engine.contract.optimizer_options import OPTAX
+from aiida_difftre.engine.contract.validation import validate
 from aiida_difftre.engine.optimizers import cosine, exponential, make
 
 

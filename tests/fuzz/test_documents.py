@@ -15,7 +15,8 @@ from pydantic import BaseModel
 from aiida_difftre.data.structures import Generation
 from aiida_difftre.data.target import read_target
 from aiida_difftre.engine.contract.documents import parse_yaml, read_yaml
-from aiida_difftre.engine.contract.jobs import JOBS, Job, read_job
+from aiida_difftre.engine.contract.jobs import Job
+from aiida_difftre.engine.contract.kinds import JOBS, read_job
 from aiida_difftre.workchains.from_input import read_plan
 from aiida_difftre.workchains.inputs import RunInput, example, read_input
 from tests.fixtures.nodes import target_content
@@ -109,7 +110,7 @@ def test_values_of_generation(mutations: list[Mutation]) -> None:
 
 
 def validated(model: type[BaseModel], changed: Any) -> BaseModel:
-    from aiida_difftre.engine.contract.jobs import validate
+    from aiida_difftre.engine.contract.validation import validate
 
     return validate(model, changed)  # type: ignore[type-var]
 

@@ -15,7 +15,7 @@ from aiida_difftre.data.dataset import DatasetData
 from aiida_difftre.data.potential import PotentialData
 from aiida_difftre.data.trajectory import TrajectoryEnsembleData
 from aiida_difftre.engine.contract import files
-from aiida_difftre.engine.contract.jobs import Prediction
+from aiida_difftre.engine.contract.predictions import Prediction
 from tests.fixtures.nodes import make_trajectory, potential_file
 
 Make = Callable[..., orm.CalcJobNode]

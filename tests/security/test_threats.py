@@ -17,7 +17,8 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 
 from aiida_difftre.engine.contract import files
-from aiida_difftre.engine.contract.jobs import Machine, SampleJob, validate
+from aiida_difftre.engine.contract.jobs import Machine, SampleJob
+from aiida_difftre.engine.contract.validation import validate
 from aiida_difftre.engine.errors import EngineError
 from aiida_difftre.engine.potentials import potential as potentials
 from aiida_difftre.engine.runtime import device

@@ -1,6 +1,6 @@
 import pytest
 
-from aiida_difftre.engine.contract.jobs import Prediction
+from aiida_difftre.engine.contract.predictions import Prediction
 from aiida_difftre.engine.contract.targets import Conditions, Target
 from aiida_difftre.workchains.comparison import compare, compare_all, decisive_points, derived_seed, judgement
 

@@ -10,8 +10,9 @@ from aiida_difftre.cli.pseudopotential import library
 from aiida_difftre.data import elasticity
 from aiida_difftre.data.structures import Generation, generate
 from aiida_difftre.engine.contract.architectures import check, check_composition
-from aiida_difftre.engine.contract.jobs import SamplingSettings, UpdateSettings, validate
+from aiida_difftre.engine.contract.jobs import SamplingSettings, UpdateSettings
 from aiida_difftre.engine.contract.targets import Target
+from aiida_difftre.engine.contract.validation import validate
 from aiida_difftre.workchains.from_input import overrides
 from aiida_difftre.workchains.inputs import (
     elements_to_label,

@@ -7,7 +7,7 @@ from ase.build import bulk
 
 from aiida_difftre.data.structures import Generation
 from aiida_difftre.engine.contract.base import Strict
-from aiida_difftre.engine.contract.jobs import validate
+from aiida_difftre.engine.contract.validation import validate
 from aiida_difftre.engine.units import AMU_PER_A3_IN_KG_PER_M3
 from aiida_difftre.workchains.inputs import (
     elements_to_label,

@@ -17,8 +17,9 @@ from aiida.manage import get_manager
 
 from aiida_difftre.data.target import TargetData
 from aiida_difftre.engine.contract import policy
-from aiida_difftre.engine.contract.jobs import Prediction, RefineJob
-from aiida_difftre.engine.contract.policy import Reason
+from aiida_difftre.engine.contract.jobs import RefineJob
+from aiida_difftre.engine.contract.predictions import Prediction
+from aiida_difftre.engine.contract.reasons import Reason
 from aiida_difftre.engine.contract.records import read
 from aiida_difftre.engine.contract.results import UpdateSummary
 from aiida_difftre.engine.errors import EngineError, ExitStatus

@@ -6,7 +6,7 @@ from aiida_difftre.calculations.predict import PredictParameters
 from aiida_difftre.calculations.pretrain import PretrainParameters
 from aiida_difftre.calculations.sample import SampleParameters
 from aiida_difftre.calculations.update import UpdateParameters
-from aiida_difftre.engine.contract.jobs import validate
+from aiida_difftre.engine.contract.validation import validate
 from aiida_difftre.workchains.protocols import available_protocols, deep_merge, load_protocol
 
 MODELS = {

@@ -8,9 +8,10 @@ import pytest
 from aiida import orm
 
 from aiida_difftre.data.target import TargetData
-from aiida_difftre.engine.contract.jobs import Prediction
+from aiida_difftre.engine.contract.matching_results import MatchingErrors, PretrainResults
+from aiida_difftre.engine.contract.predictions import Prediction
 from aiida_difftre.engine.contract.records import read
-from aiida_difftre.engine.contract.results import MatchingErrors, PretrainResults, StaticElasticity
+from aiida_difftre.engine.contract.results import StaticElasticity
 from aiida_difftre.parsers.engine import predictions_node
 from aiida_difftre.workchains import records
 from aiida_difftre.workchains.history import collect_history

@@ -19,7 +19,8 @@ from aiida_difftre.data.potential import PotentialData
 from aiida_difftre.data.target import TargetData
 from aiida_difftre.data.trajectory import TrajectoryEnsembleData
 from aiida_difftre.engine.contract import policy
-from aiida_difftre.engine.contract.jobs import JOB, RESULTS, Prediction
+from aiida_difftre.engine.contract.jobs import JOB, RESULTS
+from aiida_difftre.engine.contract.predictions import Prediction
 from aiida_difftre.engine.trajectories.importing import ImportSettings, import_trajectory
 from aiida_difftre.workchains import state_points as points
 from aiida_difftre.workchains.refine import RefineWorkChain

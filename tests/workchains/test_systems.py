@@ -7,7 +7,7 @@ import pytest
 from ase.build import bulk, molecule
 from ase.io import write
 
-from aiida_difftre.engine.contract.jobs import validate
+from aiida_difftre.engine.contract.validation import validate
 from aiida_difftre.engine.units import AMU_PER_A3_IN_KG_PER_M3
 from aiida_difftre.workchains.systems import System, padded, read_structures
 

@@ -18,9 +18,10 @@ from safetensors.numpy import save
 from aiida_difftre.engine.contract.base_arrays import BASE_ARRAYS, BaseArrays
 from aiida_difftre.engine.contract.documents import parse_json
 from aiida_difftre.engine.contract.foreign import ACCEPTED
-from aiida_difftre.engine.contract.jobs import PotentialSpec, validate
+from aiida_difftre.engine.contract.jobs import PotentialSpec
 from aiida_difftre.engine.contract.observables import Ensemble
 from aiida_difftre.engine.contract.reading import opened_npz, reading
+from aiida_difftre.engine.contract.validation import validate
 from aiida_difftre.engine.contract.writing import opened, write_atomically
 from aiida_difftre.engine.errors import UnreadableFileError
 

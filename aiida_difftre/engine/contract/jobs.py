@@ -8,31 +8,25 @@ after its first iteration writes both. ``progress.jsonl`` grows while it runs.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
-from typing import Annotated, Any, Final, Literal, TypeVar, get_args
+from collections.abc import Sequence
+from typing import Annotated, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from aiida_difftre.engine.contract.architectures import NewPotential
 from aiida_difftre.engine.contract.base import FileName, Name, Seed, Sha256, Strict
 from aiida_difftre.engine.contract.bases import BasePath
 from aiida_difftre.engine.contract.bounds import (
     Energy,
-    GridValue,
     Iterations,
     Limits,
-    Measurement,
     Pressure,
     Temperature,
-    of_stored,
 )
-from aiida_difftre.engine.contract.documents import read_json
 from aiida_difftre.engine.contract.label_names import LabelKeys
+from aiida_difftre.engine.contract.loop_settings import LoopSettings
 from aiida_difftre.engine.contract.observables import ObservableRequest, check_requests
 from aiida_difftre.engine.contract.optimizer_options import OPTAX
-from aiida_difftre.engine.contract.policy import LoopSettings
 from aiida_difftre.engine.contract.settings import (
     LONGEST_CUTOFF,
     BarostatSpec,
@@ -48,9 +42,9 @@ from aiida_difftre.engine.contract.settings import (
     UpdateSettings,
 )
 from aiida_difftre.engine.contract.targets import Target
-from aiida_difftre.engine.errors import EngineError, ExitStatus, did_you_mean, one_line, shown
+from aiida_difftre.engine.contract.validation import validate
 
-# The settings of which jobs are made are part of the contract: one import serves both.
+# The settings of which jobs are made are part of the contract, and so is how they are checked: one import serves all.
 __all__ = [
     "LONGEST_CUTOFF",
     "BarostatSpec",
@@ -64,6 +58,7 @@ __all__ = [
     "SamplingSettings",
     "TermSpec",
     "UpdateSettings",
+    "validate",
 ]
 
 SCHEMA_VERSION: Final = 1
@@ -368,215 +363,3 @@ class RefineJob(Job, LoopSettings):
                 if settings is not None:
                     check_requests([t.request() for t in point.targets], settings.ensemble(point.pressure))
         return self
-
-
-class Candidate(Strict):
-    """A measurement that could be made: an observable, and the errors that its values would have.
-
-    Args:
-        name: What the advice calls it.
-        state_point: Label of the state point at which it would be measured.
-        observable: Name under which the observable is registered.
-        options: Options of the observable; those that are left out have their defaults.
-        grid: Values of the independent variable, where the observable has one.
-        error: Standard error that each value would have, in the unit of the observable.
-    """
-
-    name: Name = Field(min_length=1)
-    state_point: Name = Field(min_length=1)
-    observable: str
-    options: dict[str, Any] = Field(default_factory=dict)
-    grid: list[GridValue] | None = None
-    error: Annotated[Measurement, Limits(above=0, reason="no measurement is exact")]
-
-    def request(self) -> ObservableRequest:
-        """The observable, under the name of the candidate."""
-        content = {"observable": self.observable, "options": self.options, "grid": self.grid, "label": self.name}
-        return validate(ObservableRequest, content)
-
-    @model_validator(mode="after")
-    def _known(self) -> Candidate:
-        self.request()
-        return self
-
-
-class AssessJob(Job):
-    """Tell what the targets determine of a potential, what they leave open, and which measurement would tell most.
-
-    Args:
-        potential: file; the refined potential.
-        start: file; the potential before refinement, whose distance tells whether the prior is too narrow. None for
-            none.
-        state_points: trajectories that the refined potential sampled, with all targets of their state points: the
-            training ones determine the parameters, the others are predicted.
-        candidates: Measurements that could be made at these state points.
-        prior_width: how well energies are known before the experiment, in units of kT for each atom
-            (:func:`aiida_difftre.engine.refinement.posterior.prior_widths`).
-        pair_distances: distances for the energies of pairs, Å; None for those from where pairs were seen to the cutoff.
-
-    Writes: ``results.json``.
-    """
-
-    kind: Literal["assess"] = "assess"
-    potential: FileName = POTENTIAL_IN
-    start: FileName | None = None
-    state_points: list[StatePointTrajectory] = Field(min_length=1)
-    candidates: list[Candidate] = Field(default_factory=list)
-    prior_width: Annotated[
-        float, Limits(above=0, most=1000, unit="kT", reason="energies off by more are no start of a refinement")
-    ] = 1.0
-    pair_distances: list[GridValue] | None = None
-
-    @model_validator(mode="after")
-    def _consistent(self) -> AssessJob:
-        labels = [point.label for point in self.state_points]
-        if len(set(labels)) != len(labels):
-            raise ValueError(f"state points {labels} repeat a label")
-        if not any(target.is_in_loss for point in self.state_points for target in point.targets):
-            raise ValueError("no training target with a positive weight: nothing determines anything")
-        for candidate in self.candidates:
-            if candidate.state_point not in labels:
-                raise ValueError(
-                    f"candidate {candidate.name!r} is at the state point {candidate.state_point!r}, of which there is "
-                    f"no trajectory; there are {', '.join(labels)}"
-                )
-        for point in self.state_points:
-            requests = [target.request() for target in point.targets]
-            requests += [one.request() for one in self.candidates if one.state_point == point.label]
-            check_requests(requests, "NVT" if point.pressure is None else "NPT")
-        if self.pair_distances is not None and (min(self.pair_distances, default=0) <= 0):
-            raise ValueError(f"pair_distances: {self.pair_distances[:3]} must be distances above 0 Å")
-        return self
-
-
-class Prediction(Strict):
-    """A predicted observable in ``results.json``: values and standard errors in ``unit``, on labels or a grid.
-
-    ``options`` are without tables; ``fitted`` holds the parameters of the measurement that were fitted.
-    ``effective_samples`` says how many independent snapshots stand for the prediction, N_eff/g; results before this
-    was recorded have none.
-    """
-
-    label: str
-    observable: str
-    options: dict[str, Any] = Field(default_factory=dict)
-    unit: str
-    labels: list[str]
-    grid: list[float] | None = None
-    values: list[float]
-    errors: list[float]
-    fitted: dict[str, float] = Field(default_factory=dict)
-    effective_samples: float | None = None
-
-
-JOBS: dict[str, type[Job]] = {
-    "pretrain": PretrainJob,
-    "sample": SampleJob,
-    "update": UpdateJob,
-    "predict": PredictJob,
-    "refine": RefineJob,
-    "assess": AssessJob,
-}
-
-ModelT = TypeVar("ModelT", bound=Strict)
-
-
-UNSTATED = re.compile(r"\[.*\]")
-"""Of where a problem is: what pydantic adds, such as which of several kinds a value was taken for."""
-
-MOST_PROBLEMS = 5
-"""Of an input that are named at once."""
-
-
-def explain(error: ValidationError, model: type[BaseModel] | None = None) -> str:
-    """What is wrong, one phrase for each problem of a pydantic error: where, what, and the offending value.
-
-    Args:
-        error: The error.
-        model: What was validated, whose keys are proposed for those that nobody knows; None for no proposals.
-    """
-    problems = error.errors(include_url=False)
-    phrases = []
-    for problem in problems[:MOST_PROBLEMS]:
-        where = ".".join(str(part) for part in problem["loc"] if not UNSTATED.fullmatch(str(part))) or "input"
-        unknown = problem["type"] == "extra_forbidden"
-        message = "unknown key" if unknown else problem["msg"].removeprefix("Value error, ")
-        value = "" if isinstance(problem["input"], dict | list) else f" (got {shown(problem['input'])})"
-        place = problem["loc"]
-        near = did_you_mean(place[-1], _fields_at(model, place[:-1])) if unknown and model is not None else ""
-        phrases.append(f"{one_line(where)}: {message}{value}{near}")
-    if (more := len(problems) - MOST_PROBLEMS) > 0:
-        phrases.append(f"and {more} more")
-    return one_line("; ".join(phrases))
-
-
-def _fields_at(model: type[BaseModel], place: Iterable[Any]) -> set[str]:
-    """The keys that are known at a place in a document: what is no key is an index, a label or the tag of a union."""
-    models = {model}
-    for part in place:
-        inner = [one.model_fields[part].annotation for one in models if part in one.model_fields]
-        if inner:
-            models = {found for annotation in inner for found in _models_in(annotation)}
-    return {name for one in models for name in one.model_fields}
-
-
-def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for inner in get_args(annotation):
-        yield from _models_in(inner)
-
-
-def validate(model: type[ModelT], content: Any) -> ModelT:
-    """Check plain data against a model, such as a target or a job, and make it.
-
-    Args:
-        model: The model, a class of pydantic.
-        content: Mappings, lists, strings and numbers, as they come from YAML or JSON.
-
-    Returns:
-        The content as an object of the model.
-
-    Raises:
-        ValueError: Where the content does not fit; the message names each offending value.
-
-    Example:
-        >>> from aiida_difftre.engine.contract.jobs import validate
-        >>> from aiida_difftre.engine.contract.targets import Conditions
-        >>> validate(Conditions, {"temperature": 300.0}).temperature
-        300.0
-        >>> validate(Conditions, {"temperature": -1.0})  # doctest: +ELLIPSIS
-        Traceback (most recent call last):
-        ...
-        ValueError: temperature: ...
-    """
-    try:
-        return model.model_validate(content)
-    except ValidationError as error:
-        raise ValueError(explain(error, model)) from None
-
-
-def read_stored(model: type[ModelT], content: Any) -> ModelT:
-    """What is stored, as ``model``, although its values may be outside of bounds that came later.
-
-    Raises:
-        ValueError: as :func:`validate`, for what has another form than the model.
-    """
-    with of_stored():
-        return validate(model, content)
-
-
-def read_job(path: Path, kind: str) -> Job:
-    """Read and check a job file.
-
-    Raises:
-        EngineError: with status INVALID_INPUT, naming each offending value.
-    """
-    try:
-        content = read_json(path)
-    except ValueError as error:
-        raise EngineError(ExitStatus.INVALID_INPUT, str(error)) from None
-    try:
-        return validate(JOBS[kind], content)
-    except ValueError as error:
-        raise EngineError(ExitStatus.INVALID_INPUT, f"{path.name}: {error}") from None

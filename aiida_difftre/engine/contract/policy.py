@@ -11,15 +11,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 from pydantic import Field
 
 from aiida_difftre.engine.contract.agreement import Criterion, Points, is_better
 from aiida_difftre.engine.contract.base import Strict
-from aiida_difftre.engine.contract.bounds import Chi2, DurationOrZero, Iterations, Limits
-from aiida_difftre.engine.errors import ExitStatus
+from aiida_difftre.engine.contract.loop_settings import LoopSettings
+from aiida_difftre.engine.contract.reasons import Reason
 
 
 class Action(StrEnum):
@@ -33,117 +33,6 @@ class Action(StrEnum):
     """Judge the reference where that was not done yet, and move its parameters."""
     END = "end"
     """Nothing: the refinement is over."""
-
-
-class Reason(StrEnum):
-    """Why a refinement, or one update of it, is over."""
-
-    CONVERGED = "converged"
-    """The best potential agrees with the training targets (``chi2_stop``)."""
-    PATIENCE = "patience"
-    """No better potential for ``patience`` iterations."""
-    MAX_ITERATIONS = "max_iterations"
-    """All ``max_iterations`` updates were made, and the last potential judged."""
-    STALLED = "stalled"
-    """No step was found, with a fresh optimizer neither."""
-    LAST_UPDATE_DISCARDED = "last_update_discarded"
-    """The potential of the last update was unstable; there was no other to come."""
-    TOO_MANY_ROLL_BACKS = "too_many_roll_backs"
-    """The potential was rolled back ``max_roll_backs`` times and failed again."""
-    UNSTABLE_START = "unstable_start"
-    """The dynamics of the given potential is unstable."""
-    FAILED = "failed"
-    """A job failed in a way that smaller steps do not cure."""
-    WALLTIME = "walltime"
-    """The walltime of the job has passed."""
-    INTERRUPTED = "interrupted"
-    """A signal, such as SIGTERM, asked to stop."""
-    CHI2 = "chi2"
-    """An update met the training targets (``update.chi2_stop``)."""
-    GATE = "gate"
-    """An update left too few effective samples for another step."""
-    MAX_STEPS = "max_steps"
-    """An update made all its steps."""
-    MINIMUM = "minimum"
-    """The next step of an update would have gained next to nothing."""
-    NO_DESCENT = "no_descent"
-    """No step of an update, however small, lowered the loss."""
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether the refinement came to an end of its own, which a validation may follow."""
-        return self in {
-            Reason.CONVERGED,
-            Reason.PATIENCE,
-            Reason.MAX_ITERATIONS,
-            Reason.STALLED,
-            Reason.LAST_UPDATE_DISCARDED,
-        }
-
-
-STOPPED = {ExitStatus.WALLTIME: Reason.WALLTIME, ExitStatus.INTERRUPTED: Reason.INTERRUPTED}
-"""What stopped a job, by its exit status."""
-
-RETRIED_WITH_SMALLER_STEPS = {ExitStatus.TOO_FEW_EFFECTIVE_SAMPLES, ExitStatus.NOT_FINITE}
-"""Failures of an update that smaller steps may cure."""
-
-UNSTABLE = {
-    ExitStatus.NOT_FINITE,
-    ExitStatus.ATOMS_TOO_CLOSE,
-    ExitStatus.TEMPERATURE_OUT_OF_BOUNDS,
-    ExitStatus.VOLUME_OUT_OF_BOUNDS,
-}
-"""Failures of sampling that are the potential's."""
-
-
-class Growth(Strict):
-    """Longer trajectories as the potential gets better, since their statistical error then decides.
-
-    A potential that falls below a threshold is sampled again, longer, before it may count as converged: agreement on
-    a short trajectory, whose own error is part of chi², has to hold on a longer one. So there is an iteration more
-    where the first trajectories already agree.
-
-    Args:
-        factor: Factor on production_fs each time that the reduced chi² falls below a threshold.
-        thresholds: Thresholds of the reduced chi² of the training targets, each used once.
-    """
-
-    factor: Annotated[float, Limits(above=1, most=100, reason="trajectories that grow faster are never sampled")] = 2.0
-    thresholds: list[Chi2] = Field(default_factory=list)
-
-
-class LoopSettings(Strict):
-    """How the loop of a refinement goes on and ends.
-
-    Args:
-        max_iterations: Number of updates of the potential, at most.
-        patience: Number of iterations without a better chi² before stopping.
-        min_improvement: Fraction by which chi² has to fall to count as better: less is noise.
-        chi2_stop: Stop when the reduced chi² of the training targets, on fresh trajectories, is at most this; an update
-            ends at it as well, unless its own ``chi2_stop`` is given.
-        max_roll_backs: Number of times that the potential may be rolled back, the learning rate halved each time.
-        continued_equilibration_fs: Equilibration of a trajectory that continues the previous one, fs; None for that of
-            the sampling parameters.
-        growth: Growth of the trajectories as the potential gets better.
-    """
-
-    max_iterations: Iterations = 8
-    patience: Iterations = 4
-    min_improvement: Annotated[float, Limits(least=0, below=1, reason="it is a fraction of chi²")] = 0.02
-    chi2_stop: Chi2 = 1.0
-    max_roll_backs: Annotated[
-        int, Limits(least=0, most=60, reason="a learning rate halved more often moves nothing")
-    ] = 2
-    continued_equilibration_fs: DurationOrZero | None = None
-    growth: Growth = Field(default_factory=Growth)
-
-    def of_updates(self) -> dict[str, float]:
-        """Settings of an update that follow from these.
-
-        Returns:
-            ``chi2_stop`` and ``chi2_converged``, by name; they hold where the update does not have its own.
-        """
-        return {"chi2_stop": self.chi2_stop, "chi2_converged": self.chi2_stop}
 
 
 class Reference(Strict):
@@ -363,7 +252,8 @@ def start(settings: LoopSettings, production_fs: float) -> State:
         A state whose action is to sample.
 
     Example:
-        >>> from aiida_difftre.engine.contract.policy import LoopSettings, Sampled, decide, start
+        >>> from aiida_difftre.engine.contract.loop_settings import LoopSettings
+        >>> from aiida_difftre.engine.contract.policy import Sampled, decide, start
         >>> settings = LoopSettings()
         >>> state = start(settings, production_fs=5000.0)
         >>> state.action.value, decide(state, Sampled(), settings).action.value

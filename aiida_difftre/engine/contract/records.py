@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
-from aiida_difftre.engine.contract.jobs import explain
+from aiida_difftre.engine.contract.validation import explain
 
 
 class Record(BaseModel):

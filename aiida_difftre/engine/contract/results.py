@@ -1,4 +1,4 @@
-"""The ``results.json`` of every kind of job, as models, with the unit of each number. Free of JAX."""
+"""The ``results.json`` of the kinds of jobs, as models, with the unit of each number. Free of JAX."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from typing import Any, Literal
 from pydantic import Field
 
 from aiida_difftre.engine.contract.agreement import Criterion
-from aiida_difftre.engine.contract.assessment import AssessResults
-from aiida_difftre.engine.contract.jobs import Prediction
+from aiida_difftre.engine.contract.matching_results import MatchingErrors
 from aiida_difftre.engine.contract.observables import Ensemble
-from aiida_difftre.engine.contract.policy import Judged, Reason
+from aiida_difftre.engine.contract.policy import Judged
+from aiida_difftre.engine.contract.predictions import Prediction
+from aiida_difftre.engine.contract.reasons import Reason
 from aiida_difftre.engine.contract.records import Record, Results
 
 
@@ -84,89 +85,6 @@ class SampleResults(Results):
     stationarity: Stationarity | None = None
     given: GivenReference | None = None
     predictions: list[Prediction] = Field(default_factory=list)
-
-
-class MatchingErrors(Record):
-    """Errors of a potential against labels: root mean squares and mean absolutes; of what has no labels, none.
-
-    Args:
-        loss: Loss of the matching, where it trains.
-        energy_rmse: Root mean square of the energies, meV/atom.
-        energy_mae: Mean absolute of the energies, meV/atom.
-        energy_shifted_rmse: Root mean square with the mean error removed, meV/atom.
-        energy_shifted_mae: Mean absolute with the mean error removed, meV/atom.
-        force_rmse: Root mean square of the force components, meV/Å.
-        force_mae: Mean absolute of the force components, meV/Å.
-        stress_rmse: Root mean square of the stress components, GPa.
-        stress_mae: Mean absolute of the stress components, GPa.
-    """
-
-    loss: float | None = None
-    energy_rmse: float | None = None
-    energy_mae: float | None = None
-    energy_shifted_rmse: float | None = None
-    energy_shifted_mae: float | None = None
-    force_rmse: float | None = None
-    force_mae: float | None = None
-    stress_rmse: float | None = None
-    stress_mae: float | None = None
-
-
-class PretrainStep(MatchingErrors):
-    """A validation during pretraining; errors on the validation part, or on the training part where there is no other.
-
-    Args:
-        step: Number of optimizer steps so far.
-        training_loss: Mean loss of the steps since the validation before.
-        learning_rate: Learning rate at this step.
-    """
-
-    step: int
-    training_loss: float
-    learning_rate: float
-
-
-class PretrainErrors(Record):
-    """Errors of the potential that was kept.
-
-    Args:
-        training: Errors on what it was trained on.
-        validation: Errors on what was held out; None where nothing was.
-    """
-
-    training: MatchingErrors | None = None
-    validation: MatchingErrors | None = None
-
-
-class PretrainResults(Results):
-    """Results of pretraining.
-
-    Args:
-        errors: Errors of the best potential; none where no step was asked for.
-        configurations: Numbers of configurations for ``training`` and ``validation``.
-        history: A step for each validation.
-        steps: Number of optimizer steps.
-        best_step: Number of the step whose potential was kept.
-        best_loss: Loss of that potential; None where no step was asked for.
-        stopped_early: True if patience ended it.
-        labels: Origin of the labels, in words; None where no step was asked for.
-        number_of_parameters: Number of parameters that move.
-        atomic_energies: Reference energy of each species, eV.
-        seconds: Duration, s.
-    """
-
-    kind: Literal["pretrain"] = "pretrain"
-    errors: PretrainErrors
-    configurations: dict[str, int]
-    history: list[PretrainStep]
-    steps: int
-    best_step: int
-    best_loss: float | None = None
-    stopped_early: bool
-    labels: str | None = None
-    number_of_parameters: int
-    atomic_energies: dict[str, float]
-    seconds: float | None = None
 
 
 class StatePointStep(Record):
@@ -453,14 +371,3 @@ class RefineResults(Results):
     iterations: list[RefineIteration]
     validation: dict[str, list[Prediction] | FailedValidation] | None = None
     error: Failure | None = None
-
-
-RESULTS_OF: dict[str, type[Results]] = {
-    "pretrain": PretrainResults,
-    "sample": SampleResults,
-    "update": UpdateResults,
-    "predict": PredictResults,
-    "refine": RefineResults,
-    "assess": AssessResults,
-}
-"""The model of ``results.json``, by the kind of the job."""

@@ -16,8 +16,10 @@ from jaxtyping import Array, Float
 from numpy.typing import NDArray
 
 from aiida_difftre.engine.contract import files
+from aiida_difftre.engine.contract.assess_job import AssessJob, Candidate
 from aiida_difftre.engine.contract.assessment import Advice, AssessedTarget, AssessResults, PairBand, Prior, Well
-from aiida_difftre.engine.contract.jobs import AssessJob, Candidate, Prediction, StatePointTrajectory
+from aiida_difftre.engine.contract.jobs import StatePointTrajectory
+from aiida_difftre.engine.contract.predictions import Prediction
 from aiida_difftre.engine.contract.records import Timings
 from aiida_difftre.engine.contract.state_points import StatePoint
 from aiida_difftre.engine.errors import EngineError, ExitStatus

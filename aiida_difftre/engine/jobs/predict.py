@@ -16,14 +16,9 @@ from aiida_difftre.engine.calculators.difftre import DiffTReCalculator
 from aiida_difftre.engine.calculators.elasticity import static_stiffness
 from aiida_difftre.engine.contract import files
 from aiida_difftre.engine.contract.jobs import PREDICTIONS, PredictJob
+from aiida_difftre.engine.contract.matching_results import MatchingErrors
 from aiida_difftre.engine.contract.records import Timings
-from aiida_difftre.engine.contract.results import (
-    Conditions,
-    MatchingErrors,
-    PredictResults,
-    Reweighting,
-    StaticElasticity,
-)
+from aiida_difftre.engine.contract.results import Conditions, PredictResults, Reweighting, StaticElasticity
 from aiida_difftre.engine.contract.state_points import StatePoint
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.matching import base_labels, configurations, matching

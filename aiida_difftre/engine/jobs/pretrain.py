@@ -13,7 +13,7 @@ import numpy as np
 from aiida_difftre.engine.bases.loading import of_potential
 from aiida_difftre.engine.contract import files, frames
 from aiida_difftre.engine.contract.jobs import CHECKPOINT, POTENTIAL_OUT, PretrainJob
-from aiida_difftre.engine.contract.results import MatchingErrors, PretrainErrors, PretrainResults, PretrainStep
+from aiida_difftre.engine.contract.matching_results import MatchingErrors, PretrainErrors, PretrainResults, PretrainStep
 from aiida_difftre.engine.matching import configurations, initial
 from aiida_difftre.engine.matching.base_labels import subtracting
 from aiida_difftre.engine.matching.fit import Checkpoint, Fit, divide, split

@@ -17,15 +17,10 @@ from aiida_difftre.engine.bases.loading import of_potential
 from aiida_difftre.engine.bases.protocol import BasePotential
 from aiida_difftre.engine.contract import files, policy
 from aiida_difftre.engine.contract.agreement import decisive_points, reduced_chi2
-from aiida_difftre.engine.contract.jobs import (
-    POTENTIAL_OUT,
-    RESULTS,
-    Prediction,
-    RefineJob,
-    RefineStatePoint,
-    SamplingSettings,
-)
-from aiida_difftre.engine.contract.policy import RETRIED_WITH_SMALLER_STEPS, STOPPED, UNSTABLE, Action, Reason
+from aiida_difftre.engine.contract.jobs import POTENTIAL_OUT, RESULTS, RefineJob, RefineStatePoint, SamplingSettings
+from aiida_difftre.engine.contract.policy import Action
+from aiida_difftre.engine.contract.predictions import Prediction
+from aiida_difftre.engine.contract.reasons import RETRIED_WITH_SMALLER_STEPS, STOPPED, UNSTABLE, Reason
 from aiida_difftre.engine.contract.records import Timings
 from aiida_difftre.engine.contract.results import (
     FailedValidation,

@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from aiida_difftre.engine import optimizers
 from aiida_difftre.engine.bases.loading import of_potential
 from aiida_difftre.engine.contract import files
-from aiida_difftre.engine.contract.jobs import OPTIMIZER_OUT, POTENTIAL_OUT, Prediction, UpdateJob
+from aiida_difftre.engine.contract.jobs import OPTIMIZER_OUT, POTENTIAL_OUT, UpdateJob
 from aiida_difftre.engine.contract.labels import Labelled
-from aiida_difftre.engine.contract.policy import Reason
+from aiida_difftre.engine.contract.predictions import Prediction
+from aiida_difftre.engine.contract.reasons import Reason
 from aiida_difftre.engine.contract.records import Timings
 from aiida_difftre.engine.contract.results import (
     SnapshotCache,

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from aiida_difftre.engine.contract import labels
 from aiida_difftre.engine.contract.jobs import POTENTIAL_OUT, PretrainJob
 from aiida_difftre.engine.contract.labels import Labelled
-from aiida_difftre.engine.contract.results import PretrainErrors, PretrainResults
+from aiida_difftre.engine.contract.matching_results import PretrainErrors, PretrainResults
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.matching import configurations, matching
 from aiida_difftre.engine.matching.configurations import Configurations

@@ -16,8 +16,8 @@ from jaxtyping import Array, Float
 from numpy.typing import NDArray
 
 from aiida_difftre.engine import units
-from aiida_difftre.engine.contract.jobs import Prediction
 from aiida_difftre.engine.contract.observables import ObservableRequest, observable
+from aiida_difftre.engine.contract.predictions import Prediction
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.snapshots.snapshots import Directions
 

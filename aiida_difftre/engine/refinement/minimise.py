@@ -13,8 +13,9 @@ from jaxtyping import Array, Float
 
 from aiida_difftre.engine import optimizers
 from aiida_difftre.engine.contract import optimizer_options
-from aiida_difftre.engine.contract.jobs import Prediction, UpdateSettings
-from aiida_difftre.engine.contract.policy import Reason
+from aiida_difftre.engine.contract.jobs import UpdateSettings
+from aiida_difftre.engine.contract.predictions import Prediction
+from aiida_difftre.engine.contract.reasons import Reason
 from aiida_difftre.engine.contract.results import StatePointStep, UpdateStep
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.potentials.potential import Potential

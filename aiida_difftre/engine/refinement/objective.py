@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from aiida_difftre.engine.contract import files
 from aiida_difftre.engine.contract.agreement import Role
-from aiida_difftre.engine.contract.jobs import Machine, Prediction, UpdateSettings
+from aiida_difftre.engine.contract.jobs import Machine, UpdateSettings
+from aiida_difftre.engine.contract.predictions import Prediction
 from aiida_difftre.engine.contract.state_points import StatePoint
 from aiida_difftre.engine.contract.targets import Target
 from aiida_difftre.engine.potentials.potential import Potential

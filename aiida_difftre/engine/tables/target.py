@@ -9,9 +9,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from aiida_difftre.engine.contract.jobs import validate
 from aiida_difftre.engine.contract.observables import ObservableSpec, observable
 from aiida_difftre.engine.contract.targets import Target
+from aiida_difftre.engine.contract.validation import validate
 from aiida_difftre.engine.tables.curves import curve
 from aiida_difftre.engine.tables.readings import (
     ERROR,

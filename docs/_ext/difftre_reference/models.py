@@ -11,9 +11,8 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import BaseModel
 
 from aiida_difftre.data.structures import Generation
-from aiida_difftre.engine.contract.jobs import JOBS
+from aiida_difftre.engine.contract.kinds import JOBS, RESULTS_OF
 from aiida_difftre.engine.contract.records import ErrorReport, ProgressLine
-from aiida_difftre.engine.contract.results import RESULTS_OF
 from aiida_difftre.workchains.inputs import RunInput
 from aiida_difftre.workchains.refine_settings import RefineSettings
 from aiida_difftre.workchains.validate import ValidateSettings

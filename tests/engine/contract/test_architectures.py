@@ -12,9 +12,10 @@ import jax.numpy as jnp
 import pytest
 
 from aiida_difftre.engine.contract.architectures import check, registry
-from aiida_difftre.engine.contract.jobs import PretrainJob, validate
+from aiida_difftre.engine.contract.jobs import PretrainJob
 from aiida_difftre.engine.contract.settings import PotentialSpec
 from aiida_difftre.engine.contract.term_registry import OPTIONS
+from aiida_difftre.engine.contract.validation import validate
 from aiida_difftre.engine.errors import EngineError
 from aiida_difftre.engine.potentials.potential import build
 from aiida_difftre.engine.potentials.term import Environment

@@ -12,8 +12,9 @@ import pytest
 from aiida_difftre.engine.contract import files, known_bases
 from aiida_difftre.engine.contract.base_arrays import BaseArrays
 from aiida_difftre.engine.contract.bases import BaseSpec
-from aiida_difftre.engine.contract.jobs import PretrainJob, validate
+from aiida_difftre.engine.contract.jobs import PretrainJob
 from aiida_difftre.engine.contract.settings import PotentialSpec
+from aiida_difftre.engine.contract.validation import validate
 from aiida_difftre.engine.errors import UnreadableFileError
 from tests.fixtures.nodes import make_trajectory
 

@@ -12,8 +12,9 @@ from pydantic import BaseModel
 from aiida_difftre.data.structures import Generation, Rattle
 from aiida_difftre.engine.contract.base import Strict
 from aiida_difftre.engine.contract.bounds import Limits, Temperature, is_number
-from aiida_difftre.engine.contract.jobs import JOBS, PretrainJob, SampleJob, UpdateJob, validate
-from aiida_difftre.engine.contract.policy import Growth
+from aiida_difftre.engine.contract.jobs import PretrainJob, SampleJob, UpdateJob
+from aiida_difftre.engine.contract.kinds import JOBS
+from aiida_difftre.engine.contract.loop_settings import Growth
 from aiida_difftre.engine.contract.settings import (
     BarostatSpec,
     LangevinSpec,
@@ -23,6 +24,7 @@ from aiida_difftre.engine.contract.settings import (
     UpdateSettings,
 )
 from aiida_difftre.engine.contract.targets import Conditions, Target
+from aiida_difftre.engine.contract.validation import validate
 from aiida_difftre.engine.observables.specs.absorption import PathTable
 from aiida_difftre.workchains.inputs import Dft, Feff, Refinement, RunInput, StatePoint
 from aiida_difftre.workchains.refine_settings import RefineSettings

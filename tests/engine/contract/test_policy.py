@@ -10,11 +10,10 @@ import pytest
 
 from aiida_difftre.engine.contract import policy
 from aiida_difftre.engine.contract.agreement import Points
+from aiida_difftre.engine.contract.loop_settings import LoopSettings
 from aiida_difftre.engine.contract.policy import (
     Action,
     Agreement,
-    LoopSettings,
-    Reason,
     Sampled,
     State,
     Stopped,
@@ -24,6 +23,7 @@ from aiida_difftre.engine.contract.policy import (
     Verdict,
     decide,
 )
+from aiida_difftre.engine.contract.reasons import Reason
 
 MOVED, STUCK = Updated(has_moved=True), Updated(has_moved=False)
 HOT, LOST = Unstable("warm", "too hot"), UpdateFailed("too few effective samples")

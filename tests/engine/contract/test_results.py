@@ -8,13 +8,12 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from aiida_difftre.engine.contract.policy import Reason
+from aiida_difftre.engine.contract.kinds import RESULTS_OF
+from aiida_difftre.engine.contract.matching_results import MatchingErrors, PretrainResults
+from aiida_difftre.engine.contract.reasons import Reason
 from aiida_difftre.engine.contract.records import ProgressLine, Timings, finite, not_finite, read
 from aiida_difftre.engine.contract.results import (
-    RESULTS_OF,
-    MatchingErrors,
     PredictResults,
-    PretrainResults,
     SampleResults,
     StatePointStep,
     UpdateResults,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from aiida_difftre.engine.contract.jobs import OptimizerSpec, PretrainJob, SamplingSettings, UpdateSettings, validate
+from aiida_difftre.engine.contract.jobs import OptimizerSpec, PretrainJob, SamplingSettings, UpdateSettings
+from aiida_difftre.engine.contract.validation import validate
 
 
 @pytest.mark.parametrize(

@@ -31,10 +31,10 @@ from aiida_difftre.engine.contract.jobs import (
     RefineJob,
     SampleJob,
     UpdateJob,
-    validate,
 )
 from aiida_difftre.engine.contract.labels import read_labelled
 from aiida_difftre.engine.contract.settings import PotentialSpec
+from aiida_difftre.engine.contract.validation import validate
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.jobs import predict, pretrain, refine, sample, update
 from aiida_difftre.engine.matching.matching import matching_loss
@@ -171,7 +171,8 @@ def test_an_update_loads_no_calculator(folder: Path) -> None:
     script = f"""
 import sys
 from pathlib import Path
-from aiida_difftre.engine.contract.jobs import UpdateJob, validate
+from aiida_difftre.engine.contract.jobs import UpdateJob
+from aiida_difftre.engine.contract.validation import validate
 from aiida_difftre.engine.runtime import device
 from aiida_difftre.engine.runtime.progress import Silent
 job = validate(UpdateJob, {content!r})

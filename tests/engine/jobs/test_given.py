@@ -15,14 +15,8 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 from aiida_difftre.engine.contract import files
 from aiida_difftre.engine.contract.bases import BaseSpec
-from aiida_difftre.engine.contract.jobs import (
-    Machine,
-    RefineJob,
-    SampleJob,
-    SamplingSettings,
-    UpdateSettings,
-    validate,
-)
+from aiida_difftre.engine.contract.jobs import Machine, RefineJob, SampleJob, SamplingSettings, UpdateSettings
+from aiida_difftre.engine.contract.validation import validate
 from aiida_difftre.engine.errors import EngineError
 from aiida_difftre.engine.jobs import refine, sample
 from aiida_difftre.engine.potentials import potential as potentials

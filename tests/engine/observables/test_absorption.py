@@ -12,9 +12,10 @@ from ase import Atoms
 from ase.build import bulk
 from scipy.optimize import minimize
 
-from aiida_difftre.engine.contract.jobs import UpdateSettings, validate
+from aiida_difftre.engine.contract.jobs import UpdateSettings
 from aiida_difftre.engine.contract.observables import ObservableRequest
 from aiida_difftre.engine.contract.targets import Target
+from aiida_difftre.engine.contract.validation import validate
 from aiida_difftre.engine.errors import EngineError
 from aiida_difftre.engine.observables import protocol
 from aiida_difftre.engine.observables.absorption import Exafs

@@ -16,8 +16,9 @@ from aiida_difftre.engine import units
 from aiida_difftre.engine.calculators.difftre import DiffTReCalculator
 from aiida_difftre.engine.calculators.elasticity import static_stiffness
 from aiida_difftre.engine.contract.files import Trajectory
-from aiida_difftre.engine.contract.jobs import Prediction, SamplingSettings
+from aiida_difftre.engine.contract.jobs import SamplingSettings
 from aiida_difftre.engine.contract.observables import ObservableRequest
+from aiida_difftre.engine.contract.predictions import Prediction
 from aiida_difftre.engine.errors import EngineError
 from aiida_difftre.engine.geometry import voigt
 from aiida_difftre.engine.observables import mechanical, protocol

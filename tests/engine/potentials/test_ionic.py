@@ -14,8 +14,9 @@ from ase.build import bulk
 from ase.neighborlist import neighbor_list
 
 from aiida_difftre.engine.calculators.difftre import DiffTReCalculator
-from aiida_difftre.engine.contract.jobs import PretrainJob, validate
+from aiida_difftre.engine.contract.jobs import PretrainJob
 from aiida_difftre.engine.contract.settings import PotentialSpec
+from aiida_difftre.engine.contract.validation import validate
 from aiida_difftre.engine.errors import EngineError
 from aiida_difftre.engine.potentials.coulomb_dsf import CoulombDsf
 from aiida_difftre.engine.potentials.potential import build, species_of

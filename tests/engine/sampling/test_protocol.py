@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from aiida_difftre.engine.contract.jobs import SampleJob, SamplingSettings, validate
+from aiida_difftre.engine.contract.jobs import SampleJob, SamplingSettings
+from aiida_difftre.engine.contract.validation import validate
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.jobs import sample
 from aiida_difftre.engine.potentials import potential as potentials

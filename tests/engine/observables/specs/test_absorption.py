@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from aiida_difftre.engine.contract.jobs import validate
 from aiida_difftre.engine.contract.observables import ObservableRequest
 from aiida_difftre.engine.contract.targets import Target
+from aiida_difftre.engine.contract.validation import validate
 from aiida_difftre.engine.observables.filters import fourier_filter
 from aiida_difftre.engine.observables.specs.absorption import PathTable, wave_numbers
 from tests.fixtures.exafs import K, free_path, momentum, table, target_fields, wave

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from aiida_difftre.engine.contract.jobs import validate
 from aiida_difftre.engine.contract.targets import Target
+from aiida_difftre.engine.contract.validation import validate
 from aiida_difftre.engine.tables.readings import Reading
 from aiida_difftre.engine.tables.target import target_from_table
 

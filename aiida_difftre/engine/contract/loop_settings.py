@@ -1,0 +1,60 @@
+"""How the loop of a refinement goes on and ends: what a user may choose of it. Free of JAX."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from aiida_difftre.engine.contract.base import Strict
+from aiida_difftre.engine.contract.bounds import Chi2, DurationOrZero, Iterations, Limits
+
+
+class Growth(Strict):
+    """Longer trajectories as the potential gets better, since their statistical error then decides.
+
+    A potential that falls below a threshold is sampled again, longer, before it may count as converged: agreement on
+    a short trajectory, whose own error is part of chi², has to hold on a longer one. So there is an iteration more
+    where the first trajectories already agree.
+
+    Args:
+        factor: Factor on production_fs each time that the reduced chi² falls below a threshold.
+        thresholds: Thresholds of the reduced chi² of the training targets, each used once.
+    """
+
+    factor: Annotated[float, Limits(above=1, most=100, reason="trajectories that grow faster are never sampled")] = 2.0
+    thresholds: list[Chi2] = Field(default_factory=list)
+
+
+class LoopSettings(Strict):
+    """How the loop of a refinement goes on and ends.
+
+    Args:
+        max_iterations: Number of updates of the potential, at most.
+        patience: Number of iterations without a better chi² before stopping.
+        min_improvement: Fraction by which chi² has to fall to count as better: less is noise.
+        chi2_stop: Stop when the reduced chi² of the training targets, on fresh trajectories, is at most this; an update
+            ends at it as well, unless its own ``chi2_stop`` is given.
+        max_roll_backs: Number of times that the potential may be rolled back, the learning rate halved each time.
+        continued_equilibration_fs: Equilibration of a trajectory that continues the previous one, fs; None for that of
+            the sampling parameters.
+        growth: Growth of the trajectories as the potential gets better.
+    """
+
+    max_iterations: Iterations = 8
+    patience: Iterations = 4
+    min_improvement: Annotated[float, Limits(least=0, below=1, reason="it is a fraction of chi²")] = 0.02
+    chi2_stop: Chi2 = 1.0
+    max_roll_backs: Annotated[
+        int, Limits(least=0, most=60, reason="a learning rate halved more often moves nothing")
+    ] = 2
+    continued_equilibration_fs: DurationOrZero | None = None
+    growth: Growth = Field(default_factory=Growth)
+
+    def of_updates(self) -> dict[str, float]:
+        """Settings of an update that follow from these.
+
+        Returns:
+            ``chi2_stop`` and ``chi2_converged``, by name; they hold where the update does not have its own.
+        """
+        return {"chi2_stop": self.chi2_stop, "chi2_converged": self.chi2_stop}
