@@ -20,6 +20,7 @@ from aiida_difftre.engine.contract.label_names import LabelKeys
 from aiida_difftre.engine.contract.targets import Target
 from aiida_difftre.engine.contract.validation import validate
 from aiida_difftre.engine.errors import did_you_mean
+from aiida_difftre.engine.geometry.lattice import strained
 from aiida_difftre.engine.trajectories.importing import FileSettings
 from aiida_difftre.workchains import consistency
 from aiida_difftre.workchains.machines import Machines
@@ -54,6 +55,8 @@ def check_label(label: str) -> str:
 KPoints = Annotated[int, Limits(least=1, most=200, reason="a calculation takes as long as it has k-points")]
 
 Offset = Annotated[float, Limits(least=-1, most=1, reason="it is in units of the step of the mesh")]
+
+Strain = Annotated[float, Limits(least=-0.2, most=0.2, reason="crystals yield or melt under larger strains")]
 
 Label = Annotated[str, AfterValidator(check_label)]
 
@@ -210,6 +213,8 @@ class StatePoint(Strict):
         repeat: Repetitions of the system's cell along each lattice vector.
         structure: file of a simulation cell, instead of the system's repeated cell; of several frames, the one of an
             index (``md.extxyz@-1``).
+        strain: Strain of that cell, xx yy zz yz xz xy, with engineering shears, for stresses under strain; the
+            conditions of targets are those of the cell without it.
         targets: what was measured, inline, as the name of a YAML file, or as ``catalogue:SYSTEM/NAME``; by label.
     """
 
@@ -218,6 +223,7 @@ class StatePoint(Strict):
     density: Density | None = None
     repeat: Repeat = (1, 1, 1)
     structure: Path | None = None
+    strain: tuple[Strain, Strain, Strain, Strain, Strain, Strain] | None = None
     targets: dict[Label, Measured] = Field(min_length=1)
 
 
@@ -474,6 +480,7 @@ def _check_conditions(label: str, point: StatePoint) -> None:
     for name, target in point.targets.items():
         if not isinstance(target, Target):
             continue
+        _check_strain(label, point, name, target)
         measured = target.conditions
         if abs(measured.temperature - point.temperature) > 0.01 * point.temperature:
             raise ValueError(
@@ -492,6 +499,24 @@ def _check_conditions(label: str, point: StatePoint) -> None:
                 f"state point {label!r} has a density of {point.density} kg/m³, but its target {name!r} was measured "
                 f"at {measured.density} kg/m³"
             )
+
+
+def _check_strain(label: str, point: StatePoint, name: str, target: Target) -> None:
+    if target.observable != "stiffness":
+        return
+    wanted, found = target.options["strain"], point.strain
+    if (None if wanted is None else list(wanted)) == (None if found is None else list(found)):
+        return
+    if wanted is None:
+        raise ValueError(
+            f"state point {label!r} has the strain {list(found or ())}, but its target {name!r} is a stiffness by "
+            "stress fluctuations, of a crystal without strain; give the target options: {strain: the same}, or make a "
+            "state point of its own for it"
+        )
+    raise ValueError(
+        f"target {name!r} is a stiffness from the stress under the strain {list(wanted)}; give the same strain to "
+        f"its state point {label!r}, which has {'none' if found is None else list(found)}"
+    )
 
 
 def system_cell(run: RunInput, folder: Path) -> Atoms:
@@ -545,7 +570,11 @@ def simulation_cell(run: RunInput, label: str, folder: Path) -> Atoms:
         atoms = with_masses(read_structure(folder / point.structure), run.system.masses)
     else:
         atoms = repeated(system_cell(run, folder), point.repeat)
-    return with_density(atoms, point.density) if point.density is not None else atoms
+    if point.density is not None:
+        atoms = with_density(atoms, point.density)
+    if point.strain is not None:
+        atoms.set_cell(strained(atoms.cell.array, point.strain), scale_atoms=True)
+    return atoms
 
 
 def example(name: str) -> Path:

@@ -264,7 +264,8 @@ def sampling_parameters(
 def base_born_stride(point: Mapping[str, Any]) -> int:
     """The stride of Born terms that an update of a correction to a base needs; 0 where no target takes them."""
     requests = [target.request() for target in targets_of(point["targets"]).values()]
-    return math.gcd(*(request.options["born_stride"] for request in requests if "born_stride" in request.options))
+    fluctuating = [request.options for request in requests if request.options.get("strain") is None]
+    return math.gcd(*(options["born_stride"] for options in fluctuating if "born_stride" in options))
 
 
 def check_sampling(node: orm.Dict | None, _: Any) -> str | None:

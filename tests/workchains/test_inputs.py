@@ -1,6 +1,7 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from ase.build import bulk
@@ -45,6 +46,31 @@ def test_examples_are_valid(protocol: str) -> None:
     density = cell.get_masses().sum() / cell.get_volume() * AMU_PER_A3_IN_KG_PER_M3
     assert density == pytest.approx(3512.0)
     assert len(system_cell(run, path.parent).repeat(run.dft.repeat)) == 8
+
+
+def test_a_stiffness_from_stress_is_of_the_strain_of_its_state_point(tmp_path: Path) -> None:
+    strain = [0.01, -0.01, 0.0, 0.0, 0.0, 0.02]
+    changed = content()
+    point = changed["state_points"]["ambient"]
+    point["targets"] = {"stiffness": point["targets"]["stiffness"]}
+    target = point["targets"]["stiffness"]
+    point["strain"] = strain
+    assert "stress fluctuations, of a crystal without strain; give the target options" in refused(tmp_path, changed)
+    target |= {"options": {"strain": strain}, "values": [950.0, 570.0], "errors": [5.0, 5.0]}
+    (tmp_path / "input.yaml").write_text(yaml.safe_dump(changed))
+    run = read_input(tmp_path / "input.yaml")
+    cell, plain = (
+        simulation_cell(one, "ambient", tmp_path) for one in (run, read_input(example("diamond/quick.yaml")))
+    )
+    assert run.state_points["ambient"].targets["stiffness"].component_labels() == ["C11-C12", "C44"]
+    edge = plain.cell.array[0, 0]
+    expected = edge * np.array([[1.01, 0.01, 0.0], [0.01, 0.99, 0.0], [0.0, 0.0, 1.0]])
+    np.testing.assert_allclose(cell.cell.array, expected, atol=1e-9)
+    np.testing.assert_allclose(cell.get_scaled_positions(), plain.get_scaled_positions(), atol=1e-9)
+    point["strain"] = [-x for x in strain]
+    assert "give the same strain to its state point 'ambient', which has [-0.01, 0.01" in refused(tmp_path, changed)
+    point["strain"] = [0.5] * 6
+    assert "crystals yield or melt" in refused(tmp_path, changed)
 
 
 @pytest.mark.parametrize("protocol", ["quick", "cpu", "paper"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from fractions import Fraction
 from itertools import product
 
@@ -124,3 +125,43 @@ def has_hexagonal_axis(cell: ArrayLike, tolerance: float = 2e-4) -> bool:
     a, b = matrix[:2, :2]
     ratios = (2 * (a @ b) / (a @ a), abs(a[0] * b[1] - a[1] * b[0]) / (a @ a) / (np.sqrt(3) / 2))
     return all(abs(ratio - float(Fraction(ratio).limit_denominator(12))) < tolerance for ratio in ratios)
+
+
+def strained(cell: ArrayLike, strain: Sequence[float]) -> NDArray[np.float64]:
+    r"""Strain a cell: its vectors times 1 + ε, without rotation.
+
+    Args:
+        cell: Lattice vectors in rows, (3, 3), Å.
+        strain: ε in Voigt order xx yy zz yz xz xy, with engineering shears, (6,).
+
+    Returns:
+        Lattice vectors in rows, (3, 3), Å.
+
+    Example:
+        >>> import numpy as np
+        >>> from aiida_difftre.engine.geometry.lattice import strained
+        >>> strained(5 * np.eye(3), [0.01, -0.01, 0.0, 0.0, 0.0, 0.02]).tolist()
+        [[5.05, 0.05, 0.0], [0.05, 4.95, 0.0], [0.0, 0.0, 5.0]]
+    """
+    return np.asarray(cell, np.float64) @ _stretch(strain)
+
+
+def _stretch(strain: Sequence[float]) -> NDArray[np.float64]:
+    xx, yy, zz, yz, xz, xy = strain
+    return np.eye(3) + np.array([[xx, xy / 2, xz / 2], [xy / 2, yy, yz / 2], [xz / 2, yz / 2, zz]])
+
+
+def is_strained_cube(cell: ArrayLike, strain: Sequence[float], most: int = 16) -> bool:
+    """Whether a cell without a strain repeats a cubic cell along the axes.
+
+    Args:
+        cell: Lattice vectors in rows, (3, 3), Å.
+        strain: Strain in it, Voigt order, with engineering shears, (6,).
+        most: Repetitions along an edge.
+    """
+    free = np.asarray(cell, np.float64) @ np.linalg.inv(_stretch(strain))
+    edges, tolerance = np.diagonal(free), 0.1 * max(map(abs, strain))
+    if edges.min() <= 0 or np.abs(free - np.diag(edges)).max() > tolerance * edges.min():
+        return False
+    ratios = edges / edges.min()
+    return all(abs(float(Fraction(ratio).limit_denominator(most)) - ratio) < tolerance for ratio in ratios)

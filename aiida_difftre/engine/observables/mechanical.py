@@ -28,6 +28,7 @@ from aiida_difftre.engine.contract.observables import ObservableRequest
 from aiida_difftre.engine.geometry import voigt
 from aiida_difftre.engine.geometry.strain import voigt_matrix
 from aiida_difftre.engine.observables.protocol import Macrostate
+from aiida_difftre.engine.observables.specs.mechanical import strained_plane
 from aiida_difftre.engine.snapshots.snapshots import Directions
 
 
@@ -89,8 +90,12 @@ class Stiffness:
     static = False
 
     @classmethod
-    def from_request(cls, request: ObservableRequest, species: tuple[str, ...], cell: NDArray[np.float64]) -> Self:
-        """Options were checked by the registry."""
+    def from_request(
+        cls, request: ObservableRequest, species: tuple[str, ...], cell: NDArray[np.float64]
+    ) -> Stiffness | StrainedStiffness:
+        """Options were checked by the registry; with a strain it is that of a strained cell."""
+        if request.options["strain"] is not None:
+            return StrainedStiffness(tuple(request.options["strain"]))
         return cls(request.options["symmetry"], request.options["born_stride"])
 
     def directions(self, snapshots: int) -> Directions:
@@ -137,6 +142,40 @@ class Stiffness:
         mixed = (born[6:] - born[row] - born[column]) / 2
         full = full.at[row, column].set(mixed)
         return (full + (matrix + matrix.T) / 2)[upper]
+
+
+@dataclass(frozen=True)
+class StrainedStiffness:
+    r"""Isothermal stiffness of a cubic crystal from the mean stress in one cell that is sheared, GPa.
+
+    With ε along axis i, -ε along axis j and the angle γ between both,
+
+        C11 - C12 = (σ_ii - σ_jj)/(2 ε),    C44 = σ_ij/γ:
+
+    first moments, without Born terms. Exchanging i and j turns ε around, and a mirror γ, so that a pressure of the
+    crystal and all terms of second order drop out; as above, they are B, and C at zero stress.
+
+    Args:
+        strain: Strain of the cell, Voigt order, with engineering shears, (6,).
+    """
+
+    strain: tuple[float, ...]
+
+    quantities = ("stress",)
+    static = False
+
+    def combine(
+        self, inputs: Mapping[str, Array], weights: Float[Array, " snapshots"], point: Macrostate
+    ) -> Float[Array, " values"]:
+        """C11 - C12 where an axis is stretched, and C44 where an angle is changed."""
+        first, second, angle = strained_plane(self.strain)
+        stress = mean_stress(inputs, weights, point)
+        found = []
+        if self.strain[first]:
+            found.append((stress[first] - stress[second]) / (2 * self.strain[first]))
+        if self.strain[angle]:
+            found.append(stress[angle] / self.strain[angle])
+        return jnp.stack(found)
 
 
 def fluctuation_term(stress: Float[Array, "snapshots 6"], weights: Array, point: Macrostate) -> Float[Array, "6 6"]:

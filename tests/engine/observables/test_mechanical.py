@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from ase import Atoms
 from ase.build import bulk
+from ase.optimize import BFGS
 
 from aiida_difftre.engine import units
 from aiida_difftre.engine.calculators.difftre import DiffTReCalculator
@@ -21,6 +22,7 @@ from aiida_difftre.engine.contract.observables import ObservableRequest
 from aiida_difftre.engine.contract.predictions import Prediction
 from aiida_difftre.engine.errors import EngineError
 from aiida_difftre.engine.geometry import voigt
+from aiida_difftre.engine.geometry.lattice import strained
 from aiida_difftre.engine.observables import mechanical, protocol
 from aiida_difftre.engine.observables.protocol import Macrostate
 from aiida_difftre.engine.reweighting.predictions import predict_trajectory
@@ -103,6 +105,48 @@ def rest(atoms: Atoms, potential: Any, parameters: Any) -> Trajectory:
     """Identical snapshots, as good as at 0 K."""
     positions = atoms.get_scaled_positions()[None].repeat(16, 0)
     return trajectory(potential, parameters, atoms, positions, temperature=1e-6)
+
+
+@pytest.mark.parametrize(("lattice", "size"), [(5.43095, -0.01), (5.25, 0.004)])
+def test_one_strained_cell_has_the_stiffness_of_both_signs(lattice: float, size: float) -> None:
+    """Silicon relaxed in one sheared cell, at rest and at -6 % in length, where the stress is some 30 GPa."""
+    potential, parameters = stillinger_weber()
+    calculator = DiffTReCalculator(potential, parameters)
+    static = static_stiffness(silicon(lattice), calculator, Silent())["stiffness"]
+    atoms, strain = silicon(lattice), [0.0, size, -size, 2 * size, 0.0, 0.0]
+    atoms.set_cell(strained(atoms.cell.array, strain), scale_atoms=True)
+    atoms.calc = calculator
+    BFGS(atoms, logfile=None).run(fmax=1e-4)
+    options = {"strain": strain}
+    requests = [ObservableRequest(observable="stiffness", options=options)]
+    found = predict_trajectory(
+        potential, parameters, rest(atoms, potential, parameters), requests, machine=DOUBLE, seed=0, replicates=10
+    )[0]
+    assert found.labels == ["C11-C12", "C44"]
+    # What is left is of third order in the strain: 1 % of the elastic constants for strains of 1 %.
+    np.testing.assert_allclose(found.values, [static["C11"] - static["C12"], static["C44"]], rtol=0.015)
+
+
+@pytest.mark.parametrize(
+    ("strain", "symmetry", "cell", "message"),
+    [
+        ([0.01, 0.0, 0.0, 0.0, 0.0, 0.0], "cubic", None, "an angle between both, such as"),
+        ([0.01, -0.01, 0.0, 0.02, 0.0, 0.0], "cubic", None, "an angle between both, such as"),
+        ([0.01, -0.01], "cubic", None, "give six numbers"),
+        ("1 %", "cubic", None, "give six numbers"),
+        ([0.1, -0.1, 0.0, 0.0, 0.0, 0.0], "cubic", None, "give at most 0.05"),
+        ([0.01, -0.01, 0.0, 0.0, 0.0, 0.0], "hexagonal", None, "is for cubic crystals"),
+        ([0.01, -0.01, 0.0, 0.0, 0.0, 0.0], "cubic", np.diag([5.4, 5.4, 10.8]), "give the state point this strain"),
+        ([0.0, 0.0, 0.0, 0.0, 0.0, 0.02], "cubic", np.diag([5.4, 5.4, 10.8]), "give the state point this strain"),
+    ],
+)
+def test_strains_that_give_no_stiffness_are_refused(strain: Any, symmetry: str, cell: Any, message: str) -> None:
+    def check() -> None:
+        request = ObservableRequest(observable="stiffness", options={"symmetry": symmetry, "strain": strain})
+        request.check_system(("Si",) * 8, cell, None)
+
+    with pytest.raises(ValueError, match=message):
+        check()
 
 
 def test_stress_correction() -> None:
