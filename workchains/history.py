@@ -10,7 +10,7 @@ from aiida.common.links import LinkType
 from aiida.engine import calcfunction
 
 from aiida_difftre.workchains import records
-from aiida_difftre.workchains import state_points as points
+from aiida_difftre.workchains.state_points import targets_of
 
 UPDATE = "update"
 
@@ -82,7 +82,7 @@ def collect_history(plan: orm.Dict, **nodes: Any) -> orm.Dict:
         ``selected`` (:class:`~aiida_difftre.engine.contract.policy.Selected`), ``outcome``.
     """
     content = plan.get_dict()
-    targets = {label: points.targets_of(group) for label, group in nodes["targets"].items()}
+    targets = {label: targets_of(group) for label, group in nodes["targets"].items()}
     iterations = []
     for decision in content["iterations"]:
         update = nodes.get("updates", {}).get(iteration_name(decision["iteration"]))

@@ -20,7 +20,6 @@ from aiida_difftre.engine.contract.predictions import Prediction
 from aiida_difftre.engine.contract.reasons import RETRIED_WITH_SMALLER_STEPS, Reason
 from aiida_difftre.engine.contract.validation import validate
 from aiida_difftre.workchains import absorption, exit_codes, records
-from aiida_difftre.workchains import state_points as points
 from aiida_difftre.workchains.builders import ProtocolMixin
 from aiida_difftre.workchains.comparison import decisive_points, derived_seed
 from aiida_difftre.workchains.engine import lowered_for_memory
@@ -30,6 +29,26 @@ from aiida_difftre.workchains.protocols import deep_merge
 from aiida_difftre.workchains.refine_settings import RefineSettings, check_settings
 from aiida_difftre.workchains.sample import SampleBaseWorkChain
 from aiida_difftre.workchains.scratch import clean
+from aiida_difftre.workchains.state_points import (
+    add_base,
+    base_born_stride,
+    check_structures,
+    check_targets,
+    check_training_target,
+    check_trajectories,
+    define_base,
+    define_state_points,
+    expose_sampling,
+    in_refinement,
+    is_unstable,
+    make_builder,
+    production_fs,
+    quantum_advice,
+    reason_of,
+    sampling_parameters,
+    targets_of,
+    within_memory,
+)
 from aiida_difftre.workchains.update import UpdateBaseWorkChain
 
 
@@ -45,11 +64,11 @@ def _check_inputs(inputs: Mapping[str, Any], _: Any) -> str | None:
             f"{base.label!r}; set it to 0 (pretraining takes labels minus base)"
         )
     return (
-        points.check_training_target(state_points)
-        or points.check_targets(state_points, inputs["sample"]["calc"]["parameters"])
-        or points.check_trajectories(state_points, inputs["sample"]["calc"]["parameters"])
+        check_training_target(state_points)
+        or check_targets(state_points, inputs["sample"]["calc"]["parameters"])
+        or check_trajectories(state_points, inputs["sample"]["calc"]["parameters"])
         or absorption.check_paths(state_points)
-        or ("potential" in inputs and points.check_structures(inputs["potential"], state_points))
+        or ("potential" in inputs and check_structures(inputs["potential"], state_points))
         or ("potential" in inputs and check_base(inputs.get("base"), inputs["potential"].spec.base, None))
         or None
     )
@@ -74,15 +93,15 @@ class RefineWorkChain(ProtocolMixin, IndexedMixin, WorkChain):
         """Declare inputs, outline, outputs and exit codes."""
         super().define(spec)
         spec.input("potential", valid_type=PotentialData, help="The potential to refine.")
-        points.define_base(spec)
-        points.define_state_points(spec)
+        define_base(spec)
+        define_state_points(spec)
         spec.input(
             "dataset",
             valid_type=DatasetData,
             required=False,
             help="First-principles labels for the matching term of the loss (used where loss.dataset_weight > 0).",
         )
-        points.expose_sampling(spec)
+        expose_sampling(spec)
         given = ("potential", "base", "optimizer_state", "dataset", "state_points")
         spec.expose_inputs(
             UpdateBaseWorkChain,
@@ -131,20 +150,20 @@ class RefineWorkChain(ProtocolMixin, IndexedMixin, WorkChain):
 
     def prepare(self) -> None:
         """Set up the state of the loop."""
-        production_fs = points.production_fs(self.inputs.sample.calc.parameters.get_dict())
+        sampled_fs = production_fs(self.inputs.sample.calc.parameters.get_dict())
         # Written at each change of state: nothing here may grow with every iteration; the called nodes keep the rest.
-        self._remember(policy.start(self._settings(), production_fs))
+        self._remember(policy.start(self._settings(), sampled_fs))
         self.ctx.candidate = {"potential": self.inputs.potential, "optimizer_state": None}  # to be sampled next
         self.ctx.reference = None  # potential, optimizer state and trajectories of the last stable sampling
         self.ctx.best = None  # potential
         self.ctx.sampled = {}  # predictions of the last trajectories
         self.ctx.lowered = {}  # what fits into memory, by call of the chain
         for label, point in self._state_points().items():
-            if advice := points.quantum_advice(point):
+            if advice := quantum_advice(point):
                 self.report(f"{label}: {advice}")
 
     def _state_points(self) -> dict[str, Any]:
-        return points.in_refinement(self.inputs.state_points)
+        return in_refinement(self.inputs.state_points)
 
     def _settings(self) -> RefineSettings:
         return validate(RefineSettings, self.inputs.settings.get_dict())
@@ -183,20 +202,20 @@ class RefineWorkChain(ProtocolMixin, IndexedMixin, WorkChain):
         for label, point in self._state_points().items():
             inputs = AttributeDict(self.exposed_inputs(SampleBaseWorkChain, namespace="sample"))
             inputs.calc.potential = self.ctx.candidate["potential"]
-            points.add_base(inputs.calc, self.inputs)
+            add_base(inputs.calc, self.inputs)
             has_base = self.inputs.potential.spec.base is not None
             inputs.calc.structure = point["structure"]
-            parameters = points.sampling_parameters(
+            parameters = sampling_parameters(
                 template,
                 point,
                 seed=derived_seed(settings.seed, "sample", state.samplings, label),
                 predict=state.is_last(settings),
-                born_stride=points.base_born_stride(point) if has_base else 0,
+                born_stride=base_born_stride(point) if has_base else 0,
                 production_fs=state.production_fs,
                 equilibration_fs=settings.continued_equilibration_fs if label in previous else None,
             )
             lowered = self.ctx.lowered.get(f"sample_{label}", {})
-            inputs.calc.parameters = orm.Dict(points.within_memory(parameters, lowered))
+            inputs.calc.parameters = orm.Dict(within_memory(parameters, lowered))
             if label in previous:
                 inputs.calc.start_trajectory = previous[label]["trajectory"]
                 inputs.calc.start_folder = previous[label]["remote"]
@@ -213,8 +232,8 @@ class RefineWorkChain(ProtocolMixin, IndexedMixin, WorkChain):
         for label, node in nodes.items():
             if node.is_finished_ok:
                 continue
-            reason = points.reason_of(node)
-            if not points.is_unstable(node):
+            reason = reason_of(node)
+            if not is_unstable(node):
                 self._decide(policy.Stopped(Reason.FAILED, reason))
                 self._publish()
                 return self.exit_codes.ERROR_SAMPLING_FAILED.format(label=label, reason=reason)
@@ -271,7 +290,7 @@ class RefineWorkChain(ProtocolMixin, IndexedMixin, WorkChain):
         }
         inputs.calc.parameters = orm.Dict(deep_merge(parameters, self.ctx.lowered.get("update", {})))
         inputs.calc.potential = reference["potential"]
-        points.add_base(inputs.calc, self.inputs)
+        add_base(inputs.calc, self.inputs)
         is_fresh = state.reference is not None and state.reference.has_fresh_optimizer
         if reference["optimizer_state"] is not None and not is_fresh:
             inputs.calc.optimizer_state = reference["optimizer_state"]
@@ -288,7 +307,7 @@ class RefineWorkChain(ProtocolMixin, IndexedMixin, WorkChain):
         """Judge the potential that sampled, and go on with the new one."""
         node = self.ctx.update_job
         if not node.is_finished_ok:
-            reason = points.reason_of(node)
+            reason = reason_of(node)
             if node.exit_status not in RETRIED_WITH_SMALLER_STEPS:
                 self._decide(policy.Stopped(Reason.FAILED, reason))
                 self._publish()
@@ -309,7 +328,7 @@ class RefineWorkChain(ProtocolMixin, IndexedMixin, WorkChain):
         Args:
             predictions: Predictions by state point, on the trajectories that the potential sampled itself.
         """
-        targets = {label: points.targets_of(point["targets"]) for label, point in self._state_points().items()}
+        targets = {label: targets_of(point["targets"]) for label, point in self._state_points().items()}
         compared = records.compare_points(targets, predictions)
         chi2 = records.judge(compared)
         decisive = decisive_points(item for items in compared.values() for item in items.values())
@@ -413,7 +432,7 @@ class RefineWorkChain(ProtocolMixin, IndexedMixin, WorkChain):
             >>> builder.settings["max_iterations"]
             7
         """
-        return points.make_builder(
+        return make_builder(
             cls,
             cls.CHAIN,
             UpdateBaseWorkChain,

@@ -36,7 +36,7 @@ class StageChanges(Strict):
     update: dict[str, Any] = {}
 
 
-def names(inputs: Mapping[str, Any]) -> list[str]:
+def stage_names(inputs: Mapping[str, Any]) -> list[str]:
     """The stages of a run in their order.
 
     Args:
@@ -48,7 +48,7 @@ def names(inputs: Mapping[str, Any]) -> list[str]:
     return sorted(inputs.get("stages") or {}, key=lambda name: (len(name), name))
 
 
-def check(stages: Mapping[str, Any] | None, _: Any) -> str | None:
+def check_stages(stages: Mapping[str, Any] | None, _: Any) -> str | None:
     """Port validator of the stages."""
     for name, stage in (stages or {}).items():
         if unknown := sorted(set(stage) - {"structures", "changes"}):
@@ -63,7 +63,7 @@ def check(stages: Mapping[str, Any] | None, _: Any) -> str | None:
     return None
 
 
-def check_with(inputs: Mapping[str, Any]) -> str | None:
+def check_stages_with(inputs: Mapping[str, Any]) -> str | None:
     """Find what of the stages does not fit the run.
 
     Args:
@@ -72,7 +72,7 @@ def check_with(inputs: Mapping[str, Any]) -> str | None:
     Returns:
         A message, or None.
     """
-    for name in names(inputs):
+    for name in stage_names(inputs):
         stage = inputs["stages"][name]
         for label, structure in (stage.get("structures") or {}).items():
             point = inputs["state_points"].get(label)
@@ -123,7 +123,7 @@ def changed(refine: Mapping[str, Any], stage: Mapping[str, Any]) -> dict[str, di
     }
 
 
-def apply(refine: dict[str, Any], stage: Mapping[str, Any]) -> None:
+def apply_stage(refine: dict[str, Any], stage: Mapping[str, Any]) -> None:
     """Turn the inputs of the refinement of a run into those of a stage, in place.
 
     Args:

@@ -19,8 +19,6 @@ from aiida_difftre.engine.contract.jobs import PotentialSpec
 from aiida_difftre.engine.contract.labels import check_seen, known_references
 from aiida_difftre.engine.contract.validation import validate
 from aiida_difftre.workchains import absorption, exit_codes
-from aiida_difftre.workchains import stages as staging
-from aiida_difftre.workchains import state_points as points
 from aiida_difftre.workchains.builders import ProtocolMixin, load_code, refuse_unknown
 from aiida_difftre.workchains.dataset import DftDatasetWorkChain
 from aiida_difftre.workchains.facts import IndexedMixin
@@ -29,6 +27,17 @@ from aiida_difftre.workchains.pretrain import PretrainBaseWorkChain
 from aiida_difftre.workchains.protocols import deep_merge
 from aiida_difftre.workchains.refine import RefineWorkChain
 from aiida_difftre.workchains.sample import SampleBaseWorkChain
+from aiida_difftre.workchains.stages import apply_stage, check_stages, check_stages_with, stage_names
+from aiida_difftre.workchains.state_points import (
+    add_base,
+    check_structures,
+    check_targets,
+    check_training_target,
+    check_trajectories,
+    define_base,
+    define_state_points,
+    reason_of,
+)
 from aiida_difftre.workchains.update import UpdateBaseWorkChain
 from aiida_difftre.workchains.validate import ValidateWorkChain
 
@@ -58,7 +67,7 @@ def _check_inputs(inputs: Mapping[str, Any], _: Any) -> str | None:
     elif "pretrain" in inputs:
         return "both potential and pretrain were given; to continue from a potential give it as pretrain.calc.potential"
     else:
-        problem = points.check_structures(inputs["potential"], inputs["state_points"])
+        problem = check_structures(inputs["potential"], inputs["state_points"])
         if problem:
             return problem
     if problem := _check_base(inputs):
@@ -68,17 +77,17 @@ def _check_inputs(inputs: Mapping[str, Any], _: Any) -> str | None:
         return f"loss.dataset_weight is {update['loss']['dataset_weight']}, but there is no dataset"
     for part in ("refine", "validate"):
         if part in inputs:
-            problem = points.check_targets(inputs["state_points"], inputs[part]["sample"]["calc"]["parameters"])
+            problem = check_targets(inputs["state_points"], inputs[part]["sample"]["calc"]["parameters"])
             if problem:
                 return f"{part}: {problem}"
-    if problem := points.check_trajectories(inputs["state_points"], inputs["refine"]["sample"]["calc"]["parameters"]):
+    if problem := check_trajectories(inputs["state_points"], inputs["refine"]["sample"]["calc"]["parameters"]):
         return f"refine: {problem}"
-    if problem := staging.check_with(inputs):
+    if problem := check_stages_with(inputs):
         return problem
     problem = absorption.check_paths(inputs["state_points"])
     if problem and "feff" not in inputs:
         return f"{problem}; or give the inputs of FEFF (feff), with its code, and it is made here"
-    return points.check_training_target(inputs["state_points"])
+    return check_training_target(inputs["state_points"])
 
 
 def _check_base(inputs: Mapping[str, Any]) -> str | None:
@@ -167,8 +176,8 @@ class TrainWorkChain(ProtocolMixin, IndexedMixin, WorkChain):
             exclude=["calc.dataset", "calc.base"],
             namespace_options={**optional, "help": "Of pretraining."},
         )
-        points.define_base(spec)
-        points.define_state_points(spec)
+        define_base(spec)
+        define_state_points(spec)
         spec.expose_inputs(
             FeffCalculation,
             namespace="feff",
@@ -195,7 +204,7 @@ class TrainWorkChain(ProtocolMixin, IndexedMixin, WorkChain):
             dynamic=True,
             required=False,
             valid_type=(orm.StructureData, orm.Dict),
-            validator=staging.check,
+            validator=check_stages,
             help="Refinements before that of the run, in the order of their names: `structures` StructureData by label "
             "of the state point (smaller cells), `changes` Dict (settings, sampling, update, merged into those of "
             "refine).",
@@ -253,7 +262,7 @@ class TrainWorkChain(ProtocolMixin, IndexedMixin, WorkChain):
         for key, (label, name) in absorption.without_paths(self.inputs.state_points).items():
             node = self.ctx[key]
             if not node.is_finished_ok:
-                return self.exit_codes.ERROR_FEFF_FAILED.format(reason=points.reason_of(node))
+                return self.exit_codes.ERROR_FEFF_FAILED.format(reason=reason_of(node))
             target = self.inputs.state_points[label]["targets"][name]
             metadata = {"call_link_label": f"attach_{key}"}
             self.ctx.with_paths[key] = attach_paths(target, node.outputs.paths, metadata=metadata)  # type: ignore[call-arg] # of every process
@@ -273,7 +282,7 @@ class TrainWorkChain(ProtocolMixin, IndexedMixin, WorkChain):
         """Take the labels over."""
         node = self.ctx.dataset
         if not node.is_finished_ok:
-            return self.exit_codes.ERROR_DATASET_FAILED.format(reason=points.reason_of(node))
+            return self.exit_codes.ERROR_DATASET_FAILED.format(reason=reason_of(node))
         self.out("dataset", node.outputs.dataset)
         if "reference" in node.outputs:
             self.out("reference", node.outputs.reference)
@@ -291,7 +300,7 @@ class TrainWorkChain(ProtocolMixin, IndexedMixin, WorkChain):
         inputs = AttributeDict(self.exposed_inputs(PretrainBaseWorkChain, namespace="pretrain"))
         labels = self._dataset()
         inputs.calc.dataset = labels if labels is not None else self._configurations()
-        points.add_base(inputs.calc, self.inputs)
+        add_base(inputs.calc, self.inputs)
         inputs.metadata.call_link_label = "pretrain"
         return ToContext(pretrain=self.submit(PretrainBaseWorkChain, **inputs))
 
@@ -304,7 +313,7 @@ class TrainWorkChain(ProtocolMixin, IndexedMixin, WorkChain):
         """Take the potential over."""
         node = self.ctx.pretrain
         if not node.is_finished_ok:
-            return self.exit_codes.ERROR_PRETRAINING_FAILED.format(reason=points.reason_of(node))
+            return self.exit_codes.ERROR_PRETRAINING_FAILED.format(reason=reason_of(node))
         self.out("potential_pretrained", node.outputs.potential)
         return None
 
@@ -318,7 +327,7 @@ class TrainWorkChain(ProtocolMixin, IndexedMixin, WorkChain):
         }
         for key, (label, name) in absorption.without_paths(self.inputs.state_points).items():
             inputs["state_points"][label]["targets"][name] = self.ctx.with_paths[key]
-        points.add_base(inputs, self.inputs)
+        add_base(inputs, self.inputs)
         dataset = self._dataset()
         if dataset is not None:
             inputs["dataset"] = dataset
@@ -327,16 +336,16 @@ class TrainWorkChain(ProtocolMixin, IndexedMixin, WorkChain):
 
     def has_stage(self) -> bool:
         """Whether a stage comes before the refinement of the run, or the next one."""
-        return int(self.ctx.get("stages_done", 0)) < len(staging.names(self.inputs))
+        return int(self.ctx.get("stages_done", 0)) < len(stage_names(self.inputs))
 
     def _stage(self) -> str:
-        return staging.names(self.inputs)[int(self.ctx.get("stages_done", 0))]
+        return stage_names(self.inputs)[int(self.ctx.get("stages_done", 0))]
 
     def refine_stage(self) -> ToContext:
         """Correct the potential in the cells of the stage."""
         name = self._stage()
         inputs = self._with_state_points(RefineWorkChain, "refine")
-        staging.apply(inputs, self.inputs.stages[name])
+        apply_stage(inputs, self.inputs.stages[name])
         inputs["potential"] = self._refined_so_far()
         inputs["metadata"] = {"call_link_label": name}
         return ToContext(**{name: self.submit(RefineWorkChain, **inputs)})
@@ -346,7 +355,7 @@ class TrainWorkChain(ProtocolMixin, IndexedMixin, WorkChain):
         name = self._stage()
         node = self.ctx[name]
         if not node.is_finished_ok:
-            reason = f"{name}: {points.reason_of(node)}"
+            reason = f"{name}: {reason_of(node)}"
             return self.exit_codes.ERROR_REFINEMENT_FAILED.format(reason=reason)
         self.ctx.stages_done = int(self.ctx.get("stages_done", 0)) + 1
         self.ctx.refined = node.outputs.potential
@@ -369,7 +378,7 @@ class TrainWorkChain(ProtocolMixin, IndexedMixin, WorkChain):
             if name in node.outputs:
                 self.out(name, node.outputs[name])
         if not node.is_finished_ok:
-            return self.exit_codes.ERROR_REFINEMENT_FAILED.format(reason=points.reason_of(node))
+            return self.exit_codes.ERROR_REFINEMENT_FAILED.format(reason=reason_of(node))
         return None
 
     def has_to_validate(self) -> bool:
@@ -387,7 +396,7 @@ class TrainWorkChain(ProtocolMixin, IndexedMixin, WorkChain):
         """Take the report over."""
         node = self.ctx.validate
         if not node.is_finished_ok:
-            return self.exit_codes.ERROR_VALIDATION_FAILED.format(reason=points.reason_of(node))
+            return self.exit_codes.ERROR_VALIDATION_FAILED.format(reason=reason_of(node))
         self.out("report", node.outputs.report)
         return None
 

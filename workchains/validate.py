@@ -20,13 +20,25 @@ from aiida_difftre.engine.contract.records import read
 from aiida_difftre.engine.contract.results import PredictResults, SampleResults
 from aiida_difftre.engine.contract.validation import validate
 from aiida_difftre.workchains import absorption, exit_codes, records
-from aiida_difftre.workchains import state_points as points
 from aiida_difftre.workchains.assess import AssessBaseWorkChain
 from aiida_difftre.workchains.builders import ProtocolMixin
 from aiida_difftre.workchains.comparison import derived_seed
 from aiida_difftre.workchains.facts import IndexedMixin
 from aiida_difftre.workchains.predict import PredictBaseWorkChain
 from aiida_difftre.workchains.sample import SampleBaseWorkChain
+from aiida_difftre.workchains.state_points import (
+    add_base,
+    check_structures,
+    check_targets,
+    define_base,
+    define_state_points,
+    expose_sampling,
+    is_unstable,
+    make_builder,
+    reason_of,
+    sampling_parameters,
+    targets_of,
+)
 
 WHEN = ("before", "after")
 EQUILIBRIUM = "equilibrium"
@@ -68,7 +80,7 @@ def _check_settings(node: orm.Dict | None, _: Any) -> str | None:
 def _check_inputs(inputs: Mapping[str, Any], _: Any) -> str | None:
     for name in WHEN:
         if name in inputs:
-            problem = points.check_structures(inputs[name], inputs["state_points"]) or check_base(
+            problem = check_structures(inputs[name], inputs["state_points"]) or check_base(
                 inputs.get("base"), inputs[name].spec.base, None
             )
             if problem:
@@ -77,7 +89,7 @@ def _check_inputs(inputs: Mapping[str, Any], _: Any) -> str | None:
         return problem
     if "dataset" in inputs and "predict" not in inputs:
         return "a dataset was given, but no `predict` inputs with the code that evaluates it"
-    return points.check_targets(inputs["state_points"], inputs["sample"]["calc"]["parameters"])
+    return check_targets(inputs["state_points"], inputs["sample"]["calc"]["parameters"])
 
 
 @calcfunction
@@ -100,7 +112,7 @@ def validation_report(**nodes: Any) -> orm.Dict:
         ``stationarity``: potential -> label -> that of the run; ``dataset``: potential -> errors; ``static``:
         potential -> stress and stiffness.
     """
-    targets = {label: points.targets_of(group) for label, group in nodes["targets"].items()}
+    targets = {label: targets_of(group) for label, group in nodes["targets"].items()}
     content: dict[str, Any] = {"chi2": {}, "state_points": {}, "stationarity": {}, "dataset": {}, "static": {}}
     for when, predictions in nodes["predictions"].items():
         found = {label: records.predictions_of(node) for label, node in predictions.items()}
@@ -140,10 +152,10 @@ class ValidateWorkChain(ProtocolMixin, IndexedMixin, WorkChain):
         super().define(spec)
         spec.input("before", valid_type=PotentialData, required=False, help="The potential before refinement.")
         spec.input("after", valid_type=PotentialData, help="The potential to validate.")
-        points.define_base(spec)
-        points.define_state_points(spec)
+        define_base(spec)
+        define_state_points(spec)
         spec.input("dataset", valid_type=DatasetData, required=False, help="First-principles labels to compare with.")
-        points.expose_sampling(spec)
+        expose_sampling(spec)
         spec.expose_inputs(
             PredictBaseWorkChain,
             namespace="predict",
@@ -223,11 +235,11 @@ class ValidateWorkChain(ProtocolMixin, IndexedMixin, WorkChain):
         point = self.inputs.state_points[label]
         inputs = AttributeDict(self.exposed_inputs(SampleBaseWorkChain, namespace="sample"))
         inputs.calc.potential = self.inputs[when]
-        points.add_base(inputs.calc, self.inputs)
+        add_base(inputs.calc, self.inputs)
         inputs.calc.structure = point["structure"]
         template = inputs.calc.parameters.get_dict()
         inputs.calc.parameters = orm.Dict(
-            points.sampling_parameters(template, point, seed=derived_seed(seed, "validate", when, label), predict=True)
+            sampling_parameters(template, point, seed=derived_seed(seed, "validate", when, label), predict=True)
         )
         inputs.metadata.call_link_label = f"sample_{when}_{label}"
         return self.submit(SampleBaseWorkChain, **inputs)
@@ -235,7 +247,7 @@ class ValidateWorkChain(ProtocolMixin, IndexedMixin, WorkChain):
     def _submit_prediction(self, name: str, potential: Any, structures: Any, *, static: bool) -> None:
         inputs = AttributeDict(self.exposed_inputs(PredictBaseWorkChain, namespace="predict"))
         inputs.calc.potential = potential
-        points.add_base(inputs.calc, self.inputs)
+        add_base(inputs.calc, self.inputs)
         inputs.calc.structures = structures
         inputs.calc.parameters = orm.Dict({**inputs.calc.parameters.get_dict(), "static_stiffness": static})
         inputs.metadata.call_link_label = name
@@ -246,11 +258,11 @@ class ValidateWorkChain(ProtocolMixin, IndexedMixin, WorkChain):
         for when, label in self._runs():
             node = self.ctx[f"sample_{when}_{label}"]
             if not node.is_finished_ok:
-                code = "ERROR_UNSTABLE" if points.is_unstable(node) else "ERROR_SAMPLING_FAILED"
-                return self.exit_codes[code].format(when=when, label=label, reason=points.reason_of(node))
+                code = "ERROR_UNSTABLE" if is_unstable(node) else "ERROR_SAMPLING_FAILED"
+                return self.exit_codes[code].format(when=when, label=label, reason=reason_of(node))
         for name, node in self._predictions():
             if not node.is_finished_ok:
-                return self.exit_codes.ERROR_PREDICTION_FAILED.format(label=name, reason=points.reason_of(node))
+                return self.exit_codes.ERROR_PREDICTION_FAILED.format(label=name, reason=reason_of(node))
         return None
 
     def _predictions(self) -> list[tuple[str, orm.ProcessNode]]:
@@ -270,7 +282,7 @@ class ValidateWorkChain(ProtocolMixin, IndexedMixin, WorkChain):
         # What each kind of job sets by itself, such as its parser, is not that of another kind.
         options = {name: given for name, given in job.metadata.options.items() if name not in OWN_OPTIONS}
         inputs = AttributeDict({"calc": {"code": job.code, "potential": self.inputs.after}})
-        points.add_base(inputs.calc, self.inputs)
+        add_base(inputs.calc, self.inputs)
         inputs.calc.metadata = {"options": options}
         inputs.calc.parameters = orm.Dict(parameters)
         if "before" in self.inputs and self.inputs.before.spec == self.inputs.after.spec:
@@ -290,7 +302,7 @@ class ValidateWorkChain(ProtocolMixin, IndexedMixin, WorkChain):
         """Stop where it failed."""
         node = self.ctx.assessment
         if not node.is_finished_ok:
-            return self.exit_codes.ERROR_PREDICTION_FAILED.format(label="assessment", reason=points.reason_of(node))
+            return self.exit_codes.ERROR_PREDICTION_FAILED.format(label="assessment", reason=reason_of(node))
         for sentence in read(AssessResults, node.outputs.output_parameters.get_dict()).sentences:
             self.report(sentence)
         self.out("assessment", node.outputs.output_parameters)
@@ -386,7 +398,7 @@ class ValidateWorkChain(ProtocolMixin, IndexedMixin, WorkChain):
             >>> builder.sample.calc.code is code
             True
         """
-        return points.make_builder(
+        return make_builder(
             cls,
             cls.CHAIN,
             PredictBaseWorkChain,

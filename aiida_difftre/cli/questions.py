@@ -99,9 +99,9 @@ def _temperatures(text: str | None) -> tuple[float, float] | None:
 @_answering
 def refined_against_command(doi: str) -> Any:
     """Potentials that were refined against the measurement with this DOI."""
-    from aiida_difftre import query as questions
+    from aiida_difftre.query import refined_against, rows
 
-    return questions.rows(questions.refined_against(doi))
+    return rows(refined_against(doi))
 
 
 @query.command("behind")
@@ -110,10 +110,10 @@ def refined_against_command(doi: str) -> Any:
 @_answering
 def behind_command(potential: str, dft: bool) -> Any:
     """Measurements behind POTENTIAL (or behind that of a run), all its predecessors included."""
-    from aiida_difftre import query as questions
+    from aiida_difftre.query import calculations_behind, experiments_behind, rows
 
     node = _node(potential, "PotentialData")
-    return questions.rows(questions.calculations_behind(node) if dft else questions.experiments_behind(node))
+    return rows(calculations_behind(node) if dft else experiments_behind(node))
 
 
 @query.command("trajectories")
@@ -131,10 +131,10 @@ def trajectories_command(
     potential: str | None,
 ) -> Any:
     """Trajectories by temperature, system, effective snapshots and potential."""
-    from aiida_difftre import query as questions
+    from aiida_difftre.query import rows, trajectories
 
-    return questions.rows(
-        questions.trajectories(
+    return rows(
+        trajectories(
             temperature=_temperatures(temperature),
             system=system,
             least_n_eff=n_eff,
@@ -153,9 +153,9 @@ def trajectories_command(
 @_answering
 def best_command(system: str, role: str, anywhere: bool) -> Any:
     """Potentials of SYSTEM (a reduced formula), the lowest chi² of a validation first."""
-    from aiida_difftre import query as questions
+    from aiida_difftre.query import best, rows
 
-    return questions.rows(questions.best(system, role, judged_in=None if anywhere else "validation"))
+    return rows(best(system, role, judged_in=None if anywhere else "validation"))
 
 
 @query.command("near-experiment")
@@ -165,13 +165,13 @@ def best_command(system: str, role: str, anywhere: bool) -> Any:
 @_answering
 def near_experiment_command(component: str, within: str, system: str | None) -> Any:
     """Potentials whose COMPONENT, such as C44, lies near to experiment."""
-    from aiida_difftre import query as questions
+    from aiida_difftre.query import near_experiment, rows
 
     try:
         largest = float(within.removesuffix("%")) / (100 if within.endswith("%") else 1)
     except ValueError:
         raise click.ClickException(f"--within is {within!r}; give a fraction such as 0.02, or 2%") from None
-    return questions.rows(questions.near_experiment(component, largest, system=system))
+    return rows(near_experiment(component, largest, system=system))
 
 
 @query.command("influenced-by")
@@ -179,10 +179,10 @@ def near_experiment_command(component: str, within: str, system: str | None) -> 
 @_answering
 def influenced_by_command(node: str) -> Any:
     """Potentials that NODE (a DFT calculation, a dataset, a target) had a part in."""
-    from aiida_difftre import query as questions
     from aiida_difftre.cli.nodes import node_called
+    from aiida_difftre.query import influenced_by, rows
 
-    return questions.rows(questions.influenced_by(node_called(node)))
+    return rows(influenced_by(node_called(node)))
 
 
 @query.command("costs")
@@ -191,10 +191,10 @@ def influenced_by_command(node: str) -> Any:
 @_answering
 def costs_command(run: str | None, jobs: bool) -> Any:
     """Where the CPU hours of RUN went, or those of all runs."""
-    from aiida_difftre import query as questions
+    from aiida_difftre.query import costs, rows, summed
 
-    rows = questions.rows(questions.costs(None if run is None else _node(run, "run")))
-    return rows if jobs else questions.summed(rows)
+    found = rows(costs(None if run is None else _node(run, "run")))
+    return found if jobs else summed(found)
 
 
 @query.command("index")

@@ -23,7 +23,7 @@ from aiida_difftre.engine.contract.results import UpdateStep
 from aiida_difftre.engine.contract.validation import validate
 from aiida_difftre.engine.units import AMU_PER_A3_IN_KG_PER_M3
 from aiida_difftre.workchains import records
-from aiida_difftre.workchains import state_points as points
+from aiida_difftre.workchains.state_points import pressure_of, targets_of
 from aiida_difftre.workchains.validate import WHEN
 
 CHAINS = ("TrainWorkChain", "RefineWorkChain", "ValidateWorkChain")
@@ -257,7 +257,7 @@ def _state_point(point: dict[str, Any]) -> StatePoint:
         formula=cell.symbols.formula.reduce()[0].format("metal"),
         atoms=len(cell),
         temperature=point["temperature"].value,
-        pressure=points.pressure_of(point),
+        pressure=pressure_of(point),
         density=float(cell.get_masses().sum() / cell.get_volume() * AMU_PER_A3_IN_KG_PER_M3),
     )
 
@@ -310,7 +310,7 @@ def _iterations(node: orm.ProcessNode) -> Iterator[Iteration]:
             steps = [read(UpdateStep, step) for step in item["steps"]]
             yield Iteration(item["iteration"], item["chi2"], item["state_points"], steps, discarded=item["discarded"])
         return
-    targets = {label: points.targets_of(point["targets"]) for label, point in _state_points(node).items()}
+    targets = {label: targets_of(point["targets"]) for label, point in _state_points(node).items()}
     updates = [child for child in called(node).values() if child.process_label == "UpdateBaseWorkChain"]
     for number, update in enumerate(child for child in updates if child.is_finished_ok):
         results = records.update_results(update.outputs.output_parameters)

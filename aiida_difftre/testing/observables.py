@@ -19,7 +19,7 @@ from aiida_difftre.engine.contract.settings import Machine
 from aiida_difftre.engine.potentials.potential import Potential
 from aiida_difftre.engine.potentials.term import Parameters
 from aiida_difftre.engine.reweighting.reference import Reference, prepare_reference
-from aiida_difftre.engine.snapshots import snapshots as quantities
+from aiida_difftre.engine.snapshots.snapshots import energies
 from aiida_difftre.testing.expectations import STEP, close, require
 
 
@@ -60,7 +60,7 @@ class ObservableExample:
             positions=positions,
             cell=cell,
             species=symbols,
-            energies=quantities.energies(self.potential, self.parameters, positions, cell, symbols, scales=scales),
+            energies=energies(self.potential, self.parameters, positions, cell, symbols, scales=scales),
             walkers=np.repeat(np.arange(walkers, dtype=np.int32), count // walkers),
             times=np.tile(np.arange(count // walkers) + 1.0, walkers),
             temperatures=np.full(count, self.temperature),

@@ -14,11 +14,11 @@ from ase import Atoms
 from numpy.typing import NDArray
 
 from aiida_difftre.engine.calculators.difftre import DiffTReCalculator
-from aiida_difftre.engine.geometry import neighbor_list as space
+from aiida_difftre.engine.geometry.neighbor_list import NeighborList, build_batch, components, neighbors
 from aiida_difftre.engine.geometry.strain import voigt_matrix
 from aiida_difftre.engine.potentials.potential import Potential
 from aiida_difftre.engine.potentials.term import Environment, Parameters
-from aiida_difftre.engine.snapshots import snapshots as quantities
+from aiida_difftre.engine.snapshots.snapshots import environment
 from aiida_difftre.testing.expectations import STEP, close, require
 
 PADDED = 3
@@ -61,16 +61,16 @@ class PotentialExample:
         atoms.positions += np.random.default_rng(7).normal(scale=0.03, size=atoms.positions.shape)
         return atoms
 
-    def lists(self) -> space.NeighborList:
+    def lists(self) -> NeighborList:
         """Neighbour lists of the rattled structure, with a leading axis of one."""
         positions = self.rattled().get_scaled_positions(wrap=False)
-        return space.build_batch(positions[None], self.atoms.cell.array, self.potential.cutoff)
+        return build_batch(positions[None], self.atoms.cell.array, self.potential.cutoff)
 
     def environment(self) -> Environment:
         """The environment of the rattled structure, float64."""
         atoms = self.rattled()
         positions, symbols = atoms.get_scaled_positions(wrap=False), atoms.get_chemical_symbols()
-        return quantities.environment(self.potential, positions, atoms.cell.array, symbols, "float64", self.lists())
+        return environment(self.potential, positions, atoms.cell.array, symbols, "float64", self.lists())
 
 
 def padding_is_ignored(example: PotentialExample) -> None:
@@ -169,7 +169,7 @@ def _forces_of_dynamics(example: PotentialExample) -> tuple[NDArray[np.float64],
         atoms, environment = example.rattled(), example.environment()
         cell, lists = jnp.asarray(atoms.cell.array), jax.tree.map(lambda leaf: leaf[0], example.lists())
         positions = jnp.asarray(atoms.get_scaled_positions(wrap=False))
-        parts = space.components(positions, cell, space.neighbors(lists, cell))
+        parts = components(positions, cell, neighbors(lists, cell))
 
         @jax.jit
         def compute(parameters: Parameters, parts: list[Any], environment: Environment) -> tuple[Any, Any]:

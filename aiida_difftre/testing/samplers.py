@@ -19,7 +19,7 @@ from aiida_difftre.engine.potentials.potential import Potential, build
 from aiida_difftre.engine.runtime.progress import Silent
 from aiida_difftre.engine.sampling.protocol import Run, Sampler
 from aiida_difftre.engine.sampling.starts import Start
-from aiida_difftre.engine.snapshots import snapshots as quantities
+from aiida_difftre.engine.snapshots.snapshots import energies
 from aiida_difftre.testing.expectations import close, require
 
 
@@ -121,7 +121,7 @@ def energies_are_those_of_the_positions(example: SamplerExample) -> None:
     found = example.trajectory
     with jax.enable_x64(True):
         parameters = example.potential.init(jax.random.key(0))
-        expected = quantities.energies(example.potential, parameters, found.positions, found.cell, found.species)
+        expected = energies(example.potential, parameters, found.positions, found.cell, found.species)
     close(found.energies, expected, 1e-9, "energies (eV) are not those of the stored positions")
     require((np.diff(found.walkers) >= 0).all(), "snapshots are not in the order of the walkers")
     rises = np.diff(found.times)[np.diff(found.walkers) == 0]

@@ -74,10 +74,10 @@ def learned(path: Path) -> Energy:
     import jax.numpy as jnp
 
     from aiida_difftre.engine import units
-    from aiida_difftre.engine.potentials import potential as potentials
+    from aiida_difftre.engine.potentials.potential import load
     from aiida_difftre.engine.potentials.term import Environment
 
-    potential, parameters = potentials.load(path)
+    potential, parameters = load(path)
 
     def function(x: NDArray[np.float64]) -> NDArray[np.float64]:
         flat = jnp.asarray(np.ravel(x))

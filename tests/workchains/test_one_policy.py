@@ -141,13 +141,9 @@ def run_engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Wor
         monkeypatch.setattr(engine, "Objective", lambda *_: None)
         monkeypatch.setattr(engine, "minimise", minimise)
         monkeypatch.setattr(engine.update, "summary", summary)
-        monkeypatch.setattr(
-            engine.potentials,
-            "load",
-            lambda _: lennard_jones(),
-        )
-        monkeypatch.setattr(engine.potentials, "save", lambda *_: None)
-        monkeypatch.setattr(engine.potentials, "species_of", lambda *_: None)
+        monkeypatch.setattr(engine, "load", lambda _: lennard_jones())
+        monkeypatch.setattr(engine, "save", lambda *_: None)
+        monkeypatch.setattr(engine, "species_of", lambda *_: None)
         monkeypatch.setattr(engine, "read_structure", lambda _: SimpleNamespace(symbols=[]))
         monkeypatch.setattr(engine.stationarity, "of_trajectory", lambda _: STATIONARITY)
         monkeypatch.setattr(engine, "matching_loss", lambda *_: None)
@@ -196,7 +192,7 @@ def make_chain(
                 iteration = int(inputs["metadata"]["call_link_label"].split("_")[1])
                 is_fresh = "optimizer_state" not in inputs["calc"]
                 compared = chain.records.compare_points(
-                    {"solid": chain.points.targets_of(targets)}, {"solid": world.predictions()}
+                    {"solid": chain.targets_of(targets)}, {"solid": world.predictions()}
                 )
                 chi2 = chain.records.judge(compared)
                 judged = policy.Agreement(

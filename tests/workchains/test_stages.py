@@ -74,16 +74,16 @@ def test_cells_and_settings_of_stages() -> None:
     def structure(element: str = "Ar", constant: float = 5.4) -> orm.StructureData:
         return orm.StructureData(ase=bulk(element, "fcc", constant, cubic=True))
 
-    assert stages.check_with(staged(structure())) is None
-    assert "take the same density" in str(stages.check_with(staged(structure(constant=5.5))))
-    assert "take the same composition" in str(stages.check_with(staged(structure("Ne"))))
-    assert "walkers" in str(stages.check_with(staged(structure(), sampling={"walkers": 0})))
-    assert "no StructureData" in str(stages.check({"stage_0": {"structures": {"solid": orm.Dict({})}}}, None))
-    assert "unknown key" in str(stages.check({"stage_0": {"changes": orm.Dict({"setting": {}})}}, None))
+    assert stages.check_stages_with(staged(structure())) is None
+    assert "take the same density" in str(stages.check_stages_with(staged(structure(constant=5.5))))
+    assert "take the same composition" in str(stages.check_stages_with(staged(structure("Ne"))))
+    assert "walkers" in str(stages.check_stages_with(staged(structure(), sampling={"walkers": 0})))
+    assert "no StructureData" in str(stages.check_stages({"stage_0": {"structures": {"solid": orm.Dict({})}}}, None))
+    assert "unknown key" in str(stages.check_stages({"stage_0": {"changes": orm.Dict({"setting": {}})}}, None))
 
     inputs = staged(structure(), settings={"max_iterations": 2}, sampling={"walkers": 8})
     refine = {**inputs["refine"], "state_points": {"solid": dict(inputs["state_points"]["solid"])}}
-    stages.apply(refine, inputs["stages"]["stage_0"])
+    stages.apply_stage(refine, inputs["stages"]["stage_0"])
     assert refine["settings"]["max_iterations"] == 2
     assert refine["sample"]["calc"]["parameters"]["sampling"] == {"walkers": 8, "production_fs": 100.0}
     assert refine["update"]["calc"]["parameters"]["update"] == {"gate": 0.4}

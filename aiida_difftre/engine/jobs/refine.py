@@ -36,8 +36,7 @@ from aiida_difftre.engine.jobs import update
 from aiida_difftre.engine.jobs.given import take as given_reference
 from aiida_difftre.engine.matching.base_labels import subtracting
 from aiida_difftre.engine.matching.matching import matching_loss
-from aiida_difftre.engine.potentials import potential as potentials
-from aiida_difftre.engine.potentials.potential import Potential
+from aiida_difftre.engine.potentials.potential import Potential, check_temperature, load, save, species_of
 from aiida_difftre.engine.potentials.term import Parameters
 from aiida_difftre.engine.refinement import losses, objective
 from aiida_difftre.engine.refinement.minimise import OptimizerMemory, minimise
@@ -159,12 +158,12 @@ def run(job: RefineJob, folder: Path, progress: Reporter) -> RefineResults:
     Raises:
         EngineError: The failure of a part of it; with results, where a potential was judged before.
     """
-    potential, parameters = potentials.load(folder / job.potential)
+    potential, parameters = load(folder / job.potential)
     structures = {point.label: read_structure(folder / point.structure) for point in job.state_points}
     for point in job.state_points:
-        potentials.check_temperature(potential, point.temperature)
+        check_temperature(potential, point.temperature)
     for structure in structures.values():
-        potentials.species_of(potential, structure.symbols)
+        species_of(potential, structure.symbols)
     base = of_potential(potential.spec, folder, job.base_files)
     extra = matching_loss(
         potential,
@@ -254,7 +253,7 @@ def _judge(setup: Setup, course: Course) -> None:
     if course.state.reference is not None and course.state.reference.is_best:
         course.best = reference.parameters
         # Now, and not at the end alone: a failure of a later iteration leaves it.
-        potentials.save(setup.folder / POTENTIAL_OUT, setup.potential, course.best)
+        save(setup.folder / POTENTIAL_OUT, setup.potential, course.best)
     setup.progress.report("refine", number, job.max_iterations, chi2=course.iterations[-1].chi2)
 
 

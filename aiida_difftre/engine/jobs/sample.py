@@ -18,9 +18,8 @@ from aiida_difftre.engine.contract.records import Timings
 from aiida_difftre.engine.contract.results import GivenReference, SampleResults, Stationarity
 from aiida_difftre.engine.contract.state_points import StatePoint
 from aiida_difftre.engine.jobs.given import take as given_reference
-from aiida_difftre.engine.observables import protocol as observables
-from aiida_difftre.engine.potentials import potential as potentials
-from aiida_difftre.engine.potentials.potential import Potential
+from aiida_difftre.engine.observables.protocol import make
+from aiida_difftre.engine.potentials.potential import Potential, check_temperature, load, species_of
 from aiida_difftre.engine.potentials.term import Parameters
 from aiida_difftre.engine.reweighting import stationarity, statistics
 from aiida_difftre.engine.reweighting.predictions import predict_trajectory
@@ -62,12 +61,12 @@ def run(job: SampleJob, folder: Path, progress: Reporter) -> SampleResults:
         EngineError: When the dynamics goes bad (its good snapshots are written before), or the run must stop (a
             checkpoint is written before).
     """
-    potential, parameters = potentials.load(folder / job.potential)
+    potential, parameters = load(folder / job.potential)
     structure = read_structure(folder / job.structure)
-    potentials.species_of(potential, structure.symbols)
-    potentials.check_temperature(potential, job.temperature)
+    species_of(potential, structure.symbols)
+    check_temperature(potential, job.temperature)
     for request in job.observables:
-        observables.make(request, structure.symbols, structure.cell, masses=structure.masses)
+        make(request, structure.symbols, structure.cell, masses=structure.masses)
     base = of_potential(potential.spec, folder, job.base_files)
     began = time.monotonic()
     moving = Moving(potential, parameters, structure, base)

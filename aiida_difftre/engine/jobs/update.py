@@ -30,7 +30,7 @@ from aiida_difftre.engine.contract.targets import Target
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.matching import base_labels
 from aiida_difftre.engine.matching.matching import matching_loss
-from aiida_difftre.engine.potentials import potential as potentials
+from aiida_difftre.engine.potentials.potential import load, save
 from aiida_difftre.engine.refinement import losses
 from aiida_difftre.engine.refinement.minimise import OptimizerMemory, Outcome, minimise
 from aiida_difftre.engine.refinement.objective import (
@@ -59,7 +59,7 @@ def run(job: UpdateJob, folder: Path, progress: Reporter) -> UpdateResults:
         EngineError: For input that does not fit, too few effective samples, or a signal, after which the potential of
             the last step is written.
     """
-    potential, parameters = potentials.load(folder / job.potential)
+    potential, parameters = load(folder / job.potential)
     settings = job.update
     state = None
     if job.optimizer_state is not None:
@@ -91,7 +91,7 @@ def run(job: UpdateJob, folder: Path, progress: Reporter) -> UpdateResults:
     with stop:
         objective = Objective(data, settings, parameters, extra)
         outcome = minimise(objective, potential, memory, seed=job.seed, progress=progress, stop=stop)
-        potentials.save(folder / POTENTIAL_OUT, potential, outcome.parameters)
+        save(folder / POTENTIAL_OUT, potential, outcome.parameters)
         optimizers.write_state(folder / OPTIMIZER_OUT, outcome.optimizer_state)
         if outcome.reason is Reason.INTERRUPTED:
             raise EngineError(

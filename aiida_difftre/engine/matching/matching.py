@@ -25,8 +25,7 @@ from aiida_difftre.engine.contract.label_names import LabelKeys
 from aiida_difftre.engine.contract.labels import Labelled
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.geometry.strain import voigt_matrix
-from aiida_difftre.engine.matching import configurations as dataset
-from aiida_difftre.engine.matching.configurations import Configurations, Labels
+from aiida_difftre.engine.matching.configurations import Configurations, Labels, pad, read_training
 from aiida_difftre.engine.potentials.potential import Potential, forces, virial, without_references
 from aiida_difftre.engine.potentials.term import Environment, Parameters
 from aiida_difftre.engine.units import EV_PER_A3_IN_GPA
@@ -364,9 +363,9 @@ def matching_loss(
     """
     if path is None or settings.dataset_weight == 0:
         return None
-    found = dataset.read_training(path, keys)
+    found = read_training(path, keys)
     frames = (found if without_base is None else without_base(found)).frames
-    configurations = dataset.pad(frames, potential.spec.species, potential.cutoff)
+    configurations = pad(frames, potential.spec.species, potential.cutoff)
     dtype = jnp.dtype(machine.precision)
     predict, batch = features(potential, configurations, dtype)
     composition = jnp.asarray(compositions(configurations, len(potential.spec.species)))

@@ -13,7 +13,7 @@ from aiida_difftre.engine.runtime import device
 from aiida_difftre.engine.sampling.starts import Start
 from aiida_difftre.engine.sampling.system import System
 from aiida_difftre.engine.sampling.walkers import Snapshot, Walkers
-from aiida_difftre.engine.snapshots import snapshots as quantities
+from aiida_difftre.engine.snapshots.snapshots import environment
 
 
 def check_start(system: System, start: Start, parameters: Parameters, lists: neighbor_list.NeighborList) -> None:
@@ -35,10 +35,10 @@ def check_start(system: System, start: Start, parameters: Parameters, lists: nei
             "GPa; leave out the pressure of the state point or sampling.barostat",
         )
     scale = 1.0 if start.scales is None else start.scales[0]
-    environment = quantities.environment(
+    surroundings = environment(
         system.potential, start.positions[0], scale * start.cell, start.symbols, system.precision, lists
     )
-    squared = np.where(environment.mask, np.sum(np.asarray(environment.displacements) ** 2, -1), np.inf)
+    squared = np.where(surroundings.mask, np.sum(np.asarray(surroundings.displacements) ** 2, -1), np.inf)
     distance = float(np.sqrt(squared.min()))
     if distance < system.settings.min_distance:
         raise EngineError(
@@ -46,7 +46,7 @@ def check_start(system: System, start: Start, parameters: Parameters, lists: nei
             f"two atoms of the starting structure are {distance:.3f} Å apart; the limit (sampling.min_distance) is "
             f"{system.settings.min_distance} Å",
         )
-    device.self_check(system.potential, parameters, environment, system.precision)
+    device.self_check(system.potential, parameters, surroundings, system.precision)
 
 
 def failure(system: System, snapshot: Snapshot, walkers: int, done: int) -> EngineError | None:

@@ -32,7 +32,7 @@ from aiida_difftre.engine.sampling.protocol import Run
 from aiida_difftre.engine.sampling.starts import Start
 from aiida_difftre.engine.sampling.system import System
 from aiida_difftre.engine.sampling.walkers import Snapshot, Walkers, scale_of
-from aiida_difftre.engine.snapshots import snapshots as quantities
+from aiida_difftre.engine.snapshots.snapshots import energies
 
 
 def simulate(
@@ -337,7 +337,7 @@ def trajectory_of(simulation: Simulation, recording: Recording, made_of: Made) -
         positions=flat,
         cell=np.asarray(system.cell, np.float64),
         species=system.symbols,
-        energies=quantities.energies(
+        energies=energies(
             system.potential, made_of.parameters, flat, system.cell, system.symbols, made_of.batch_size, scales=scales
         ),
         walkers=np.repeat(np.arange(walkers, dtype=np.int32), snapshots),

@@ -16,8 +16,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float, Int, UInt
 from numpy.typing import NDArray
 
-from aiida_difftre.engine.geometry import lattice, linked_cells
-from aiida_difftre.engine.geometry import neighbor_list as space
+from aiida_difftre.engine.geometry import lattice, linked_cells, neighbor_list
 from aiida_difftre.engine.runtime import device
 
 Images: TypeAlias = tuple[tuple[int, int, int], ...]
@@ -61,7 +60,7 @@ def narrowest(largest: int) -> type[np.unsignedinteger[Any]]:
     return np.uint8 if largest < 1 << 8 else np.uint16 if largest < 1 << 16 else np.uint32
 
 
-def compact(lists: space.NeighborList, positions: Float[Array, "atoms 3"], images: Images) -> Compact:
+def compact(lists: neighbor_list.NeighborList, positions: Float[Array, "atoms 3"], images: Images) -> Compact:
     """A list of one snapshot in its compact form; traceable.
 
     Args:
@@ -131,8 +130,8 @@ def _build(positions: Array, cell: Array, cutoffs: Array, *, recipe: Recipe) -> 
 
     def one(snapshot: tuple[Array, Array]) -> tuple[Compact, Array]:
         fractional, cutoff = snapshot[0].astype(cell.dtype), snapshot[1]
-        lists = space.build(fractional, cell, cutoff, recipe.capacity, how)
-        return compact(lists, fractional, recipe.images), space.requirements(lists)
+        lists = neighbor_list.build(fractional, cell, cutoff, recipe.capacity, how)
+        return compact(lists, fractional, recipe.images), neighbor_list.requirements(lists)
 
     def several(positions: Array, cutoffs: Array) -> tuple[Compact, Array]:
         found: tuple[Compact, Array] = jax.lax.map(one, (positions, cutoffs), batch_size=recipe.at_once)
@@ -174,10 +173,10 @@ class Lists:
         self._cutoffs = (MARGIN * cutoffs).astype(dtype)
         longest, atoms = MARGIN * float(np.max(cutoffs)), positions.shape[1]
         self.images: Images = _shifts(lattice.images(cell, longest))
-        search = space.search(cell, longest, atoms)
+        search = neighbor_list.search(cell, longest, atoms)
         self._grid = search if isinstance(search, linked_cells.Grid) else None
-        self._capacity = space.Capacity(
-            space.capacity_for(atoms, cell, longest), 0 if self._grid is None else self._grid.room
+        self._capacity = neighbor_list.Capacity(
+            neighbor_list.capacity_for(atoms, cell, longest), 0 if self._grid is None else self._grid.room
         )
         tested = len(self.images) * atoms if self._grid is None else self._grid.candidates
         self._at_once = max(1, min(max(16, 1024 // atoms), linked_cells.CANDIDATES_AT_ONCE // (atoms * tested)))
@@ -203,7 +202,9 @@ class Lists:
             held += _nbytes(parts[-1])
             if _nbytes(parts) > BLOCK_BYTES:
                 blocks.append(self._joined(parts, _length(parts), max(part.index.shape[-1] for part in parts)))
-        self._capacity = space.Capacity(space.rounded(max(1, int(needed[0]))), space.rounded(int(needed[1])))
+        self._capacity = neighbor_list.Capacity(
+            neighbor_list.rounded(max(1, int(needed[0]))), neighbor_list.rounded(int(needed[1]))
+        )
         each = (
             self._positions.shape[1] * self._capacity.neighbors * sum(np.dtype(kind).itemsize for kind in self._types)
         )
