@@ -87,8 +87,8 @@ class Sampling:
 
     def __str__(self) -> str:
         return (
-            f"{self.label}: {self.atoms} atoms, {self.walkers} walkers, {self.steps:.3g} steps each, "
-            f"{self.snapshots:.3g} snapshots, at most {self.times} times: {_time(self.core_hours)}, "
+            f"{self.label}: {self.atoms} atoms, {self.walkers} walkers, {self.steps:.0f} steps each, "
+            f"{self.snapshots:.0f} snapshots, at most {self.times} times: {_time(self.core_hours)}, "
             f"{self.memory_gib:.2g} GiB of memory, {_disk(self.disk_gib)}"
         )
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from aiida_difftre.cli import live, plots, report, snapshots
+from aiida_difftre.cli import doer, live, plots, report, snapshots
 
 if TYPE_CHECKING:
     from aiida.engine import Process, ProcessBuilder
@@ -72,6 +72,7 @@ def run(builder: ProcessBuilder, out: Console) -> int:
     runner = get_manager().create_runner(communicator=None, poll_interval=PROCESS_POLL_S)
     process = instantiate_process(runner, builder)
     pk = int(process.pid)
+    doer.sign(process.node)
     if not out.is_terminal:
         _execute(process)
         return pk
@@ -228,7 +229,7 @@ def waiting(snapshot: snapshots.Snapshot, profile: str) -> list[str]:
     if snapshot.paused:
         pks = " ".join(map(str, snapshot.paused))
         lines.append(f"when the reason is mended: verdi -p {profile} process play {pks}")
-    if not get_daemon_client(profile).is_daemon_running:
+    if not doer.of(_process(snapshot.pk)) and not get_daemon_client(profile).is_daemon_running:
         lines.append(f"the daemon does not run; a submitted run goes on after: verdi -p {profile} daemon start")
     return lines
 

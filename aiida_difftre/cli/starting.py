@@ -26,6 +26,9 @@ MOST_ATOMS = 500
 
 NETWORK_CUTOFF_A = 5.0
 
+TETRAHEDRAL = 4
+"""Neighbours in a lattice that pair energies do not hold."""
+
 STARTS = ("dft", "labels", "potential", "prior")
 """Where the first potential comes from."""
 
@@ -77,6 +80,11 @@ def formula(atoms: Atoms) -> str:
     return str(atoms.symbols.formula.reduce()[0].format("hill"))
 
 
+def _name(atoms: Atoms) -> str:
+    """The reduced formula as chemists write it: KCl."""
+    return str(atoms.symbols.formula.reduce()[0].format("metal"))
+
+
 def known_of(atoms: Atoms) -> list[str]:
     """What the catalogue has of a structure."""
     try:
@@ -121,14 +129,14 @@ def document(
         place = place.relative_to(folder.resolve())
     barostat = any(one.at_constant_pressure for one in measurements)
     lines = [
-        f"# {formula(atoms)}, made by `aiida-difftre init`: read it, change it, then `aiida-difftre check` it.",
+        f"# {_name(atoms)}, made by `aiida-difftre init`: read it, change it, then `aiida-difftre check` it.",
         "# What is not given comes from the preset; the reference of the input explains every key.",
-        f"label: {formula(atoms)}",
+        f"label: {_name(atoms)}",
         f"protocol: {protocol} # quick, cpu or paper: how long everything is sampled, and how large networks are",
         "seed: 1 # of everything random; another one repeats the run with other noise",
         "",
         "system:",
-        f"  file: {_quoted(str(place))} # {len(atoms)} atoms; any file that ase reads",
+        f"  file: {_quoted(str(place))} # {len(atoms)} atom{'s' * (len(atoms) > 1)}; any file that ase reads",
         "",
         *_origin(atoms, start, given),
         "",
@@ -168,16 +176,13 @@ def _origin(atoms: Atoms, start: str, given: str | None) -> list[str]:
     if start == "labels":
         return ["dft:", f"  dataset: {_quoted(str(given))} # energies, forces and stresses that exist", "", *network]
     if start == "prior":
-        sigma = _nearest(atoms) / 2 ** (1 / 6)
         return [
-            "# No section dft: nothing is labelled, and the pair energy is all that the model knows at first.",
+            "# No section dft: nothing is labelled, and the prior is all that the model knows at first.",
             "model:",
             "  spec:",
             f"    species: {species}",
             "    terms:",
-            f"      - architecture: lennard_jones # its minimum is at the nearest neighbours, {_nearest(atoms):.3g} Å",
-            f"        cutoff: {2.5 * sigma:.3g} # Å",
-            f"        hyperparameters: {{epsilon: 0.1, sigma: {sigma:.4g}}} # eV, Å; epsilon is a guess: change it",
+            *_prior(atoms),
         ]
     cubic = _is_cubic(atoms)
     return [
@@ -189,6 +194,35 @@ def _origin(atoms: Atoms, start: str, given: str | None) -> list[str]:
         "  # pw_parameters: {SYSTEM: {occupations: smearing, smearing: mv, degauss: 0.02}} # Ry; metals need smearing",
         "",
         *network,
+    ]
+
+
+def _prior(atoms: Atoms) -> list[str]:
+    """A term of the size of the atoms that holds their crystal, or a liquid.
+
+    Raises:
+        ValueError: for several species, whose pairs have sizes, and perhaps charges, that a structure does not tell.
+    """
+    species = sorted(set(atoms.get_chemical_symbols()))
+    if len(species) > 1:
+        raise ValueError(
+            f"--prior is for one element, and here are {' and '.join(species)}: what differs between their pairs, "
+            "charges included, the structure does not tell; take --potential, --labels or DFT, or write the terms "
+            "yourself, for ions as in examples/nacl/quick.yaml"
+        )
+    nearest = _nearest(atoms)
+    sigma = nearest / 2 ** (1 / 6)
+    if _neighbours(atoms) == TETRAHEDRAL:
+        preset = "diamond" if species == ["C"] else "silicon"
+        return [
+            f"      - architecture: stillinger_weber # its minimum is at the nearest neighbours, {nearest:.3g} Å",
+            f"        cutoff: {1.8 * sigma:.4g} # Å, 1.8 sigma",
+            f"        hyperparameters: {{preset: {preset}, sigma: {sigma:.4g}}} # Å; its energies",
+        ]
+    return [
+        f"      - architecture: lennard_jones # its minimum is at the nearest neighbours, {nearest:.3g} Å",
+        f"        cutoff: {2.5 * sigma:.3g} # Å",
+        f"        hyperparameters: {{epsilon: 0.1, sigma: {sigma:.4g}}} # eV, Å; epsilon is a guess: change it",
     ]
 
 
@@ -248,6 +282,13 @@ def _nearest(atoms: Atoms) -> float:
     if not len(distances):
         raise ValueError("the atoms of the structure are further apart than twice the edge of the volume per atom")
     return float(distances.min())
+
+
+def _neighbours(atoms: Atoms) -> float:
+    """How many neighbours an atom has within 1.2 times the shortest distance, on average."""
+    from ase.neighborlist import neighbor_list
+
+    return len(neighbor_list("i", atoms, 1.2 * _nearest(atoms))) / len(atoms)
 
 
 def _is_cubic(atoms: Atoms) -> bool:

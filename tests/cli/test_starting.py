@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +19,7 @@ from ase.io import write
 from click.testing import CliRunner, Result
 from plumpy.process_states import ProcessState
 
-from aiida_difftre.cli import cli, starting
+from aiida_difftre.cli import cli, doer, starting
 from aiida_difftre.cli.resuming import builder_of
 from aiida_difftre.data import extras
 from aiida_difftre.workchains.inputs import read_input
@@ -58,7 +62,18 @@ def test_init_asks(silicon: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert answer.exit_code == 0, answer.output
     assert "the catalogue has catalogue:Si/density_298K" in answer.output
     (term,) = read_input(tmp_path / "input.yaml").model.spec.terms  # type: ignore[union-attr] # it has one
+    assert term.architecture == "stillinger_weber"
     assert term.hyperparameters["sigma"] == pytest.approx(5.431 * 3**0.5 / 4 / 2 ** (1 / 6), rel=1e-3)
+
+
+def test_init_names_a_compound_as_chemists_do_and_guesses_no_charges(tmp_path: Path) -> None:
+    write(tmp_path / "KCl.cif", bulk("KCl", "rocksalt", a=6.293))
+    words = ["init", tmp_path / "KCl.cif", "-o", tmp_path / "input.yaml", "-t", "catalogue:KCl/stiffness_298K"]
+    refused = invoke(*words, "--prior")
+    assert refused.exit_code == 1
+    assert "--prior is for one element, and here are Cl and K" in refused.output
+    assert invoke(*words).exit_code == 0
+    assert read_input(tmp_path / "input.yaml").label == "KCl"
 
 
 @pytest.mark.parametrize(
@@ -95,7 +110,8 @@ def test_what_init_writes_is_accepted_by_check(
         checked = invoke("check", path)
         assert checked.exit_code == 0, checked.output
         assert "sampling takes at most" in checked.output
-        assert checked.output.splitlines()[-1] == "the input is right; nothing was started"
+        end = f"the input is right; nothing was started; next: aiida-difftre run {path}"
+        assert checked.output.splitlines()[-1] == end
     assert orm.QueryBuilder().append(orm.Node).count() == before
     path.write_text(path.read_text() + "machines:\n  sampling: {code: none@here}\n  update: {code: nor@there}\n")
     checked = invoke("check", path)
@@ -138,6 +154,31 @@ def test_resume_says_what_there_is_to_go_on_with(run_node: Any, potential: Any) 
     builder = builder_of(killed)
     assert builder.potential.pk == potential.pk
     assert builder.metadata.description == f"goes on with the run {killed.uuid}"
+
+
+def test_resume_of_a_run_whose_process_is_gone(run_node: Any, potential: Any) -> None:
+    run = run_node(ProcessState.WAITING, potential=potential)
+    doer.sign(run)
+    assert doer.of(run) == f"process {os.getpid()} on {socket.gethostname()}"
+    assert not doer.is_gone(run)
+    assert "does it; end that first" in invoke("resume", run.pk).output
+    assert doer.farewell(run) == ""
+    ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
+    signed = run.base.extras.get(doer.EXTRA)
+    run.base.extras.set(doer.EXTRA, {**signed, "host": "elsewhere"})
+    assert not doer.is_gone(run)
+    with pytest.raises(ValueError, match="on elsewhere does it"):
+        builder_of(run)
+    assert builder_of(run, gone=True).potential.pk == potential.pk
+    for other in ({**signed, "pid": int(ended.stdout)}, {**signed, "began": signed["began"] - 1.0}):
+        run.base.extras.set(doer.EXTRA, other)
+        assert doer.is_gone(run)
+    assert doer.farewell(run).endswith(f"go on with: aiida-difftre resume {run.pk}")
+    assert builder_of(run).potential.pk == potential.pk
+    doer.bury(run)
+    assert run.is_killed
+    assert run.is_sealed
+    assert not doer.is_gone(run)
 
 
 def test_compare(run_node: Any, potential: Any) -> None:

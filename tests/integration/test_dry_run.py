@@ -16,7 +16,7 @@ def test_a_dry_run_starts_nothing(cli: Any, argon_input: Any) -> None:
         answer = cli(command, argon_input(), "--dry-run")
         assert answer.exit_code == 0, answer.output
         assert "core minutes" in answer.output
-        assert answer.output.endswith("the input is right; nothing was started\n")
+        assert "the input is right; nothing was started; next: aiida-difftre run " in answer.output
     assert orm.QueryBuilder().append(orm.Node).count() == before
 
     def absurd(content: dict[str, Any]) -> None:

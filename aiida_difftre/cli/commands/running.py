@@ -84,23 +84,29 @@ def submit_command(profile: str | None, file: Path, seed: int | None, dry_run: b
 @click.command("resume")
 @click.argument("run", metavar="RUN")
 @click.option("-o", "--output", type=FOLDER, help="Folder of plots; none without.")
+@click.option("--gone", is_flag=True, help="Say that what did RUN is no more, where this computer cannot see it.")
 @click.pass_obj
-def resume_command(profile: str | None, run: str, output: Path | None) -> None:
+def resume_command(profile: str | None, run: str, output: Path | None, gone: bool) -> None:
     """Go on with RUN, which failed or was killed, in this process.
 
     It is a new run with the same inputs, which takes every job that ended well from what is stored, and does the
-    others; RUN itself stays as it is.
+    others. RUN stays as it is; where the process that did it was ended before it could say so (kill -9, a power
+    failure), it counts as killed from then on.
     """
     with complaints():
         from aiida.manage.caching import enable_caching
-        from aiida.orm import load_node
+        from aiida.orm import ProcessNode, load_node
 
+        from aiida_difftre.cli.doer import bury
         from aiida_difftre.cli.resuming import builder_of, stored
 
         name = load(profile)
         node = load_node(run_called(run))
-        builder = builder_of(node)
-        done, missing = stored(node)  # type: ignore[arg-type] # a run, or there is no builder
+        builder = builder_of(node, gone=gone)
+        assert isinstance(node, ProcessNode)  # or there is no builder
+        if not node.is_terminated:
+            bury(node)
+        done, missing = stored(node)
         click.echo(f"run {node.pk}: {done} calculations are taken as they are, {missing} that did not end well are not")
         with enable_caching():
             _watch(name, builder, output=output, in_process=True)
@@ -122,7 +128,7 @@ def _say_what_it_takes(file: Path, seed: int | None) -> None:
     for line in lines(read_plan(file)):
         click.echo(line)
     _tell(read_builder(file, seed=seed))
-    click.echo("the input is right; nothing was started")
+    click.echo(f"the input is right; nothing was started; next: aiida-difftre run {file}")
 
 
 def _tell(builder: Any) -> None:

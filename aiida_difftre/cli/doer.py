@@ -1,0 +1,60 @@
+"""Which process of which computer does a run that no daemon does, and what becomes of the run when that is gone."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+import psutil
+from aiida import orm
+
+EXTRA = "difftre_process"
+"""Extra of a run that is done by ``aiida-difftre run``: host, PID, and when the process began."""
+
+
+def sign(run: orm.ProcessNode) -> None:
+    """Note that this process does a run."""
+    own = psutil.Process()
+    run.base.extras.set(EXTRA, {"host": socket.gethostname(), "pid": os.getpid(), "began": own.create_time()})
+
+
+def of(run: orm.ProcessNode) -> str:
+    """The process that does a run, in words; empty where that is the daemon."""
+    signed = run.base.extras.get(EXTRA, None)
+    return "" if signed is None else f"process {signed['pid']} on {signed['host']}"
+
+
+def is_gone(run: orm.ProcessNode) -> bool:
+    """Whether the process that did a run is no more, though the run is not over: killed, or the computer restarted.
+
+    False for runs of the daemon, and where the process was on another computer.
+    """
+    signed = run.base.extras.get(EXTRA, None)
+    if signed is None or run.is_terminated or signed["host"] != socket.gethostname():
+        return False
+    try:
+        found = psutil.Process(signed["pid"])
+        # A PID may belong to another process by now, and one that ended may still be in the table.
+        return bool(found.create_time() != signed["began"] or found.status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
+
+
+def farewell(run: orm.ProcessNode) -> str:
+    """What to do about a run whose process is gone, in a sentence; empty for any other."""
+    if not is_gone(run):
+        return ""
+    return f"nobody does this run: {of(run)} is gone; go on with: aiida-difftre resume {run.pk}"
+
+
+def bury(run: orm.ProcessNode) -> None:
+    """Mark a run as killed whose process is gone, with what it called, and kill its jobs; what ended stays as it is."""
+    from plumpy import ProcessState
+
+    from aiida_difftre.cli.demo import end_what_is_left
+
+    run.set_process_state(ProcessState.KILLED)
+    run.set_process_status(f"killed: {of(run)} was gone")
+    run.delete_checkpoint()
+    run.seal()
+    end_what_is_left(run.pk or 0)
