@@ -10,12 +10,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from ase import Atoms
+from ase import Atoms, units
+from ase.build import bulk
+from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from aiida_difftre.engine.contract import files
 from aiida_difftre.engine.contract.bases import BaseSpec
 from aiida_difftre.engine.contract.jobs import Machine, RefineJob, SampleJob, SamplingSettings, UpdateSettings
+from aiida_difftre.engine.contract.settings import PotentialSpec
 from aiida_difftre.engine.contract.validation import validate
 from aiida_difftre.engine.errors import EngineError
 from aiida_difftre.engine.jobs import refine, sample
@@ -188,3 +191,42 @@ def test_with_a_base_energies_and_stresses_are_sums(
     assert found.base.energies == pytest.approx(own.energies, abs=1e-6)
     alone = prepared(potential, parameters, own, [validate_target()], UpdateSettings()).before[0].values[0]
     assert results.predictions[0].values[0] == pytest.approx(alone, rel=1e-5)
+
+
+def test_a_base_that_is_called_is_evaluated_on_what_is_imported(tmp_path: Path) -> None:
+    """Copper of EMT, as another program would have sampled it, and a correction that starts at zero."""
+    rng, crystal = np.random.default_rng(3), bulk("Cu", "fcc", 3.6, cubic=True)
+    frames = []
+    for _ in range(30):
+        atoms = crystal.copy()
+        atoms.positions += rng.normal(scale=0.06, size=(4, 3))
+        atoms.calc = EMT()
+        frames.append(atoms)
+    wanted = np.array([[atoms.get_potential_energy(), *atoms.get_stress()] for atoms in frames])
+    ase.io.write(tmp_path / "md.extxyz", frames)
+    ase.io.write(tmp_path / "structure.extxyz", crystal)
+    settings = ImportSettings(temperature=300.0, interval_fs=80.0, equilibration_fs=0.0)
+    made = import_trajectory([tmp_path / "md.extxyz"], [], settings)
+    files.write_trajectory(tmp_path / "foreign.npz", made.trajectory)
+    zero = {"inner": 1.8, "knots": 4, "values": [0.0] * 4}
+    term = {"architecture": "pair_spline", "cutoff": 4.0, "hyperparameters": zero}
+    spec = {"species": ["Cu"], "base": {"engine": "ase", "name": "emt"}, "terms": [term]}
+    potential = potentials.build(PotentialSpec.model_validate(spec))
+    potentials.save(tmp_path / "potential.safetensors", potential, potential.init(jax.random.key(0)))
+    job = SampleJob(
+        temperature=300.0, sampling=SAMPLING, trajectory="foreign.npz", machine=Machine(precision="float64"),
+        observables=[{"observable": "stress"}], base_born_stride=10,
+    )  # fmt: skip
+    results = sample.run(job, tmp_path, Silent())
+    found = files.read_trajectory(tmp_path / "trajectory.npz")
+    assert results.given is not None
+    assert results.given.energies == "potential"  # those of the file are its own
+    assert found.base is not None
+    assert found.base.born is not None
+    assert found.base.energies == pytest.approx(wanted[:, 0], abs=1e-5)
+    assert found.energies == pytest.approx(wanted[:, 0], abs=1e-5)
+    assert found.base.stresses == pytest.approx(wanted[:, 1:] / units.GPa, abs=1e-3)
+    assert found.base.born.shape == (3, 6, 6)
+    ideal = 4 * units.kB * 300.0 / crystal.get_volume() / units.GPa
+    mean = wanted[:, 1:].mean(0) / units.GPa - ideal * np.array([1, 1, 1, 0, 0, 0])
+    assert results.predictions[0].values == pytest.approx(mean, abs=1e-3)

@@ -106,13 +106,44 @@ def xdatcar(folder: Path, frames: list[Atoms]) -> tuple[Path, list[Path]]:
     return folder / "XDATCAR", [folder / "OSZICAR"]
 
 
+def vasprun(folder: Path, frames: list[Atoms]) -> tuple[Path, list[Path]]:
+    """As VASP writes molecular dynamics: e_fr_energy is what the forces are of; stresses, in kbar, are pressures."""
+
+    def rows(name: str, array: Any) -> str:
+        lines = "".join(f"<v>{x:.9f} {y:.9f} {z:.9f}</v>" for x, y, z in array)
+        return f'<varray name="{name}">{lines}</varray>'
+
+    def structure(atoms: Atoms, name: str = "") -> str:
+        places = rows("positions", atoms.get_scaled_positions(wrap=False))
+        return f"<structure{name}><crystal>{rows('basis', atoms.cell)}</crystal>{places}</structure>"
+
+    atoms = "".join(f"<rc><c>{symbol}</c><c>{BINARY.index(symbol) + 1}</c></rc>" for symbol in BINARY)
+    text = [
+        "<modeling>", f"<kpoints>{rows('kpointlist', [[0, 0, 0]])}</kpoints>",
+        f'<atominfo><array name="atoms"><set>{atoms}</set></array></atominfo>',
+        '<parameters><separator name="ionic"><i type="int" name="IBRION">0</i><i name="POTIM">200.0</i>',
+        f'<i name="TEBEG">{KELVIN}</i><i name="TEEND">{KELVIN}</i></separator></parameters>',
+        structure(frames[0], ' name="initialpos"'),
+    ]  # fmt: skip
+    for one in frames:
+        energy, stress = one.calc.results["energy"], -one.get_stress(voigt=False) / units.GPa * 10
+        values = {"e_fr_energy": energy, "e_wo_entrp": energy + 0.02, "e_0_energy": energy + 0.01}
+        energies = "".join(f'<i name="{name}">{value:.8f}</i>' for name, value in values.items())
+        text += [
+            f"<calculation><scstep><energy>{energies}</energy></scstep>", structure(one),
+            rows("forces", np.zeros((4, 3))), rows("stress", stress), f"<energy>{energies}</energy></calculation>",
+        ]  # fmt: skip
+    (folder / "vasprun.xml").write_text("\n".join([*text, "</modeling>", ""]))
+    return folder / "vasprun.xml", []
+
+
 def imported(found: tuple[Path, list[Path]], **settings: Any) -> Imported:
     return import_trajectory([found[0]], found[1], ImportSettings(temperature=KELVIN, **settings))
 
 
 @pytest.mark.parametrize(
     ("write", "settings"),
-    [(extxyz, STATED), (traj, STATED), (lammps, {}), (cp2k, {}), (xdatcar, STATED)],
+    [(extxyz, STATED), (traj, STATED), (lammps, {}), (cp2k, {}), (xdatcar, STATED), (vasprun, {})],
 )
 def test_every_format_gives_the_same_trajectory(
     tmp_path: Path, write: Callable[..., Any], settings: dict[str, Any]
@@ -128,7 +159,7 @@ def test_every_format_gives_the_same_trajectory(
     assert trajectory.times[:2] == pytest.approx([200.0, 400.0])
     assert trajectory.cell == pytest.approx(LENGTH * np.eye(3))
     assert not trajectory.last_velocities.any()
-    if write in (extxyz, traj, lammps):
+    if write in (extxyz, traj, lammps, vasprun):
         wanted = np.array([atoms.get_stress() for atoms in frames]) / units.GPa
         assert made.stresses == pytest.approx(wanted, abs=1e-6)
     if write in (lammps, cp2k, xdatcar):
@@ -149,6 +180,23 @@ def test_positions_of_lammps_are_wrapped_scaled_or_with_image_flags(tmp_path: Pa
     whole = made.positions - wanted
     assert whole == pytest.approx(np.rint(whole), abs=3e-7)
     assert (whole == pytest.approx(0.0, abs=3e-7)) == ("s" not in columns.split()[2])
+
+
+def test_a_vasprun_that_samples_nothing_or_is_cut_is_told(tmp_path: Path) -> None:
+    found = vasprun(tmp_path, oscillators())
+    whole = found[0].read_text()
+    for change, message in (
+        (('"IBRION">0', '"IBRION">2'), "has IBRION = 2, which is no molecular dynamics"),
+        (('"TEEND">300', '"TEEND">900'), "has TEEND = 900 K, and --temperature says 300 K"),
+    ):
+        found[0].write_text(whole.replace(*change))
+        with pytest.raises(ValueError, match=message):
+            imported(found)
+    # As a job leaves it that ends in the middle of a step, of which ase knows the atoms before.
+    found[0].write_text(whole[: whole.rindex('<varray name="forces">')])
+    made = imported(found, equilibration_fs=0.0)
+    assert len(made.trajectory.energies) == FRAMES - 1
+    assert any("vasprun.xml was cut: its end is missing" in line for line in made.lines())
 
 
 def test_a_triclinic_box_of_lammps_has_its_own_bounds(tmp_path: Path) -> None:
