@@ -69,6 +69,20 @@ def _check_on_cancelled(node: orm.Str, _: Any) -> str | None:
     return f"on_cancelled = {shown(node.value)} must be one of {', '.join(ENDS_WHEN_CANCELLED)}"
 
 
+def without_remotes(nodes: Mapping[str, Any]) -> tuple[dict[str, Any], list[orm.RemoteData]]:
+    """Inputs without the folders called ``remote``, at any depth, and these folders."""
+    kept, folders = {}, []
+    for name, value in nodes.items():
+        if isinstance(value, Mapping):
+            kept[name], inner = without_remotes(value)
+            folders += inner
+        elif name == "remote":
+            folders.append(value)
+        else:
+            kept[name] = value
+    return kept, folders
+
+
 def lowered_for_memory(chain: orm.ProcessNode) -> dict[str, Any]:
     """What the handlers of a restart chain lowered until its job fitted into memory.
 
@@ -163,11 +177,8 @@ class EngineBaseWorkChain(ProtocolMixin, IndexedMixin, BaseRestartWorkChain):
         inputs = self.ctx.inputs
         dropped = [inputs.pop(name, None) for name in ("parent_folder", "start_folder", "remote")]
         if points := inputs.get("state_points"):
-            dropped += [point.get("remote") for point in points.values()]
-            inputs.state_points = {
-                label: {name: node for name, node in point.items() if name != "remote"}
-                for label, point in points.items()
-            }
+            inputs.state_points, folders = without_remotes(points)
+            dropped += folders
         return any(node is not None for node in dropped)
 
     def cured(self, node: orm.CalcJobNode, what: str) -> ProcessHandlerReport:

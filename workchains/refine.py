@@ -116,7 +116,7 @@ class RefineWorkChain(ProtocolMixin, IndexedMixin, WorkChain):
             serializer=orm.to_aiida_type,
             validator=check_settings,
             help="max_iterations, patience, min_improvement, chi2_stop, max_roll_backs, continued_equilibration_fs, "
-            "growth {factor, thresholds}, seed.",
+            "growth {factor, thresholds}, pool_iterations, seed.",
         )
         spec.inputs.validator = _check_inputs
         spec.outline(
@@ -155,6 +155,7 @@ class RefineWorkChain(ProtocolMixin, IndexedMixin, WorkChain):
         self._remember(policy.start(self._settings(), sampled_fs))
         self.ctx.candidate = {"potential": self.inputs.potential, "optimizer_state": None}  # to be sampled next
         self.ctx.reference = None  # potential, optimizer state and trajectories of the last stable sampling
+        self.ctx.earlier = []  # references before it, the latest first: name, potential, trajectories
         self.ctx.best = None  # potential
         self.ctx.sampled = {}  # predictions of the last trajectories
         self.ctx.lowered = {}  # what fits into memory, by call of the chain
@@ -245,8 +246,11 @@ class RefineWorkChain(ProtocolMixin, IndexedMixin, WorkChain):
             self._remember_memory(f"sample_{label}", node)
         if self.ctx.reference:
             self._clean(self.ctx.reference["chains"])
+            earlier = {key: self.ctx.reference[key] for key in ("name", "potential", "points")}
+            self.ctx.earlier = [earlier, *self.ctx.earlier][: self._settings().pool_iterations]
         self.ctx.reference = {
             **self.ctx.candidate,
+            "name": f"sampling{self._course().samplings:03d}",
             "chains": list(nodes.values()),
             "points": {
                 label: {"trajectory": node.outputs.trajectory, "remote": node.outputs.remote_folder}
@@ -297,11 +301,16 @@ class RefineWorkChain(ProtocolMixin, IndexedMixin, WorkChain):
         if parameters["update"].get("loss", {}).get("dataset_weight", 0) > 0:
             inputs.calc.dataset = self.inputs.dataset
         inputs.calc.state_points = {
-            label: {**reference["points"][label], "targets": dict(point["targets"])}
+            label: {**reference["points"][label], "targets": dict(point["targets"]), **self._earlier(label)}
             for label, point in self._state_points().items()
         }
         inputs.metadata.call_link_label = update_label(state.iteration, state.roll_backs)
         self.to_context(update_job=self.submit(UpdateBaseWorkChain, **inputs))
+
+    def _earlier(self, label: str) -> dict[str, Any]:
+        """Trajectories of earlier iterations at a state point, for the pool of an update; empty for none."""
+        earlier = {one["name"]: {"potential": one["potential"], **one["points"][label]} for one in self.ctx.earlier}
+        return {"earlier": earlier} if earlier else {}
 
     def inspect_update(self) -> ExitCode | None:
         """Judge the potential that sampled, and go on with the new one."""

@@ -59,6 +59,10 @@ class AssessCalculation(EngineCalculation):
         given = inputs["parameters"].get_dict().get("candidates", []) if inputs.get("parameters") is not None else []
         candidates = [validate(Candidate, one) for one in given]
         for label, point in inputs["state_points"].items():
+            if point.get("earlier"):
+                return (
+                    f"state point {label!r} has earlier trajectories, which an assessment does not take; leave them out"
+                )
             what = f"the trajectory of state point {label!r}"
             requests = [node.target.request() for node in point["targets"].values()]
             requests += [one.request() for one in candidates if one.state_point == label]

@@ -46,9 +46,12 @@ def check_state_points(points: Mapping[str, Any] | None, _: Any) -> str | None:
     if message:
         return message
     for label, point in (points or {}).items():
-        unknown = set(point) - {"trajectory", "remote", "targets"}
+        unknown = set(point) - {"trajectory", "remote", "targets", "earlier"}
         if unknown:
-            return f"state point {label!r} has {', '.join(sorted(unknown))}; it takes trajectory, remote and targets"
+            return (
+                f"state point {label!r} has {', '.join(sorted(unknown))}; it takes trajectory, remote, targets and "
+                "earlier"
+            )
         if not isinstance(point.get("trajectory"), TrajectoryEnsembleData):
             return f"state point {label!r} needs a trajectory (TrajectoryEnsembleData), got {point.get('trajectory')!r}"
         remote, targets = point.get("remote"), point.get("targets") or {}
@@ -56,8 +59,22 @@ def check_state_points(points: Mapping[str, Any] | None, _: Any) -> str | None:
             return f"remote of state point {label!r} is {remote!r}; give the remote_folder of the sampling job"
         if not targets:
             return f"state point {label!r} needs targets (TargetData), got none"
-        if message := check_target_nodes(targets):
+        if message := check_target_nodes(targets) or check_earlier(point.get("earlier") or {}):
             return f"state point {label!r}: {message}"
+    return None
+
+
+def check_earlier(earlier: Mapping[str, Any]) -> str | None:
+    """Each earlier trajectory comes with the potential that sampled it."""
+    if message := check_labels(earlier, "earlier trajectory"):
+        return message
+    for name, one in earlier.items():
+        if unknown := set(one) - {"trajectory", "remote", "potential"}:
+            return f"earlier.{name} has {', '.join(sorted(unknown))}; it takes trajectory, remote and potential"
+        if not isinstance(one.get("trajectory"), TrajectoryEnsembleData):
+            return f"earlier.{name} needs a trajectory (TrajectoryEnsembleData), got {one.get('trajectory')!r}"
+        if not isinstance(one.get("potential"), PotentialData):
+            return f"earlier.{name} needs the potential that sampled it (PotentialData), got {one.get('potential')!r}"
     return None
 
 
@@ -66,10 +83,11 @@ def define_state_points(spec: CalcJobProcessSpec) -> None:
     spec.input_namespace(
         "state_points",
         dynamic=True,
-        valid_type=(TrajectoryEnsembleData, orm.RemoteData, TargetData),
+        valid_type=(TrajectoryEnsembleData, orm.RemoteData, TargetData, PotentialData),
         validator=check_state_points,
         help="LABEL -> {trajectory: TrajectoryEnsembleData, remote: RemoteData (optional; the folder where it was "
-        "made, to link instead of copy), targets: {NAME: TargetData}}.",
+        "made, to link instead of copy), targets: {NAME: TargetData}, earlier: {NAME: {trajectory, remote, potential}} "
+        "(optional; of updates: trajectories that earlier potentials sampled there, whose names tell their order)}.",
     )
 
 
@@ -87,8 +105,27 @@ def job_state_points(points: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
+def check_form(potential: PotentialData, earlier: Mapping[str, Any]) -> str | None:
+    """Weights take the energies of every potential on all snapshots, with parameters of one form."""
+    for name, one in earlier.items():
+        if one["potential"].spec != potential.spec:
+            return f"earlier.{name} was sampled with a potential of another form; give those of one refinement"
+    return None
+
+
+def earlier_files(label: str, earlier: Mapping[str, Any]) -> list[dict[str, str]]:
+    """Earlier trajectories of one state point and their potentials in the job file: names and files, latest first."""
+    return [
+        {"label": name, "trajectory": trajectory_name(f"{label}_{name}"), "potential": f"potential_{label}_{name}"}
+        for name in sorted(earlier, reverse=True)
+    ]
+
+
 class UpdateCalculation(EngineCalculation):
-    """Optimizer steps on trajectories that were sampled with the potential which the update starts from."""
+    """Optimizer steps on trajectories that were sampled with the potential which the update starts from.
+
+    Trajectories of earlier potentials at the same state points are pooled with them where they overlap.
+    """
 
     JOB_MODEL = UpdateJob
     KIND = "update"
@@ -143,6 +180,7 @@ class UpdateCalculation(EngineCalculation):
                 or check_composition(inputs["potential"], trajectory, what)
                 or check_energies(trajectory, what)
                 or check_observables(requests, trajectory, what)
+                or check_form(inputs["potential"], point.get("earlier") or {})
             )
             if message:
                 return message
@@ -161,7 +199,15 @@ class UpdateCalculation(EngineCalculation):
             "optimizer_state": OPTIMIZER_IN if inputs.get("optimizer_state") is not None else None,
             "dataset": DATASET if inputs.get("dataset") is not None else None,
             "keys": {} if inputs.get("dataset") is None else inputs["dataset"].job_keys,
-            "state_points": job_state_points(inputs["state_points"]),
+            "state_points": [
+                {
+                    **point,
+                    "earlier": earlier_files(
+                        point["label"], inputs["state_points"][point["label"]].get("earlier") or {}
+                    ),
+                }
+                for point in job_state_points(inputs["state_points"])
+            ],
         }
 
     def add_files(self, submission: Submission) -> None:
@@ -171,3 +217,8 @@ class UpdateCalculation(EngineCalculation):
                 submission.copy(self.inputs[port], name)
         for label, point in self.inputs.state_points.items():
             submission.trajectory(point["trajectory"], point.get("remote"), trajectory_name(label))
+            earlier = point.get("earlier") or {}
+            for files in earlier_files(label, earlier):
+                one = earlier[files["label"]]
+                submission.trajectory(one["trajectory"], one.get("remote"), files["trajectory"])
+                submission.copy(one["potential"], files["potential"])

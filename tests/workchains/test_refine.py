@@ -216,6 +216,27 @@ def test_restarts_an_optimizer_that_finds_no_step(refine: Any) -> None:
     assert "optimizer_state" not in called(node, "UpdateCalculation")[1].inputs
 
 
+@pytest.mark.slow
+def test_updates_remember_earlier_trajectories(refine: Any) -> None:
+    """Of as many iterations as the settings say; the folder of the last one is gone, and its files are not."""
+    node = refine({"values": [-0.3]}, {"max_steps": 1, "gate": 0.2}, clean=True, max_iterations=3, pool_iterations=1)
+    assert node.is_finished_ok, explain(node)
+    first, second, third = called(node, "UpdateCalculation")
+    assert "earlier" not in first.inputs.state_points.solid
+    for update, before, name in ((second, first, "sampling000"), (third, second, "sampling001")):
+        earlier = update.inputs.state_points.solid.earlier
+        assert set(earlier) == {name}
+        assert earlier[name].trajectory.uuid == before.inputs.state_points.solid.trajectory.uuid
+        assert earlier[name].potential.uuid == before.inputs.potential.uuid
+        point = update.outputs.output_parameters["state_points"]["solid"]
+        (member,) = point["pool"]
+        assert (member["label"], member["is_used"]) == (name, True)
+        assert point["snapshots"] == 2 * member["snapshots"]
+        # A potential is judged by the trajectory that it sampled itself.
+        sampled = update.inputs.state_points.solid.trajectory.creator
+        assert sampled.inputs.potential.uuid == update.inputs.potential.uuid
+
+
 def test_state_of_the_loop_does_not_grow(code: Any, argon_potential: Any, argon_state_points: Any) -> None:
     builder = RefineWorkChain.get_builder_from_protocol(
         potential=argon_potential(), state_points=argon_state_points(), sample_code=code,

@@ -223,6 +223,37 @@ class StatePointTrajectory(Strict):
         return self
 
 
+class Earlier(Strict):
+    """A trajectory of an earlier potential at the same state point, and that potential.
+
+    Args:
+        label: Name by which results tell of it.
+        trajectory: file.
+        potential: file, with which it was sampled; of the same form as the potential of the job.
+    """
+
+    label: Name = Field(min_length=1)
+    trajectory: FileName
+    potential: FileName
+
+
+class PooledStatePoint(StatePointTrajectory):
+    """A reference trajectory, the targets that it serves, and earlier trajectories to be pooled with it.
+
+    Args:
+        earlier: trajectories of earlier potentials, the latest first; those that overlap too little are left out.
+    """
+
+    earlier: list[Earlier] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _labelled_once(self) -> PooledStatePoint:
+        labels = [one.label for one in self.earlier]
+        if len(set(labels)) != len(labels) or "newest" in labels:
+            raise ValueError(f"earlier trajectories {labels} need labels of their own, other than 'newest'")
+        return self
+
+
 class UpdateJob(Job):
     """Move the parameters on reference trajectories until the gate closes.
 
@@ -244,7 +275,7 @@ class UpdateJob(Job):
     kind: Literal["update"] = "update"
     potential: FileName = POTENTIAL_IN
     optimizer_state: FileName | None = None
-    state_points: list[StatePointTrajectory] = Field(min_length=1)
+    state_points: list[PooledStatePoint] = Field(min_length=1)
     dataset: FileName | None = None
     keys: LabelKeys = Field(default_factory=LabelKeys)
     base_labels: FileName | None = None

@@ -39,6 +39,8 @@ class LoopSettings(Strict):
         continued_equilibration_fs: Equilibration of a trajectory that continues the previous one, fs; None for that of
             the sampling parameters.
         growth: Growth of the trajectories as the potential gets better.
+        pool_iterations: Number of earlier iterations whose trajectories each update takes beside the newest one, where
+            they overlap with it (``pool`` of its settings).
     """
 
     max_iterations: Iterations = 8
@@ -50,6 +52,9 @@ class LoopSettings(Strict):
     ] = 2
     continued_equilibration_fs: DurationOrZero | None = None
     growth: Growth = Field(default_factory=Growth)
+    pool_iterations: Annotated[
+        int, Limits(least=0, most=100, reason="potentials of more iterations ago hardly overlap with the present one")
+    ] = 0
 
     def of_updates(self) -> dict[str, float]:
         """Settings of an update that follow from these.

@@ -129,12 +129,32 @@ class UpdateStep(Record):
     step_scale: float | None = None
 
 
+class PooledTrajectory(Record):
+    """An earlier trajectory that was given to an update, to be pooled with the newest one.
+
+    Args:
+        label: Name that the job gives it.
+        snapshots: Number of its snapshots.
+        is_used: Whether it is in the pool.
+        overlap: Fraction of them that is left effective where it alone is reweighted to the potential that the update
+            starts from; None where it was left out before that was known.
+        reason: Why it is not; empty where it is.
+    """
+
+    label: str
+    snapshots: int
+    is_used: bool
+    overlap: float | None = None
+    reason: str = ""
+
+
 class StatePointUpdate(Record):
     """A state point in an update. What follows the steps is None where no target was in the loss.
 
     Args:
-        snapshots: Number of snapshots of the trajectory.
+        snapshots: Number of snapshots of the trajectory, and of those pooled with it.
         statistical_inefficiency: Snapshots that count as one.
+        pool: What became of the earlier trajectories of the job.
         before: Predictions of the potential that sampled.
         chi2_before: Reduced chi² of them, by the role of the targets.
         n_eff_entropy: That of the last step.
@@ -145,6 +165,7 @@ class StatePointUpdate(Record):
 
     snapshots: int
     statistical_inefficiency: float
+    pool: list[PooledTrajectory] = Field(default_factory=list)
     before: list[Prediction]
     chi2_before: dict[str, float | None] = Field(default_factory=dict)
     n_eff_entropy: float | None = None

@@ -354,6 +354,21 @@ LEAST_PART = 0.05
 """Of a Gauss-Newton step; a smaller learning rate is one of another optimizer."""
 
 
+class PoolSettings(Strict):
+    """Which earlier trajectories an update takes beside the newest one.
+
+    Args:
+        overlap: fraction of the snapshots of an earlier trajectory that must be left effective when it alone is
+            reweighted to the potential that the update starts from.
+        max_snapshots: snapshots in all, those of the newest trajectory included; the earliest are left out first.
+    """
+
+    overlap: Annotated[float, Limits(above=0, below=1, reason="it is a fraction of the snapshots")] = 0.1
+    max_snapshots: Annotated[
+        int, Limits(least=1, most=10_000_000, reason="an update evaluates each snapshot in every step")
+    ] = 100_000
+
+
 class UpdateSettings(Strict):
     """How parameters move on one set of trajectories.
 
@@ -371,6 +386,7 @@ class UpdateSettings(Strict):
         chi2_stop: stop when the reduced chi² of the training targets is below this.
         chi2_converged: take no step at all when the reduced chi² of the potential that sampled is below this.
         bootstrap: replicates of the block bootstrap.
+        pool: which earlier trajectories are taken, where the job has some.
     """
 
     loss: LossSettings = Field(default_factory=LossSettings)
@@ -384,6 +400,7 @@ class UpdateSettings(Strict):
     bootstrap: Annotated[
         int, Limits(least=10, most=100_000, reason="fewer give no error, and a thousand are enough")
     ] = 200
+    pool: PoolSettings = Field(default_factory=PoolSettings)
 
     @field_validator("optimizer", mode="before")
     @classmethod

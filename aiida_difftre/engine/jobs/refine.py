@@ -10,8 +10,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from aiida_difftre.engine.bases.base_pass import arrays_of
 from aiida_difftre.engine.bases.loading import of_potential
 from aiida_difftre.engine.bases.protocol import BasePotential
@@ -38,10 +36,11 @@ from aiida_difftre.engine.matching.base_labels import subtracting
 from aiida_difftre.engine.matching.matching import matching_loss
 from aiida_difftre.engine.potentials.potential import Potential, check_temperature, load, save, species_of
 from aiida_difftre.engine.potentials.term import Parameters
-from aiida_difftre.engine.refinement import losses, objective
+from aiida_difftre.engine.refinement import objective
 from aiida_difftre.engine.refinement.minimise import OptimizerMemory, minimise
 from aiida_difftre.engine.refinement.objective import ExtraLoss, Objective, PreparedStatePoint, SampledStatePoint
 from aiida_difftre.engine.reweighting import stationarity
+from aiida_difftre.engine.reweighting.pool import EarlierTrajectory
 from aiida_difftre.engine.reweighting.predictions import predict_trajectory
 from aiida_difftre.engine.reweighting.reference import born_stride
 from aiida_difftre.engine.runtime.progress import Reporter
@@ -105,7 +104,9 @@ class Course:
         candidate: The potential to be sampled next.
         best: Parameters of the best potential.
         reference: The last potential that sampled well; None before the first trajectories.
+        sampling: Number of the sampling of the reference, from 0.
         trajectories: Trajectories of the reference, by state point.
+        earlier: Trajectories of the references before it, by state point, the latest first.
         data: The same, prepared for an update; empty until they are.
         iterations: Records for ``results.json``.
         failure: The last failure; None where nothing failed.
@@ -115,7 +116,9 @@ class Course:
     candidate: Candidate
     best: Parameters
     reference: Candidate | None = None
+    sampling: int = 0
     trajectories: dict[str, files.Trajectory] = field(default_factory=dict)
+    earlier: dict[str, list[EarlierTrajectory]] = field(default_factory=dict)
     data: list[PreparedStatePoint] = field(default_factory=list)
     iterations: list[RefineIteration] = field(default_factory=list)
     failure: EngineError | None = None
@@ -130,6 +133,19 @@ class Course:
         self.state = policy.decide(self.state, verdict, job)
         if self.state.message and self.iterations:
             self.iterations[-1].decisions.append(self.state.message)
+
+    def remember(self, most: int) -> None:
+        """Keep the reference for the pools of later updates, before another one takes its place.
+
+        Args:
+            most: Number of references to keep.
+        """
+        if self.reference is None:
+            return
+        label = f"sampling{self.sampling:03d}"
+        for point, trajectory in self.trajectories.items():
+            latest = EarlierTrajectory(label, trajectory, self.reference.parameters)
+            self.earlier[point] = [latest, *self.earlier.get(point, [])][:most]
 
     def fail(self, error: EngineError, verdict: policy.Verdict | None, job: RefineJob) -> None:
         """Go on after a failure.
@@ -233,7 +249,8 @@ def _sample(setup: Setup, course: Course) -> None:
             is_unstable = error.status in UNSTABLE
             course.fail(error, policy.Unstable(point.label, error.message) if is_unstable else None, job)
             return
-    course.reference, course.trajectories = course.candidate, trajectories
+    course.remember(job.pool_iterations)
+    course.reference, course.trajectories, course.sampling = course.candidate, trajectories, state.samplings
     course.decide(policy.Sampled(), job)
 
 
@@ -263,7 +280,7 @@ def _prepared(setup: Setup, course: Course, reference: Candidate) -> list[Prepar
     for point in setup.sampled:
         trajectory = course.trajectories[point.label]
         state, targets = StatePoint(point.temperature, trajectory.pressure), update.without_tests(point.targets)
-        sampled = SampledStatePoint(point.label, trajectory, targets, state)
+        sampled = SampledStatePoint(point.label, trajectory, targets, state, course.earlier.get(point.label, []))
         seed = job.seed + course.state.iteration
         prepared.append(
             objective.prepare(setup.potential, reference.parameters, sampled, job.update, machine, seed=seed)
@@ -311,11 +328,7 @@ def _reference(course: Course) -> Candidate:
 
 def _agreement(data: list[PreparedStatePoint]) -> policy.Agreement:
     """Without reweighting: of the training and the selection targets."""
-    compared = [
-        losses.compared(np.asarray(prediction.values), term)
-        for point in data
-        for prediction, term in zip(point.before, point.terms, strict=True)
-    ]
+    compared = [item for point in data for item in point.agreement]
     training = reduced_chi2(compared, "training")
     if training is None:
         raise EngineError(ExitStatus.INVALID_INPUT, "no training target to judge the refinement by")

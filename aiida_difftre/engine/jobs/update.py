@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from aiida_difftre.engine import optimizers
 from aiida_difftre.engine.bases.loading import of_potential
-from aiida_difftre.engine.contract import files
-from aiida_difftre.engine.contract.jobs import OPTIMIZER_OUT, POTENTIAL_OUT, UpdateJob
+from aiida_difftre.engine.contract import agreement, files
+from aiida_difftre.engine.contract.agreement import Role
+from aiida_difftre.engine.contract.jobs import OPTIMIZER_OUT, POTENTIAL_OUT, Earlier, UpdateJob
 from aiida_difftre.engine.contract.labels import Labelled
 from aiida_difftre.engine.contract.predictions import Prediction
 from aiida_difftre.engine.contract.reasons import Reason
@@ -40,8 +41,12 @@ from aiida_difftre.engine.refinement.objective import (
     prepare,
     reduced_chi2,
 )
+from aiida_difftre.engine.reweighting.pool import EarlierTrajectory
 from aiida_difftre.engine.runtime.progress import Reporter
 from aiida_difftre.engine.runtime.stop import Stop
+
+DECISIVE: tuple[Role, ...] = ("training", "selection")
+"""Roles of the targets that an update looks at."""
 
 
 def run(job: UpdateJob, folder: Path, progress: Reporter) -> UpdateResults:
@@ -73,6 +78,7 @@ def run(job: UpdateJob, folder: Path, progress: Reporter) -> UpdateResults:
             files.read_trajectory(folder / point.trajectory),
             targets,
             StatePoint(point.temperature, point.pressure),
+            [_earlier(one, potential.spec, folder) for one in point.earlier],
         )
         for point, targets in looked_at
     ]
@@ -101,6 +107,18 @@ def run(job: UpdateJob, folder: Path, progress: Reporter) -> UpdateResults:
             )
     timings = Timings(prepare_s=prepared - began, update_s=time.monotonic() - prepared)
     return UpdateResults(**dict(summary(data, outcome)), timings=timings)
+
+
+def _earlier(one: Earlier, spec: PotentialSpec, folder: Path) -> EarlierTrajectory:
+    """An earlier trajectory with the parameters that sampled it; refuse those of a potential of another form."""
+    other, parameters = potentials.load(folder / one.potential)
+    if other.spec != spec:
+        raise EngineError(
+            ExitStatus.INVALID_INPUT,
+            f"the earlier trajectory {one.label!r} was sampled with a potential of another form "
+            f"({one.potential}); give those of one refinement",
+        )
+    return EarlierTrajectory(one.label, files.read_trajectory(folder / one.trajectory), parameters)
 
 
 def without_base(job: UpdateJob, spec: PotentialSpec, folder: Path) -> Callable[[Labelled], Labelled] | None:
@@ -158,8 +176,9 @@ def summary(data: Sequence[PreparedStatePoint], outcome: Outcome) -> UpdateSumma
         point.label: StatePointUpdate(
             snapshots=len(point.reference.energies),
             statistical_inefficiency=point.inefficiency,
+            pool=list(point.pool),
             before=list(point.before),
-            chi2_before=_chi2(point, point.before),
+            chi2_before={role: agreement.reduced_chi2(point.agreement, role) for role in DECISIVE},
         )
         for point in data
     }
@@ -169,14 +188,14 @@ def summary(data: Sequence[PreparedStatePoint], outcome: Outcome) -> UpdateSumma
         record.n_eff_entropy, record.n_eff_kish = sizes.n_eff_entropy, sizes.n_eff_kish
         record.after = outcome.after[point.label]
         record.chi2_after = _chi2(point, record.after)
-    values_before = {point.label: _values(point.before) for point in data}
+    before = [compared for point in data for compared in point.agreement]
     values_after = {label: _values(predictions) for label, predictions in outcome.after.items()}
     return UpdateSummary(
         steps=len(outcome.history) - 1,
         reason=outcome.reason,
-        chi2_before=reduced_chi2(data, values_before, "training"),
+        chi2_before=agreement.reduced_chi2(before, "training"),
         chi2_after=reduced_chi2(moved, values_after, "training"),
-        chi2_before_selection=reduced_chi2(data, values_before, "selection"),
+        chi2_before_selection=agreement.reduced_chi2(before, "selection"),
         history=outcome.history,
         state_points=points,
         snapshot_cache=SnapshotCache(
@@ -192,7 +211,7 @@ def _mib(sizes: Iterable[int]) -> float:
 
 def _chi2(point: PreparedStatePoint, predictions: Sequence[Prediction]) -> dict[str, float | None]:
     values = _values(predictions)
-    return {role: losses.reduced_chi2(values, point.terms, role) for role in ("training", "selection")}
+    return {role: losses.reduced_chi2(values, point.terms, role) for role in DECISIVE}
 
 
 def _values(predictions: Sequence[Prediction]) -> list[NDArray[np.float64]]:

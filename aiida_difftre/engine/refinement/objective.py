@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import jax
@@ -13,17 +13,19 @@ import optax
 from numpy.typing import NDArray
 
 from aiida_difftre.engine.contract import files
-from aiida_difftre.engine.contract.agreement import Role
+from aiida_difftre.engine.contract.agreement import Compared, Role
 from aiida_difftre.engine.contract.jobs import Machine, UpdateSettings
 from aiida_difftre.engine.contract.predictions import Prediction
+from aiida_difftre.engine.contract.results import PooledTrajectory
 from aiida_difftre.engine.contract.state_points import StatePoint
 from aiida_difftre.engine.contract.targets import Target
 from aiida_difftre.engine.potentials.potential import Potential
 from aiida_difftre.engine.potentials.term import Parameters
 from aiida_difftre.engine.refinement import losses
 from aiida_difftre.engine.refinement.losses import TargetTerm
+from aiida_difftre.engine.reweighting.pool import EarlierTrajectory, pool
 from aiida_difftre.engine.reweighting.predictions import reweighted_predictions
-from aiida_difftre.engine.reweighting.reference import Reference, check_sampled_at, prepare_reference
+from aiida_difftre.engine.reweighting.reference import Pooled, Reference, check_sampled_at, prepare_reference
 from aiida_difftre.engine.reweighting.weights import EffectiveSize, effective_size
 
 Quantities = dict[str, NDArray[np.float64]]
@@ -38,9 +40,11 @@ class PreparedStatePoint:
     Args:
         label: Label of the state point.
         reference: trajectory.
-        terms: targets with simulation errors.
+        terms: targets with the errors of predictions by all snapshots, which the loss is made of.
         inefficiency: statistical inefficiency g of the reference.
-        before: predictions at the reference parameters.
+        before: predictions of the potential that sampled the newest trajectory, on that alone.
+        judged: targets with the errors of ``before``.
+        pool: What became of earlier trajectories.
         gradient: quantities -> ((loss, (averages, weights)), dL/d quantities); compiled.
         jacobian: quantities -> (residuals, d residuals/d quantities); compiled where it is used.
     """
@@ -52,6 +56,16 @@ class PreparedStatePoint:
     before: tuple[Prediction, ...]
     gradient: Callable[..., Any]
     jacobian: Callable[..., Any]
+    judged: tuple[TargetTerm, ...]
+    pool: tuple[PooledTrajectory, ...] = ()
+
+    @property
+    def agreement(self) -> list[Compared]:
+        """How well the potential that sampled agrees with the targets, by its own trajectory."""
+        return [
+            losses.compared(np.asarray(prediction.values), term)
+            for prediction, term in zip(self.before, self.judged, strict=True)
+        ]
 
     @property
     def is_in_loss(self) -> bool:
@@ -87,12 +101,14 @@ class SampledStatePoint:
         trajectory: the snapshots.
         targets: Targets of its observables.
         point: temperature and pressure; without a pressure, that of the trajectory.
+        earlier: Trajectories of earlier potentials there, the latest first.
     """
 
     label: str
     trajectory: files.Trajectory
     targets: Sequence[Target]
     point: StatePoint
+    earlier: Sequence[EarlierTrajectory] = ()
 
 
 def prepare(
@@ -105,6 +121,8 @@ def prepare(
     seed: int,
 ) -> PreparedStatePoint:
     """A state point ready for an update: its observables at the reference parameters, with errors.
+
+    Where earlier trajectories overlap, the loss is over the snapshots of all; the potential is judged by its own alone.
 
     Args:
         potential: the potential.
@@ -125,7 +143,21 @@ def prepare(
     requests = [target.request() for target in targets]
     ref = prepare_reference(potential, parameters, sampled.trajectory, requests, machine, sampled.point)
     before, values = reweighted_predictions(ref, parameters, replicates=settings.bootstrap, seed=seed)
-    terms = tuple(TargetTerm(t, np.asarray(p.errors)) for t, p in zip(targets, before, strict=True))
+    known, members = before, ()
+    if sampled.earlier:
+        found = pool(
+            potential, parameters, sampled.trajectory, sampled.earlier, least_overlap=settings.pool.overlap,
+            most_snapshots=settings.pool.max_snapshots, batch_size=machine.batch_size,
+        )  # fmt: skip
+        members = found.members
+        if found.is_pooled:
+            ref = prepare_reference(potential, parameters, found.trajectory, requests, machine, sampled.point)
+            ref = replace(ref, pooled=Pooled(found.origins, found.size))
+            known, values = reweighted_predictions(ref, parameters, replicates=settings.bootstrap, seed=seed)
+    terms, judged = (
+        tuple(TargetTerm(t, np.asarray(p.errors)) for t, p in zip(targets, predictions, strict=True))
+        for predictions in (known, before)
+    )
 
     def loss(arrays: dict[str, Any]) -> tuple[Any, Any]:
         weight = ref.weights(arrays["energy"])
@@ -139,7 +171,8 @@ def prepare(
 
     gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))
     jacobian = jax.jit(jax.jacrev(residuals, has_aux=True))
-    return PreparedStatePoint(sampled.label, ref, terms, ref.inefficiency(values), tuple(before), gradient, jacobian)
+    g = ref.inefficiency(values)
+    return PreparedStatePoint(sampled.label, ref, terms, g, tuple(before), gradient, jacobian, judged, members)
 
 
 def evaluate(data: Sequence[PreparedStatePoint], parameters: Parameters) -> Evaluation:

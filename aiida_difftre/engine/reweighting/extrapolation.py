@@ -51,7 +51,7 @@ def normal_size(weight: NDArray[np.float64]) -> float:
     return float(len(weight) * np.exp(-2 * np.mean(above**2)))
 
 
-def widening(effective: float, snapshots: int, inefficiency: float) -> float:
+def widening(effective: float, snapshots: float, inefficiency: float) -> float:
     """Factor by which the errors of a reweighted prediction are larger than a bootstrap finds; 1 without reweighting.
 
     Args:

@@ -87,8 +87,11 @@ def statistical_errors(
     """
     g = ref.inefficiency(quantities)
     for values in ref.features.values():
-        g = max(g, float(np.max(statistics.statistical_inefficiency(np.asarray(values), ref.walkers))))
-    counts = statistics.block_bootstrap_counts(ref.walkers, g, replicates, seed)
+        g = max(g, ref.slowest(np.asarray(values)))
+    # Each of several trajectories stands for its own ensemble: as many snapshots of it are in each draw.
+    counts = np.empty((replicates, len(weight)))
+    for number, part in enumerate(ref.parts):
+        counts[:, part] = statistics.block_bootstrap_counts(ref.walkers[part], g, replicates, seed + number)
     counts /= (counts @ weight)[:, None]
 
     factors = np.concatenate([np.ones((1, len(weight))), counts])
@@ -98,7 +101,12 @@ def statistical_errors(
         influences = np.asarray(slopes).T
         changes, first = np.asarray(drawn[1:] - drawn[0]), counts @ influences
         scatter, linear = (np.std(array, axis=0, ddof=1) for array in (changes, first))
-        known = np.sqrt(statistics.mean_variance(len(weight) * influences, ref.walkers, g).variance)
+        known = np.sqrt(
+            sum(
+                statistics.mean_variance(len(part) * influences[part], ref.walkers[part], g).variance
+                for part in ref.parts
+            )
+        )
         is_linear = linear > 0
         stated = np.where(is_linear, known / np.where(is_linear, linear, 1.0), 1.0) * scatter
         errors.append(np.sqrt(stated**2 + SECOND_ORDER * np.mean(changes - first, axis=0) ** 2))
@@ -118,7 +126,7 @@ def reweighted_predictions(
     values = jax.jit(ref.averages)(arrays, weight)
     errors = statistical_errors(ref, quantities, weight, replicates=replicates, seed=seed)
     size, g = reliable_size(weight), ref.inefficiency(quantities)
-    factor = extrapolation.widening(size, len(weight), g)
+    factor = extrapolation.widening(size, ref.whole_size, g)
     made = [
         protocol.prediction(request, np.asarray(value), factor * error, ref.fitted(number, arrays, weight), size / g)
         for number, (request, value, error) in enumerate(zip(ref.requests, values, errors, strict=True))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -31,6 +31,18 @@ from aiida_difftre.engine.snapshots.snapshots import Directions, Snapshots
 Quantities = Mapping[str, Array]
 
 
+class Pooled(NamedTuple):
+    """Where the snapshots of several trajectories are from.
+
+    Args:
+        origins: Number of the trajectory of each snapshot, (snapshots,); 0 for the newest.
+        size: Effective snapshots of all of them for the potential that sampled the newest.
+    """
+
+    origins: NDArray[np.int32]
+    size: float
+
+
 @dataclass(frozen=True)
 class Reference:
     """A reference trajectory with what its observables need.
@@ -48,6 +60,7 @@ class Reference:
             state point that was sampled.
         point: Thermodynamic state of the averages.
         base: What the base gave, by quantity, which is added to what the terms give; empty without a base.
+        pooled: Where the snapshots are from, if from several trajectories; None for a single one.
     """
 
     requests: tuple[ObservableRequest, ...]
@@ -60,6 +73,20 @@ class Reference:
     shift: NDArray[np.float64]
     point: protocol.Macrostate
     base: Mapping[str, NDArray[np.float64] | Array] = field(default_factory=dict)
+    pooled: Pooled | None = None
+
+    @property
+    def parts(self) -> list[NDArray[np.intp]]:
+        """The snapshots of each trajectory, which were drawn from one ensemble, as indices."""
+        if self.pooled is None:
+            return [np.arange(len(self.walkers))]
+        origins = self.pooled.origins
+        return [np.flatnonzero(origins == number) for number in range(int(origins.max()) + 1)]
+
+    @property
+    def whole_size(self) -> float:
+        """Snapshots that stand for the potential which sampled the (newest) trajectory."""
+        return float(len(self.walkers)) if self.pooled is None else self.pooled.size
 
     def weights(self, energies: Float[Array, " S"]) -> Float[Array, " S"]:
         """Weights of the snapshots for energies at other parameters; traceable."""
@@ -96,11 +123,19 @@ class Reference:
         return {name: float(value) for name, value in found.items()}
 
     def inefficiency(self, quantities: Mapping[str, NDArray[np.float64]]) -> float:
-        """Statistical inefficiency g of the snapshots: the largest of energy, volume and stress components."""
+        """Statistical inefficiency g of the snapshots: the largest of energy, volume and stress components.
+
+        Trajectories that are pooled have means of their own; g is the largest of them.
+        """
         columns = [self.whole("energy", quantities["energy"])[:, None], np.asarray(self.volumes)[:, None]]
         if "stress" in quantities:
             columns.append(self.whole("stress", quantities["stress"]))
-        return float(np.max(statistics.statistical_inefficiency(np.concatenate(columns, 1), self.walkers)))
+        return self.slowest(np.concatenate(columns, 1))
+
+    def slowest(self, values: NDArray[np.float64]) -> float:
+        """The largest statistical inefficiency of any column, (snapshots, columns), in any of the trajectories."""
+        found = (statistics.statistical_inefficiency(values[part], self.walkers[part]) for part in self.parts)
+        return max(float(np.max(g)) for g in found)
 
 
 def born_label(name: str) -> str:

@@ -1,0 +1,165 @@
+"""Trajectories of several potentials as one: a pair of atoms on a grid, whose averages are known exactly."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ase import Atoms
+
+from aiida_difftre.engine import units
+from aiida_difftre.engine.contract.files import Trajectory
+from aiida_difftre.engine.contract.jobs import UpdateSettings
+from aiida_difftre.engine.contract.state_points import StatePoint
+from aiida_difftre.engine.contract.targets import Conditions, Target
+from aiida_difftre.engine.errors import EngineError
+from aiida_difftre.engine.potentials.term import Parameters
+from aiida_difftre.engine.refinement import objective
+from aiida_difftre.engine.refinement.objective import PreparedStatePoint, SampledStatePoint, prepare
+from aiida_difftre.engine.reweighting.pool import EarlierTrajectory, Pool, pool
+from aiida_difftre.engine.reweighting.weights import boltzmann_weights
+from aiida_difftre.engine.snapshots import snapshots
+from tests.fixtures.engine import DOUBLE, lennard_jones, trajectory
+
+TEMPERATURE, SAMPLES = 60.0, 400
+KT = units.BOLTZMANN * TEMPERATURE
+POTENTIAL, START = lennard_jones(cutoff=4.9)
+DIMER = Atoms("Ar2", cell=[10.0] * 3, pbc=True)
+
+
+def scaled(factor: float) -> Parameters:
+    """The well made deeper."""
+    terms = {name: {**term, "epsilon": factor * term["epsilon"]} for name, term in START["terms"].items()}
+    return {**START, "terms": terms}
+
+
+@cache
+def grid() -> np.ndarray:
+    """The second atom at every point of a grid, fractional, (points, 2, 3)."""
+    axis = (np.arange(20) + 0.5) / 20
+    second = np.stack(np.meshgrid(axis, axis, axis, indexing="ij"), -1).reshape(-1, 3)
+    return np.stack([np.zeros_like(second), second], 1).astype(np.float32)
+
+
+@cache
+def energies(factor: float) -> np.ndarray:
+    return snapshots.energies(POTENTIAL, scaled(factor), grid(), DIMER.cell.array, ("Ar", "Ar"))
+
+
+def probabilities(factor: float) -> np.ndarray:
+    weight = np.exp(-(energies(factor) - energies(factor).min()) / KT)
+    return weight / weight.sum()
+
+
+def sampled(factor: float, seed: int, count: int = SAMPLES) -> Trajectory:
+    """Independent draws from the ensemble of a potential."""
+    chosen = np.random.default_rng(seed).choice(len(grid()), size=count, p=probabilities(factor))
+    return trajectory(POTENTIAL, scaled(factor), DIMER, grid()[chosen], temperature=TEMPERATURE, walkers=4)
+
+
+def earlier(factor: float, seed: int, **changes: Any) -> EarlierTrajectory:
+    return EarlierTrajectory(f"at_{factor:g}", dataclasses.replace(sampled(factor, seed), **changes), scaled(factor))
+
+
+def pooled(newest: Trajectory, *others: EarlierTrajectory, most: int = 10**6, overlap: float = 0.1) -> Pool:
+    return pool(POTENTIAL, START, newest, others, least_overlap=overlap, most_snapshots=most)
+
+
+def test_a_pool_of_one_has_the_weights_of_its_trajectory() -> None:
+    newest = sampled(1.0, 0)
+    found = pooled(newest)
+    assert not found.is_pooled
+    # To machine precision: the very same energies, so that weights are exactly uniform where they were.
+    assert found.trajectory.reference_energies is not None
+    assert np.all(found.trajectory.reference_energies == found.trajectory.energies)
+    assert found.size == pytest.approx(len(newest.energies), rel=1e-12)
+
+
+def test_weights_are_those_of_pymbar() -> None:
+    others = earlier(0.8, 1), earlier(1.3, 2)
+    found = pooled(sampled(1.0, 0), *others)
+    assert [member.is_used for member in found.members] == [True, True]
+    held, wanted = found.trajectory, scaled(1.15)
+    assert held.reference_energies is not None
+    at = [
+        snapshots.energies(POTENTIAL, parameters, held.positions, held.cell, held.species)
+        for parameters in (START, scaled(0.8), scaled(1.3), wanted)
+    ]
+    from pymbar import MBAR
+
+    solved = MBAR(np.stack(at) / KT, np.array([SAMPLES] * 3 + [0]), solver_protocol="robust")
+    weight = boltzmann_weights(jnp.asarray(at[-1]), jnp.asarray(held.reference_energies), TEMPERATURE)
+    np.testing.assert_allclose(weight, solved.weights()[:, -1], rtol=1e-6, atol=1e-12)
+
+
+def test_averages_and_their_errors() -> None:
+    """Of repeated runs: no bias, errors that are those of the scatter, and smaller than of the newest alone."""
+    exact = float(probabilities(1.0) @ energies(1.0)) / 2
+    alone, all_three = [], []
+    target = energy_target(exact)
+    for seed in range(0, 48, 3):
+        newest = sampled(1.0, seed)
+        for others, found in (((), alone), ((earlier(0.85, seed + 1), earlier(1.2, seed + 2)), all_three)):
+            point = prepared(newest, target, others)
+            weight = np.asarray(point.reference.weights(jnp.asarray(point.reference.snapshots.energies(START))))
+            value = weight @ point.reference.snapshots.energies(START) / 2
+            found.append((value - exact, point.terms[0].simulation_errors[0]))
+    deviations, errors = np.array(all_three).T
+    scatter = np.sqrt(np.mean(deviations**2))
+    assert abs(deviations.mean()) < 3 * scatter / np.sqrt(len(deviations))
+    assert 0.7 < np.mean(errors) / scatter < 1.5
+    assert np.mean(errors) < 0.75 * np.mean(np.array(alone)[:, 1])
+
+
+def energy_target(value: float) -> Target:
+    return Target(
+        observable="potential_energy", unit="eV/atom", values=[value], errors=[1e-4], citation="of this test",
+        conditions=Conditions(temperature=TEMPERATURE),
+    )  # fmt: skip
+
+
+def prepared(newest: Trajectory, target: Target, others: tuple[EarlierTrajectory, ...]) -> PreparedStatePoint:
+    point = SampledStatePoint("dimer", newest, [target], StatePoint(TEMPERATURE, None), others)
+    return prepare(POTENTIAL, START, point, UpdateSettings(bootstrap=50), DOUBLE, seed=1)
+
+
+def test_the_potential_is_judged_by_its_own_trajectory() -> None:
+    target = energy_target(0.0)
+    alone, both = (prepared(sampled(1.0, 0), target, others) for others in ((), (earlier(1.1, 1),)))
+    assert both.before == alone.before
+    assert both.agreement[0].points.squares() == alone.agreement[0].points.squares()
+    assert len(both.reference.energies) == 2 * len(alone.reference.energies)
+    assert both.pool[0].overlap > 0.5
+
+
+def test_the_gradient_of_a_pooled_loss() -> None:
+    """Against finite differences."""
+    target = energy_target(-0.004)
+    point = prepared(sampled(1.0, 0), target, (earlier(1.2, 1),))
+    at = scaled(1.05)
+    found = objective.gradient([point], at, objective.evaluate([point], at))
+    slope = jax.tree.leaves({name: term["epsilon"] for name, term in found["terms"].items()})[0]
+    start = jax.tree.leaves({name: term["epsilon"] for name, term in START["terms"].items()})[0]
+    up, down = (objective.evaluate([point], scaled(factor)).loss for factor in (1.0501, 1.0499))
+    assert float(np.sum(slope * start)) == pytest.approx((up - down) / 2e-4, rel=1e-5)
+
+
+def test_what_does_not_overlap_or_fit_is_left_out_or_refused() -> None:
+    newest = sampled(1.0, 0)
+    found = pooled(newest, earlier(1.1, 1), earlier(6.0, 2), earlier(0.9, 3), overlap=0.3)
+    assert [member.is_used for member in found.members] == [True, False, True]
+    assert "less than 0.3 of it overlaps" in found.members[1].reason
+    crowded = pooled(newest, earlier(1.1, 1), earlier(0.9, 3), most=2 * SAMPLES)
+    assert [member.is_used for member in crowded.members] == [True, False]
+    assert "at most 800 snapshots" in crowded.members[1].reason
+    foreign = pooled(newest, earlier(1.1, 1, reference_energies=np.zeros(SAMPLES)))
+    assert foreign.members[0].reason == "another program sampled it"
+    with pytest.raises(EngineError, match=r"'at_1.1' has another temperature than the newest one"):
+        pooled(newest, earlier(1.1, 1, temperature=70.0))
+    with pytest.raises(EngineError, match=r"'at_1.5' was not sampled with the potential that is given for it"):
+        pooled(newest, dataclasses.replace(earlier(1.5, 1), parameters=START))
