@@ -143,7 +143,8 @@ def prepare(
     requests = [target.request() for target in targets]
     ref = prepare_reference(potential, parameters, sampled.trajectory, requests, machine, sampled.point)
     before, values = reweighted_predictions(ref, parameters, replicates=settings.bootstrap, seed=seed)
-    known, members = before, ()
+    known = before
+    members: tuple[PooledTrajectory, ...] = ()
     if sampled.earlier:
         found = pool(
             potential, parameters, sampled.trajectory, sampled.earlier, least_overlap=settings.pool.overlap,

@@ -110,6 +110,36 @@ def pool(
 
     References:
         M. R. Shirts and J. D. Chodera, J. Chem. Phys. 129, 124105 (2008), eqs. 11 and 13.
+
+    Example:
+        Two trajectories of one potential are one of twice the length:
+
+        >>> import jax, numpy as np
+        >>> from aiida_difftre.engine.contract.files import Trajectory
+        >>> from aiida_difftre.engine.contract.settings import PotentialSpec, TermSpec
+        >>> from aiida_difftre.engine.potentials.potential import build
+        >>> from aiida_difftre.engine.reweighting.pool import EarlierTrajectory, pool
+        >>> from aiida_difftre.engine.snapshots.snapshots import energies
+        >>> term = TermSpec(architecture="lennard_jones", cutoff=4.5, hyperparameters={"epsilon": 0.01, "sigma": 3.4})
+        >>> potential = build(PotentialSpec(species=["Ar"], terms=[term]))
+        >>> parameters, cell = potential.init(jax.random.key(0)), 10.0 * np.eye(3)
+        >>> context = jax.enable_x64(True)  # as in all jobs
+        >>> context.__enter__()
+        >>> positions = np.array([[[0, 0, 0], [x, 0, 0]] for x in (0.36, 0.38, 0.4)], np.float32)
+        >>> sampled = Trajectory.from_arrays(
+        ...     {
+        ...         "positions": positions, "cell": cell, "walkers": np.zeros(3, np.int32), "times": np.arange(3.0),
+        ...         "energies": energies(potential, parameters, positions, cell, ("Ar", "Ar")),
+        ...         "temperatures": np.full(3, 90.0), "last_positions": np.float64(positions[-1:]),
+        ...         "last_velocities": np.zeros((1, 2, 3)),
+        ...     },
+        ...     species=("Ar", "Ar"), temperature=90.0, pressure=None,
+        ... )
+        >>> before = EarlierTrajectory("before", sampled, parameters)
+        >>> found = pool(potential, parameters, sampled, [before], least_overlap=0.1, most_snapshots=1000)
+        >>> round(found.size, 6), found.members[0].is_used
+        (6.0, True)
+        >>> context.__exit__(None, None, None)
     """
     newest = _whole_strides(newest)
     first = _Member(potential, EarlierTrajectory("newest", newest, parameters), batch_size)
