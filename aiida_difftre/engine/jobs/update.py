@@ -111,7 +111,7 @@ def run(job: UpdateJob, folder: Path, progress: Reporter) -> UpdateResults:
 
 def _earlier(one: Earlier, spec: PotentialSpec, folder: Path) -> EarlierTrajectory:
     """An earlier trajectory with the parameters that sampled it; refuse those of a potential of another form."""
-    other, parameters = potentials.load(folder / one.potential)
+    other, parameters = load(folder / one.potential)
     if other.spec != spec:
         raise EngineError(
             ExitStatus.INVALID_INPUT,
