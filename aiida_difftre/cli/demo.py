@@ -139,7 +139,7 @@ def end_what_is_left(pk: int) -> None:
     for process in run.called_descendants:
         if process.is_terminated:
             continue
-        if isinstance(process, orm.CalcJobNode):
+        if isinstance(process, orm.CalcJobNode) and doer.has_its_job(process):
             authinfo = process.get_authinfo()
             with authinfo.get_transport() as transport:
                 kill_calculation(process, transport)

@@ -47,6 +47,24 @@ def farewell(run: orm.ProcessNode) -> str:
     return f"nobody does this run: {of(run)} is gone; go on with: aiida-difftre resume {run.pk}"
 
 
+def has_its_job(calculation: orm.CalcJobNode) -> bool:
+    """Whether what the scheduler would kill is the job of a calculation.
+
+    The direct scheduler of this computer knows a job by its PID, which may be another process by now; that of the job
+    works in its folder. Other schedulers do not use a number again.
+    """
+    job, computer = calculation.get_job_id(), calculation.computer
+    if job is None or computer is None:
+        return False
+    if (computer.transport_type, computer.scheduler_type) != ("core.local", "core.direct"):
+        return True
+    folder = calculation.get_remote_workdir() or ""
+    try:
+        return os.path.realpath(psutil.Process(int(job)).cwd()) == os.path.realpath(folder)
+    except (psutil.Error, ValueError):
+        return False
+
+
 def bury(run: orm.ProcessNode) -> None:
     """Mark a run as killed whose process is gone, with what it called, and kill its jobs; what ended stays as it is."""
     from plumpy import ProcessState

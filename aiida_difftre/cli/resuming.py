@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from aiida import orm
+from aiida.common.links import LinkType
 
 from aiida_difftre.cli import doer
 from aiida_difftre.workchains.facts import OURS
@@ -42,10 +44,31 @@ def builder_of(node: orm.Node, *, gone: bool = False) -> Any:
         )
     if node.is_finished_ok:
         raise ValueError(f"run {node.pk} has succeeded; there is nothing to go on with")
-    builder: Any = node.get_builder_restart()
+    builder = again(node)
     builder.metadata.label = node.label
     builder.metadata.description = f"goes on with the run {node.uuid}"
     return builder
+
+
+def again(node: orm.WorkChainNode) -> Any:
+    """The builder of a run with the inputs of another one, as the same nodes.
+
+    ``get_builder_restart`` of AiiDA calls ``update`` of each namespace, which of a refinement is its part of that name.
+    """
+    builder: Any = node.process_class.get_builder()
+    inputs: dict[str, Any] = node.base.links.get_incoming(link_type=LinkType.INPUT_WORK).nested()
+    node.recursive_merge(inputs, node.get_metadata_inputs() or {})
+    _fill(builder, inputs)
+    return builder
+
+
+def _fill(namespace: Any, inputs: Mapping[str, Any]) -> None:
+    """Set inputs in a namespace of a builder, one by one where it has a namespace of that name itself."""
+    for name, value in inputs.items():
+        if isinstance(value, Mapping) and name in namespace:
+            _fill(namespace[name], value)
+        else:
+            namespace[name] = value
 
 
 def stored(node: orm.ProcessNode) -> tuple[int, int]:

@@ -150,8 +150,9 @@ def test_resume_says_what_there_is_to_go_on_with(run_node: Any, potential: Any) 
         "goes on where it is as soon as the daemon runs" in invoke("resume", run_node(ProcessState.WAITING).pk).output
     )
     assert "give a run" in invoke("resume", orm.Int(1).store().pk).output
-    killed = run_node(ProcessState.KILLED, potential=potential)
+    killed = run_node(ProcessState.KILLED, potential=potential, refine__update__max_iterations=orm.Int(3))
     builder = builder_of(killed)
+    assert builder.refine["update"].max_iterations == 3
     assert builder.potential.pk == potential.pk
     assert builder.metadata.description == f"goes on with the run {killed.uuid}"
 
@@ -179,6 +180,22 @@ def test_resume_of_a_run_whose_process_is_gone(run_node: Any, potential: Any) ->
     assert run.is_killed
     assert run.is_sealed
     assert not doer.is_gone(run)
+
+
+def test_only_the_job_itself_is_killed(tmp_path: Path, aiida_localhost: orm.Computer) -> None:
+    """Of another process that has its PID by now nothing is known."""
+    job = orm.CalcJobNode(computer=aiida_localhost)
+    assert not doer.has_its_job(job)
+    ended = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True)
+    job.set_job_id(int(ended.stdout))
+    job.set_remote_workdir(str(tmp_path))
+    assert not doer.has_its_job(job)
+    with subprocess.Popen(["sleep", "60"], cwd=tmp_path) as process:
+        job.set_job_id(process.pid)
+        assert doer.has_its_job(job)
+        job.set_remote_workdir(str(tmp_path.parent))
+        assert not doer.has_its_job(job)
+        process.kill()
 
 
 def test_compare(run_node: Any, potential: Any) -> None:
