@@ -17,7 +17,8 @@ from aiida_difftre.engine.contract.term_options import pair_labels
 from aiida_difftre.engine.export import texts
 from aiida_difftre.engine.export.folder import Files, Options, program
 from aiida_difftre.engine.export.pair_functions import energies_alone, functions, pair_cutoff, shortest
-from aiida_difftre.engine.potentials.potential import Potential, without_references
+from aiida_difftre.engine.potentials.parameters import without_references
+from aiida_difftre.engine.potentials.potential import Potential
 from aiida_difftre.engine.potentials.term import Environment, Kind, Parameters
 
 POINTS = 1000

@@ -24,7 +24,8 @@ from aiida_difftre.engine.matching import matching
 from aiida_difftre.engine.matching.configurations import Configurations, Labels
 from aiida_difftre.engine.matching.initial import Start
 from aiida_difftre.engine.matching.matching import Linearised, Predicted
-from aiida_difftre.engine.potentials.potential import Potential, without_references
+from aiida_difftre.engine.potentials.parameters import without_references
+from aiida_difftre.engine.potentials.potential import Potential
 from aiida_difftre.engine.potentials.term import Parameters
 from aiida_difftre.engine.runtime.progress import Reporter
 from aiida_difftre.engine.runtime.stop import Stop

@@ -19,7 +19,8 @@ from aiida_difftre.engine.contract.matching_results import PretrainErrors, Pretr
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.matching import configurations, matching
 from aiida_difftre.engine.matching.configurations import Configurations
-from aiida_difftre.engine.potentials.potential import Potential, build, load, save, without_references
+from aiida_difftre.engine.potentials.parameters import without_references
+from aiida_difftre.engine.potentials.potential import Potential, build, load, save
 from aiida_difftre.engine.potentials.term import Parameters
 from aiida_difftre.engine.runtime import device
 

@@ -26,7 +26,9 @@ from aiida_difftre.engine.contract.labels import Labelled
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.geometry.strain import voigt_matrix
 from aiida_difftre.engine.matching.configurations import Configurations, Labels, pad, read_training
-from aiida_difftre.engine.potentials.potential import Potential, forces, virial, without_references
+from aiida_difftre.engine.potentials.derivatives import forces, virial
+from aiida_difftre.engine.potentials.parameters import without_references
+from aiida_difftre.engine.potentials.potential import Potential
 from aiida_difftre.engine.potentials.term import Environment, Parameters
 from aiida_difftre.engine.units import EV_PER_A3_IN_GPA
 
@@ -176,7 +178,7 @@ def predict_linearised(potential: Potential, parameters: Parameters, batch: Line
 
     Args:
         potential: the potential.
-        parameters: Its parameters, from :func:`~aiida_difftre.engine.potentials.potential.without_references`.
+        parameters: Its parameters, from :func:`~aiida_difftre.engine.potentials.parameters.without_references`.
         batch: configurations.
 
     Returns:
@@ -224,7 +226,8 @@ def predict_directly(potential: Potential, parameters: Parameters, batch: Config
         >>> from aiida_difftre.engine.contract.settings import PotentialSpec
         >>> from aiida_difftre.engine.matching.configurations import pad
         >>> from aiida_difftre.engine.matching.matching import predict_directly
-        >>> from aiida_difftre.engine.potentials.potential import build, without_references
+        >>> from aiida_difftre.engine.potentials.parameters import without_references
+        >>> from aiida_difftre.engine.potentials.potential import build
         >>> hyperparameters = {"epsilon": 0.0103, "sigma": 3.4}
         >>> term = {"architecture": "lennard_jones", "cutoff": 8.5, "hyperparameters": hyperparameters}
         >>> potential = build(PotentialSpec(species=["Ar"], terms=[term]))

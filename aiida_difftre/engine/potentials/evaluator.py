@@ -11,7 +11,9 @@ from ase import Atoms
 from jaxtyping import Array
 from numpy.typing import NDArray
 
-from aiida_difftre.engine.potentials.potential import Potential, forces, virial, without_references
+from aiida_difftre.engine.potentials.derivatives import forces, virial
+from aiida_difftre.engine.potentials.parameters import without_references
+from aiida_difftre.engine.potentials.potential import Potential
 from aiida_difftre.engine.potentials.term import Environment, Parameters, densities, species_index
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,12 @@ from numpy.typing import NDArray
 from aiida_difftre.engine.contract import architectures, files
 from aiida_difftre.engine.contract.jobs import PotentialSpec, TermSpec
 from aiida_difftre.engine.errors import EngineError, ExitStatus
-from aiida_difftre.engine.potentials.term import Environment, Kind, Parameters, Term, add_up, species_index
+from aiida_difftre.engine.potentials.derivatives import component_gradients, forces, radial_slope, virial
+from aiida_difftre.engine.potentials.parameters import flatten, unflatten
+from aiida_difftre.engine.potentials.term import Environment, Kind, Parameters, Term, add_up, check_term, species_index
+
+# Forces and virial are those of a potential: whoever imports it finds them beside it.
+__all__ = ["Potential", "build", "check_temperature", "forces", "load", "save", "species_of", "virial"]
 
 
 @dataclass(frozen=True)
@@ -190,7 +195,8 @@ class Potential:
     ) -> tuple[Float[Array, "atoms 3"], Float[Array, ""]]:
         """Compute forces and the trace of the virial, as fast as molecular dynamics wants them.
 
-        External fields aside, these are the numbers that :func:`forces` and :func:`virial` give.
+        External fields aside, these are the numbers that ``forces`` and ``virial`` give, of
+        :mod:`aiida_difftre.engine.potentials.derivatives`.
 
         Args:
             parameters: Parameters of the potential.
@@ -214,15 +220,17 @@ class Potential:
                 return sum((jnp.sum(value) for value in values), start=jnp.zeros((), dtype))
 
             if kind is Kind.PAIRWISE:
-                slope = _slope(energy, components, environment, beyond=2 * self.cutoff)
+                slope = radial_slope(energy, components, environment, beyond=2 * self.cutoff)
                 gradients = [slope * part for part in components]
                 force = force + 2 * jnp.stack([add_up(gradient) for gradient in gradients])
             else:
                 # Put together, or XLA would compute them twice: for the atom and for its neighbours.
                 if kind is Kind.RADIAL:
-                    gradient = jnp.stack(components) * _slope(energy, components, environment, beyond=2 * self.cutoff)
+                    gradient = jnp.stack(components) * radial_slope(
+                        energy, components, environment, beyond=2 * self.cutoff
+                    )
                 else:
-                    gradient = jnp.stack(_gradients(energy, components, environment))
+                    gradient = jnp.stack(component_gradients(energy, components, environment))
                 gradients = list(gradient)
                 force = force + add_up(gradient) - jnp.zeros_like(force).at[:, index].add(gradient)
             trace = trace + sum(jnp.vdot(g, part) for g, part in zip(gradients, components, strict=True))
@@ -272,91 +280,6 @@ class Potential:
         return tree
 
 
-def _gradients(
-    energy: Callable[[Environment], Array], components: Sequence[Array], environment: Environment
-) -> list[Array]:
-    """Derivatives of an energy with respect to x, y and z of the displacements."""
-
-    def moved(components: tuple[Array, Array, Array]) -> Array:
-        return energy(environment._replace(displacements=jnp.stack(components, -1), components=components))
-
-    return [jnp.where(environment.mask, slope, 0.0) for slope in jax.grad(moved)(tuple(components))]
-
-
-def _slope(
-    energy: Callable[[Environment], Array], components: Sequence[Array], environment: Environment, *, beyond: float
-) -> Array:
-    """Derivative with respect to distances, over the distance, of an energy that sees no directions.
-
-    Only distances count: neighbours may as well lie along x, and one derivative does for three. Padded ones are put
-    ``beyond`` the cutoff, which is cheaper than to mask them again and again. The derivative ends in a division, so
-    that XLA computes it once and not for each of the three.
-    """
-    squared = sum(part * part for part in components)
-    distance = jnp.sqrt(jnp.where(environment.mask, squared, beyond**2))
-    surroundings = environment._replace(mask=jnp.ones_like(environment.mask))
-
-    def moved(distance: Array) -> Array:
-        nothing = jnp.zeros_like(distance)
-        vectors = jnp.stack([distance, nothing, nothing], -1)
-        return energy(surroundings._replace(displacements=vectors, distances=distance))
-
-    return jax.grad(moved)(distance) / distance
-
-
-def forces(
-    gradient: Float[Array, "atoms neighbors 3"], index: Int[Array, "atoms neighbors"]
-) -> Float[Array, "atoms 3"]:
-    r"""Compute forces from the derivatives of the energy by the displacements to the neighbours.
-
-    .. math:: \mathbf{F}_i = \sum_j \frac{\partial U}{\partial \mathbf{r}_{ij}}
-        - \sum_{k:\, i \text{ neighbour of } k} \frac{\partial U}{\partial \mathbf{r}_{ki}}
-
-    Args:
-        gradient: Derivatives ∂U/∂r_ij, (atoms, neighbors, 3), eV/Å; zero where a list is padded.
-        index: Index of each neighbour, (atoms, neighbors).
-
-    Returns:
-        Forces, (atoms, 3), eV/Å.
-
-    Example:
-        A bond along x that pulls its two atoms together with 0.2 eV/Å, half of which each atom holds:
-
-        >>> import jax.numpy as jnp
-        >>> from aiida_difftre.engine.potentials.potential import forces
-        >>> gradient = jnp.array([[[0.1, 0.0, 0.0]], [[-0.1, 0.0, 0.0]]])
-        >>> [round(x, 3) for x in forces(gradient, jnp.array([[1], [0]]))[:, 0].tolist()]
-        [0.2, -0.2]
-    """
-    return jnp.sum(gradient, 1) - jnp.zeros((gradient.shape[0], 3), gradient.dtype).at[index].add(gradient)
-
-
-def virial(
-    gradient: Float[Array, "atoms neighbors 3"], displacements: Float[Array, "atoms neighbors 3"]
-) -> Float[Array, "3 3"]:
-    r"""Compute the derivative of the energy by strain, which is the stress times the volume: positive in tension.
-
-    .. math:: \frac{\partial U}{\partial \varepsilon} = \sum_{ij} \frac{\partial U}{\partial \mathbf{r}_{ij}} \otimes
-        \mathbf{r}_{ij}
-
-    Args:
-        gradient: Derivatives ∂U/∂r_ij, (atoms, neighbors, 3), eV/Å; zero where a list is padded.
-        displacements: Vectors r_ij to the neighbours, (atoms, neighbors, 3), Å.
-
-    Returns:
-        The symmetric tensor, (3, 3), eV.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> from aiida_difftre.engine.potentials.potential import virial
-        >>> gradient = jnp.array([[[0.5, 0.0, 0.0]], [[-0.5, 0.0, 0.0]]])
-        >>> virial(gradient, 2 * jnp.sign(gradient)).tolist()
-        [[2.0, 0.0, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0]]
-    """
-    total = jnp.einsum("ija,ijb->ab", gradient, displacements)
-    return (total + total.T) / 2
-
-
 def build(spec: PotentialSpec) -> Potential:
     """Make the potential that a spec describes.
 
@@ -393,7 +316,7 @@ def build(spec: PotentialSpec) -> Potential:
             )
         try:
             terms.append(cls.from_spec(tuple(spec.species), term.cutoff, dict(term.hyperparameters)))
-            _check_term(terms[-1], term)
+            check_term(terms[-1], term)
         except ValueError as error:
             raise EngineError(ExitStatus.INVALID_INPUT, f"potential term {term.architecture!r}: {error}") from None
     return Potential(spec, tuple(terms))
@@ -413,28 +336,6 @@ def species_of(potential: Potential, symbols: Sequence[str]) -> NDArray[np.int32
     return found
 
 
-def _check_term(term: Term, spec: TermSpec) -> None:
-    """Refuse a term that claims what cannot be together, or has no parameters that are to be trained.
-
-    Raises:
-        ValueError: naming the claim, or the parameters.
-    """
-    if term.is_message_passing and (term.kind in (Kind.PAIRWISE, Kind.EXTERNAL) or term.buffers):
-        raise ValueError(
-            f"it passes messages, and is of the kind {term.kind.name} with the buffers {list(term.buffers)}; such a "
-            "term is GENERAL or RADIAL, and has no buffers"
-        )
-    if isinstance(spec.trainable, bool):
-        return
-    shapes = jax.tree_util.tree_flatten_with_path(jax.eval_shape(term.init, jax.random.key(0)))[0]
-    paths = ["/".join(str(part.key) for part in place) for place, _ in shapes]
-    paths = [path for path in paths if path.split("/")[0] not in term.buffers]
-    for name in spec.trainable:
-        if not any(path == name or path.startswith(f"{name}/") for path in paths):
-            known = ", ".join(sorted({path.split("/")[0] for path in paths}))
-            raise ValueError(f"trainable: it has no parameters {name!r}; it has: {known}")
-
-
 def check_temperature(potential: Potential, temperature: float) -> None:
     """Refuse a temperature (K) for which a potential is not made.
 
@@ -445,24 +346,6 @@ def check_temperature(potential: Potential, temperature: float) -> None:
         architectures.check_temperature(potential.spec, temperature)
     except ValueError as error:
         raise EngineError(ExitStatus.INVALID_INPUT, str(error)) from None
-
-
-def flatten(parameters: Parameters) -> files.Arrays:
-    """Parameter tree to arrays by path, such as ``terms/0_moment_network/mlp/w0``."""
-    leaves = jax.tree_util.tree_flatten_with_path(parameters)[0]
-    return {"/".join(str(part.key) for part in path): np.asarray(leaf) for path, leaf in leaves}
-
-
-def unflatten(arrays: files.Arrays) -> Parameters:
-    """The inverse of :func:`flatten`."""
-    tree: Parameters = {}
-    for path, array in arrays.items():
-        *folders, name = path.split("/")
-        node = tree
-        for folder in folders:
-            node = node.setdefault(folder, {})
-        node[name] = jax.device_put(array)  # jnp.asarray compiles a program for each shape
-    return tree
 
 
 def load(path: Path) -> tuple[Potential, Parameters]:
@@ -530,9 +413,3 @@ def save(path: Path, potential: Potential, parameters: Parameters) -> None:
         True
     """
     files.write_potential(path, potential.spec, flatten(parameters))
-
-
-def without_references(parameters: Parameters, dtype: Any) -> Parameters:
-    """Parameters in a precision, with atomic reference energies of zero: large constants would cost all digits."""
-    free = {**parameters, "atomic_energies": jnp.zeros_like(parameters["atomic_energies"])}
-    return jax.tree.map(lambda leaf: leaf.astype(dtype), free)

@@ -18,6 +18,7 @@ from ase.data import atomic_masses, atomic_numbers
 from jaxtyping import Array, Bool, Float, Int
 from numpy.typing import NDArray
 
+from aiida_difftre.engine.contract.settings import TermSpec
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 
 Parameters: TypeAlias = dict[str, Any]
@@ -291,3 +292,25 @@ def species_index(symbols: tuple[str, ...] | list[str], species: list[str]) -> N
             f"the structure contains {', '.join(unknown)}, but the potential is for {', '.join(species)} only",
         )
     return np.array([species.index(symbol) for symbol in symbols], np.int32)
+
+
+def check_term(term: Term, spec: TermSpec) -> None:
+    """Refuse a term that claims what cannot be together, or has no parameters that are to be trained.
+
+    Raises:
+        ValueError: naming the claim, or the parameters.
+    """
+    if term.is_message_passing and (term.kind in (Kind.PAIRWISE, Kind.EXTERNAL) or term.buffers):
+        raise ValueError(
+            f"it passes messages, and is of the kind {term.kind.name} with the buffers {list(term.buffers)}; such a "
+            "term is GENERAL or RADIAL, and has no buffers"
+        )
+    if isinstance(spec.trainable, bool):
+        return
+    shapes = jax.tree_util.tree_flatten_with_path(jax.eval_shape(term.init, jax.random.key(0)))[0]
+    paths = ["/".join(str(part.key) for part in place) for place, _ in shapes]
+    paths = [path for path in paths if path.split("/")[0] not in term.buffers]
+    for name in spec.trainable:
+        if not any(path == name or path.startswith(f"{name}/") for path in paths):
+            known = ", ".join(sorted({path.split("/")[0] for path in paths}))
+            raise ValueError(f"trainable: it has no parameters {name!r}; it has: {known}")

@@ -24,7 +24,7 @@ from aiida_difftre.engine.jobs.pretrain import run
 from aiida_difftre.engine.matching import configurations as dataset
 from aiida_difftre.engine.matching import matching
 from aiida_difftre.engine.potentials import potential as potentials
-from aiida_difftre.engine.potentials.potential import without_references
+from aiida_difftre.engine.potentials.parameters import flatten, without_references
 from aiida_difftre.engine.runtime.progress import Silent
 
 NETWORK = {"architecture": "moment_network", "cutoff": 4.5, "hyperparameters": {"n_radial": 5, "hidden": [16]}}
@@ -143,7 +143,7 @@ def test_finds_the_energy_of_an_isolated_atom(tmp_path: Path) -> None:
 
 def test_interrupted_and_resumed_ends_as_uninterrupted(folder: Path) -> None:
     whole = pretrain(job(), folder, Silent())
-    expected = potentials.flatten(potentials.load(folder / POTENTIAL_OUT)[1])
+    expected = flatten(potentials.load(folder / POTENTIAL_OUT)[1])
     with pytest.raises(EngineError, match="SIGTERM") as caught:
         pretrain(job(), folder, Recorder(lambda: signal.raise_signal(signal.SIGTERM)))
     assert caught.value.status == ExitStatus.INTERRUPTED
@@ -153,7 +153,7 @@ def test_interrupted_and_resumed_ends_as_uninterrupted(folder: Path) -> None:
     assert recorder.steps == [40, 60]
     assert not (folder / CHECKPOINT).exists()
     assert resumed["history"] == whole["history"]
-    found = potentials.flatten(potentials.load(folder / POTENTIAL_OUT)[1])
+    found = flatten(potentials.load(folder / POTENTIAL_OUT)[1])
     for name, array in expected.items():
         np.testing.assert_array_equal(found[name], array)
 

@@ -17,6 +17,7 @@ from aiida_difftre.engine.jobs.pretrain import run as pretrain
 from aiida_difftre.engine.matching import configurations
 from aiida_difftre.engine.matching.initial import ENVIRONMENTS, rattled
 from aiida_difftre.engine.potentials import potential as potentials
+from aiida_difftre.engine.potentials.parameters import flatten
 from aiida_difftre.engine.runtime.progress import Silent
 
 NETWORK = {"architecture": "moment_network", "cutoff": 4.5, "hyperparameters": {"n_radial": 4, "hidden": [8]}}
@@ -60,7 +61,7 @@ def test_the_seed_decides(folder: Path) -> None:
     found = []
     for seed in (1, 1, 2):
         pretrain(job(seed=seed), folder, Silent())
-        found.append(potentials.flatten(potentials.load(folder / POTENTIAL_OUT)[1]))
+        found.append(flatten(potentials.load(folder / POTENTIAL_OUT)[1]))
     name = "terms/0_moment_network/mlp/w0"
     np.testing.assert_array_equal(found[0][name], found[1][name])
     assert np.any(found[0][name] != found[2][name])

@@ -17,7 +17,8 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from aiida_difftre.engine.contract.jobs import DatasetWeights, LossSettings, Machine, PotentialSpec, TermSpec
 from aiida_difftre.engine.matching import configurations as dataset
 from aiida_difftre.engine.matching import matching
-from aiida_difftre.engine.potentials.potential import Potential, build, without_references
+from aiida_difftre.engine.potentials.parameters import without_references
+from aiida_difftre.engine.potentials.potential import Potential, build
 from aiida_difftre.engine.potentials.term import Parameters
 from aiida_difftre.engine.units import EV_PER_A3_IN_GPA
 

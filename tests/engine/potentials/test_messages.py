@@ -24,7 +24,8 @@ from aiida_difftre.engine.errors import EngineError
 from aiida_difftre.engine.export.folder import Options
 from aiida_difftre.engine.export.others import bundle
 from aiida_difftre.engine.matching import configurations, matching
-from aiida_difftre.engine.potentials.potential import Potential, build, without_references
+from aiida_difftre.engine.potentials.parameters import without_references
+from aiida_difftre.engine.potentials.potential import Potential, build
 from aiida_difftre.engine.potentials.term import Kind, Parameters
 from aiida_difftre.engine.refinement import objective
 from aiida_difftre.engine.refinement.minimise import minimise

@@ -18,10 +18,11 @@ from jaxtyping import Array, Float
 from aiida_difftre.engine.contract.jobs import PotentialSpec, TermSpec
 from aiida_difftre.engine.contract.term_options import STILLINGER_WEBER_REDUCED, of_pairs
 from aiida_difftre.engine.geometry import lattice, neighbor_list
+from aiida_difftre.engine.potentials.derivatives import forces, virial
 from aiida_difftre.engine.potentials.lennard_jones import LennardJones
 from aiida_difftre.engine.potentials.pair_spline import PairSpline
 from aiida_difftre.engine.potentials.pairs import PairDistances, SwitchedPairs, of_pair, switch
-from aiida_difftre.engine.potentials.potential import Potential, build, forces, virial
+from aiida_difftre.engine.potentials.potential import Potential, build
 from aiida_difftre.engine.potentials.repulsion import Repulsion
 from aiida_difftre.engine.potentials.stillinger_weber import StillingerWeber
 from aiida_difftre.engine.potentials.stillinger_weber_alloy import StillingerWeberAlloy

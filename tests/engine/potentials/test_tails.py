@@ -15,7 +15,8 @@ from aiida_difftre.engine.calculators.difftre import DiffTReCalculator
 from aiida_difftre.engine.contract.settings import PotentialSpec
 from aiida_difftre.engine.matching.configurations import pad
 from aiida_difftre.engine.matching.matching import linearise, predict_directly, predict_linearised
-from aiida_difftre.engine.potentials.potential import Potential, build, without_references
+from aiida_difftre.engine.potentials.parameters import without_references
+from aiida_difftre.engine.potentials.potential import Potential, build
 from aiida_difftre.engine.snapshots.snapshots import Directions, Snapshots
 
 C6 = {"Ar-Ar": 60.0, "Ar-Kr": 80.0, "Kr-Kr": 110.0}

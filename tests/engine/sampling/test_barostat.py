@@ -18,7 +18,7 @@ from aiida_difftre.engine.contract.observables import ObservableRequest
 from aiida_difftre.engine.contract.state_points import StatePoint
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.geometry import neighbor_list
-from aiida_difftre.engine.potentials.potential import virial
+from aiida_difftre.engine.potentials.derivatives import virial
 from aiida_difftre.engine.reweighting import statistics
 from aiida_difftre.engine.reweighting.predictions import predict_trajectory, reweighted_predictions
 from aiida_difftre.engine.reweighting.reference import prepare_reference
