@@ -316,10 +316,12 @@ def refusals(file: Path, seed: int | None = None) -> list[str]:
     Returns:
         The messages; empty for an input that is right.
     """
-    from aiida_difftre.workchains import estimate, from_input, inputs
+    from aiida_difftre.workchains import codes, estimate, from_input
+    from aiida_difftre.workchains.cells import elements_to_label
+    from aiida_difftre.workchains.inputs import read_input
 
     try:
-        run = inputs.read_input(file)
+        run = read_input(file)
     except ValueError as error:
         return [str(error)]
     found: dict[str, None] = {}
@@ -331,10 +333,10 @@ def refusals(file: Path, seed: int | None = None) -> list[str]:
             found[str(error)] = None
 
     attempt(lambda: estimate.check(from_input.read_plan(file)))
-    kinds = [kind for kind in from_input.CHAIN_OF if kind not in ("dft", "feff", "pretraining")]
-    kinds += ["dft"] if inputs.elements_to_label(run, file.parent) else []
+    kinds = [kind for kind in codes.CHAIN_OF if kind not in ("dft", "feff", "pretraining")]
+    kinds += ["dft"] if elements_to_label(run, file.parent) else []
     kinds += [] if run.model.potential is not None else ["pretraining"]
     for kind in kinds:
-        attempt(from_input.load_code, kind, getattr(run.machines, kind))
+        attempt(codes.load_code, kind, getattr(run.machines, kind))
     attempt(lambda: from_input.read_builder(file, seed=seed))
     return list(found)

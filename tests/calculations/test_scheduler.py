@@ -10,7 +10,7 @@ from aiida import orm
 from aiida.plugins import CalculationFactory
 
 from aiida_difftre.calculations.scheduler import check_options
-from aiida_difftre.workchains.from_input import JOB_OF, job_ports, load_code
+from aiida_difftre.workchains.codes import JOB_OF, job_ports, load_code
 from aiida_difftre.workchains.machines import JobMachine
 from aiida_difftre.workchains.sample import SampleBaseWorkChain
 

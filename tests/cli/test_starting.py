@@ -95,9 +95,9 @@ def test_what_init_writes_is_accepted_by_check(
     tmp_path: Path, engine: orm.InstalledCode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Argon with labels, and with a potential that exist; the codes are those of the profile."""
-    from aiida_difftre.workchains import from_input
+    from aiida_difftre.workchains import codes
 
-    monkeypatch.setattr(from_input, "DEFAULT_CODES", dict.fromkeys(from_input.DEFAULT_CODES, engine.full_label))
+    monkeypatch.setattr(codes, "DEFAULT_CODES", dict.fromkeys(codes.DEFAULT_CODES, engine.full_label))
     write(tmp_path / "argon.extxyz", argon(1))
     write(tmp_path / "labels.extxyz", labelled_frames())
     potential_file(tmp_path / "argon.safetensors")

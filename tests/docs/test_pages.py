@@ -15,7 +15,7 @@ from aiida_difftre.cli import cli
 from aiida_difftre.engine.contract.jobs import RefineJob
 from aiida_difftre.engine.contract.observables import ObservableSpec
 from aiida_difftre.engine.contract.validation import validate
-from aiida_difftre.workchains.inputs import RunInput
+from aiida_difftre.workchains.input_models import RunInput
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(

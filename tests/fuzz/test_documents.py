@@ -18,7 +18,8 @@ from aiida_difftre.engine.contract.documents import parse_yaml, read_yaml
 from aiida_difftre.engine.contract.jobs import Job
 from aiida_difftre.engine.contract.kinds import JOBS, read_job
 from aiida_difftre.workchains.from_input import read_plan
-from aiida_difftre.workchains.inputs import RunInput, example, read_input
+from aiida_difftre.workchains.input_models import RunInput
+from aiida_difftre.workchains.inputs import example, read_input
 from tests.fixtures.nodes import target_content
 from tests.fuzz.doors import check_bounds, enter
 from tests.fuzz.mutations import EDITS, MUTATIONS, Edit, Mutation, edited, mutated

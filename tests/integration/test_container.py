@@ -17,7 +17,8 @@ from aiida import orm
 from aiida.engine import run_get_node
 
 from aiida_difftre.engine.contract.jobs import JOB
-from aiida_difftre.workchains.from_input import load_code, read_builder
+from aiida_difftre.workchains.codes import load_code
+from aiida_difftre.workchains.from_input import read_builder
 from aiida_difftre.workchains.machines import JobMachine
 from aiida_difftre.workchains.refine import RefineWorkChain
 from tests.fixtures.chains import explain

@@ -22,7 +22,8 @@ from aiida_difftre.engine.contract.validation import validate
 from aiida_difftre.engine.errors import EngineError
 from aiida_difftre.engine.potentials import potential as potentials
 from aiida_difftre.engine.runtime import device
-from aiida_difftre.workchains.inputs import RunInput, example, read_input
+from aiida_difftre.workchains.input_models import RunInput
+from aiida_difftre.workchains.inputs import example, read_input
 from tests.fixtures.nodes import argon, make_trajectory, potential_file
 
 ROOT = Path(__file__).parents[2]

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
-from aiida_difftre.workchains.inputs import check_fixed_volumes, read_input, simulation_cell
+from aiida_difftre.workchains.cells import simulation_cell
+from aiida_difftre.workchains.inputs import check_fixed_volumes, read_input
 from tests.fixtures.nodes import target_content
 
 Content = dict[str, Any]

@@ -13,15 +13,9 @@ from aiida_difftre.engine.contract.architectures import check, check_composition
 from aiida_difftre.engine.contract.jobs import SamplingSettings, UpdateSettings
 from aiida_difftre.engine.contract.targets import Target
 from aiida_difftre.engine.contract.validation import validate
+from aiida_difftre.workchains.cells import elements_to_label, labelled_cell, simulation_cell
 from aiida_difftre.workchains.from_input import overrides
-from aiida_difftre.workchains.inputs import (
-    elements_to_label,
-    example,
-    labelled_cell,
-    read_input,
-    read_yaml,
-    simulation_cell,
-)
+from aiida_difftre.workchains.inputs import example, read_input, read_yaml
 from aiida_difftre.workchains.protocols import load_protocol
 from aiida_difftre.workchains.refine_settings import RefineSettings
 

@@ -10,14 +10,8 @@ from aiida_difftre.data.structures import Generation
 from aiida_difftre.engine.contract.base import Strict
 from aiida_difftre.engine.contract.validation import validate
 from aiida_difftre.engine.units import AMU_PER_A3_IN_KG_PER_M3
-from aiida_difftre.workchains.inputs import (
-    elements_to_label,
-    example,
-    labelled_cell,
-    read_input,
-    simulation_cell,
-    system_cell,
-)
+from aiida_difftre.workchains.cells import elements_to_label, labelled_cell, simulation_cell, system_cell
+from aiida_difftre.workchains.inputs import example, read_input
 from aiida_difftre.workchains.protocols import available_protocols
 from aiida_difftre.workchains.refine_settings import RefineSettings
 from aiida_difftre.workchains.systems import Random

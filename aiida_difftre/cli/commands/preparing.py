@@ -74,7 +74,8 @@ def set_up(profile: str | None, **options: Any) -> Any:
 
 def pseudopotentials(file: Path | None) -> dict[str, Any]:
     """The elements, functional and family that an input needs; what ``setup`` has for none."""
-    from aiida_difftre.workchains.inputs import elements_to_label, read_input
+    from aiida_difftre.workchains.cells import elements_to_label
+    from aiida_difftre.workchains.inputs import read_input
 
     if file is None:
         return {}

@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from aiida_difftre.data.structures import Generation
 from aiida_difftre.engine.contract.kinds import JOBS, RESULTS_OF
 from aiida_difftre.engine.contract.records import ErrorReport, ProgressLine
-from aiida_difftre.workchains.inputs import RunInput
+from aiida_difftre.workchains.input_models import RunInput
 from aiida_difftre.workchains.refine_settings import RefineSettings
 from aiida_difftre.workchains.validate import ValidateSettings
 from difftre_reference.text import arguments, body, cell, meanings, table

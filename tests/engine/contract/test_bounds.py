@@ -26,7 +26,7 @@ from aiida_difftre.engine.contract.settings import (
 from aiida_difftre.engine.contract.targets import Conditions, Target
 from aiida_difftre.engine.contract.validation import validate
 from aiida_difftre.engine.observables.specs.absorption import PathTable
-from aiida_difftre.workchains.inputs import Dft, Feff, Refinement, RunInput, StatePoint
+from aiida_difftre.workchains.input_models import Dft, Feff, Refinement, RunInput, StatePoint
 from aiida_difftre.workchains.refine_settings import RefineSettings
 from aiida_difftre.workchains.systems import Bulk, Random, System
 from aiida_difftre.workchains.validate import ValidateSettings

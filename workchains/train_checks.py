@@ -1,0 +1,113 @@
+"""What of the inputs of a whole run does not go together, before anything is submitted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from aiida_difftre.calculations.checks import check_base
+from aiida_difftre.engine.contract.jobs import PotentialSpec
+from aiida_difftre.engine.contract.labels import check_seen, known_references
+from aiida_difftre.engine.contract.validation import validate
+from aiida_difftre.workchains import absorption
+from aiida_difftre.workchains.stages import check_stages_with
+from aiida_difftre.workchains.state_points import (
+    check_structures,
+    check_targets,
+    check_training_target,
+    check_trajectories,
+)
+
+
+def check_inputs(inputs: Mapping[str, Any], _: Any) -> str | None:
+    """Validator of all inputs together."""
+    if "dataset" in inputs and "dataset_inputs" in inputs:
+        return "both dataset and dataset_inputs were given; give the labels or the inputs to make them"
+    has_labels = "dataset" in inputs or "dataset_inputs" in inputs
+    if "potential" not in inputs:
+        if "pretrain" not in inputs:
+            return "give either a potential or the inputs of pretraining (pretrain)"
+        steps = inputs["pretrain"]["calc"]["parameters"].get_dict().get("steps")
+        if not has_labels and steps != 0:
+            return (
+                f"{'pretraining' if steps is None else f'{steps} steps of pretraining'} need labels: give dataset, or "
+                "dataset_inputs to make one; or start from initial parameters (steps: 0)"
+            )
+        problem = _check_pretraining(inputs)
+        if problem:
+            return problem
+    elif "pretrain" in inputs:
+        return "both potential and pretrain were given; to continue from a potential give it as pretrain.calc.potential"
+    else:
+        problem = check_structures(inputs["potential"], inputs["state_points"])
+        if problem:
+            return problem
+    if problem := _check_base(inputs):
+        return problem
+    update = inputs["refine"]["update"]["calc"]["parameters"].get_dict().get("update", {})
+    if update.get("loss", {}).get("dataset_weight", 0) > 0 and not has_labels:
+        return f"loss.dataset_weight is {update['loss']['dataset_weight']}, but there is no dataset"
+    for part in ("refine", "validate"):
+        if part in inputs:
+            problem = check_targets(inputs["state_points"], inputs[part]["sample"]["calc"]["parameters"])
+            if problem:
+                return f"{part}: {problem}"
+    if problem := check_trajectories(inputs["state_points"], inputs["refine"]["sample"]["calc"]["parameters"]):
+        return f"refine: {problem}"
+    if problem := check_stages_with(inputs):
+        return problem
+    problem = absorption.check_paths(inputs["state_points"])
+    if problem and "feff" not in inputs:
+        return f"{problem}; or give the inputs of FEFF (feff), with its code, and it is made here"
+    return check_training_target(inputs["state_points"])
+
+
+def _check_base(inputs: Mapping[str, Any]) -> str | None:
+    """The base that is given must be that of the potential, or of the one to make."""
+    if "potential" in inputs:
+        wanted = inputs["potential"].spec.base
+    else:
+        parameters = inputs["pretrain"]["calc"]["parameters"].get_dict()
+        if parameters.get("potential") is None:
+            return None
+        wanted = validate(PotentialSpec, parameters["potential"]).base
+    if (problem := check_base(inputs.get("base"), wanted, None)) is not None:
+        return problem
+    weight = inputs["refine"]["update"]["calc"]["parameters"].get_dict().get("update", {}).get("loss", {})
+    if weight.get("dataset_weight", 0) > 0 and wanted is not None and wanted.engine != "jax":
+        return (
+            f"loss.dataset_weight is {weight['dataset_weight']}, and an update does not evaluate the base "
+            f"{wanted.label!r}; set it to 0 (pretraining takes labels minus base)"
+        )
+    return None
+
+
+def _check_pretraining(inputs: Mapping[str, Any]) -> str | None:
+    """The species and reference energies of the potential to make, against the structures it is made for."""
+    parameters = inputs["pretrain"]["calc"]["parameters"].get_dict()
+    known, energies = (parameters.get("potential") or {}).get("species"), parameters.get("atomic_energies")
+    labelled, dataset = inputs.get("dataset_inputs", {}), inputs.get("dataset")
+    cells = {f"state point {label!r}": point["structure"] for label, point in inputs["state_points"].items()}
+    to_label = {f"structure {label!r} to label": cell for label, cell in labelled.get("structures", {}).items()}
+    if "structure" in labelled:
+        to_label["the structure to label"] = labelled["structure"]
+    species = {name: cell.get_symbols_set() for name, cell in {**cells, **to_label}.items()}
+    if dataset is not None:
+        species["the dataset"] = set(dataset.species)
+    there = set[str]().union(*(species[name] for name in (*to_label, "the dataset") if name in species))
+    for name, present in species.items():
+        if known and (unknown := present - set(known)):
+            return f"{name} holds {', '.join(sorted(unknown))}, but the potential is for {', '.join(sorted(known))}"
+        if not there and energies is not None and (without := present - set(energies)):
+            return (
+                f"{name} holds {', '.join(sorted(without))}, for which atomic_energies = {energies!r} gives no "
+                "reference energy; add it (eV), or leave atomic_energies out"
+            )
+    alone = {} if dataset is None else dataset.references
+    try:
+        references = known_references(energies, known or sorted(there), sorted(there), alone)
+        if known and there and parameters.get("steps") != 0:
+            check_seen(known, sorted(there), references)
+    except ValueError as error:
+        return str(error)
+    return None
