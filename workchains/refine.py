@@ -26,7 +26,7 @@ from aiida_difftre.workchains.engine import lowered_for_memory
 from aiida_difftre.workchains.facts import IndexedMixin
 from aiida_difftre.workchains.history import collect_history, decisions, iteration_name, update_label, updates_of
 from aiida_difftre.workchains.protocols import deep_merge
-from aiida_difftre.workchains.refine_settings import RefineSettings, check_settings
+from aiida_difftre.workchains.refine_settings import RefineSettings, check_growth, check_settings
 from aiida_difftre.workchains.sample import SampleBaseWorkChain
 from aiida_difftre.workchains.scratch import clean
 from aiida_difftre.workchains.state_points import (
@@ -67,6 +67,7 @@ def _check_inputs(inputs: Mapping[str, Any], _: Any) -> str | None:
         check_training_target(state_points)
         or check_targets(state_points, inputs["sample"]["calc"]["parameters"])
         or check_trajectories(state_points, inputs["sample"]["calc"]["parameters"])
+        or check_growth(inputs.get("settings"), inputs["sample"]["calc"]["parameters"])
         or absorption.check_paths(state_points)
         or ("potential" in inputs and check_structures(inputs["potential"], state_points))
         or ("potential" in inputs and check_base(inputs.get("base"), inputs["potential"].spec.base, None))

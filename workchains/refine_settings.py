@@ -8,6 +8,7 @@ from aiida import orm
 
 from aiida_difftre.engine.contract.base import Seed
 from aiida_difftre.engine.contract.loop_settings import LoopSettings
+from aiida_difftre.engine.contract.settings import SamplingSettings
 from aiida_difftre.engine.contract.validation import validate
 
 
@@ -25,6 +26,21 @@ def check_settings(node: orm.Dict | None, _: Any) -> str | None:
     """Port validator of the settings of a refinement."""
     try:
         validate(RefineSettings, node.get_dict() if node is not None else {})
+    except ValueError as error:
+        return f"settings: {error}"
+    return None
+
+
+def check_growth(settings: orm.Dict | None, sampling: orm.Dict) -> str | None:
+    """A message where trajectories would grow beyond what a job takes, or None.
+
+    Args:
+        settings: of the refinement.
+        sampling: parameters of the sampling jobs.
+    """
+    first = validate(SamplingSettings, sampling.get_dict().get("sampling", {}))
+    try:
+        validate(RefineSettings, settings.get_dict() if settings is not None else {}).check_lengths(first)
     except ValueError as error:
         return f"settings: {error}"
     return None

@@ -94,8 +94,8 @@ def check_stages_with(inputs: Mapping[str, Any]) -> str | None:
                 )
         refine = changed(inputs["refine"], stage)
         try:
-            validate(RefineSettings, refine["settings"])
-            validate(SamplingSettings, refine["sampling"])
+            settings = validate(RefineSettings, refine["settings"])
+            settings.check_lengths(validate(SamplingSettings, refine["sampling"]))
             validate(UpdateSettings, refine["update"])
         except ValueError as error:
             return f"stage {name!r}: {error}"

@@ -263,6 +263,10 @@ def test_state_of_the_loop_does_not_grow(code: Any, argon_potential: Any, argon_
     ("change", "fragments"),
     [
         ({"settings": {"max_iterations": 0}}, ["max_iterations", "0"]),
+        (
+            {"settings": {"growth": {"factor": 99.0, "thresholds": [9.0] * 5}}},
+            ["growth makes production_fs"],
+        ),
         ({"sample": {"calc": {"parameters": {"sampling": {"timestep_fs": -1.0}}}}}, ["timestep_fs", "-1.0"]),
         ({"update": {"calc": {"parameters": {"update": {"gate": 2.0}}}}}, ["gate", "2.0"]),
         ({"update": {"calc": {"parameters": {"update": {"loss": {"dataset_weight": 1.0}}}}}}, ["dataset_weight"]),

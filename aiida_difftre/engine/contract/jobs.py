@@ -389,6 +389,7 @@ class RefineJob(Job, LoopSettings):
     @model_validator(mode="after")
     def _consistent(self) -> RefineJob:
         _check_refinement(self.update, self.state_points, self.dataset)
+        self.check_lengths(self.sampling)
         for point in self.state_points:
             for settings in (self.sampling, self.validation):
                 if settings is not None:

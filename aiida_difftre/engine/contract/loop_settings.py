@@ -8,6 +8,8 @@ from pydantic import Field
 
 from aiida_difftre.engine.contract.base import Strict
 from aiida_difftre.engine.contract.bounds import Chi2, DurationOrZero, Iterations, Limits
+from aiida_difftre.engine.contract.settings import SamplingSettings
+from aiida_difftre.engine.contract.validation import validate
 
 
 class Growth(Strict):
@@ -63,3 +65,20 @@ class LoopSettings(Strict):
             ``chi2_stop`` and ``chi2_converged``, by name; they hold where the update does not have its own.
         """
         return {"chi2_stop": self.chi2_stop, "chi2_converged": self.chi2_stop}
+
+    def check_lengths(self, sampling: SamplingSettings) -> None:
+        """Refuse trajectories that would become too long as they grow, before the first is sampled.
+
+        Args:
+            sampling: Settings of the first trajectories.
+
+        Raises:
+            ValueError: If the longest ones are more than a job takes.
+        """
+        longest = sampling.production_fs * self.growth.factor ** len(self.growth.thresholds)
+        if longest == sampling.production_fs:
+            return
+        try:
+            validate(SamplingSettings, {**sampling.model_dump(), "production_fs": longest})
+        except ValueError as error:
+            raise ValueError(f"growth makes production_fs {longest:g} fs: {error}") from None
