@@ -127,3 +127,8 @@ def test_questions_to_a_graph(tmp_path: Path) -> None:
     rows = {name: answer["rows"] for name, answer in found["questions"].items()}
     assert (rows["experiments_behind"], rows["calculations_behind"], rows["influenced_by"]) == (1, 40, 21)
     assert rows["costs_of_a_run"] == 81
+
+
+def test_pool(tmp_path: Path) -> None:
+    cases = tiny("pool", tmp_path, "--seeds", "1")["cases"]
+    assert cases["pooled"]["sampled_ps"] == 2 * cases["pooled, half as long"]["sampled_ps"] > 0
