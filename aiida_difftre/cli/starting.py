@@ -26,6 +26,11 @@ MOST_ATOMS = 500
 
 NETWORK_CUTOFF_A = 5.0
 
+NO_METALS = frozenset(("H", "He", "B", "C", "N", "O", "F", "Ne", "Si", "P", "S", "Cl", "Ar", "Ge", "As", "Se", "Br",
+                       "Kr", "Sb", "Te", "I", "Xe", "At", "Rn"))  # fmt: skip
+
+SMEARING = "{SYSTEM: {occupations: smearing, smearing: mv, degauss: 0.05}}"
+
 TETRAHEDRAL = 4
 """Neighbours in a lattice that pair energies do not hold."""
 
@@ -164,13 +169,7 @@ def document(
 def _origin(atoms: Atoms, start: str, given: str | None) -> list[str]:
     """The sections ``dft`` and ``model``."""
     species = f"[{', '.join(sorted(set(atoms.get_chemical_symbols())))}]"
-    network = [
-        "model:",
-        "  spec:",
-        f"    species: {species}",
-        "    terms:",
-        f"      - {{architecture: moment_network, cutoff: {NETWORK_CUTOFF_A}}} # Å; two or three shells of neighbours",
-    ]
+    network = ["model:", "  spec:", f"    species: {species}", "    terms:", *_network(atoms)]
     if start == "potential":
         return ["model:", f"  potential: {_quoted(str(given))} # file or node; nothing is labelled or pretrained"]
     if start == "labels":
@@ -191,9 +190,28 @@ def _origin(atoms: Atoms, start: str, given: str | None) -> list[str]:
         "  # pseudo_family: SSSP/1.3/PBE/efficiency # an installed family, in place of the one of the setup",
         "  kpoints_distance: 0.2 # 1/Å; or a mesh, kpoints: [4, 4, 4]",
         *([] if cubic else ["  generation: {elastic: false} # the elastic cells are for cubic cells"]),
-        "  # pw_parameters: {SYSTEM: {occupations: smearing, smearing: mv, degauss: 0.02}} # Ry; metals need smearing",
+        f"  {'' if _is_metal(atoms) else '# '}pw_parameters: {SMEARING} # Ry; for metals",
         "",
         *network,
+    ]
+
+
+def _is_metal(atoms: Atoms) -> bool:
+    """Whether only metals are in it; what conducts besides, nobody can tell from a structure."""
+    return NO_METALS.isdisjoint(atoms.get_chemical_symbols())
+
+
+def _network(atoms: Atoms) -> list[str]:
+    """Terms for labels to train: a network of moments; of metals an embedded atom, in effect."""
+    if not _is_metal(atoms):
+        return [f"      - {{architecture: moment_network, cutoff: {NETWORK_CUTOFF_A}}} # Å; some shells of neighbours"]
+    inner = 0.7 * _nearest(atoms)
+    return [
+        "      # A function of densities, and pairs: keeps crystals of metals that networks of more freedom lose; Å.",
+        "      - {architecture: moment_network, cutoff: 5.5, hyperparameters: {n_radial: 8, rank: 0, hidden: [16]}}",
+        f"      - {{architecture: pair_spline, cutoff: 5.5, hyperparameters: {{inner: {inner:.3g}, knots: 10}}}}",
+        "",
+        "pretraining: {optimizer: {learning_rate: 0.02}}",
     ]
 
 

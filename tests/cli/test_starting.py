@@ -76,6 +76,19 @@ def test_init_names_a_compound_as_chemists_do_and_guesses_no_charges(tmp_path: P
     assert read_input(tmp_path / "input.yaml").label == "KCl"
 
 
+def test_init_gives_metals_smearing_and_an_embedded_atom(tmp_path: Path, silicon: Path) -> None:
+    write(tmp_path / "Al.cif", bulk("Al", "fcc", a=4.05))
+    path = tmp_path / "input.yaml"
+    assert invoke("init", tmp_path / "Al.cif", "-o", path, "-t", "catalogue:Al/stiffness_298K").exit_code == 0
+    run = read_input(path)
+    assert run.dft is not None
+    assert run.dft.pw_parameters["SYSTEM"]["occupations"] == "smearing"
+    assert [term.architecture for term in run.model.spec.terms] == ["moment_network", "pair_spline"]  # type: ignore[union-attr]
+    assert "# 1 atom;" in path.read_text()
+    assert invoke("init", silicon, "-f", "-o", path, "-t", "catalogue:Si/stiffness_298K").exit_code == 0
+    assert read_input(path).dft.pw_parameters == {}  # type: ignore[union-attr] # it has one
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
