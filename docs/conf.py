@@ -12,13 +12,21 @@ author = "The aiida-difftre developers"
 copyright = author  # noqa: A001 (the name that Sphinx reads)
 version = release = __version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax", "difftre_reference"]
-myst_enable_extensions = ["amsmath", "dollarmath", "deflist"]
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx.ext.mathjax",
+    "difftre_reference",
+    "difftre_tutorials",
+]
+myst_enable_extensions = ["amsmath", "colon_fence", "dollarmath", "deflist"]
 myst_heading_anchors = 3
-exclude_patterns = ["_build", "_ext", "_generated"]
+exclude_patterns = ["_build", "_ext", "_generated", "_static"]
 html_theme = "furo"
 html_title = f"aiida-difftre {__version__}"
-html_static_path: list[str] = []
+html_static_path = ["_static"]
+html_css_files = ["pages.css"]
 templates_path: list[str] = []
 nitpicky = True
 nitpick_ignore_regex = [("py:exc|py:class", r"(?!aiida_difftre\.).*")]  # of Python, NumPy, ase and AiiDA

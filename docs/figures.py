@@ -10,6 +10,7 @@ Pictures of a run need that run in a profile; those of a page or a notebook need
 from __future__ import annotations
 
 import argparse
+import shlex
 import shutil
 import subprocess
 import sys
@@ -158,6 +159,12 @@ def shoot(address: str, path: Path, width: int, height: int, *, dark: bool = Fal
                 return
 
 
+def measured(page: str, before: str, after: str) -> Picture:
+    """What the table of a system's page says, drawn."""
+    words = f"--before {shlex.quote(before)} --after {shlex.quote(after)}"
+    return Picture(f"the table of docs/systems/{page}.md", command=f"python docs/measured.py {page} {{path}} {words}")
+
+
 DEMO, ARGON = "aiida-difftre demo", "aiida-difftre run examples/argon/quick.yaml"
 
 PICTURES = {
@@ -181,6 +188,11 @@ PICTURES = {
     "gradient_explosion.png": Picture(
         "a benchmark", command="python tests/benchmarks/gradient_explosion.py --output {folder}"
     ),
+    "diamond_values.png": measured("diamond", "prior", "seed 1"),
+    "aluminium_values.png": measured("aluminium", "pretrained on LDA", "refined, seed 1"),
+    "nacl_values.png": measured("nacl", "published start", "refined"),
+    "own_model_values.png": measured("own_model", "validation, before", "validation, after"),
+    "own_trajectory_values.png": measured("own_trajectory", "validation, before", "validation, after"),
     "scaling.png": Picture("a benchmark", command="python tests/benchmarks/scaling.py --figure {path}"),
     "long-run.svg": Picture(
         "a benchmark of three hours",
@@ -205,7 +217,7 @@ def main() -> None:
     for name in given.pictures:
         picture, path = PICTURES[name], (given.output / name).resolve()
         if picture.make is None:
-            words = picture.command.format(path=path, folder=path.parent).split()
+            words = shlex.split(picture.command.format(path=path, folder=path.parent))
             subprocess.run([sys.executable, *words[1:]], check=True, cwd=ROOT)
         elif given.run is None:
             parser.error(f"{name} shows a run; give the PK of one of `{picture.source}` with --run")
