@@ -186,7 +186,12 @@ def _shown_unit(unit: str) -> str:
 
 def with_error(value: float, error: float) -> str:
     """A value with its standard error, where it has one."""
-    return f"{value:.4g}" if error != error else f"{value:.4g} ± {error:.2g}"
+    return plain(value) if error != error else f"{plain(value)} ± {error:.2g}"
+
+
+def plain(value: float) -> str:
+    """Four digits of a number, or all before its point where these are more: a density of 10490 kg/m³ has no power."""
+    return f"{value:.0f}" if 1e4 <= abs(value) < 1e6 else f"{value:.4g}"
 
 
 def iteration_line(iteration: Iteration) -> str:
@@ -248,7 +253,7 @@ def iteration_table(iterations: list[Iteration]) -> Any:
     for name, row in quantities(iterations[0]).items():
         # Text: a unit in brackets would be taken for markup.
         quantity = words.axis(words.symbol(name), words.unit(row[3] or "1"))
-        table.add_column(Text(f"{quantity}\n({row[2]:.4g})"), justify="right")
+        table.add_column(Text(f"{quantity}\n({plain(row[2])})"), justify="right")
     for iteration in iterations:
         steps = iteration.steps
         values = quantities(iteration)

@@ -1,3 +1,6 @@
+"""The pictures of a run on a terminal and in a log."""
+
+import math
 from typing import Any
 
 import pytest
@@ -56,6 +59,12 @@ def snapshot(**changes: Any) -> Snapshot:
         "report": None, "reference": None,
     }  # fmt: skip
     return Snapshot(**{**content, **changes})
+
+
+def test_densities_have_no_powers() -> None:
+    assert live.with_error(10853.2, 7.3) == "10853 ± 7.3"
+    assert live.with_error(-1.23456e-3, math.nan) == "-0.001235"
+    assert live.plain(1.5e7) == "1.5e+07"
 
 
 def test_stress_is_shown_as_pressure_and_curves_as_chi2() -> None:
