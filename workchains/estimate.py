@@ -156,7 +156,7 @@ def lines(parts: Sequence[Sampling]) -> list[str]:
     return [
         *map(str, parts),
         f"sampling takes at most {_time(total)} of one core and {_disk(sum(part.disk_gib for part in parts))}; rough "
-        "numbers, good to a factor of three, without labels, pretraining, updates and the start of each job",
+        "numbers, good to a factor of three, without labels, pretraining, updates, a base and the start of each job",
     ]
 
 

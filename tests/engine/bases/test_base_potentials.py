@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +112,57 @@ def test_models_of_other_packages_keep_the_contract(
     pytest.importorskip(package, reason=f"{package} is not installed")
     atoms.rattle(0.08, seed=1)
     found = testing.BaseExample(loading.load(spec, sorted(set(atoms.symbols)), HERE), atoms, **steps)
+    for check in testing.BASE_CHECKS.values():
+        check(found)
+
+
+def random_mace(path: Path) -> Path:
+    """A tiny MACE model with random weights."""
+    modules = pytest.importorskip("mace.modules", reason="mace-torch is not installed")
+    import torch
+    from e3nn.o3 import Irreps
+
+    torch.manual_seed(0)
+    block = modules.interaction_classes["RealAgnosticResidualInteractionBlock"]
+    model = modules.ScaleShiftMACE(
+        r_max=4.0, num_bessel=4, num_polynomial_cutoff=5, max_ell=2, interaction_cls=block, interaction_cls_first=block,
+        num_interactions=2, num_elements=1, hidden_irreps=Irreps("8x0e + 8x1o"), MLP_irreps=Irreps("8x0e"),
+        gate=torch.nn.functional.silu, atomic_energies=np.array([-1.0]), avg_num_neighbors=10.0, atomic_numbers=[14],
+        correlation=2, atomic_inter_scale=1.0, atomic_inter_shift=0.0,
+    )  # fmt: skip
+    torch.save(model.double(), path / "tiny.model")
+    return path / "tiny.model"
+
+
+def random_nequip(path: Path) -> Path:
+    """A tiny NequIP model with random weights, compiled as nequip-compile does it."""
+    models = pytest.importorskip("nequip.model", reason="nequip is not installed")
+    from nequip.model.inference_models.torchscript import save_torchscript_model
+    from nequip.utils.global_state import get_latest_global_state, set_global_state
+
+    set_global_state(allow_tf32=False)
+    model = models.NequIPGNNModel(
+        seed=1, model_dtype="float64", type_names=["Si"], r_max=4.0, num_layers=2, l_max=1, num_features=8,
+        radial_mlp_width=8, avg_num_neighbors=10.0, per_type_energy_scales=1.0, per_type_energy_shifts=-1.0,
+    )  # fmt: skip
+    metadata = model.metadata | get_latest_global_state(only_metadata_related=True)
+    told = {name: str(int(value)) if isinstance(value, bool) else value for name, value in metadata.items()}
+    save_torchscript_model(model, told, str(path / "tiny.nequip.pth"), "cpu")
+    return path / "tiny.nequip.pth"
+
+
+@pytest.mark.filterwarnings("ignore")  # those of PyTorch and of models are not ours
+@pytest.mark.parametrize(("name", "write"), [("mace", random_mace), ("nequip", random_nequip)])
+def test_models_in_files_keep_the_contract(
+    name: str, write: Callable[[Path], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = write(tmp_path)
+    digest = files.digest(model)
+    monkeypatch.setenv("DIFFTRE_TRUSTED_MODELS", digest)
+    spec = known_bases.known("ase", name).spec(files={"model": {"path": model.name, "sha256": digest}})
+    atoms = bulk("Si", a=5.3, cubic=True)
+    atoms.rattle(0.08, seed=1)
+    found = testing.BaseExample(loading.load(spec, ["Si"], tmp_path), atoms)
     for check in testing.BASE_CHECKS.values():
         check(found)
 
