@@ -19,6 +19,7 @@ from aiida_difftre.engine.contract.base import Seed, Strict
 from aiida_difftre.engine.contract.records import read
 from aiida_difftre.engine.contract.results import PredictResults, SampleResults
 from aiida_difftre.engine.contract.validation import validate
+from aiida_difftre.engine.contract.verdict import Verdict
 from aiida_difftre.workchains import absorption, exit_codes, records
 from aiida_difftre.workchains.assess import AssessBaseWorkChain
 from aiida_difftre.workchains.builders import ProtocolMixin
@@ -39,6 +40,7 @@ from aiida_difftre.workchains.state_points import (
     sampling_parameters,
     targets_of,
 )
+from aiida_difftre.workchains.verdict import Sampled, of_report, verdict
 
 WHEN = ("before", "after")
 EQUILIBRIUM = "equilibrium"
@@ -60,12 +62,15 @@ class ValidateSettings(Strict):
         seed: Seed from which that of each job follows; other streams than those of a refinement with the same seed.
         static_stiffness: also the static stiffness of each potential (T = 0), to compare with that of DFT: at the
             undistorted cell of the dataset, else at the structure of the first state point.
+        verdict: also whether the refined potential holds the lattices of the state points at rest, and pairs of atoms
+            apart at short distances; the report says for what it may be used, and for what not.
         assessment: also what the training targets determine of the refined potential and what they leave open
             (:mod:`aiida_difftre.workchains.assess`), on the trajectories of the validation.
     """
 
     seed: Seed = 0
     static_stiffness: bool = True
+    verdict: bool = True
     assessment: bool = False
 
 
@@ -93,9 +98,9 @@ def _check_inputs(inputs: Mapping[str, Any], _: Any) -> str | None:
 
 
 @calcfunction
-def single_configuration(structure: orm.StructureData) -> Any:
-    """The structure as a dataset of one configuration without labels."""
-    return DatasetData.from_ase([structure.get_ase()])
+def configurations(**structures: orm.StructureData) -> Any:
+    """Structures as a dataset without labels, in the order of their labels."""
+    return DatasetData.from_ase([structures[label].get_ase() for label in sorted(structures)])
 
 
 @calcfunction
@@ -105,12 +110,13 @@ def validation_report(**nodes: Any) -> orm.Dict:
     Args:
         **nodes: ``targets`` by state point; ``predictions`` by potential (before, after) and state point;
             ``sampled`` (output parameters of the runs) likewise; ``compared`` with labels and ``static`` (output
-            parameters of predictions) by potential.
+            parameters of predictions) by potential; ``lattices`` (output parameters of the prediction that looked at
+            the lattices of the state points).
 
     Returns:
         ``state_points``: label -> target -> before/after comparison; ``chi2``: potential -> by role;
         ``stationarity``: potential -> label -> that of the run; ``dataset``: potential -> errors; ``static``:
-        potential -> stress and stiffness.
+        potential -> stress and stiffness; ``verdict``: what the refined potential may be used for.
     """
     targets = {label: targets_of(group) for label, group in nodes["targets"].items()}
     content: dict[str, Any] = {"chi2": {}, "state_points": {}, "stationarity": {}, "dataset": {}, "static": {}}
@@ -133,7 +139,22 @@ def validation_report(**nodes: Any) -> orm.Dict:
     for when, parameters in nodes.get("static", {}).items():
         if (static := read(PredictResults, parameters.get_dict()).static) is not None:
             content["static"][when] = static.content()
+    looked = {name: read(PredictResults, node.get_dict()) for name, node in nodes.get("lattices", {}).items()}
+    content["verdict"] = _verdict(content, nodes.get("sampled", {}).get("after", {}), looked).content()
     return orm.Dict(content)
+
+
+def _verdict(content: Mapping[str, Any], runs: Mapping[str, orm.Dict], looked: Mapping[str, PredictResults]) -> Verdict:
+    """The verdict on the refined potential."""
+    sampled = {}
+    for label, node in runs.items():
+        results = read(SampleResults, node.get_dict())
+        sampled[label] = Sampled(results.mean_temperature, results.arrangement)
+    if not looked:
+        return verdict(content["state_points"], sampled)
+    (results,) = looked.values()
+    lattices = dict(zip(sorted(content["state_points"]), results.lattices or [], strict=True))
+    return verdict(content["state_points"], sampled, lattices, results.dimers)
 
 
 class ValidateWorkChain(ProtocolMixin, IndexedMixin, WorkChain):
@@ -163,7 +184,8 @@ class ValidateWorkChain(ProtocolMixin, IndexedMixin, WorkChain):
             namespace_options={
                 "required": False,
                 "populate_defaults": False,
-                "help": "Of the comparison with DFT and of the static stiffness; left out: neither is done.",
+                "help": "Of the comparison with DFT, the static stiffness and the lattices of the verdict; left out: "
+                "none is done.",
             },
         )
         spec.input(
@@ -172,7 +194,7 @@ class ValidateWorkChain(ProtocolMixin, IndexedMixin, WorkChain):
             default=lambda: orm.Dict({}),
             serializer=orm.to_aiida_type,
             validator=_check_settings,
-            help="seed, static_stiffness.",
+            help="seed, static_stiffness, verdict, assessment.",
         )
         spec.inputs.validator = _check_inputs
         spec.outline(
@@ -181,7 +203,9 @@ class ValidateWorkChain(ProtocolMixin, IndexedMixin, WorkChain):
             if_(cls.has_to_assess)(cls.assess, cls.inspect_assessment),
             cls.conclude,
         )
-        spec.output("report", valid_type=orm.Dict, help="Per target: experiment, before, after, errors, chi².")
+        spec.output(
+            "report", valid_type=orm.Dict, help="Per target: experiment, before, after, errors, chi²; the verdict."
+        )
         spec.output(
             "assessment",
             valid_type=orm.Dict,
@@ -214,21 +238,27 @@ class ValidateWorkChain(ProtocolMixin, IndexedMixin, WorkChain):
             self.to_context(**{f"sample_{when}_{label}": self._submit_sampling(when, label)})
         if "predict" not in self.inputs:
             return
-        static = validate(ValidateSettings, self.inputs.settings.get_dict()).static_stiffness
+        settings = validate(ValidateSettings, self.inputs.settings.get_dict())
         dataset = self.inputs.get("dataset")
         has_cell = dataset is not None and has_undistorted_cell(dataset)
-        cell = self._configuration() if static and not has_cell else None
+        static = settings.static_stiffness
         for when, potential in self._potentials().items():
             if dataset is not None:
-                self._submit_prediction(f"compared_{when}", potential, dataset, static=static and has_cell)
-            if cell is not None:
-                self._submit_prediction(f"static_{when}", potential, cell, static=True)
+                self._submit_prediction(f"compared_{when}", potential, dataset, static_stiffness=static and has_cell)
+            if static and not has_cell:
+                self._submit_prediction(f"static_{when}", potential, self._cell(), static_stiffness=True)
+        if settings.verdict:
+            self._submit_prediction("lattices_after", self.inputs.after, self._cells(), stability=True)
 
-    def _configuration(self) -> DatasetData:
+    def _cell(self) -> DatasetData:
         """The structure of the first state point, where the dataset holds no unit cell at rest."""
         first = next(iter(self.inputs.state_points.values()))
-        metadata = {"call_link_label": "configuration"}
-        return single_configuration(first["structure"], metadata=metadata)  # type: ignore[call-arg] # of every process
+        return configurations(structure=first["structure"], metadata={"call_link_label": "configuration"})
+
+    def _cells(self) -> DatasetData:
+        """The structures of all state points."""
+        structures = {label: point["structure"] for label, point in self.inputs.state_points.items()}
+        return configurations(**structures, metadata={"call_link_label": "cells"})
 
     def _submit_sampling(self, when: str, label: str) -> orm.ProcessNode:
         seed = validate(ValidateSettings, self.inputs.settings.get_dict()).seed
@@ -244,12 +274,12 @@ class ValidateWorkChain(ProtocolMixin, IndexedMixin, WorkChain):
         inputs.metadata.call_link_label = f"sample_{when}_{label}"
         return self.submit(SampleBaseWorkChain, **inputs)
 
-    def _submit_prediction(self, name: str, potential: Any, structures: Any, *, static: bool) -> None:
+    def _submit_prediction(self, name: str, potential: Any, structures: Any, **asked: bool) -> None:
         inputs = AttributeDict(self.exposed_inputs(PredictBaseWorkChain, namespace="predict"))
         inputs.calc.potential = potential
         add_base(inputs.calc, self.inputs)
         inputs.calc.structures = structures
-        inputs.calc.parameters = orm.Dict({**inputs.calc.parameters.get_dict(), "static_stiffness": static})
+        inputs.calc.parameters = orm.Dict({**inputs.calc.parameters.get_dict(), **asked})
         inputs.metadata.call_link_label = name
         self.to_context(**{f"predict_{name}": self.submit(PredictBaseWorkChain, **inputs)})
 
@@ -323,7 +353,7 @@ class ValidateWorkChain(ProtocolMixin, IndexedMixin, WorkChain):
                 sampled.setdefault(when, {})[label] = parameters
                 if stationarity.warning:
                     self.report(f"{when} refinement at {label}: {stationarity.warning}")
-        found: dict[str, dict[str, Any]] = {"compared": {}, "static": {}}
+        found: dict[str, dict[str, Any]] = {"compared": {}, "static": {}, "lattices": {}}
         for name, node in self._predictions():
             part, when = name.split("_")
             found[part][when] = node.outputs.output_parameters
@@ -336,6 +366,7 @@ class ValidateWorkChain(ProtocolMixin, IndexedMixin, WorkChain):
             **found,
             metadata={"call_link_label": "report"},
         )
+        self.report(of_report(report.get_dict()).line)
         self.out("report", report)
         self.out("predictions", predictions)
         self.out("trajectories", trajectories)

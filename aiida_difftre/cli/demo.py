@@ -254,11 +254,12 @@ def conclude(snapshot: snapshots.Snapshot, out: Console, folder: Path | None, pr
 
 
 def show_report(snapshot: snapshots.Snapshot, out: Console) -> None:
-    """The table of a validation and what belongs to it.
+    """The verdict of a validation, its table and what belongs to it.
 
     Raises:
         ValueError: when there is no validation.
     """
+    out.print(report.verdict_line(snapshot), markup=False, highlight=False, soft_wrap=True)
     if out.is_terminal:
         out.print(report.table(snapshot))
     else:

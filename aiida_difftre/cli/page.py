@@ -102,6 +102,7 @@ def content(snapshot: Snapshot) -> dict[str, Any]:
         "model": page_content.model(parts, snapshot),
         "comparison": page_content.comparison(snapshot),
         "verdicts": page_content.verdicts(snapshot),
+        "verdict": page_content.verdict(snapshot),
         "selection": snapshot.selection,
         "plots": plots,
         "figures": json.dumps(_figures(plots)).replace("<", "\\u003c").replace("&", "\\u0026"),

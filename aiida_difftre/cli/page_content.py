@@ -21,6 +21,7 @@ from aiida_difftre.engine.contract.observables import observable
 from aiida_difftre.engine.contract.records import read
 from aiida_difftre.engine.contract.results import StaticElasticity
 from aiida_difftre.workchains import records
+from aiida_difftre.workchains.verdict import of_report
 
 FEW = 6
 """Values of a target that are listed one by one."""
@@ -189,6 +190,7 @@ def verdicts(snapshot: Snapshot) -> list[dict[str, Any]]:
     """A verdict on each target: reduced chi² before and after, by role, tests first."""
     if snapshot.report is None:
         return []
+    changes = {(one.state_point, one.target): one for one in of_report(snapshot.report).targets}
     order = {"test": 0, "held_out": 0, "selection": 1, "training": 2}
     found = []
     for point, targets in snapshot.report["state_points"].items():
@@ -203,6 +205,7 @@ def verdicts(snapshot: Snapshot) -> list[dict[str, Any]]:
                     "verdict": "agrees" if after["chi2"] <= AGREES else
                     "within two standard errors" if after["chi2"] <= ROUGHLY else "does not agree",
                     "class": "good" if after["chi2"] <= ROUGHLY else "bad",
+                    "change": changes[point, label].change or "", "significance": changes[point, label].significance,
                 }
             )  # fmt: skip
     return sorted(found, key=lambda one: one["order"])
@@ -231,6 +234,20 @@ def static_values(snapshot: Snapshot) -> dict[str, dict[str, float]]:
     return {
         when: {words.symbol(name): value for name, value in records.static_values(read(StaticElasticity, one)).items()}
         for when, one in content.items()
+    }
+
+
+def verdict(snapshot: Snapshot) -> dict[str, Any] | None:
+    """For what the potential may be used, and what its lattices at rest say; None without validation."""
+    if snapshot.report is None:
+        return None
+    found = of_report(snapshot.report)
+    return {
+        "line": found.line,
+        "is_sound": found.is_sound,
+        "lattices": [(label, lattice) for label, lattice in found.lattices.items() if lattice.rigidities],
+        "unstable": found.unstable,
+        "holes": found.holes,
     }
 
 

@@ -13,6 +13,7 @@ from aiida_difftre.engine.contract.matching_results import MatchingErrors
 from aiida_difftre.engine.contract.records import read
 from aiida_difftre.engine.contract.results import StaticElasticity, Stationarity
 from aiida_difftre.workchains import records
+from aiida_difftre.workchains.verdict import of_report
 
 MISSING = "–"
 
@@ -149,15 +150,34 @@ def _report(snapshot: Snapshot) -> dict[str, Any]:
     return snapshot.report
 
 
+def verdict_line(snapshot: Snapshot) -> str:
+    """What the potential may be used for, and for what not; it stands at the top."""
+    return f"Verdict: {of_report(_report(snapshot)).line}"
+
+
+def _changes(report: dict[str, Any]) -> list[str]:
+    """What came nearer to experiment and what went away, by how many combined errors."""
+    found = []
+    for word in ("improved", "unchanged", "worse"):
+        named = [
+            f"{one.target.replace('_', ' ')} at {one.state_point} ({one.significance:+.1f} σ)"
+            for one in of_report(report).targets
+            if one.change == word
+        ]
+        found += [f"{word}: {', '.join(named)}"] if named else []
+    return found
+
+
 def notes(snapshot: Snapshot) -> list[str]:
     """What the table does not say.
 
-    That is the base, chi², what was fitted of a measurement, independent snapshots, drifts, errors against DFT, static
-    stiffness.
+    That is the base, what became better and worse, chi², what was fitted of a measurement, independent snapshots,
+    drifts, errors against DFT, static stiffness.
     """
     report = _report(snapshot)
     found = [f"base: {snapshot.base}"] if snapshot.base else []
     found += [snapshot.selection] if snapshot.selection else []
+    found += _changes(report)
     for when, chi2 in report["chi2"].items():
         found.append(f"reduced chi² {when}: {records.shown_chi2(chi2)}")
     for point, targets in report["state_points"].items():

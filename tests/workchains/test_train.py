@@ -9,6 +9,8 @@ from aiida.manage.caching import enable_caching
 from click.testing import CliRunner, Result
 
 from aiida_difftre.cli import cli, lineage, live, plots, report, snapshots
+from aiida_difftre.engine.contract.records import read
+from aiida_difftre.engine.contract.verdict import Verdict
 from aiida_difftre.workchains.train import TrainWorkChain
 from tests.fixtures.chains import SHORT_SAMPLING, explain
 from tests.fixtures.nodes import target_content
@@ -79,6 +81,11 @@ def test_train_and_everything_that_shows_it(trained: orm.WorkChainNode, tmp_path
         assert found["chi2"][when]["training"] > 0
         assert found["dataset"][when]["force_rmse"] > 0
         assert found["static"][when]["stiffness"]["C11"] > found["static"][when]["stiffness"]["C12"] > 0
+    judged = read(Verdict, found["verdict"])
+    assert judged.lattices["solid"].rigidities[0] > 0
+    assert judged.targets[0].change is not None
+    assert not judged.holes
+    assert not judged.unchecked
     _validation_shares_nothing_with_training(trained)
 
     check_facts(trained)
@@ -102,6 +109,7 @@ def test_train_and_everything_that_shows_it(trained: orm.WorkChainNode, tmp_path
     for command, expected in (
         (["status", str(trained.pk), "--once"], "iteration"),
         (["report", str(trained.pk)], "meV/Å"),
+        (["report", str(trained.pk)], f"Verdict: {judged.line}"),
         (["plot", str(trained.pk), "-o", str(tmp_path)], "course.png"),
         (["lineage", str(trained.pk)], "potential"),
         (["lineage", str(update.outputs.potential.pk)], "Yarnell"),

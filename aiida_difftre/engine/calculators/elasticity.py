@@ -68,11 +68,11 @@ def static_stiffness(atoms: Atoms, calculator: DiffTReCalculator, progress: Repo
             ExitStatus.INVALID_INPUT,
             f"static_stiffness needs a structure that is periodic in all directions; its pbc is {atoms.pbc.tolist()}",
         )
-    rest = _relaxed(atoms, np.zeros(6), calculator)
+    rest = relaxed(atoms, np.zeros(6), calculator)
     tensor = np.zeros((6, 6))
     for component in range(6):
         strain = STRAIN * np.eye(6)[component]
-        stretched, compressed = (_relaxed(rest, sign * strain, calculator).get_stress() for sign in (1, -1))
+        stretched, compressed = (relaxed(rest, sign * strain, calculator).get_stress() for sign in (1, -1))
         tensor[:, component] = EV_PER_A3_IN_GPA * (stretched - compressed) / (2 * STRAIN)
         progress.report("static_stiffness", component + 1, 6)
     rest.calc = calculator
@@ -98,8 +98,20 @@ def cubic_averages(tensor: NDArray[np.float64]) -> dict[str, float]:
     }
 
 
-def _relaxed(atoms: Atoms, engineering: NDArray[np.float64], calculator: DiffTReCalculator) -> Atoms:
-    """A copy in a cell with engineering strains, Voigt order, and with relaxed internal coordinates."""
+def relaxed(atoms: Atoms, engineering: NDArray[np.float64], calculator: DiffTReCalculator) -> Atoms:
+    """Relax internal coordinates in a strained cell.
+
+    Args:
+        atoms: The crystal.
+        engineering: Strains of the cell, engineering, Voigt order.
+        calculator: A calculator in float64.
+
+    Returns:
+        A copy with the calculator.
+
+    Raises:
+        EngineError: For atoms that do not relax.
+    """
     strain = np.zeros((3, 3))
     for component, (i, j) in zip(engineering, voigt.COMPONENTS, strict=True):
         strain[i, j] += component / 2

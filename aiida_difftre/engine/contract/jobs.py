@@ -325,6 +325,8 @@ class PredictJob(Job):
         keys: Names under which the structures have their labels; the usual ones are recognised.
         static_stiffness: also the static relaxed stiffness and stress (T = 0, finite strains with internal relaxation)
             of the first frame, as it is.
+        stability: also whether each frame is stable as a crystal at rest (all strains, and vibrations at each wave
+            vector that fits into the cell), and the energy of each pair of species at short distances.
         trajectory: file, sampled with this potential; observables as averages over it.
         temperature: K, for which to predict; another than that of the trajectory is reached by reweighting. None for
             the trajectory's own.
@@ -339,6 +341,7 @@ class PredictJob(Job):
     structures: FileName | None = None
     keys: LabelKeys = Field(default_factory=LabelKeys)
     static_stiffness: bool = False
+    stability: bool = False
     trajectory: FileName | None = None
     temperature: Temperature | None = None
     pressure: Pressure | None = None
@@ -348,8 +351,9 @@ class PredictJob(Job):
     def _something(self) -> PredictJob:
         if self.structures is None and self.trajectory is None:
             raise ValueError("give structures or a trajectory to predict for")
-        if self.static_stiffness and self.structures is None:
-            raise ValueError("static_stiffness needs structures")
+        for what in ("static_stiffness", "stability"):
+            if getattr(self, what) and self.structures is None:
+                raise ValueError(f"{what} needs structures")
         for what in ("observables", "temperature", "pressure"):
             if self.trajectory is None and getattr(self, what) not in (None, []):
                 raise ValueError(f"{what}: observables are averages over a trajectory, and none is given; give one")

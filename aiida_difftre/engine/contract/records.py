@@ -77,6 +77,7 @@ class Timings(Record):
         prepare_s: Observables of the references of an update, s.
         update_s: Steps of an update and the predictions after them, s.
         structures_s: Predictions for structures, s.
+        stability_s: Crystals at rest and pairs that come close, s.
         trajectory_s: Predictions on a trajectory, s.
         refine_s: All iterations and the validation, s.
     """
@@ -89,6 +90,7 @@ class Timings(Record):
     prepare_s: float | None = None
     update_s: float | None = None
     structures_s: float | None = None
+    stability_s: float | None = None
     trajectory_s: float | None = None
     refine_s: float | None = None
 

@@ -13,6 +13,7 @@ from aiida_difftre.engine.contract.policy import Judged
 from aiida_difftre.engine.contract.predictions import Prediction
 from aiida_difftre.engine.contract.reasons import Reason
 from aiida_difftre.engine.contract.records import Record, Results
+from aiida_difftre.engine.contract.verdict import Arrangement, Dimer, Lattice
 
 
 class Stationarity(Record):
@@ -71,6 +72,7 @@ class SampleResults(Results):
         stationarity: Stationarity of the trajectory.
         given: How well a trajectory that was taken in place of sampling stands for the potential; None for one that was
             sampled.
+        arrangement: Where the atoms are; None in results before this was told.
         predictions: The observables of the job.
     """
 
@@ -84,6 +86,7 @@ class SampleResults(Results):
     statistical_inefficiency: float
     stationarity: Stationarity | None = None
     given: GivenReference | None = None
+    arrangement: Arrangement | None = None
     predictions: list[Prediction] = Field(default_factory=list)
 
 
@@ -286,6 +289,8 @@ class PredictResults(Results):
         structures: Number of structures; None without.
         errors: Errors against the labels; None without structures.
         static: Elasticity of the first structure, where it was asked for.
+        lattices: Each structure as a crystal at rest, where stability was asked for.
+        dimers: Energies of two atoms alone, likewise.
         predictions: Averages over the trajectory; None without.
         reweighting: Loss of effective samples from the trajectory's state point to that of the predictions; None
             without a trajectory.
@@ -295,6 +300,8 @@ class PredictResults(Results):
     structures: int | None = None
     errors: MatchingErrors | None = None
     static: StaticElasticity | None = None
+    lattices: list[Lattice] | None = None
+    dimers: list[Dimer] | None = None
     predictions: list[Prediction] | None = None
     reweighting: Reweighting | None = None
 

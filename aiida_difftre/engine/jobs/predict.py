@@ -21,6 +21,7 @@ from aiida_difftre.engine.contract.records import Timings
 from aiida_difftre.engine.contract.results import Conditions, PredictResults, Reweighting, StaticElasticity
 from aiida_difftre.engine.contract.state_points import StatePoint
 from aiida_difftre.engine.errors import EngineError, ExitStatus
+from aiida_difftre.engine.jobs import stability
 from aiida_difftre.engine.matching import base_labels, configurations, matching
 from aiida_difftre.engine.potentials.potential import Potential, load
 from aiida_difftre.engine.potentials.term import Parameters
@@ -52,22 +53,34 @@ def run(job: PredictJob, folder: Path, progress: Reporter) -> PredictResults:
     """
     started = time.monotonic()
     potential, parameters = load(folder / job.potential)
-    results = PredictResults()
+    results = PredictResults(timings=Timings())
     if job.structures is not None:
         frames = configurations.read(folder / job.structures, job.keys).frames
         results.structures = len(frames)
         base = of_potential(potential.spec, folder, job.base_files)
         results.errors = _structures(job, potential, parameters, base, frames, folder, progress)
-        if job.static_stiffness:
-            calculator = DiffTReCalculator(potential, parameters, base=base)
-            results.static = StaticElasticity(**static_stiffness(frames[0], calculator, progress))
+        if job.static_stiffness or job.stability:
+            _at_rest(results, job, frames, DiffTReCalculator(potential, parameters, base=base), progress)
     structures_s = time.monotonic() - started
     if job.trajectory is not None:
         trajectory = files.read_trajectory(folder / job.trajectory)
         _predict_trajectory(results, job, potential, parameters, trajectory)
     total = time.monotonic() - started
-    results.timings = Timings(structures_s=structures_s, trajectory_s=total - structures_s)
+    results.timings.structures_s, results.timings.trajectory_s = structures_s, total - structures_s
     return results
+
+
+def _at_rest(
+    results: PredictResults, job: PredictJob, frames: list[Atoms], calculator: DiffTReCalculator, progress: Reporter
+) -> None:
+    """Record what is asked for of crystals at rest."""
+    if job.static_stiffness:
+        results.static = StaticElasticity(**static_stiffness(frames[0], calculator, progress))
+    if job.stability:
+        began = time.monotonic()
+        results.lattices = stability.lattices(frames, calculator, progress)
+        results.dimers = stability.dimers(calculator)
+        results.timings.stability_s = time.monotonic() - began
 
 
 def _predict_trajectory(

@@ -22,6 +22,7 @@ from aiida_difftre.engine.observables.protocol import make
 from aiida_difftre.engine.potentials.potential import Potential, check_temperature, load, species_of
 from aiida_difftre.engine.potentials.term import Parameters
 from aiida_difftre.engine.reweighting import stationarity, statistics
+from aiida_difftre.engine.reweighting.arrangement import arrangement
 from aiida_difftre.engine.reweighting.predictions import predict_trajectory
 from aiida_difftre.engine.reweighting.reference import born_stride
 from aiida_difftre.engine.runtime.progress import Reporter
@@ -88,6 +89,7 @@ def run(job: SampleJob, folder: Path, progress: Reporter) -> SampleResults:
         statistical_inefficiency=float(g),
         stationarity=Stationarity(**stationarity.of_trajectory(trajectory)),
         given=given,
+        arrangement=arrangement(trajectory, structure.positions[0]),
         predictions=predictions,
         timings=Timings(sampling_s=sampled - began, observables_s=time.monotonic() - sampled),
     )

@@ -1,0 +1,99 @@
+"""The verdict in words, of what is known by construction."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from aiida_difftre.engine.contract.verdict import Arrangement, Dimer, Lattice, Mode
+from aiida_difftre.workchains.verdict import Sampled, hole, instabilities, of_report, significance, verdict
+
+
+def comparison(value: float, error: float, experiment: float = 10.0, experiment_error: float = 1.0) -> dict[str, Any]:
+    chi2 = (value - experiment) ** 2 / (error**2 + experiment_error**2)
+    return {
+        "observable": "pressure", "labels": ["P"], "unit": "GPa", "role": "training", "weight": 1.0, "grid": None,
+        "experiment": [experiment], "experiment_errors": [experiment_error], "values": [value], "errors": [error],
+        "chi2": chi2,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "change"),
+    [(20.0, 10.5, "improved"), (10.5, 20.0, "worse"), (11.0, 10.8, "unchanged"), (20.0, 0.0, "unchanged")],
+)
+def test_changes(before: float, after: float, change: str) -> None:
+    points = {"solid": {"pressure": {"before": comparison(before, 0.5), "after": comparison(after, 0.5)}}}
+    (found,) = verdict(points).targets
+    assert found.change == change
+    assert found.is_met is (abs(after - 10.0) < 2.2)
+
+
+def test_significance_is_the_difference_over_its_combined_error() -> None:
+    """Of two potentials that differ from experiment by as much, in repeated simulations."""
+    random = np.random.default_rng(1)
+    found = [
+        significance(comparison(13.0 + random.normal(), 1.0), comparison(13.0 + random.normal(), 1.0))
+        for _ in range(2000)
+    ]
+    assert np.std(found) == pytest.approx(1.0, abs=0.12)
+    assert np.mean(found) == pytest.approx(0.0, abs=0.1)
+
+
+R = np.geomspace(0.25, 6.0, 120)
+
+
+def dimer(energy: Any) -> Dimer:
+    return Dimer(pair=("Ar", "Ar"), distances=R.tolist(), energies=energy(R).tolist())
+
+
+def test_holes() -> None:
+    def wall(r: Any) -> Any:
+        return 0.01 * ((3.8 / r) ** 12 - 2 * (3.8 / r) ** 6)
+
+    assert hole(dimer(wall), 3.3) is None
+    assert hole(dimer(lambda r: wall(r + 1.0)), 3.3) is None, "a bond shorter than the closest approach"
+    found = hole(dimer(lambda r: 2.0 * np.exp(-(((r - 2.3) / 0.3) ** 2))), 3.3)
+    assert found is not None
+    assert found.distance == pytest.approx(2.3, abs=0.06)
+    assert found.barrier == pytest.approx(2.0, abs=0.03)
+    buckingham = hole(dimer(lambda r: 2000 * np.exp(-r / 0.3) - 40 / r**6), 1.8)
+    assert buckingham is not None, "exp-6 falls to minus infinity"
+    never = hole(dimer(lambda r: -1.0 / r), 3.3)
+    assert (never.barrier, never.distance) == (0.0, 3.3)
+
+
+def lattice(soft: float, frequency: float) -> Lattice:
+    return Lattice(
+        formula="C8", atoms=8, primitive=2, pressure=0.0, rigidities=[soft, 900.0, 1300.0],
+        softest=[0, 0, 0, 0, 0, 1], lowest=[Mode(wave_vector=[0, 0.9, 0.9], frequency=frequency)], highest=40.0,
+    )  # fmt: skip
+
+
+def test_a_potential_that_meets_its_targets_at_a_saddle() -> None:
+    points = {"ambient": {"stiffness": {"after": comparison(10.0, 0.5)}}}
+    sampled = {"ambient": Sampled(298.0, Arrangement(closest={"Ar-Ar": 3.3}, displacement=0.1, spacing=1.8))}
+    found = verdict(points, sampled, {"ambient": lattice(-394.0, -5.2)}, [])
+    assert not found.is_sound
+    assert "May be used for stiffness at ambient; not for the crystal at rest (ambient): a shear (C44)" in found.line
+    assert "-394 GPa" in found.line
+    assert "5.2i THz at q = (0, 0.9, 0.9)" in found.line
+    good = verdict(points, sampled, {"ambient": lattice(100.0, 5.2)}, [])
+    assert good.is_sound
+    assert good.line == "May be used for stiffness at ambient; not for what is not among its targets."
+    assert instabilities(lattice(100.0, -0.1)) == [], "an error of finite differences"
+    melted = {"ambient": Sampled(298.0, Arrangement(displacement=1.1, spacing=1.8))}
+    found = verdict(points, melted, {"ambient": lattice(-394.0, -5.2)}, [])
+    assert "left their sites (1.1 Å)" in found.line
+    assert not found.unstable
+
+
+def test_the_verdict_on_a_report_of_an_earlier_version() -> None:
+    points = {"solid": {"pressure": {"before": comparison(20.0, 0.5), "after": comparison(25.0, 0.5)}}}
+    found = of_report({"state_points": points, "chi2": {}})
+    assert found.line.startswith("Meets none of its targets")
+    assert "Not looked at: lattices at rest" in found.line
+    assert found.targets[0].change == "worse"
+    assert of_report({"state_points": points, "verdict": found.content()}) == found

@@ -1,0 +1,261 @@
+"""The verdict on a potential: for what it may be used, and for what not. Pure functions of what a validation found."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from aiida_difftre.engine.contract.records import read
+from aiida_difftre.engine.contract.verdict import Arrangement, Dimer, Hole, Lattice, TargetVerdict, Verdict
+from aiida_difftre.engine.units import BOLTZMANN
+from aiida_difftre.workchains.comparison import Comparison
+
+MET = 4.0
+"""Reduced chi² of two standard errors."""
+
+SIGNIFICANT = 2.0
+"""Combined errors by which a target has to come nearer to be improved."""
+
+LEFT = 0.25
+"""Displacement of the atoms, in units of the cube root of the volume of one, from which a crystal is none any more: at
+melting it is some 0.15."""
+
+SOFT_STRAIN, SOFT_MODE = 1e-3, 1e-2
+"""Parts of the largest rigidity and frequency, below which a negative one is of finite differences."""
+
+DEEPEST = 0.5
+"""Part of the closest approach down to which two atoms have to repel each other."""
+
+RIPPLE = 0.01
+"""eV, by which the energy has to fall again."""
+
+HIGH_BARRIER = 100.0
+"""In kT: what lies behind a higher one is not reached."""
+
+STRAINS = ("xx", "yy", "zz", "yz", "xz", "xy")
+
+
+class Sampled(NamedTuple):
+    """What a run at a state point tells of its atoms.
+
+    Args:
+        temperature: Temperature, K.
+        arrangement: Where the atoms were; None where an earlier version did not tell.
+    """
+
+    temperature: float
+    arrangement: Arrangement | None = None
+
+
+def significance(before: Comparison, after: Comparison) -> float:
+    r"""By how many combined errors a prediction came nearer to experiment; negative where it went away.
+
+    .. math:: z = \frac{T}{\sigma(T)}, \qquad T = \sum_i \frac{d_{b,i}^2 - s_{b,i}^2 - d_{a,i}^2 + s_{a,i}^2}{v_i}
+
+    with the deviations d from experiment, the errors s of the simulations and v = σ² + (s_b² + s_a²)/2. The error of
+    the experiment, σ, is the same before and after: for two predictions on one side of it, it cancels. Errors of the
+    points of a curve are taken to be the same throughout, which is careful.
+    """
+    measured, error = (np.array(after[name]) for name in ("experiment", "experiment_errors"))
+    (first, spread_before), (second, spread_after) = (
+        (np.array(item["values"]) - measured, np.array(item["errors"])) for item in (before, after)
+    )
+    scale = error**2 + (spread_before**2 + spread_after**2) / 2
+    gained = (first**2 - spread_before**2 - second**2 + spread_after**2) / scale
+    # Of the square of a normal number with the mean m the variance is 4 m² s² + 2 s⁴, and m² is some d² - s².
+    variance = sum(
+        np.maximum(4 * deviation**2 * spread**2 - 2 * spread**4, 2 * spread**4)
+        for deviation, spread in ((first, spread_before), (second, spread_after))
+    )
+    apart = np.maximum((first - second) ** 2 - spread_before**2 - spread_after**2, 0.0)
+    variance = variance + 4 * apart * error**2
+    deviations = np.sqrt(variance) / scale
+    combined = deviations.sum() if after["grid"] is not None else np.sqrt(np.sum(deviations**2))
+    return float(gained.sum() / combined) if combined > 0 else 0.0
+
+
+def target_verdicts(state_points: Mapping[str, Mapping[str, Mapping[str, Comparison]]]) -> list[TargetVerdict]:
+    """What became of each target.
+
+    Args:
+        state_points: State point -> target -> comparison before and after.
+
+    Returns:
+        A verdict for each.
+    """
+    found = []
+    for label, targets in state_points.items():
+        for name, potentials in targets.items():
+            after = {"grid": None, **potentials["after"]}
+            role = {"held_out": "test"}.get(after["role"], after["role"])  # of earlier versions
+            made = TargetVerdict(state_point=label, target=name, role=role, is_met=after["chi2"] <= MET)
+            if "before" in potentials:
+                made.significance = significance(potentials["before"], after)
+                sign = np.sign(made.significance) if abs(made.significance) >= SIGNIFICANT else 0
+                made.change = {1: "improved", 0: "unchanged", -1: "worse"}[int(sign)]  # type: ignore[assignment]
+            found.append(made)
+    return found
+
+
+def instabilities(lattice: Lattice) -> list[str]:
+    """What is unstable of a crystal at rest, in words."""
+    found = []
+    if lattice.rigidities and lattice.rigidities[0] < -SOFT_STRAIN * max(map(abs, lattice.rigidities)):
+        strain = _strain(lattice.softest or [])
+        found.append(f"{strain} lowers its energy (stiffness {lattice.rigidities[0]:.3g} GPa)")
+    if lattice.lowest and lattice.highest is not None:
+        softest = lattice.lowest[0]
+        if softest.frequency < -SOFT_MODE * max(abs(lattice.highest), abs(softest.frequency)):
+            vector = ", ".join(f"{part:.3g}" for part in softest.wave_vector)
+            found.append(f"imaginary phonon of {-softest.frequency:.3g}i THz at q = ({vector}) 1/Å")
+    return found
+
+
+def _strain(strain: Sequence[float]) -> str:
+    """The softest strain in words: of what kind it is."""
+    parts = np.array(strain) / np.sqrt([1.0, 1.0, 1.0, 2.0, 2.0, 2.0])
+    if not len(parts):
+        return "a strain"
+    normal = parts[:3] - parts[:3].mean()
+    sizes = {
+        "a change of volume": 3 * parts[:3].mean() ** 2,
+        "a strain of the axes at constant volume (C11 - C12)": float(normal @ normal),
+        "a shear (C44)": float(parts[3:] @ parts[3:]),
+    }
+    return max(sizes, key=lambda name: sizes[name])
+
+
+def hole(dimer: Dimer, closest: float) -> Hole | None:
+    """Find where two atoms attract each other below the closest approach that was seen.
+
+    Going inwards from there the energy may fall to the bond of the two, but then has to rise, down to half of that
+    distance. There is a hole where it falls again, and where it does not rise at all.
+
+    Args:
+        dimer: The energy of two atoms alone.
+        closest: The closest approach, Å.
+
+    Returns:
+        The hole; None where there is none.
+    """
+    distances, energies = np.array(dimer.distances), np.array(dimer.energies)
+    below = (distances >= DEEPEST * closest) & (distances < closest)
+    inwards = np.append(closest, distances[below][::-1])
+    energy = np.append(np.interp(closest, distances, energies), energies[below][::-1])
+    rises = np.flatnonzero(np.diff(energy) > 0)
+    if not len(rises):
+        return Hole(pair="-".join(dimer.pair), distance=closest, barrier=0.0, closest=closest)
+    behind = energy[rises[0] :]
+    fall = np.maximum.accumulate(behind) - behind
+    deepest = int(np.argmax(fall))
+    if fall[deepest] <= RIPPLE:
+        return None
+    top = int(rises[0]) + int(np.argmax(behind[: deepest + 1]))
+    barrier = max(float(energy[top] - energy[0]), 0.0)
+    return Hole(pair="-".join(dimer.pair), distance=float(inwards[top]), barrier=barrier, closest=closest)
+
+
+def holes(dimers: Iterable[Dimer], sampled: Mapping[str, Sampled]) -> list[Hole]:
+    """The holes of all pairs, below the closest approaches of all runs."""
+    found = []
+    for dimer in dimers:
+        name = "-".join(sorted(dimer.pair))
+        seen = [
+            run.arrangement.closest[name]
+            for run in sampled.values()
+            if run.arrangement is not None and name in run.arrangement.closest
+        ]
+        if dimer.skipped is None and seen and (made := hole(dimer, min(seen))) is not None:
+            found.append(made)
+    return found
+
+
+def verdict(
+    state_points: Mapping[str, Mapping[str, Mapping[str, Comparison]]],
+    sampled: Mapping[str, Sampled] | None = None,
+    lattices: Mapping[str, Lattice] | None = None,
+    dimers: Sequence[Dimer] | None = None,
+) -> Verdict:
+    """Judge a potential by all that a validation found.
+
+    Args:
+        state_points: State point -> target -> comparison before and after.
+        sampled: What the runs of the refined potential tell, by state point.
+        lattices: Crystals at rest, by state point; None where they were not looked at.
+        dimers: Energies of two atoms alone; None where they were not looked at.
+
+    Returns:
+        The verdict.
+    """
+    sampled = sampled or {}
+    targets = target_verdicts(state_points)
+    unstable, unchecked = {}, []
+    for label, lattice in (lattices or {}).items():
+        run = sampled.get(label)
+        arrangement = None if run is None else run.arrangement
+        if lattice.skipped is not None:
+            unchecked.append(f"the lattice of {label}: {lattice.skipped}")
+        if lattice.primitive is None:
+            continue
+        if arrangement is not None and arrangement.displacement > LEFT * arrangement.spacing:
+            unchecked.append(
+                f"the lattice of {label}: its atoms left their sites ({arrangement.displacement:.2g} Å), as those of a "
+                "liquid do; of a crystal it says that the potential does not hold it"
+            )
+        elif words := instabilities(lattice):
+            unstable[label] = words
+    if lattices is None:
+        unchecked.append("lattices at rest and short distances")
+    unchecked += [f"{'-'.join(one.pair)} at short distances: {one.skipped}" for one in dimers or [] if one.skipped]
+    found = holes(dimers or [], sampled)
+    hottest = max((run.temperature for run in sampled.values()), default=math.nan)
+    near = [one for one in found if not one.barrier > HIGH_BARRIER * BOLTZMANN * hottest]
+    return Verdict(
+        line=_line(targets, unstable, near, unchecked, hottest),
+        is_sound=bool(targets) and all(one.is_met for one in targets) and not unstable and not near,
+        targets=targets,
+        lattices=dict(lattices or {}),
+        unstable=unstable,
+        holes=found,
+        unchecked=unchecked,
+    )
+
+
+def _line(
+    targets: Sequence[TargetVerdict],
+    unstable: Mapping[str, Sequence[str]],
+    found: Sequence[Hole],
+    unchecked: Sequence[str],
+    temperature: float,
+) -> str:
+    met, failed = ([one for one in targets if one.is_met is wanted] for wanted in (True, False))
+    if met:
+        said = f"May be used for {_named(met)}"
+    else:
+        said = "Meets none of its targets" if targets else "No target tells what it may be used for"
+    against = [f"{_named(failed)} (not met)"] if failed and met else []
+    against += [f"the crystal at rest ({label}): {' and '.join(words)}" for label, words in unstable.items()]
+    for one in found:
+        way = "without a barrier" if one.barrier == 0 else f"behind {one.barrier:.2g} eV"
+        heat = f" ({one.barrier / (BOLTZMANN * temperature):.0f} kT)" if one.barrier and temperature > 0 else ""
+        against.append(f"{one.pair} closer than {one.distance:.2g} Å, where they attract {way}{heat}")
+    against.append("what is not among its targets")
+    line = f"{said}; not for {'; '.join(against)}."
+    return line + (f" Not looked at: {'; '.join(unchecked)}." if unchecked else "")
+
+
+def _named(targets: Iterable[TargetVerdict]) -> str:
+    """Targets by state point: ``rdf, pressure at liquid and density at solid``."""
+    places: dict[str, list[str]] = {}
+    for one in targets:
+        places.setdefault(one.state_point, []).append(one.target.replace("_", " "))
+    return " and ".join(f"{', '.join(names)} at {label}" for label, names in places.items())
+
+
+def of_report(report: Mapping[str, Any]) -> Verdict:
+    """The verdict in a report; of a report of an earlier version, what its targets tell."""
+    stored = report.get("verdict")
+    return verdict(report["state_points"]) if stored is None else read(Verdict, stored)
