@@ -242,8 +242,8 @@ def _line(
         way = "without a barrier" if one.barrier == 0 else f"behind {one.barrier:.2g} eV"
         heat = f" ({one.barrier / (BOLTZMANN * temperature):.0f} kT)" if one.barrier and temperature > 0 else ""
         against.append(f"{one.pair} closer than {one.distance:.2g} Å, where they attract {way}{heat}")
-    against.append("what is not among its targets")
-    line = f"{said}; not for {'; '.join(against)}."
+    against += ["what is not among its targets"] if met else []
+    line = f"{said}; not for {'; '.join(against)}." if against else f"{said}."
     return line + (f" Not looked at: {'; '.join(unchecked)}." if unchecked else "")
 
 

@@ -52,7 +52,7 @@ def argon_content(code: str, options: Mapping[str, Any]) -> dict[str, Any]:
         },
         "validation": {
             "sampling": dict(SHORT_SAMPLING),
-            "settings": {"static_stiffness": False},
+            "settings": {"static_stiffness": False, "verdict": False},
         },
         "machines": {"pretraining": engine, "sampling": engine, "update": engine, "prediction": engine, "dft": machine},
     }  # fmt: skip

@@ -19,7 +19,10 @@ def test_stages(argon_input: Any) -> None:
         content["refinement"]["settings"]["max_iterations"] = 1
         stage = {"state_points": {"solid": {"repeat": [2, 2, 1]}}, "settings": {"max_iterations": 1}}
         content["refinement"]["stages"] = [stage]
-        content["validation"] = {"sampling": content["sampling"], "settings": {"static_stiffness": False}}
+        content["validation"] = {
+            "sampling": content["sampling"],
+            "settings": {"static_stiffness": False, "verdict": False},
+        }
 
     _, run = run_get_node(read_builder(argon_input(change)))
     assert run.is_finished_ok, explain(run)

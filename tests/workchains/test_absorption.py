@@ -81,7 +81,7 @@ def test_feff_in_the_chain(
             "refine": {
                 "settings": {"max_iterations": 1, "growth": {"thresholds": []}}, "sample": sample, "update": update
             },
-            "validate": {"settings": {"static_stiffness": False}, "sample": sample},
+            "validate": {"settings": {"static_stiffness": False, "verdict": False}, "sample": sample},
         },
         options=dict.fromkeys(jobs, job_options),
     )  # fmt: skip

@@ -139,7 +139,7 @@ def test_from_scratch(engine: orm.InstalledCode, argon_state_points: Any, job_op
         overrides={
             "pretrain": {"calc": {"parameters": {"machine": MACHINE}}},
             "refine": {"settings": settings, "sample": sample, "update": update},
-            "validate": {"settings": {"static_stiffness": False}, "sample": sample},
+            "validate": {"settings": {"static_stiffness": False, "verdict": False}, "sample": sample},
         },
         options=dict.fromkeys(jobs, job_options),
     )
