@@ -132,3 +132,14 @@ def test_questions_to_a_graph(tmp_path: Path) -> None:
 def test_pool(tmp_path: Path) -> None:
     cases = tiny("pool", tmp_path, "--seeds", "1")["cases"]
     assert cases["pooled"]["sampled_ps"] == 2 * cases["pooled, half as long"]["sampled_ps"] > 0
+
+
+def test_truths_lie_within_the_bands_of_assessments(tmp_path: Path) -> None:
+    """Six experiments: deviations in units of the bands have a root mean square near one, not of a half or two."""
+    output = tmp_path / "results.json"
+    options = ["--runs", "6", "--snapshots", "800", "--output", str(output)]
+    subprocess.run([sys.executable, str(HERE / "coverage.py"), *options], check=True, capture_output=True)
+    found = json.loads(output.read_text())["quantities"]
+    assert {"potential_energy", "pressure", "u(3.82 Å)"} < set(found)
+    assert 0.6 < math.sqrt(sum(one["rms"] ** 2 for one in found.values()) / len(found)) < 1.7
+    assert all(one["left"] < 0.7 for one in found.values())
