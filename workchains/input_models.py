@@ -292,7 +292,7 @@ class Validation(Strict):
 
     Args:
         sampling: merged into that of the protocol.
-        settings: Settings of the work chain: static_stiffness.
+        settings: Settings of the work chain: static_stiffness, verdict, phonons, assessment.
     """
 
     sampling: dict[str, Any] = Field(default_factory=dict)

@@ -9,6 +9,7 @@ from aiida import orm
 from aiida.common import AttributeDict
 from aiida.engine import ExitCode, ProcessBuilder, ToContext, WorkChain, calcfunction, if_
 from aiida.engine.processes.workchains.workchain import WorkChainSpec
+from pydantic import Field, model_validator
 
 from aiida_difftre.calculations.checks import check_base
 from aiida_difftre.data.base import BasePotentialData
@@ -19,7 +20,7 @@ from aiida_difftre.engine.contract.base import Seed, Strict
 from aiida_difftre.engine.contract.records import read
 from aiida_difftre.engine.contract.results import PredictResults, SampleResults
 from aiida_difftre.engine.contract.validation import validate
-from aiida_difftre.engine.contract.verdict import Verdict
+from aiida_difftre.engine.contract.verdict import MeasuredPhonon, Verdict
 from aiida_difftre.workchains import absorption, exit_codes, records
 from aiida_difftre.workchains.assess import AssessBaseWorkChain
 from aiida_difftre.workchains.builders import ProtocolMixin
@@ -64,6 +65,7 @@ class ValidateSettings(Strict):
             undistorted cell of the dataset, else at the structure of the first state point.
         verdict: also whether the refined potential holds the lattices of the state points at rest, and pairs of atoms
             apart at short distances; the report says for what it may be used, and for what not.
+        phonons: Measured frequencies by state point and name, with which the refined potential at rest is compared.
         assessment: also what the training targets determine of the refined potential and what they leave open
             (:mod:`aiida_difftre.workchains.assess`), on the trajectories of the validation.
     """
@@ -71,7 +73,14 @@ class ValidateSettings(Strict):
     seed: Seed = 0
     static_stiffness: bool = True
     verdict: bool = True
+    phonons: dict[str, dict[str, MeasuredPhonon]] = Field(default_factory=dict)
     assessment: bool = False
+
+    @model_validator(mode="after")
+    def _looked_at(self) -> ValidateSettings:
+        if self.phonons and not self.verdict:
+            raise ValueError("phonons are looked at for the verdict; leave verdict true, or phonons out")
+        return self
 
 
 def _check_settings(node: orm.Dict | None, _: Any) -> str | None:
@@ -94,6 +103,12 @@ def _check_inputs(inputs: Mapping[str, Any], _: Any) -> str | None:
         return problem
     if "dataset" in inputs and "predict" not in inputs:
         return "a dataset was given, but no `predict` inputs with the code that evaluates it"
+    settings = validate(ValidateSettings, inputs["settings"].get_dict())
+    for label in settings.phonons:
+        if label not in inputs["state_points"]:
+            return f"settings.phonons: there is no state point {label!r}; there are {', '.join(inputs['state_points'])}"
+    if settings.phonons and "predict" not in inputs:
+        return "settings.phonons were given, but no `predict` inputs with the code that looks at the lattice"
     return check_targets(inputs["state_points"], inputs["sample"]["calc"]["parameters"])
 
 
@@ -111,7 +126,7 @@ def validation_report(**nodes: Any) -> orm.Dict:
         **nodes: ``targets`` by state point; ``predictions`` by potential (before, after) and state point;
             ``sampled`` (output parameters of the runs) likewise; ``compared`` with labels and ``static`` (output
             parameters of predictions) by potential; ``lattices`` (output parameters of the prediction that looked at
-            the lattices of the state points).
+            the lattices of the state points); ``settings``.
 
     Returns:
         ``state_points``: label -> target -> before/after comparison; ``chi2``: potential -> by role;
@@ -140,11 +155,18 @@ def validation_report(**nodes: Any) -> orm.Dict:
         if (static := read(PredictResults, parameters.get_dict()).static) is not None:
             content["static"][when] = static.content()
     looked = {name: read(PredictResults, node.get_dict()) for name, node in nodes.get("lattices", {}).items()}
-    content["verdict"] = _verdict(content, nodes.get("sampled", {}).get("after", {}), looked).content()
+    runs = nodes.get("sampled", {}).get("after", {})
+    settings = validate(ValidateSettings, nodes["settings"].get_dict())
+    content["verdict"] = _verdict(content, runs, looked, settings).content()
     return orm.Dict(content)
 
 
-def _verdict(content: Mapping[str, Any], runs: Mapping[str, orm.Dict], looked: Mapping[str, PredictResults]) -> Verdict:
+def _verdict(
+    content: Mapping[str, Any],
+    runs: Mapping[str, orm.Dict],
+    looked: Mapping[str, PredictResults],
+    settings: ValidateSettings,
+) -> Verdict:
     """The verdict on the refined potential."""
     sampled = {}
     for label, node in runs.items():
@@ -152,9 +174,9 @@ def _verdict(content: Mapping[str, Any], runs: Mapping[str, orm.Dict], looked: M
         sampled[label] = Sampled(results.mean_temperature, results.arrangement)
     if not looked:
         return verdict(content["state_points"], sampled)
-    (results,) = looked.values()
-    lattices = dict(zip(sorted(content["state_points"]), results.lattices or [], strict=True))
-    return verdict(content["state_points"], sampled, lattices, results.dimers)
+    (found,) = looked.values()
+    lattices = dict(zip(sorted(content["state_points"]), found.lattices or [], strict=True))
+    return verdict(content["state_points"], sampled, lattices, found.dimers, settings.phonons)
 
 
 class ValidateWorkChain(ProtocolMixin, IndexedMixin, WorkChain):
@@ -194,7 +216,7 @@ class ValidateWorkChain(ProtocolMixin, IndexedMixin, WorkChain):
             default=lambda: orm.Dict({}),
             serializer=orm.to_aiida_type,
             validator=_check_settings,
-            help="seed, static_stiffness, verdict, assessment.",
+            help="seed, static_stiffness, verdict, phonons, assessment.",
         )
         spec.inputs.validator = _check_inputs
         spec.outline(
@@ -248,17 +270,21 @@ class ValidateWorkChain(ProtocolMixin, IndexedMixin, WorkChain):
             if static and not has_cell:
                 self._submit_prediction(f"static_{when}", potential, self._cell(), static_stiffness=True)
         if settings.verdict:
-            self._submit_prediction("lattices_after", self.inputs.after, self._cells(), stability=True)
+            vectors = sorted({one.wave_vector for named in settings.phonons.values() for one in named.values()})
+            asked = {"stability": True} | ({"wave_vectors": vectors} if vectors else {})
+            self._submit_prediction("lattices_after", self.inputs.after, self._cells(), **asked)
 
     def _cell(self) -> DatasetData:
         """The structure of the first state point, where the dataset holds no unit cell at rest."""
         first = next(iter(self.inputs.state_points.values()))
-        return configurations(structure=first["structure"], metadata={"call_link_label": "configuration"})
+        metadata: Any = {"call_link_label": "configuration"}  # which every process takes
+        return configurations(structure=first["structure"], metadata=metadata)
 
     def _cells(self) -> DatasetData:
         """The structures of all state points."""
         structures = {label: point["structure"] for label, point in self.inputs.state_points.items()}
-        return configurations(**structures, metadata={"call_link_label": "cells"})
+        metadata: Any = {"call_link_label": "cells"}
+        return configurations(**structures, metadata=metadata)
 
     def _submit_sampling(self, when: str, label: str) -> orm.ProcessNode:
         seed = validate(ValidateSettings, self.inputs.settings.get_dict()).seed
@@ -274,7 +300,7 @@ class ValidateWorkChain(ProtocolMixin, IndexedMixin, WorkChain):
         inputs.metadata.call_link_label = f"sample_{when}_{label}"
         return self.submit(SampleBaseWorkChain, **inputs)
 
-    def _submit_prediction(self, name: str, potential: Any, structures: Any, **asked: bool) -> None:
+    def _submit_prediction(self, name: str, potential: Any, structures: Any, **asked: Any) -> None:
         inputs = AttributeDict(self.exposed_inputs(PredictBaseWorkChain, namespace="predict"))
         inputs.calc.potential = potential
         add_base(inputs.calc, self.inputs)
@@ -363,6 +389,7 @@ class ValidateWorkChain(ProtocolMixin, IndexedMixin, WorkChain):
             targets={label: dict(point["targets"]) for label, point in self.inputs.state_points.items()},
             predictions=predictions,
             sampled=sampled,
+            settings=self.inputs.settings,
             **found,
             metadata={"call_link_label": "report"},
         )

@@ -9,7 +9,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from aiida_difftre.engine.contract.records import read
-from aiida_difftre.engine.contract.verdict import Arrangement, Dimer, Hole, Lattice, TargetVerdict, Verdict
+from aiida_difftre.engine.contract.verdict import (
+    PER_THZ,
+    Arrangement,
+    Dimer,
+    Hole,
+    Lattice,
+    MeasuredPhonon,
+    PhononVerdict,
+    TargetVerdict,
+    Verdict,
+)
 from aiida_difftre.engine.units import BOLTZMANN
 from aiida_difftre.workchains.comparison import Comparison
 
@@ -173,11 +183,47 @@ def holes(dimers: Iterable[Dimer], sampled: Mapping[str, Sampled]) -> list[Hole]
     return found
 
 
+Measured = Mapping[str, Mapping[str, MeasuredPhonon]]
+"""Measured frequencies by state point and name."""
+
+
+def phonon_verdicts(measured: Measured, lattices: Mapping[str, Lattice]) -> list[PhononVerdict]:
+    """Put measured frequencies beside those of a potential at rest.
+
+    Args:
+        measured: What was measured.
+        lattices: Crystals at rest, by state point.
+
+    Returns:
+        A verdict for each.
+    """
+    found = []
+    for label, named in measured.items():
+        lattice = lattices.get(label)
+        known = {} if lattice is None else {one.wave_vector: one.frequencies for one in lattice.branches}
+        for name, phonon in named.items():
+            frequencies = known.get(phonon.wave_vector, [])
+            number = {"highest": len(frequencies) - 1, "lowest": 0}.get(str(phonon.branch), phonon.branch)
+            is_there = isinstance(number, int) and 0 <= number < len(frequencies)
+            found.append(
+                PhononVerdict(
+                    state_point=label,
+                    name=name,
+                    value=frequencies[number] * PER_THZ[phonon.unit] if is_there else None,  # type: ignore[index]
+                    measured=phonon.value,
+                    error=phonon.error,
+                    unit=phonon.unit,
+                )
+            )
+    return found
+
+
 def verdict(
     state_points: Mapping[str, Mapping[str, Mapping[str, Comparison]]],
     sampled: Mapping[str, Sampled] | None = None,
     lattices: Mapping[str, Lattice] | None = None,
     dimers: Sequence[Dimer] | None = None,
+    measured: Measured | None = None,
 ) -> Verdict:
     """Judge a potential by all that a validation found.
 
@@ -186,6 +232,7 @@ def verdict(
         sampled: What the runs of the refined potential tell, by state point.
         lattices: Crystals at rest, by state point; None where they were not looked at.
         dimers: Energies of two atoms alone; None where they were not looked at.
+        measured: Measured frequencies; None for none.
 
     Returns:
         The verdict.
@@ -221,6 +268,7 @@ def verdict(
         unstable=unstable,
         holes=found,
         unchecked=unchecked,
+        phonons=phonon_verdicts(measured or {}, lattices or {}),
     )
 
 

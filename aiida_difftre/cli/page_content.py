@@ -248,6 +248,7 @@ def verdict(snapshot: Snapshot) -> dict[str, Any] | None:
         "lattices": [(label, lattice) for label, lattice in found.lattices.items() if lattice.rigidities],
         "unstable": found.unstable,
         "holes": found.holes,
+        "phonons": found.phonons,
     }
 
 

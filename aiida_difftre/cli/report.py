@@ -187,6 +187,11 @@ def notes(snapshot: Snapshot) -> list[str]:
                     described = ", ".join(f"{name} {value:.3g}" for name, value in item["fitted"].items())
                     found.append(f"fitted with {label} of {point}, {when}: {described}")
     found += _samples(report)
+    for one in of_report(report).phonons:
+        value = "not found" if one.value is None else f"{one.value:.5g}"
+        found.append(
+            f"{one.name} of {one.state_point} / {one.unit}: {value} at rest, measured {one.measured:g} ± {one.error:g}"
+        )
     for when, errors in report["dataset"].items():
         shown = records.shown_errors(read(MatchingErrors, errors))
         described = ", ".join(f"{name} {value:.3g} {unit}" for name, (value, unit) in shown.items())

@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from aiida_difftre.engine.contract.verdict import Arrangement, Dimer, Lattice, Mode
+from aiida_difftre.engine.contract.jobs import validate
+from aiida_difftre.engine.contract.verdict import Arrangement, Branches, Dimer, Lattice, MeasuredPhonon, Mode
+from aiida_difftre.workchains.validate import ValidateSettings
 from aiida_difftre.workchains.verdict import Sampled, hole, instabilities, of_report, significance, verdict
 
 
@@ -97,3 +99,36 @@ def test_the_verdict_on_a_report_of_an_earlier_version() -> None:
     assert "Not looked at: lattices at rest" in found.line
     assert found.targets[0].change == "worse"
     assert of_report({"state_points": points, "verdict": found.content()}) == found
+
+
+def test_measured_phonons() -> None:
+    """Of diamond's Raman line, 1332.4 1/cm, and of a branch that there is not."""
+    line = {"value": 1332.4, "error": 10.0, "unit": "1/cm", "citation": "a test"}
+    measured = {
+        "ambient": {
+            "Raman line": MeasuredPhonon(wave_vector=(0, 0, 0), **line),
+            "seventh": MeasuredPhonon(wave_vector=(0, 0, 0), branch=6, **line),
+            "another": MeasuredPhonon(wave_vector=(1, 0, 0), branch="lowest", **line),
+        }
+    }
+    crystal = lattice(100.0, 5.2)
+    crystal.branches = [Branches(wave_vector=(0, 0, 0), frequencies=[39.9446] * 3)]
+    points = {"ambient": {"stiffness": {"after": comparison(10.0, 0.5)}}}
+    found = verdict(points, {}, {"ambient": crystal}, [], measured)
+    raman, seventh, another = found.phonons
+    assert raman.value == pytest.approx(1332.4, abs=0.1)
+    assert seventh.value is another.value is None
+    assert of_report({"state_points": points, "verdict": found.content()}).phonons == found.phonons
+
+
+def test_settings_of_phonons() -> None:
+    line = {"wave_vector": [0, 0, 0], "value": 1332.4, "error": 10.0, "unit": "1/cm", "citation": "a test"}
+    assert validate(ValidateSettings, {"phonons": {"ambient": {"Raman line": line}}}).phonons
+    for settings, message in (
+        ({"phonons": {"ambient": {"x": {**line, "wave_vector": [0.5, 0, 0]}}}}, "wave_vector"),
+        ({"phonons": {"ambient": {"x": {**line, "unit": "Hz"}}}}, "unit"),
+        ({"phonons": {"ambient": {"x": {**line, "citation": ""}}}}, "citation"),
+        ({"phonons": {"ambient": {"x": line}}, "verdict": False}, "leave verdict true"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            validate(ValidateSettings, settings)

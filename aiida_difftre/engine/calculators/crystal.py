@@ -60,6 +60,29 @@ class Primitive:
     translations: Float[np.ndarray, "translations 3"]
     basis: Int[np.ndarray, " basis"]
 
+    def key(self, vector: Sequence[int] | np.ndarray) -> tuple[int, ...]:
+        """Tell wave vectors apart by their waves: equal keys, equal waves at all lattice points.
+
+        Args:
+            vector: Whole multiples of the reciprocal vectors of the cell.
+
+        Returns:
+            The phases along the primitive vectors, in units of one over the number of translations.
+        """
+        number = len(self.translations)
+        return tuple(int(part) for part in np.round(self.vectors @ np.array(vector) * number).astype(int) % number)
+
+    def number_of(self, vector: Sequence[int]) -> int:
+        """Find a wave vector among those of :func:`wave_vectors`.
+
+        Args:
+            vector: Whole multiples of the reciprocal vectors of the cell.
+
+        Returns:
+            Its number.
+        """
+        return [self.key(known) for known in wave_vectors(self)].index(self.key(vector))
+
     def origin(self) -> tuple[Int[np.ndarray, " atoms"], Int[np.ndarray, " atoms"]]:
         """Find for each atom the number of its atom of the basis, and of the translation that leads to it."""
         atoms = self.images.shape[1]
@@ -166,16 +189,13 @@ def wave_vectors(found: Primitive) -> Int[np.ndarray, "vectors 3"]:
     Returns:
         Whole multiples of the reciprocal vectors of the cell, (translations, 3), zero first.
     """
-    number = len(found.translations)
     steps = [sign * axis for axis in np.eye(3, dtype=int) for sign in (1, -1)]
     seen: dict[tuple[int, ...], np.ndarray] = {}
     border = [np.zeros(3, int)]
     while border:
         following = []
         for vector in border:
-            # Two wave vectors are the same where their waves are, at all lattice points.
-            key = tuple(int(part) for part in np.round(found.vectors @ vector * number).astype(int) % number)
-            if key not in seen:
+            if (key := found.key(vector)) not in seen:
                 seen[key] = vector
                 following += [vector + step for step in steps]
         border = following

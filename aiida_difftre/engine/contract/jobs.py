@@ -327,6 +327,8 @@ class PredictJob(Job):
             of the first frame, as it is.
         stability: also whether each frame is stable as a crystal at rest (all strains, and vibrations at each wave
             vector that fits into the cell), and the energy of each pair of species at short distances.
+        wave_vectors: for stability, wave vectors of which all frequencies are told, in whole multiples of the
+            reciprocal vectors of the cell.
         trajectory: file, sampled with this potential; observables as averages over it.
         temperature: K, for which to predict; another than that of the trajectory is reached by reweighting. None for
             the trajectory's own.
@@ -342,6 +344,7 @@ class PredictJob(Job):
     keys: LabelKeys = Field(default_factory=LabelKeys)
     static_stiffness: bool = False
     stability: bool = False
+    wave_vectors: list[tuple[int, int, int]] = Field(default_factory=list)
     trajectory: FileName | None = None
     temperature: Temperature | None = None
     pressure: Pressure | None = None
@@ -354,6 +357,8 @@ class PredictJob(Job):
         for what in ("static_stiffness", "stability"):
             if getattr(self, what) and self.structures is None:
                 raise ValueError(f"{what} needs structures")
+        if self.wave_vectors and not self.stability:
+            raise ValueError("wave_vectors are looked at with stability alone; set that to true")
         for what in ("observables", "temperature", "pressure"):
             if self.trajectory is None and getattr(self, what) not in (None, []):
                 raise ValueError(f"{what}: observables are averages over a trajectory, and none is given; give one")

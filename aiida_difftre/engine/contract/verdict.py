@@ -2,14 +2,46 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from aiida_difftre.engine.contract.agreement import Role
+from aiida_difftre.engine.contract.base import Strict
 from aiida_difftre.engine.contract.records import Record
 
 Change = Literal["improved", "unchanged", "worse"]
+
+
+WaveVector = tuple[int, int, int]
+"""Whole multiples of the reciprocal vectors of the simulation cell."""
+
+PER_THZ: dict[str, float] = {"THz": 1.0, "1/cm": 1e4 / 299.792458, "meV": 4.135667696}
+"""Of each unit of a frequency, how many are 1 THz; c and h are exact."""
+
+
+class MeasuredPhonon(Strict):
+    """A measured frequency of a crystal, with which the refined potential at rest is compared: nothing trains it.
+
+    Args:
+        wave_vector: Whole multiples of the reciprocal vectors of the simulation cell: in 2 x 2 x 2 cubic cells of an
+            fcc crystal the point X is [2, 0, 0]; [0, 0, 0] is the zone centre, of whose branches the three of uniform
+            shifts are none.
+        branch: Which of the frequencies of this wave vector: the highest, the lowest, or its number from 0, rising.
+        value: Measured frequency.
+        error: Its standard error, with what thermal motion may add to a frequency at rest.
+        unit: Unit of both.
+        citation: Where it was measured.
+        doi: DOI of that.
+    """
+
+    wave_vector: WaveVector
+    branch: Literal["highest", "lowest"] | Annotated[int, Field(ge=0)] = "highest"
+    value: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    error: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    unit: Literal["THz", "1/cm", "meV"] = "THz"
+    citation: Annotated[str, Field(min_length=1)]
+    doi: str | None = None
 
 
 class Arrangement(Record):
@@ -40,6 +72,18 @@ class Mode(Record):
     frequency: float
 
 
+class Branches(Record):
+    """All vibrations of a wave vector.
+
+    Args:
+        wave_vector: Whole multiples of the reciprocal vectors of the cell.
+        frequencies: Frequencies, THz, rising, negative for imaginary ones; uniform shifts are none.
+    """
+
+    wave_vector: WaveVector
+    frequencies: list[float]
+
+
 class Lattice(Record):
     """A crystal at rest (T = 0), in its cell as it is.
 
@@ -57,6 +101,7 @@ class Lattice(Record):
         lowest: The softest vibrations, one for each wave vector, rising; uniform shifts are none.
         highest: The largest frequency, THz.
         optical: Frequencies at the wave vector zero, THz, rising, without the three of uniform shifts.
+        branches: The wave vectors that were asked for.
     """
 
     formula: str
@@ -71,6 +116,7 @@ class Lattice(Record):
     lowest: list[Mode] = Field(default_factory=list)
     highest: float | None = None
     optical: list[float] = Field(default_factory=list)
+    branches: list[Branches] = Field(default_factory=list)
 
 
 class Dimer(Record):
@@ -125,6 +171,26 @@ class TargetVerdict(Record):
     significance: float | None = None
 
 
+class PhononVerdict(Record):
+    """A measured frequency beside that of the refined potential at rest.
+
+    Args:
+        state_point: Label of the state point.
+        name: Its name.
+        value: Frequency of the potential, negative for an imaginary one; None where it has none.
+        measured: Measured frequency.
+        error: Standard error of that.
+        unit: Unit of all three.
+    """
+
+    state_point: str
+    name: str
+    value: float | None
+    measured: float
+    error: float
+    unit: str
+
+
 class Verdict(Record):
     """What a potential may be used for, and for what not.
 
@@ -136,6 +202,7 @@ class Verdict(Record):
         unstable: What is unstable of them, in words, by the label of the state point.
         holes: Pairs that attract each other at short distances.
         unchecked: What was not looked at, and why.
+        phonons: Measured frequencies, which nothing trained.
     """
 
     line: str
@@ -145,3 +212,4 @@ class Verdict(Record):
     unstable: dict[str, list[str]] = Field(default_factory=dict)
     holes: list[Hole] = Field(default_factory=list)
     unchecked: list[str] = Field(default_factory=list)
+    phonons: list[PhononVerdict] = Field(default_factory=list)

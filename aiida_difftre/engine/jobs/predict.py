@@ -78,7 +78,7 @@ def _at_rest(
         results.static = StaticElasticity(**static_stiffness(frames[0], calculator, progress))
     if job.stability:
         began = time.monotonic()
-        results.lattices = stability.lattices(frames, calculator, progress)
+        results.lattices = stability.lattices(frames, calculator, progress, job.wave_vectors)
         results.dimers = stability.dimers(calculator)
         results.timings.stability_s = time.monotonic() - began
 

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from aiida_difftre.engine.calculators.crystal import Primitive, primitive, primitive_atoms, vibrations
 from aiida_difftre.engine.calculators.difftre import DiffTReCalculator
 from aiida_difftre.engine.calculators.elasticity import relaxed, static_stiffness
-from aiida_difftre.engine.contract.verdict import Dimer, Lattice, Mode
+from aiida_difftre.engine.contract.verdict import Branches, Dimer, Lattice, Mode, WaveVector
 from aiida_difftre.engine.errors import EngineError
 from aiida_difftre.engine.runtime.progress import Reporter, Silent
 
@@ -35,13 +35,19 @@ CLOSEST = 0.25
 MANDEL = np.sqrt([1.0, 1.0, 1.0, 2.0, 2.0, 2.0])
 
 
-def lattices(frames: Sequence[Atoms], calculator: DiffTReCalculator, progress: Reporter) -> list[Lattice]:
+def lattices(
+    frames: Sequence[Atoms],
+    calculator: DiffTReCalculator,
+    progress: Reporter,
+    asked: Sequence[WaveVector] = (),
+) -> list[Lattice]:
     """Look at crystals at rest.
 
     Args:
         frames: The crystals, in cells of any size.
         calculator: A calculator in float64.
         progress: Takes the number of crystals that are done.
+        asked: Wave vectors of which all frequencies are told.
 
     Returns:
         What was found of each.
@@ -49,12 +55,12 @@ def lattices(frames: Sequence[Atoms], calculator: DiffTReCalculator, progress: R
     found: list[Lattice] = []
     for number, atoms in enumerate(frames):
         same = next((index for index in range(number) if frames[index] == atoms), None)
-        found.append(_lattice(atoms, calculator) if same is None else found[same])
+        found.append(_lattice(atoms, calculator, asked) if same is None else found[same])
         progress.report("stability", number + 1, len(frames))
     return found
 
 
-def _lattice(atoms: Atoms, calculator: DiffTReCalculator) -> Lattice:
+def _lattice(atoms: Atoms, calculator: DiffTReCalculator, asked: Sequence[WaveVector]) -> Lattice:
     made = Lattice(formula=atoms.get_chemical_formula(), atoms=len(atoms))
     if not atoms.pbc.all() or atoms.cell.rank < 3:
         return _without(made, "it is not periodic in all directions")
@@ -65,7 +71,7 @@ def _lattice(atoms: Atoms, calculator: DiffTReCalculator) -> Lattice:
         return _without(made, "its structure has no lattice translations, as a perfect crystal has")
     made.primitive = len(cell.basis)
     try:
-        _at_rest(made, atoms, cell, calculator)
+        _at_rest(made, atoms, cell, calculator, asked)
     except EngineError as error:
         return _without(made, error.message)
     return made
@@ -76,7 +82,9 @@ def _without(made: Lattice, reason: str) -> Lattice:
     return made
 
 
-def _at_rest(made: Lattice, atoms: Atoms, cell: Primitive, calculator: DiffTReCalculator) -> None:
+def _at_rest(
+    made: Lattice, atoms: Atoms, cell: Primitive, calculator: DiffTReCalculator, asked: Sequence[WaveVector]
+) -> None:
     """Relax the basis in the cell as it is; then vibrations, which always exist, and then strains."""
     small = primitive_atoms(atoms, cell)
     rest = relaxed(small, np.zeros(6), calculator)
@@ -97,6 +105,10 @@ def _at_rest(made: Lattice, atoms: Atoms, cell: Primitive, calculator: DiffTReCa
     ]
     made.highest = float(waves.frequencies.max())
     made.optical = waves.frequencies[0, 3:].tolist()
+    for vector in asked:
+        index = cell.number_of(vector)
+        frequencies = waves.frequencies[index, 3:] if index == 0 else waves.frequencies[index]
+        made.branches.append(Branches(wave_vector=vector, frequencies=frequencies.tolist()))
     static = static_stiffness(rest, calculator, Silent())
     made.pressure = -sum(static["stress"][:3]) / 3
     made.tensor = static["tensor"]

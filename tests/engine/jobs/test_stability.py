@@ -71,9 +71,15 @@ def test_a_simple_cubic_lattice_of_argon_is_unstable_and_a_close_packed_one_is_n
 
 def test_silicon_of_stillinger_and_weber_has_its_raman_line() -> None:
     """Literature: C11 - C12 = 75.0, 2 C44 = 112.8 GPa, and 595 1/cm = 17.8 THz."""
-    (found,) = lattices([bulk("Si", "diamond", 5.43095, cubic=True)], DiffTReCalculator(*stillinger_weber()), Silent())
+    cell, calculator = bulk("Si", "diamond", 5.43095, cubic=True), DiffTReCalculator(*stillinger_weber())
+    (found,) = lattices([cell], calculator, Silent(), [(1, 0, 0), (2, 2, 0), (0, -1, 0)])
     assert found.rigidities == pytest.approx([75.0, 75.0, 112.8, 112.8, 112.8, 304.2], abs=0.5)
     assert found.optical == pytest.approx([17.83] * 3, abs=0.05)
+    edge, centre, other = found.branches
+    assert len(edge.frequencies) == 6
+    assert edge.frequencies[0] == pytest.approx(found.lowest[0].frequency), "X is where a cubic cell is softest"
+    assert centre.frequencies == pytest.approx(found.optical), "(2, 2, 0) is a reciprocal vector of the lattice"
+    assert other.frequencies == pytest.approx(edge.frequencies)
 
 
 @pytest.mark.parametrize("crystal", ["fcc", "hcp"])
