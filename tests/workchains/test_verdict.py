@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from aiida_difftre.engine.contract.jobs import validate
+from aiida_difftre.engine.contract.validation import validate
 from aiida_difftre.engine.contract.verdict import Arrangement, Branches, Dimer, Lattice, MeasuredPhonon, Mode
 from aiida_difftre.workchains.validate import ValidateSettings
 from aiida_difftre.workchains.verdict import Sampled, hole, instabilities, of_report, significance, verdict
