@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from aiida_difftre.engine.contract.files import Trajectory
 from aiida_difftre.engine.contract.verdict import Arrangement
 
-MOST_DISTANCES = 20_000_000
+MOST_DISTANCES = 5_000_000
 """That are looked at: of a long trajectory snapshots at equal steps."""
 
 CHUNK = 2_000_000
