@@ -29,6 +29,9 @@ NETWORK_CUTOFF_A = 5.0
 NO_METALS = frozenset(("H", "He", "B", "C", "N", "O", "F", "Ne", "Si", "P", "S", "Cl", "Ar", "Ge", "As", "Se", "Br",
                        "Kr", "Sb", "Te", "I", "Xe", "At", "Rn"))  # fmt: skip
 
+FEW_ATOMS = 4
+"""Fewer atoms in a cell to label are not rattled into forces that teach something."""
+
 SMEARING = "{SYSTEM: {occupations: smearing, smearing: mv, degauss: 0.05}}"
 
 TETRAHEDRAL = 4
@@ -183,12 +186,13 @@ def _origin(atoms: Atoms, start: str, given: str | None) -> list[str]:
             "    terms:",
             *_prior(atoms),
         ]
-    cubic = _is_cubic(atoms)
+    cubic, few = _is_cubic(atoms), len(atoms) < FEW_ATOMS
     return [
         "dft: # labels by pw.x of this cell, rattled and strained",
         "  functional: LDA # of the pseudopotentials; `aiida-difftre setup --input FILE` makes or finds them",
         "  # pseudo_family: SSSP/1.3/PBE/efficiency # an installed family, in place of the one of the setup",
         "  kpoints_distance: 0.2 # 1/Å; or a mesh, kpoints: [4, 4, 4]",
+        *(["  repeat: [2, 2, 2] # of the cell, for forces: so few atoms have hardly any"] if few else []),
         *([] if cubic else ["  generation: {elastic: false} # the elastic cells are for cubic cells"]),
         f"  {'' if _is_metal(atoms) else '# '}pw_parameters: {SMEARING} # Ry; for metals",
         "",
@@ -238,6 +242,7 @@ def _prior(atoms: Atoms) -> list[str]:
             f"        hyperparameters: {{preset: {preset}, sigma: {sigma:.4g}}} # Å; its energies",
         ]
     return [
+        "      # Pairs alone have C12 = C44 in a cubic crystal at rest; labels or a known potential can do more.",
         f"      - architecture: lennard_jones # its minimum is at the nearest neighbours, {nearest:.3g} Å",
         f"        cutoff: {2.5 * sigma:.3g} # Å",
         f"        hyperparameters: {{epsilon: 0.1, sigma: {sigma:.4g}}} # eV, Å; epsilon is a guess: change it",

@@ -82,6 +82,7 @@ def test_init_gives_metals_smearing_and_an_embedded_atom(tmp_path: Path, silicon
     assert invoke("init", tmp_path / "Al.cif", "-o", path, "-t", "catalogue:Al/stiffness_298K").exit_code == 0
     run = read_input(path)
     assert run.dft is not None
+    assert list(run.dft.repeat) == [2, 2, 2]
     assert run.dft.pw_parameters["SYSTEM"]["occupations"] == "smearing"
     assert [term.architecture for term in run.model.spec.terms] == ["moment_network", "pair_spline"]  # type: ignore[union-attr]
     assert "# 1 atom;" in path.read_text()

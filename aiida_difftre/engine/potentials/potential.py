@@ -196,7 +196,7 @@ class Potential:
         """Compute forces and the trace of the virial, as fast as molecular dynamics wants them.
 
         External fields aside, these are the numbers that ``forces`` and ``virial`` give, of
-        :mod:`aiida_difftre.engine.potentials.derivatives`.
+        ``aiida_difftre.engine.potentials.derivatives``.
 
         Args:
             parameters: Parameters of the potential.
