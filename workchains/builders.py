@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
 from aiida import orm
 from aiida.common import AiidaException
 
+from aiida_difftre.engine.contract.base import Strict
+from aiida_difftre.engine.contract.validation import validate
 from aiida_difftre.engine.errors import did_you_mean
 from aiida_difftre.workchains.protocols import available_protocols, default_protocol, load_protocol, protocol_file
 
@@ -96,6 +98,26 @@ def load_code(code: orm.AbstractCode | str) -> orm.AbstractCode:
         return orm.load_code(code)
     except (AiidaException, ValueError, TypeError) as error:
         raise ValueError(f"there is no code {code!r}: {error}; `verdi code list` shows those that there are") from None
+
+
+def settings_validator(model: type[Strict]) -> Callable[[orm.Dict | None, Any], str | None]:
+    """Make the validator of a port that takes the settings of a work chain.
+
+    Args:
+        model: Model of the settings.
+
+    Returns:
+        A port validator.
+    """
+
+    def check(node: orm.Dict | None, _: Any) -> str | None:
+        try:
+            validate(model, node.get_dict() if node is not None else {})
+        except ValueError as error:
+            return f"settings: {error}"
+        return None
+
+    return check
 
 
 def refuse_unknown(given: Mapping[str, Any] | None, known: Collection[str], what: str) -> None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from aiida import orm
 
 from aiida_difftre.engine.contract.base import Seed
 from aiida_difftre.engine.contract.loop_settings import LoopSettings
 from aiida_difftre.engine.contract.settings import SamplingSettings
 from aiida_difftre.engine.contract.validation import validate
+from aiida_difftre.workchains.builders import settings_validator
 
 
 class RefineSettings(LoopSettings):
@@ -22,13 +21,8 @@ class RefineSettings(LoopSettings):
     seed: Seed = 0
 
 
-def check_settings(node: orm.Dict | None, _: Any) -> str | None:
-    """Port validator of the settings of a refinement."""
-    try:
-        validate(RefineSettings, node.get_dict() if node is not None else {})
-    except ValueError as error:
-        return f"settings: {error}"
-    return None
+check_settings = settings_validator(RefineSettings)
+"""Port validator of the settings of a refinement."""
 
 
 def check_growth(settings: orm.Dict | None, sampling: orm.Dict) -> str | None:

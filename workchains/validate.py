@@ -23,7 +23,7 @@ from aiida_difftre.engine.contract.validation import validate
 from aiida_difftre.engine.contract.verdict import MeasuredPhonon, Verdict
 from aiida_difftre.workchains import absorption, exit_codes, records
 from aiida_difftre.workchains.assess import AssessBaseWorkChain
-from aiida_difftre.workchains.builders import ProtocolMixin
+from aiida_difftre.workchains.builders import ProtocolMixin, settings_validator
 from aiida_difftre.workchains.comparison import derived_seed
 from aiida_difftre.workchains.facts import IndexedMixin
 from aiida_difftre.workchains.predict import PredictBaseWorkChain
@@ -81,14 +81,6 @@ class ValidateSettings(Strict):
         if self.phonons and not self.verdict:
             raise ValueError("phonons are looked at for the verdict; leave verdict true, or phonons out")
         return self
-
-
-def _check_settings(node: orm.Dict | None, _: Any) -> str | None:
-    try:
-        validate(ValidateSettings, node.get_dict() if node is not None else {})
-    except ValueError as error:
-        return f"settings: {error}"
-    return None
 
 
 def _check_inputs(inputs: Mapping[str, Any], _: Any) -> str | None:
@@ -215,7 +207,7 @@ class ValidateWorkChain(ProtocolMixin, IndexedMixin, WorkChain):
             valid_type=orm.Dict,
             default=lambda: orm.Dict({}),
             serializer=orm.to_aiida_type,
-            validator=_check_settings,
+            validator=settings_validator(ValidateSettings),
             help="seed, static_stiffness, verdict, phonons, assessment.",
         )
         spec.inputs.validator = _check_inputs

@@ -13,9 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from aiida_difftre.engine.contract.documents import read_yaml
-from aiida_difftre.engine.contract.targets import Target
-from aiida_difftre.engine.contract.validation import validate
+from aiida_difftre.engine.contract.targets import Target, read_fields
 from aiida_difftre.engine.errors import did_you_mean, shown
 
 PREFIX = "catalogue:"
@@ -53,10 +51,7 @@ class Entry:
             ValueError: With the file, and the offending value.
         """
         try:
-            content = read_yaml(self.path)
-            if not isinstance(content, dict):
-                raise ValueError(f"expected the fields of a target, found {type(content).__name__}")
-            return validate(Target, content)
+            return read_fields(self.path)
         except ValueError as error:
             raise ValueError(f"{PREFIX}{self.name} ({self.path}): {error}") from None
 

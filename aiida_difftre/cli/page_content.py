@@ -13,7 +13,7 @@ from ase import Atoms
 
 from aiida_difftre.cli import costs, report, snapshots, words
 from aiida_difftre.cli.skeleton import Skeleton
-from aiida_difftre.cli.snapshots import Snapshot
+from aiida_difftre.cli.snapshots import Snapshot, inputs_of
 from aiida_difftre.data.dataset import DatasetData
 from aiida_difftre.data.potential import PotentialData
 from aiida_difftre.engine.contract.matching_results import MatchingErrors
@@ -73,12 +73,6 @@ class Parts:
         """The structure of the first state point."""
         first = next(iter(self.points.values()), None)
         return None if first is None else first["structure"].get_ase()
-
-
-def inputs_of(process: orm.ProcessNode) -> dict[str, Any]:
-    """Inputs of a chain by name, namespaces as dictionaries; none where an archive brought it without them."""
-    nested: dict[str, Any] = process.base.links.get_incoming(link_type=LinkType.INPUT_WORK).nested()
-    return nested
 
 
 def outputs_of(process: orm.ProcessNode) -> dict[str, Any]:

@@ -323,8 +323,14 @@ def _iterations(node: orm.ProcessNode) -> Iterator[Iteration]:
 
 def _state_points(node: orm.ProcessNode) -> dict[str, Any]:
     """The state points of a run; none where an archive brought the run without its inputs."""
-    nested: dict[str, Any] = node.base.links.get_incoming(link_type=LinkType.INPUT_WORK).nested()
-    return nested.get("state_points", {})
+    points: dict[str, Any] = inputs_of(node).get("state_points", {})
+    return points
+
+
+def inputs_of(process: orm.ProcessNode) -> dict[str, Any]:
+    """Inputs of a chain by name, namespaces as dictionaries; none where an archive brought it without them."""
+    nested: dict[str, Any] = process.base.links.get_incoming(link_type=LinkType.INPUT_WORK).nested()
+    return nested
 
 
 def _selection(node: orm.ProcessNode) -> str:

@@ -8,7 +8,8 @@ import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
 
-from aiida_difftre.data.structures import strained, voigt_strain
+from aiida_difftre.data.structures import strained
+from aiida_difftre.engine.geometry.lattice import strain_matrix
 from aiida_difftre.engine.units import AMU_PER_A3_IN_KG_PER_M3, EV_PER_A3_IN_GPA
 
 UNSTRAINED = "equilibrium_000"
@@ -46,9 +47,7 @@ def elastic_cells(atoms: Atoms, strain: float) -> dict[str, Atoms]:
         >>> sorted(cells), round(float(cells["elastic_stretched"].cell[0, 0]), 4)
         (['elastic_compressed', 'elastic_sheared', 'elastic_stretched'], 3.6057)
     """
-    return {
-        name: strained(atoms, strain * voigt_strain(list(components))) for name, components in _VOIGT_STRAINS.items()
-    }
+    return {name: strained(atoms, strain * strain_matrix(components)) for name, components in _VOIGT_STRAINS.items()}
 
 
 def check_cubic(atoms: Atoms) -> None:

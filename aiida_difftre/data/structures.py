@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 
 from aiida_difftre.engine.contract.base import Seed, Strict
 from aiida_difftre.engine.contract.bounds import Limits, Repeat
+from aiida_difftre.engine.geometry.lattice import strain_matrix
 
 EQUILIBRIUM = "equilibrium"
 RATTLED = "rattled"
@@ -224,12 +225,6 @@ def strained(atoms: Atoms, strain: NDArray[np.float64]) -> Atoms:
     return copy
 
 
-def voigt_strain(components: NDArray[np.float64] | list[float]) -> NDArray[np.float64]:
-    """The symmetric (3, 3) strain of six Voigt components (xx, yy, zz, yz, xz, xy) with engineering shears."""
-    xx, yy, zz, yz, xz, xy = components
-    return np.array([[xx, xy / 2, xz / 2], [xy / 2, yy, yz / 2], [xz / 2, yz / 2, zz]])
-
-
 def supercell_mesh(mesh: Sequence[int], cell: ArrayLike, supercell: ArrayLike) -> tuple[int, int, int]:
     """The k-point mesh of a supercell that is at least as dense as that of the cell, and as dense where it divides.
 
@@ -331,7 +326,7 @@ def _copies(atoms: Atoms, generation: Generation) -> list[tuple[str, Atoms]]:
                 tensor = rng.uniform(-strain.maximum, strain.maximum) * np.eye(3)
             else:
                 scale = strain.maximum * np.array([1.0, 1.0, 1.0, 2.0, 2.0, 2.0])
-                tensor = voigt_strain(rng.uniform(-scale, scale))
+                tensor = strain_matrix(rng.uniform(-scale, scale))
             cells.append((STRAINED, rattled(strained(seed, tensor), strain.standard_deviation, rng)))
     for volumes in generation.volumes:
         seed = atoms.repeat(volumes.repeat)

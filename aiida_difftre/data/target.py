@@ -9,8 +9,7 @@ from aiida import orm
 from aiida.common import exceptions
 
 from aiida_difftre.data import display
-from aiida_difftre.engine.contract.documents import read_yaml
-from aiida_difftre.engine.contract.targets import Target
+from aiida_difftre.engine.contract.targets import Target, read_fields
 from aiida_difftre.engine.contract.validation import read_stored, validate
 
 
@@ -44,10 +43,7 @@ def read_target(path: str | Path) -> Target:
         [1374.0]
     """
     try:
-        content = read_yaml(Path(path))
-        if not isinstance(content, dict):
-            raise ValueError(f"expected the fields of a target, found {type(content).__name__}")
-        return validate(Target, content)
+        return read_fields(Path(path))
     except ValueError as error:
         raise ValueError(f"{str(path)!r} is no target: {error}") from None
 

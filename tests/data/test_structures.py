@@ -12,9 +12,9 @@ from aiida_difftre.data.structures import (
     rattled,
     strained,
     supercell_mesh,
-    voigt_strain,
 )
 from aiida_difftre.engine.contract.validation import validate
+from aiida_difftre.engine.geometry.lattice import strain_matrix
 from aiida_difftre.engine.units import EV_PER_A3_IN_GPA
 
 
@@ -81,7 +81,7 @@ def test_isotropic_strain_scales_the_lattice(diamond):
 
 
 def test_voigt_shear_is_engineering_strain():
-    np.testing.assert_array_equal(voigt_strain([0, 0, 0, 0.02, 0, 0])[1, 2], 0.01)
+    np.testing.assert_array_equal(strain_matrix([0, 0, 0, 0.02, 0, 0])[1, 2], 0.01)
 
 
 def test_minimum_distance_sees_periodic_images(diamond):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -19,8 +20,10 @@ from aiida_difftre.engine.contract.bounds import (
     Weight,
     is_entering,
 )
+from aiida_difftre.engine.contract.documents import read_yaml
 from aiida_difftre.engine.contract.filters import NOTHING_LOST
 from aiida_difftre.engine.contract.observables import Measured, ObservableRequest, observable
+from aiida_difftre.engine.contract.validation import validate
 
 SMALLEST_ERROR = 1e-12
 """In any unit; its square is still a number in float32."""
@@ -221,3 +224,21 @@ class Target(Strict):
         if spec.labels is not None:
             return list(spec.labels(self.options))
         return [f"{value:g} {spec.grid_unit}" for value in self.grid or []]
+
+
+def read_fields(path: Path) -> Target:
+    """Read the fields of a target from a YAML or JSON file.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The target.
+
+    Raises:
+        ValueError: Naming the offending value, and not the file.
+    """
+    content = read_yaml(path)
+    if not isinstance(content, dict):
+        raise ValueError(f"expected the fields of a target, found {type(content).__name__}")
+    return validate(Target, content)

@@ -143,12 +143,25 @@ def strained(cell: ArrayLike, strain: Sequence[float]) -> NDArray[np.float64]:
         >>> strained(5 * np.eye(3), [0.01, -0.01, 0.0, 0.0, 0.0, 0.02]).tolist()
         [[5.05, 0.05, 0.0], [0.05, 4.95, 0.0], [0.0, 0.0, 5.0]]
     """
-    return np.asarray(cell, np.float64) @ _stretch(strain)
+    return np.asarray(cell, np.float64) @ (np.eye(3) + strain_matrix(strain))
 
 
-def _stretch(strain: Sequence[float]) -> NDArray[np.float64]:
+def strain_matrix(strain: Sequence[float] | NDArray[np.float64]) -> NDArray[np.float64]:
+    """Turn the six components of a strain into its matrix.
+
+    Args:
+        strain: Components in Voigt order xx yy zz yz xz xy, with engineering shears, (6,).
+
+    Returns:
+        The symmetric matrix, (3, 3).
+
+    Example:
+        >>> from aiida_difftre.engine.geometry.lattice import strain_matrix
+        >>> strain_matrix([0.01, 0.0, 0.0, 0.0, 0.0, 0.02]).tolist()
+        [[0.01, 0.01, 0.0], [0.01, 0.0, 0.0], [0.0, 0.0, 0.0]]
+    """
     xx, yy, zz, yz, xz, xy = strain
-    return np.eye(3) + np.array([[xx, xy / 2, xz / 2], [xy / 2, yy, yz / 2], [xz / 2, yz / 2, zz]])
+    return np.array([[xx, xy / 2, xz / 2], [xy / 2, yy, yz / 2], [xz / 2, yz / 2, zz]])
 
 
 def is_strained_cube(cell: ArrayLike, strain: Sequence[float], most: int = 16) -> bool:
@@ -159,7 +172,7 @@ def is_strained_cube(cell: ArrayLike, strain: Sequence[float], most: int = 16) -
         strain: Strain in it, Voigt order, with engineering shears, (6,).
         most: Repetitions along an edge.
     """
-    free = np.asarray(cell, np.float64) @ np.linalg.inv(_stretch(strain))
+    free = np.asarray(cell, np.float64) @ np.linalg.inv(np.eye(3) + strain_matrix(strain))
     edges, tolerance = np.diagonal(free), 0.1 * max(map(abs, strain))
     if edges.min() <= 0 or np.abs(free - np.diag(edges)).max() > tolerance * edges.min():
         return False

@@ -17,7 +17,7 @@ from pydantic import Field, ValidationError, model_validator
 from scipy.interpolate import CubicSpline
 
 from aiida_difftre.engine.contract.base import Strict
-from aiida_difftre.engine.contract.bounds import GridValue, Length, Measurement
+from aiida_difftre.engine.contract.bounds import GridValue, Length, Measurement, is_number
 from aiida_difftre.engine.contract.filters import Filter
 from aiida_difftre.engine.contract.observables import ObservableRequest, ObservableSpec, check_present
 from aiida_difftre.engine.observables.filters import fourier_filter, independent_points
@@ -217,18 +217,14 @@ def _check_options(options: dict[str, Any]) -> None:
 
 def _check_filter_options(options: dict[str, Any]) -> None:
     window = options["r_range"]
-    is_range = isinstance(window, list | tuple) and len(window) == 2 and all(map(_is_number, window))
+    is_range = isinstance(window, list | tuple) and len(window) == 2 and all(map(is_number, window))
     if window is not None and not (is_range and 0 <= window[0] < window[1]):
         raise ValueError(
             f"option 'r_range' of exafs is {window!r}; give [low, high] in Å, such as [1.0, 3.0], or leave it out"
         )
     for name in ("k_taper", "r_taper"):
-        if not (_is_number(options[name]) and options[name] > 0):
+        if not (is_number(options[name]) and options[name] > 0):
             raise ValueError(f"option {name!r} of exafs is {options[name]!r}; give a positive width")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def window_filter(options: dict[str, Any], grid: list[float]) -> Filter | None:
