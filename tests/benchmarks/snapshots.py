@@ -30,7 +30,7 @@ def one(snapshots: int, atoms: int, hidden: int, runs: int) -> dict[str, Any]:
     from ase.build import bulk
 
     from aiida_difftre.engine.potentials import potential as potentials
-    from aiida_difftre.engine.snapshots.snapshots import Snapshots
+    from aiida_difftre.engine.snapshots.snapshots import Coordinates, Snapshots
 
     term = TermSpec(
         architecture="lennard_jones", cutoff=2.5 * SIGMA, hyperparameters={"epsilon": EPSILON, "sigma": SIGMA}
@@ -47,7 +47,7 @@ def one(snapshots: int, atoms: int, hidden: int, runs: int) -> dict[str, Any]:
     positions = np.empty((snapshots, atoms, 3), np.float32)
     for number in range(snapshots):
         positions[number] = crystal.get_scaled_positions() + random.normal(scale=0.005, size=(atoms, 3))
-    held = Snapshots(potential, positions, np.array(crystal.cell), ("Ar",) * atoms, precision="float32")
+    held = Snapshots(potential, Coordinates(positions, np.array(crystal.cell), ("Ar",) * atoms), Machine())
     cotangents = {"energy": np.full(snapshots, 1 / snapshots)}
     evaluate = measure.median(lambda: held.evaluate(parameters), runs)
     pullback = measure.median(lambda: jax.block_until_ready(held.pullback(parameters, cotangents)), runs)

@@ -26,12 +26,13 @@ from aiida_difftre.engine.bases.protocol import BasePotential, explained
 from aiida_difftre.engine.bases.traced import TracedBase
 from aiida_difftre.engine.contract.base_arrays import BaseArrays
 from aiida_difftre.engine.contract.files import Trajectory
+from aiida_difftre.engine.contract.settings import Machine
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.geometry import voigt
 from aiida_difftre.engine.potentials.term import species_index
 from aiida_difftre.engine.runtime.progress import Reporter
 from aiida_difftre.engine.runtime.stop import Stop
-from aiida_difftre.engine.snapshots.snapshots import Directions, Snapshots
+from aiida_difftre.engine.snapshots.snapshots import Coordinates, Directions, Snapshots
 
 STRAIN = 0.005
 """h of the central differences."""
@@ -96,9 +97,8 @@ def _of_traced(trajectory: Trajectory, base: TracedBase, digest: str, born_strid
         vectors = np.tile(np.array([*unit, *pairs]), (-(-count // born_stride), 1, 1))
         directions["born"] = Directions(born_stride, vectors)
     snapshots = Snapshots(
-        base.potential, trajectory.positions, trajectory.cell, trajectory.species,
-        precision="float64", scales=trajectory.scales, stress=True, directions=directions,
-    )  # fmt: skip
+        base.potential, Coordinates.of(trajectory), Machine(precision="float64"), stress=True, directions=directions
+    )
     found = snapshots.evaluate(base.parameters)
     references = np.asarray(base.parameters["atomic_energies"])
     energies = found["energy"] + references[species_index(trajectory.species, base.potential.spec.species)].sum()

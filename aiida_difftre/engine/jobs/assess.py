@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,12 +30,9 @@ from aiida_difftre.engine.refinement import losses
 from aiida_difftre.engine.refinement.losses import TargetTerm
 from aiida_difftre.engine.refinement.posterior import Posterior, evidence, posterior, prior_widths
 from aiida_difftre.engine.refinement.sensitivities import columns, derivatives
-from aiida_difftre.engine.reweighting.predictions import reweighted_predictions
+from aiida_difftre.engine.reweighting.predictions import REPLICATES, reweighted_predictions
 from aiida_difftre.engine.reweighting.reference import check_sampled_at, prepare_reference
 from aiida_difftre.engine.runtime.progress import Reporter
-
-REPLICATES = 200
-"""Of the bootstrap."""
 
 DISTANCES = 60
 """At which energies of pairs are told."""
@@ -44,6 +42,20 @@ LARGEST_BYTES = 2 << 30
 
 OPEN = 1.5
 """What the targets leave open is worth a sentence where it is this many times the error of sampling."""
+
+
+class _Model(NamedTuple):
+    """The potential that is assessed.
+
+    Args:
+        potential: The potential.
+        parameters: Its parameters.
+        movable: For each leaf of the parameters, whether an optimizer may move it.
+    """
+
+    potential: Potential
+    parameters: Parameters
+    movable: Sequence[bool]
 
 
 @dataclass(frozen=True)
@@ -86,10 +98,10 @@ def run(job: AssessJob, folder: Path, progress: Reporter) -> AssessResults:
     movable = [bool(moves) for moves in jax.tree.leaves(potential.trainable(parameters))]
     if not any(movable):
         raise EngineError(ExitStatus.INVALID_INPUT, "no parameter of the potential may move; make a term trainable")
-    seen = []
+    model, seen = _Model(potential, parameters, movable), []
     for number, point in enumerate(job.state_points):
         candidates = [one for one in job.candidates if one.state_point == point.label]
-        seen.append(_look(job, potential, parameters, point, candidates, folder, movable))
+        seen.append(_look(job, folder, model, point, candidates))
         progress.report("assess", number + 1, len(job.state_points))
     terms = [term for point in seen for term in point.terms]
     values = [np.asarray(p.values) for point in seen for p in point.predictions[: len(point.terms)]]
@@ -109,8 +121,8 @@ def run(job: AssessJob, folder: Path, progress: Reporter) -> AssessResults:
     if not all(np.isfinite(array).all() for array in (jacobian, widths)):
         raise EngineError(ExitStatus.NOT_FINITE, "a derivative of an observable by the parameters is not finite")
     found = posterior(jacobian, widths, chi2 or 1.0)
-    prior = Prior(width=job.prior_width, suggested=_suggested(job, folder, potential, parameters, found, movable))
-    pairs, pair_rows = _pairs(job, potential, parameters, folder, movable, found)
+    prior = Prior(width=job.prior_width, suggested=_suggested(job, folder, model, found))
+    pairs, pair_rows = _pairs(job, folder, model, found)
     results = AssessResults(
         parameters=len(widths),
         points=len(jacobian),
@@ -129,15 +141,10 @@ def run(job: AssessJob, folder: Path, progress: Reporter) -> AssessResults:
 
 
 def _look(
-    job: AssessJob,
-    potential: Potential,
-    parameters: Parameters,
-    point: StatePointTrajectory,
-    candidates: Sequence[Candidate],
-    folder: Path,
-    movable: Sequence[bool],
+    job: AssessJob, folder: Path, model: _Model, point: StatePointTrajectory, candidates: Sequence[Candidate]
 ) -> _Seen:
     """Average and derive what was and what could be measured at a state point."""
+    potential, parameters, movable = model
     trajectory = files.read_trajectory(folder / point.trajectory)
     state = StatePoint(point.temperature, point.pressure)
     check_sampled_at(trajectory, state)
@@ -168,25 +175,18 @@ def _look(
     return _Seen(point.label, terms, tuple(predictions), parts, metric, len(trajectory.species))
 
 
-def _suggested(
-    job: AssessJob,
-    folder: Path,
-    potential: Potential,
-    parameters: Parameters,
-    found: Posterior,
-    movable: Sequence[bool],
-) -> float | None:
+def _suggested(job: AssessJob, folder: Path, model: _Model, found: Posterior) -> float | None:
     """The width of the prior for which the way of the refinement speaks."""
     if job.start is None:
         return None
     other, before = load(folder / job.start)
-    if other != potential:
+    if other != model.potential:
         raise EngineError(
             ExitStatus.INVALID_INPUT,
             f"{job.start} is a potential of another form than {job.potential}; give the one that its refinement "
             "started from",
         )
-    moved = columns(jax.tree.map(jnp.subtract, parameters, before), movable)[0]
+    moved = columns(jax.tree.map(jnp.subtract, model.parameters, before), model.movable)[0]
     told = evidence(found, moved)
     return None if told is None else job.prior_width * told.factor
 
@@ -245,14 +245,10 @@ def pair_energies(
 
 
 def _pairs(
-    job: AssessJob,
-    potential: Potential,
-    parameters: Parameters,
-    folder: Path,
-    movable: Sequence[bool],
-    found: Posterior,
+    job: AssessJob, folder: Path, model: _Model, found: Posterior
 ) -> tuple[list[PairBand], list[NDArray[np.float64]]]:
     """Energies of all pairs with their bands, and their derivatives by the parameters."""
+    potential, parameters, movable = model
     if potential.has_external or not potential.has_neighbors:
         return [], []
     if job.pair_distances is None:

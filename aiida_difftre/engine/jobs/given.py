@@ -13,10 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from aiida_difftre.engine import units
-from aiida_difftre.engine.contract.base_arrays import BaseArrays
 from aiida_difftre.engine.contract.files import Trajectory
-from aiida_difftre.engine.contract.jobs import Machine, SamplingSettings
 from aiida_difftre.engine.contract.results import GivenReference
+from aiida_difftre.engine.contract.settings import SamplingSettings
 from aiida_difftre.engine.contract.state_points import StatePoint
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.potentials.potential import Potential
@@ -25,31 +24,29 @@ from aiida_difftre.engine.reweighting import extrapolation, stationarity, statis
 from aiida_difftre.engine.reweighting.reference import agree, check_sampled_at
 from aiida_difftre.engine.reweighting.weights import boltzmann_weights, effective_size, reliable_size
 from aiida_difftre.engine.sampling.starts import Start
-from aiida_difftre.engine.snapshots import snapshots
+from aiida_difftre.engine.snapshots.snapshots import Coordinates, total_energies
 from aiida_difftre.engine.trajectories.fitting import check_fits, check_fluctuations
 
 
-def take(
+def given_reference(
     potential: Potential,
     parameters: Parameters,
     trajectory: Trajectory,
     start: Start,
-    point: StatePoint,
-    settings: SamplingSettings,
-    machine: Machine,
-    base: BaseArrays | None = None,
+    held: StatePoint,
+    *,
+    batch_size: int,
 ) -> tuple[Trajectory, GivenReference]:
     """Make a reference trajectory of a potential of one that exists.
 
     Args:
         potential: The potential that a refinement starts from.
         parameters: Its parameters.
-        trajectory: The trajectory; without energies where the potential itself sampled it.
+        trajectory: The trajectory; without energies where the potential itself sampled it, and with what the base of
+            the potential gives on the snapshots, where there is one.
         start: Structure of the state point: atoms, cell and masses.
-        point: Temperature and pressure.
-        settings: Settings of sampling, for whether there is a barostat.
-        machine: Batches.
-        base: What the base of the potential gives on the snapshots; None for a potential without one.
+        held: Temperature, and the pressure that a barostat holds; see :func:`held_at`.
+        batch_size: Snapshots per device and batch; 0 to choose.
 
     Returns:
         The trajectory with energies of the potential, and how well it stands for it.
@@ -58,10 +55,8 @@ def take(
         EngineError: INVALID_INPUT for one of another system or state point; NOT_FINITE; TOO_FEW_EFFECTIVE_SAMPLES for
             one that does not stand for the ensemble of the potential.
     """
-    ensemble = settings.ensemble(point.pressure)
-    held = StatePoint(point.temperature, point.pressure if ensemble == "NPT" else None)
     try:
-        check_fits(trajectory, start.symbols, start.cell, ensemble)
+        check_fits(trajectory, start.symbols, start.cell, "NVT" if held.pressure is None else "NPT")
     except ValueError as error:
         raise EngineError(ExitStatus.INVALID_INPUT, str(error)) from None
     check_sampled_at(trajectory, held)
@@ -72,12 +67,9 @@ def take(
             f"the energies are the same in all snapshots of the trajectory, {stored[0]:g} eV, and are no energies of "
             "what sampled it; import it with its energies, or as sampled by the potential that starts",
         )
-    energies = snapshots.energies(
-        potential, parameters, trajectory.positions, trajectory.cell, trajectory.species, machine.batch_size,
-        scales=trajectory.scales,
-    )  # fmt: skip
-    if base is not None:
-        energies = energies + base.energies
+    energies = total_energies(potential, parameters, Coordinates.of(trajectory), batch_size)
+    if trajectory.base is not None:
+        energies = energies + trajectory.base.energies
     if not np.isfinite(energies).all():
         number = int(np.argmin(np.isfinite(energies)))
         raise EngineError(ExitStatus.NOT_FINITE, f"the energy of snapshot {number} of the trajectory is not finite")
@@ -88,8 +80,21 @@ def take(
         except ValueError as error:
             raise EngineError(ExitStatus.INVALID_INPUT, f"with the potential that starts, {error}") from None
     reference = None if is_own else stored
-    taken = replace(trajectory, energies=energies, reference_energies=reference, masses=start.masses, base=base)
+    taken = replace(trajectory, energies=energies, reference_energies=reference, masses=start.masses)
     return taken, _judged(taken, None if not trajectory.has_energies else stored)
+
+
+def held_at(point: StatePoint, settings: SamplingSettings) -> StatePoint:
+    """What sampling would hold at a state point.
+
+    Args:
+        point: Temperature and pressure.
+        settings: Settings of sampling, for whether there is a barostat.
+
+    Returns:
+        The state point, without a pressure where there is no barostat.
+    """
+    return StatePoint(point.temperature, point.pressure if settings.ensemble(point.pressure) == "NPT" else None)
 
 
 def _judged(taken: Trajectory, stored: np.ndarray | None) -> GivenReference:

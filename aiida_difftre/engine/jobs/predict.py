@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,15 +27,20 @@ from aiida_difftre.engine.matching import base_labels, configurations, matching
 from aiida_difftre.engine.potentials.potential import Potential, load
 from aiida_difftre.engine.potentials.term import Parameters
 from aiida_difftre.engine.reweighting import extrapolation
-from aiida_difftre.engine.reweighting.predictions import reweighted_predictions
+from aiida_difftre.engine.reweighting.predictions import REPLICATES, reweighted_predictions
 from aiida_difftre.engine.reweighting.reference import prepare_reference, sampled_at
 from aiida_difftre.engine.reweighting.weights import effective_size, reliable_size
 from aiida_difftre.engine.runtime import device
 from aiida_difftre.engine.runtime.progress import Reporter
 from aiida_difftre.engine.units import EV_PER_A3_IN_GPA
 
-REPLICATES = 200
-"""Of the bootstrap."""
+
+class _Model(NamedTuple):
+    """What predicts: a potential with its parameters, and its base where it has one."""
+
+    potential: Potential
+    parameters: Parameters
+    base: BasePotential | None
 
 
 def run(job: PredictJob, folder: Path, progress: Reporter) -> PredictResults:
@@ -58,7 +64,7 @@ def run(job: PredictJob, folder: Path, progress: Reporter) -> PredictResults:
         frames = configurations.read(folder / job.structures, job.keys).frames
         results.structures = len(frames)
         base = of_potential(potential.spec, folder, job.base_files)
-        results.errors = _structures(job, potential, parameters, base, frames, folder, progress)
+        results.errors = _structures(job, _Model(potential, parameters, base), frames, folder, progress)
         if job.static_stiffness or job.stability:
             _at_rest(results, job, frames, DiffTReCalculator(potential, parameters, base=base), progress)
     structures_s = time.monotonic() - started
@@ -118,14 +124,13 @@ def _predict_trajectory(
 
 def _structures(
     job: PredictJob,
-    potential: Potential,
-    parameters: Parameters,
-    base: BasePotential | None,
+    model: _Model,
     frames: list[Atoms],
     folder: Path,
     progress: Reporter,
 ) -> MatchingErrors:
     """Write energies, forces and stresses of all frames; errors where there are labels."""
+    potential, parameters, base = model
     first = configurations.pad(frames[:1], potential.spec.species, potential.cutoff).environment
     device.self_check(potential, parameters, jax.tree.map(lambda leaf: leaf[0], first), "float64")
     calculator = DiffTReCalculator(potential.without_base(), parameters, precision=job.machine.precision)

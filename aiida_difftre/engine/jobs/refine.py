@@ -6,7 +6,7 @@ What to do next is decided in :mod:`aiida_difftre.engine.contract.policy`, as it
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from aiida_difftre.engine.contract.results import (
 from aiida_difftre.engine.contract.state_points import StatePoint
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.jobs import update
-from aiida_difftre.engine.jobs.given import take as given_reference
+from aiida_difftre.engine.jobs.given import given_reference, held_at
 from aiida_difftre.engine.matching.base_labels import subtracting
 from aiida_difftre.engine.matching.matching import matching_loss
 from aiida_difftre.engine.potentials.potential import Potential, check_temperature, load, save, species_of
@@ -396,7 +396,8 @@ def _given(setup: Setup, point: RefineStatePoint, parameters: Parameters) -> fil
         of_base = arrays_of(
             exists, setup.base, spec.digest, born_stride=stride, progress=setup.progress, stop=setup.stop
         )
-    return given_reference(setup.potential, parameters, exists, structure, state, job.sampling, job.machine, of_base)[0]
+    exists, held = replace(exists, base=of_base), held_at(state, job.sampling)
+    return given_reference(setup.potential, parameters, exists, structure, held, batch_size=job.machine.batch_size)[0]
 
 
 def _born_stride(point: RefineStatePoint, structure: Start) -> int:

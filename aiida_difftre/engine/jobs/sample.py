@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +18,7 @@ from aiida_difftre.engine.contract.jobs import TRAJECTORY, SampleJob
 from aiida_difftre.engine.contract.records import Timings
 from aiida_difftre.engine.contract.results import GivenReference, SampleResults, Stationarity
 from aiida_difftre.engine.contract.state_points import StatePoint
-from aiida_difftre.engine.jobs.given import take as given_reference
+from aiida_difftre.engine.jobs.given import given_reference, held_at
 from aiida_difftre.engine.observables.protocol import make
 from aiida_difftre.engine.potentials.potential import Potential, check_temperature, load, species_of
 from aiida_difftre.engine.potentials.term import Parameters
@@ -108,7 +109,8 @@ def _trajectory(
         of_base = None
         if moving.base is not None and (spec := moving.potential.spec.base) is not None:
             of_base = arrays_of(exists, moving.base, spec.digest, born_stride=stride, progress=progress, stop=stop)
-        return given_reference(*moving[:2], exists, moving.structure, point, job.sampling, job.machine, of_base)
+        exists, held = replace(exists, base=of_base), held_at(point, job.sampling)
+        return given_reference(*moving[:2], exists, structure, held, batch_size=job.machine.batch_size)
     previous = files.read_trajectory(folder / job.start_trajectory) if job.start_trajectory else None
     start, settings = start_on_device(job.sampling, moving.structure, previous)
     run = protocol.Run(job.machine, job.seed, progress, stop, folder, moving.base)

@@ -27,13 +27,14 @@ from aiida_difftre.engine import units
 from aiida_difftre.engine.contract.base_arrays import BaseArrays
 from aiida_difftre.engine.contract.files import Trajectory
 from aiida_difftre.engine.contract.results import PooledTrajectory
+from aiida_difftre.engine.contract.settings import Machine
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.potentials.potential import Potential
 from aiida_difftre.engine.potentials.term import Parameters
 from aiida_difftre.engine.reweighting import mbar
 from aiida_difftre.engine.reweighting.reference import agree
 from aiida_difftre.engine.reweighting.weights import boltzmann_weights, effective_size, reliable_size
-from aiida_difftre.engine.snapshots.snapshots import Snapshots
+from aiida_difftre.engine.snapshots.snapshots import Coordinates, Snapshots
 
 
 @dataclass(frozen=True)
@@ -207,10 +208,8 @@ class _Member:
         held = of.trajectory
         self.of = of
         self.size = len(held.energies)
-        self._snapshots = Snapshots(
-            potential, held.positions, held.cell, held.species, precision="float64", scales=held.scales,
-            batch_size=batch_size,
-        )  # fmt: skip
+        machine = Machine(precision="float64", batch_size=batch_size)
+        self._snapshots = Snapshots(potential, Coordinates.of(held), machine)
         self._energies: dict[str, NDArray[np.float64]] = {}
 
     def energies(self, other: EarlierTrajectory) -> NDArray[np.float64]:

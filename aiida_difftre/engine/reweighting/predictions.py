@@ -27,6 +27,9 @@ Resampled = Callable[..., tuple[list[Array], list[Array]]]
 """Of quantities, features, volumes, arrays of the base, weights and factors of these (draws, snapshots): the values of
 each observable in each draw, and their slopes with the factors."""
 
+REPLICATES = 200
+"""Of the bootstrap, where no settings say how many."""
+
 SECOND_ORDER = 4.0
 """Of the squared bias of second order in squared errors: see :func:`statistical_errors`."""
 
@@ -142,10 +145,21 @@ def predict_trajectory(
     *,
     machine: Machine,
     seed: int,
-    replicates: int = 200,
 ) -> list[Prediction]:
-    """Observables of a trajectory with the potential that sampled it, at its state point, with bootstrap errors."""
+    """Predict observables of a trajectory with the potential that sampled it, at its state point.
+
+    Args:
+        potential: The potential.
+        parameters: Its parameters.
+        trajectory: The trajectory.
+        requests: The observables.
+        machine: Precision, batches and memory.
+        seed: Seed of the draws of the bootstrap.
+
+    Returns:
+        The predictions with bootstrap errors, one for each request.
+    """
     if not requests:
         return []
     ref = prepare_reference(potential, parameters, trajectory, requests, machine)
-    return reweighted_predictions(ref, parameters, replicates=replicates, seed=seed)[0]
+    return reweighted_predictions(ref, parameters, replicates=REPLICATES, seed=seed)[0]

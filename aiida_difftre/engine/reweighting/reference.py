@@ -26,7 +26,7 @@ from aiida_difftre.engine.potentials.term import Parameters, masses
 from aiida_difftre.engine.reweighting import statistics
 from aiida_difftre.engine.reweighting.weights import boltzmann_weights, state_shift
 from aiida_difftre.engine.runtime import device
-from aiida_difftre.engine.snapshots.snapshots import Directions, Snapshots
+from aiida_difftre.engine.snapshots.snapshots import Coordinates, Directions, Snapshots
 
 Quantities = Mapping[str, Array]
 
@@ -309,15 +309,10 @@ def _snapshots(
     """What evaluates the quantities that the observables need."""
     return Snapshots(
         potential,
-        trajectory.positions,
-        trajectory.cell,
-        trajectory.species,
-        precision=machine.precision,
-        scales=trajectory.scales,
+        Coordinates.of(trajectory),
+        machine,
         stress=any("stress" in implementation.quantities for implementation in implementations),
         directions=_directions(len(trajectory.positions), requests, implementations),
-        batch_size=machine.batch_size,
-        cache_bytes=int(machine.snapshot_cache_mib * (1 << 20)),
     )
 
 

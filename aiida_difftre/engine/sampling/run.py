@@ -32,7 +32,7 @@ from aiida_difftre.engine.sampling.protocol import Run
 from aiida_difftre.engine.sampling.starts import Start
 from aiida_difftre.engine.sampling.system import System
 from aiida_difftre.engine.sampling.walkers import Snapshot, Walkers, scale_of
-from aiida_difftre.engine.snapshots.snapshots import energies
+from aiida_difftre.engine.snapshots.snapshots import Coordinates, total_energies
 
 
 def simulate(
@@ -337,8 +337,11 @@ def trajectory_of(simulation: Simulation, recording: Recording, made_of: Made) -
         positions=flat,
         cell=np.asarray(system.cell, np.float64),
         species=system.symbols,
-        energies=energies(
-            system.potential, made_of.parameters, flat, system.cell, system.symbols, made_of.batch_size, scales=scales
+        energies=total_energies(
+            system.potential,
+            made_of.parameters,
+            Coordinates(flat, system.cell, system.symbols, scales),
+            made_of.batch_size,
         ),
         walkers=np.repeat(np.arange(walkers, dtype=np.int32), snapshots),
         times=np.tile((np.arange(snapshots) + 1) * system.stride_fs, walkers),

@@ -25,18 +25,44 @@ from jaxtyping import Array
 from numpy.typing import NDArray
 
 from aiida_difftre.engine import units
-from aiida_difftre.engine.contract.jobs import Machine
+from aiida_difftre.engine.contract.files import Trajectory
+from aiida_difftre.engine.contract.settings import Machine
 from aiida_difftre.engine.geometry import neighbor_list
 from aiida_difftre.engine.potentials.potential import Potential, species_of
 from aiida_difftre.engine.potentials.term import Environment, Parameters, densities, species_index
 from aiida_difftre.engine.snapshots.compact_lists import Compact, Lists, surroundings
 from aiida_difftre.engine.snapshots.kernels import Batch, Shared, kernels
 
-CACHE_BYTES = int(Machine().snapshot_cache_mib * (1 << 20))
-"""Memory for projections and neighbour lists that are kept, where no job says how much."""
-
 ATOMS_PER_BATCH = 1024
 """Atoms in a batch on one device, where the job does not say how many snapshots."""
+
+
+class Coordinates(NamedTuple):
+    """Where the atoms of snapshots are.
+
+    Args:
+        positions: Fractional positions as stored, (snapshots, atoms, 3).
+        cell: Lattice vectors in rows, (3, 3), Å.
+        symbols: Element of each atom.
+        scales: Factors on the cell, (snapshots,); None for ones.
+    """
+
+    positions: NDArray[Any]
+    cell: NDArray[np.float64]
+    symbols: Sequence[str]
+    scales: NDArray[np.float64] | None = None
+
+    @classmethod
+    def of(cls, trajectory: Trajectory) -> Coordinates:
+        """Those of a trajectory.
+
+        Args:
+            trajectory: The trajectory.
+
+        Returns:
+            Its positions, cell, elements and scales.
+        """
+        return cls(trajectory.positions, trajectory.cell, trajectory.species, trajectory.scales)
 
 
 class Directions(NamedTuple):
@@ -155,42 +181,35 @@ class Snapshots:
 
     Args:
         potential: the potential.
-        positions: (snapshots, atoms, 3), fractional, as stored.
-        cell: (3, 3), Å.
-        symbols: one per atom.
-        precision: Precision of everything but the energies.
-        scales: (snapshots,), of the cells; None for ones.
+        coordinates: Where the atoms are.
+        machine: Precision of everything but the energies, snapshots per device and batch, and the budget of memory for
+            what is kept of all snapshots.
         stress: True if stresses are wanted.
         directions: strain directions of Born terms, by label.
-        batch_size: snapshots per device and batch; 0 to choose.
-        cache_bytes: budget of memory for what is kept of all snapshots; None for :data:`CACHE_BYTES`.
     """
 
     def __init__(
         self,
         potential: Potential,
-        positions: NDArray[Any],
-        cell: NDArray[np.float64],
-        symbols: Sequence[str],
+        coordinates: Coordinates,
+        machine: Machine,
         *,
-        precision: str,
-        scales: NDArray[np.float64] | None = None,
         stress: bool = False,
         directions: Mapping[str, Directions] | None = None,
-        batch_size: int = 0,
-        cache_bytes: int | None = None,
     ) -> None:
+        positions, cell, symbols, scales = coordinates
+        precision = machine.precision
         self.count, atoms, _ = positions.shape
         self._scales = np.ones(self.count) if scales is None else np.asarray(scales, np.float64)
         self.volumes = float(abs(np.linalg.det(cell))) * self._scales**3
         self._kernels = kernels(potential.spec.model_dump_json(), precision)
         self._stress = stress
         self._directions = dict(directions or {})
-        per_device = batch_size or max(1, ATOMS_PER_BATCH // atoms)
+        per_device = machine.batch_size or max(1, ATOMS_PER_BATCH // atoms)
         devices = jax.device_count()
         self._batch = devices * max(1, min(per_device, -(-self.count // devices)))
         self._positions = np.asarray(positions)
-        budget = CACHE_BYTES if cache_bytes is None else cache_bytes
+        budget = int(machine.snapshot_cache_mib * (1 << 20))
         self._lists = Lists(
             self._positions, cell, potential.cutoff / self._scales,
             precision=precision, batch=self._batch, budget=budget,
@@ -340,13 +359,40 @@ def energies(
     positions: NDArray[Any],
     cell: NDArray[np.float64],
     symbols: Sequence[str],
-    batch_size: int = 0,
     *,
     scales: NDArray[np.float64] | None = None,
 ) -> NDArray[np.float64]:
-    """Potential energies of snapshots in double precision, atomic reference energies included, (snapshots,), eV."""
-    reference = np.asarray(parameters["atomic_energies"])[species_index(tuple(symbols), potential.spec.species)].sum()
-    snapshots = Snapshots(
-        potential, positions, cell, symbols, precision="float64", scales=scales, batch_size=batch_size
-    )
+    """Compute potential energies of snapshots in double precision, as a trajectory holds them.
+
+    Args:
+        potential: The potential.
+        parameters: Its parameters.
+        positions: Fractional positions, (snapshots, atoms, 3).
+        cell: Lattice vectors in rows, (3, 3), Å.
+        symbols: Element of each atom.
+        scales: Factors on the cell, (snapshots,); None for ones.
+
+    Returns:
+        Energies with the reference energies of the atoms, (snapshots,), eV.
+    """
+    return total_energies(potential, parameters, Coordinates(positions, cell, symbols, scales))
+
+
+def total_energies(
+    potential: Potential, parameters: Parameters, coordinates: Coordinates, batch_size: int = 0
+) -> NDArray[np.float64]:
+    """Compute what :func:`energies` does, in batches of a given size.
+
+    Args:
+        potential: The potential.
+        parameters: Its parameters.
+        coordinates: Where the atoms are.
+        batch_size: Snapshots per device and batch; 0 to choose.
+
+    Returns:
+        Energies with the reference energies of the atoms, (snapshots,), eV.
+    """
+    species = species_index(tuple(coordinates.symbols), potential.spec.species)
+    reference = np.asarray(parameters["atomic_energies"])[species].sum()
+    snapshots = Snapshots(potential, coordinates, Machine(precision="float64", batch_size=batch_size))
     return snapshots.energies(parameters) + reference

@@ -144,7 +144,7 @@ def test_of_a_trajectory_with_more_neighbours_than_expected() -> None:
     wanted = request(30, cutoff=4.5)
     assert make(cluster, wanted).capacity < 12
     predicted = predict_trajectory(
-        potential, parameters, found, [wanted], machine=Machine(precision="float64"), seed=0, replicates=10
+        potential, parameters, found, [wanted], machine=Machine(precision="float64"), seed=0
     )[0]
     frames = [Atoms(cluster.symbols, scaled_positions=x, cell=cluster.cell, pbc=True) for x in found.positions]
     everything = np.concatenate([angles(frame, 4.5) for frame in frames])

@@ -45,9 +45,7 @@ def cold_silicon(lattice: float) -> Trajectory:
 
 def predict(lattice: float, **options: Any) -> Prediction:
     requests = [ObservableRequest(observable="stiffness", options={"born_stride": 20, **options})]
-    return predict_trajectory(
-        *stillinger_weber(), cold_silicon(lattice), requests, machine=DOUBLE, seed=0, replicates=100
-    )[0]
+    return predict_trajectory(*stillinger_weber(), cold_silicon(lattice), requests, machine=DOUBLE, seed=0)[0]
 
 
 def test_silicon_at_one_kelvin_has_its_static_stiffness() -> None:
@@ -89,9 +87,7 @@ def test_stressed_crystal_without_internal_coordinates(strain: np.ndarray) -> No
         ObservableRequest(observable="stress"),
         ObservableRequest(observable="pressure"),
     ]
-    stiffness, stress, pressure = predict_trajectory(
-        potential, parameters, at_rest, requests, machine=DOUBLE, seed=0, replicates=10
-    )
+    stiffness, stress, pressure = predict_trajectory(potential, parameters, at_rest, requests, machine=DOUBLE, seed=0)
     static = static_stiffness(atoms, DiffTReCalculator(potential, parameters), Silent())
     np.testing.assert_allclose(stress.values, static["stress"], atol=1e-5)
     assert pressure.values[0] == pytest.approx(-np.mean(static["stress"][:3]), abs=1e-5)
@@ -120,7 +116,7 @@ def test_one_strained_cell_has_the_stiffness_of_both_signs(lattice: float, size:
     options = {"strain": strain}
     requests = [ObservableRequest(observable="stiffness", options=options)]
     found = predict_trajectory(
-        potential, parameters, rest(atoms, potential, parameters), requests, machine=DOUBLE, seed=0, replicates=10
+        potential, parameters, rest(atoms, potential, parameters), requests, machine=DOUBLE, seed=0
     )[0]
     assert found.labels == ["C11-C12", "C44"]
     # What is left is of third order in the strain: 1 % of the elastic constants for strains of 1 %.
@@ -254,9 +250,7 @@ def cold_hcp() -> tuple[Atoms, Trajectory]:
 def predict_hcp(symmetry: str) -> tuple[dict[str, float], dict[str, float]]:
     request = ObservableRequest(observable="stiffness", options={"symmetry": symmetry, "born_stride": 100})
     potential, parameters = lennard_jones(7.0)
-    found = predict_trajectory(potential, parameters, cold_hcp()[1], [request], machine=DOUBLE, seed=0, replicates=100)[
-        0
-    ]
+    found = predict_trajectory(potential, parameters, cold_hcp()[1], [request], machine=DOUBLE, seed=0)[0]
     return dict(zip(found.labels, found.values, strict=True)), dict(zip(found.labels, found.errors, strict=True))
 
 

@@ -147,7 +147,7 @@ def test_results_report_the_lengths_of_isotopes() -> None:
     reported = {}
     for name, snapshots in (("Ar", trajectory), ("36Ar", heavy)):
         (found,) = predict_trajectory(
-            potential, parameters, snapshots, [request(grid(2.0, 0.8, 4))], machine=DOUBLE, seed=0, replicates=4
+            potential, parameters, snapshots, [request(grid(2.0, 0.8, 4))], machine=DOUBLE, seed=0
         )
         reported[name] = found.options["scattering_lengths"]
     assert reported == {"Ar": {"Ar": pytest.approx(1.909)}, "36Ar": {"36Ar": pytest.approx(24.9)}}

@@ -11,6 +11,7 @@ from scipy.interpolate import CubicSpline
 
 from aiida_difftre.engine.calculators.difftre import DiffTReCalculator
 from aiida_difftre.engine.contract.jobs import PotentialSpec, TermSpec
+from aiida_difftre.engine.contract.settings import Machine
 from aiida_difftre.engine.errors import EngineError
 from aiida_difftre.engine.matching import configurations, matching
 from aiida_difftre.engine.potentials import potential as potentials
@@ -95,7 +96,9 @@ def test_forces_in_a_triclinic_cell_and_no_stress(architecture: str, hyperparame
 def test_snapshots_see_the_field_and_no_stress() -> None:
     potential, parameters = field("external_spline", knots=8)
     positions = np.random.default_rng(0).uniform(-1, 2, size=(6, 1, 3)).astype(np.float32)
-    snapshots = quantities.Snapshots(potential, positions, 5 * np.eye(3), ["He"], precision="float64", stress=True)
+    snapshots = quantities.Snapshots(
+        potential, quantities.Coordinates(positions, 5 * np.eye(3), ["He"]), Machine(precision="float64"), stress=True
+    )
     values = snapshots.evaluate(parameters)
     expected = potential.energies(parameters, at(jnp.asarray(positions[:, 0], jnp.float64)))
     np.testing.assert_allclose(values["energy"], expected, atol=1e-6)

@@ -12,12 +12,12 @@ from ase import Atoms
 from ase.build import bulk
 
 from aiida_difftre.engine.calculators.difftre import DiffTReCalculator
-from aiida_difftre.engine.contract.settings import PotentialSpec
+from aiida_difftre.engine.contract.settings import Machine, PotentialSpec
 from aiida_difftre.engine.matching.configurations import pad
 from aiida_difftre.engine.matching.matching import linearise, predict_directly, predict_linearised
 from aiida_difftre.engine.potentials.parameters import without_references
 from aiida_difftre.engine.potentials.potential import Potential, build
-from aiida_difftre.engine.snapshots.snapshots import Directions, Snapshots
+from aiida_difftre.engine.snapshots.snapshots import Coordinates, Directions, Snapshots
 
 C6 = {"Ar-Ar": 60.0, "Ar-Kr": 80.0, "Kr-Kr": 110.0}
 
@@ -82,9 +82,12 @@ def test_stresses_and_born_terms_of_snapshots_have_the_tail() -> None:
     positions, cell = atoms.get_scaled_positions(wrap=False)[None], atoms.cell.array
     directions = Directions(1, np.array([[[1.0, 0, 0, 0, 0, 0], [1.0, 1.0, 1.0, 0, 0, 0]]]))
     snapshots = Snapshots(
-        potential, positions, cell, atoms.get_chemical_symbols(), precision="float64", scales=np.array([scale]),
-        stress=True, directions={"born": directions},
-    )  # fmt: skip
+        potential,
+        Coordinates(positions, cell, atoms.get_chemical_symbols(), np.array([scale])),
+        Machine(precision="float64"),
+        stress=True,
+        directions={"born": directions},
+    )
     found = snapshots.evaluate(parameters)
 
     def energy(strain: np.ndarray) -> float:

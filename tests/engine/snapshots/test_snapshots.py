@@ -16,13 +16,14 @@ import pytest
 from scipy.linalg import sqrtm
 
 from aiida_difftre.engine import units
+from aiida_difftre.engine.contract.settings import Machine
 from aiida_difftre.engine.geometry import lattice, neighbor_list
 from aiida_difftre.engine.geometry.strain import voigt_matrix
 from aiida_difftre.engine.potentials.potential import Potential
 from aiida_difftre.engine.potentials.term import Environment, Parameters
 from aiida_difftre.engine.snapshots import snapshots as quantities
 from aiida_difftre.engine.snapshots.compact_lists import Lists
-from aiida_difftre.engine.snapshots.snapshots import Directions, Snapshots
+from aiida_difftre.engine.snapshots.snapshots import Coordinates, Directions, Snapshots
 from tests.fixtures.engine import alloy, argon, lennard_jones, network, silicon, stillinger_weber
 
 SYSTEMS: dict[str, Callable[[], Any]] = {
@@ -39,8 +40,12 @@ def positions_of(atoms: Any, snapshots: int, amplitude: float = 0.08) -> np.ndar
 
 
 def snapshots(potential: Potential, atoms: Any, positions: np.ndarray, **options: Any) -> Snapshots:
-    settings = {"precision": "float64", "stress": True, **options}
-    return Snapshots(potential, positions, atoms.cell.array, atoms.get_chemical_symbols(), **settings)
+    settings = {
+        name: options.pop(name) for name in ("precision", "batch_size", "snapshot_cache_mib") if name in options
+    }
+    machine = Machine.model_validate({"precision": "float64", **settings})
+    coordinates = Coordinates(positions, atoms.cell.array, atoms.get_chemical_symbols(), options.pop("scales", None))
+    return Snapshots(potential, coordinates, machine, **{"stress": True, **options})
 
 
 def strained_energy(potential: Potential, parameters: Parameters, atoms: Any, x: np.ndarray) -> Callable[..., float]:
@@ -90,13 +95,15 @@ def test_stress_agrees_with_the_virial() -> None:
         np.testing.assert_allclose(values["stress"][number], atoms.get_stress() * units.EV_PER_A3_IN_GPA, atol=1e-8)
 
 
-def everything(batch_size: int, stride: int = 2) -> tuple[dict[str, np.ndarray], Parameters]:
+def everything(batch_size: int, stride: int = 2, **options: Any) -> tuple[dict[str, np.ndarray], Parameters]:
     """Quantities and a pullback of seven snapshots, which three does not divide."""
     potential, parameters = network(rank=1, n_radial=2, hidden=(3,))
     atoms, count = alloy(("C",)), 7
     rows = -(-count // stride)
     wanted = Directions(stride, np.random.default_rng(3).normal(size=(rows, 2, 6)))
-    made = snapshots(potential, atoms, positions_of(atoms, count), directions={"born": wanted}, batch_size=batch_size)
+    made = snapshots(
+        potential, atoms, positions_of(atoms, count), directions={"born": wanted}, batch_size=batch_size, **options
+    )
     values = made.evaluate(parameters)
     rng = np.random.default_rng(5)
     cotangents = {key: rng.normal(size=value.shape) for key, value in values.items()}
@@ -108,12 +115,11 @@ def assert_same(a: Any, b: Any) -> None:
         np.testing.assert_allclose(x, y, rtol=1e-9, atol=1e-9)
 
 
-def test_batches_and_caching_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batches_and_caching_change_nothing() -> None:
     reference = everything(7)
     assert_same(everything(3), reference)
     assert_same(everything(1), reference)
-    monkeypatch.setattr(quantities, "CACHE_BYTES", 0)
-    assert_same(everything(3), reference)
+    assert_same(everything(3, snapshot_cache_mib=0), reference)
 
 
 def test_nothing_kept_on_two_devices() -> None:
@@ -127,7 +133,7 @@ import jax, numpy as np
 from tests.engine.snapshots.test_snapshots import positions_of, snapshots
 from tests.fixtures.engine import argon, lennard_jones
 (potential, parameters), atoms = lennard_jones(), argon(1, 5.1)
-made = snapshots(potential, atoms, positions_of(atoms, 5), stress=False, batch_size=1, cache_bytes=0)
+made = snapshots(potential, atoms, positions_of(atoms, 5), stress=False, batch_size=1, snapshot_cache_mib=0)
 first = float(potential.total(parameters, made.environment()))
 print(json.dumps([jax.device_count(), made.nbytes, first, made.energies(parameters).tolist()]))
 """
@@ -164,7 +170,7 @@ def test_the_budget_of_memory_changes_nothing(name: str, precision: str) -> None
     rng = np.random.default_rng(5)
     cotangents = {key: rng.normal(size=value.shape) for key, value in everything.evaluate(parameters).items()}
     for budget in (everything.nbytes, lists, lists // 2, 0):
-        made = snapshots(potential, atoms, positions, cache_bytes=budget, **options)
+        made = snapshots(potential, atoms, positions, snapshot_cache_mib=budget / (1 << 20), **options)
         found[budget] = made.evaluate(parameters), made.pullback(parameters, cotangents)
         sizes[budget] = made.nbytes
     # What is not kept leaves the last batch of its kind behind.
@@ -186,7 +192,14 @@ def test_memory_does_not_grow_with_snapshots() -> None:
     atoms, budget = argon(2), 30_000
     kept = []
     for count in (4, 100, 200):
-        made = snapshots(potential, atoms, positions_of(atoms, count), stress=False, batch_size=2, cache_bytes=budget)
+        made = snapshots(
+            potential,
+            atoms,
+            positions_of(atoms, count),
+            stress=False,
+            batch_size=2,
+            snapshot_cache_mib=budget / (1 << 20),
+        )
         assert np.isfinite(made.energies(parameters)).all()
         kept.append(made.nbytes)
     batch = kept[0] / 2
