@@ -82,7 +82,22 @@ def arrays_of(
     progress: Reporter,
     stop: Stop | None = None,
 ) -> BaseArrays:
-    """What a base gives on the snapshots of a trajectory; arguments and failures are those of :func:`with_base`."""
+    """Evaluate a base on the snapshots of a trajectory.
+
+    Args:
+        trajectory: The trajectory.
+        base: The base.
+        digest: SHA-256 of the spec of the base.
+        born_stride: Every so many snapshots get a Born term; 0 for none.
+        progress: Takes a report of each batch.
+        stop: What may end the run; None for nothing.
+
+    Returns:
+        Energies (eV), stresses (GPa) and Born terms (GPa).
+
+    Raises:
+        EngineError: As :func:`with_base`.
+    """
     if isinstance(base, TracedBase):
         return _of_traced(trajectory, base, digest, born_stride)
     return _of_called(_Caller(trajectory, base, progress, stop), digest, born_stride)

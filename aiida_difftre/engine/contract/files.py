@@ -39,10 +39,16 @@ def write_npz(path: Path, arrays: Mapping[str, Any]) -> None:
 
 
 def read_npz(path: Path) -> Arrays:
-    """Read the arrays of a ``.npz`` file.
+    """Read the arrays of a ``.npz`` file; nothing of it is unpickled.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The arrays by name.
 
     Raises:
-        UnreadableFileError: for anything that is not such a file, or not a whole one.
+        UnreadableFileError: For anything that is not such a file, or not a whole one.
     """
     with opened_npz(path, "archive of arrays") as archive:
         return {name: archive[name] for name in archive.files}
@@ -74,10 +80,16 @@ def _ordered(content: bytes) -> tuple[bytes, memoryview]:
 
 
 def read_arrays(path: Path) -> tuple[Arrays, dict[str, str]]:
-    """Read a ``.safetensors`` file: arrays and metadata.
+    """Read a ``.safetensors`` file.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The arrays by name, and the metadata.
 
     Raises:
-        UnreadableFileError: for anything that is not such a file, or not a whole one.
+        UnreadableFileError: For anything that is not such a file, or not a whole one.
     """
     with reading(path, "safetensors file"), safe_open(path, framework="numpy") as stream:
         return {name: stream.get_tensor(name) for name in stream.keys()}, dict(stream.metadata() or {})  # noqa: SIM118 (not a dict)

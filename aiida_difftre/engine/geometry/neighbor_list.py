@@ -94,7 +94,14 @@ def rounded(count: int) -> int:
 
 
 def requirements(lists: NeighborList) -> Int[Array, "*batch 2"]:
-    """Neighbours of an atom and atoms of a bin that lists need, for :class:`Capacity`."""
+    """Tell what lists need, for :class:`Capacity`.
+
+    Args:
+        lists: Lists of neighbours, of one or several configurations.
+
+    Returns:
+        Neighbours of an atom and atoms of a bin, (..., 2).
+    """
     return jnp.stack([lists.needed, lists.occupancy], -1)
 
 

@@ -82,12 +82,28 @@ class Linearised(NamedTuple):
 
 
 def reference_energies(composition: NDArray[np.float64], atomic_energies: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Sum of the atomic reference energies of each configuration, eV."""
+    """Add up the atomic reference energies of each configuration.
+
+    Args:
+        composition: Atoms of each species in each configuration, (configurations, species).
+        atomic_energies: Reference energy of each species, (species,), eV.
+
+    Returns:
+        The sums, (configurations,), eV.
+    """
     return composition @ np.asarray(atomic_energies, np.float64)
 
 
 def compositions(configurations: Configurations, n_species: int) -> NDArray[np.float64]:
-    """Atoms of each species in each configuration."""
+    """Count the atoms of each species in each configuration.
+
+    Args:
+        configurations: The configurations, padded to the same number of atoms.
+        n_species: Number of species of the potential.
+
+    Returns:
+        Numbers of atoms, (configurations, species).
+    """
     kinds = np.asarray(configurations.environment.species)
     return np.stack([np.sum((kinds == kind) * configurations.real, axis=1) for kind in range(n_species)], axis=1)
 

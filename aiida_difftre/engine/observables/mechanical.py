@@ -33,7 +33,16 @@ from aiida_difftre.engine.snapshots.snapshots import Directions
 
 
 def mean_stress(inputs: Mapping[str, Array], weights: Array, point: Macrostate) -> Float[Array, " 6"]:
-    """Stress with its kinetic term, Voigt order, GPa."""
+    """Average the stress with its kinetic term.
+
+    Args:
+        inputs: ``stress``, (snapshots, 6), GPa, without the kinetic term, and ``volume``, (snapshots,), Å³.
+        weights: Weights of the snapshots, (snapshots,), with the sum 1.
+        point: Thermodynamic state of the averages.
+
+    Returns:
+        Stress in Voigt order xx, yy, zz, yz, xz, xy, (6,), GPa; positive in tension.
+    """
     ideal = point.ideal_pressure * (weights @ (point.volume / inputs["volume"]))
     return weights @ inputs["stress"] - ideal * jnp.array([1.0, 1.0, 1.0, 0.0, 0.0, 0.0])
 
@@ -179,7 +188,16 @@ class StrainedStiffness:
 
 
 def fluctuation_term(stress: Float[Array, "snapshots 6"], weights: Array, point: Macrostate) -> Float[Array, "6 6"]:
-    """-V/kT times the covariance of the configurational stress, GPa."""
+    """Compute -V/kT times the covariance of the configurational stress.
+
+    Args:
+        stress: Stress without its kinetic term, (snapshots, 6), GPa.
+        weights: Weights of the snapshots, (snapshots,), with the sum 1.
+        point: Thermodynamic state of the averages.
+
+    Returns:
+        What fluctuations add to the stiffness, (6, 6), GPa.
+    """
     deviation = stress - weights @ stress
     covariance = (deviation * weights[:, None]).T @ deviation / (1 - jnp.sum(weights**2))
     return -point.volume_over_thermal_energy * covariance
@@ -191,7 +209,14 @@ def kinetic_term(point: Macrostate) -> Float[Array, "6 6"]:
 
 
 def stress_correction(stress: Float[Array, " 6"]) -> Float[Array, "6 6"]:
-    """B - C, what stress adds to the stress-strain coefficients, in Voigt notation; GPa."""
+    """Compute B - C, what stress adds to the stress-strain coefficients.
+
+    Args:
+        stress: Stress in Voigt order, (6,), GPa.
+
+    Returns:
+        The difference in Voigt notation, (6, 6), GPa.
+    """
     # voigt_matrix halves the shear components, as engineering strains want it; stresses are not halved.
     sigma = voigt_matrix(stress * jnp.array([1.0, 1.0, 1.0, 2.0, 2.0, 2.0]))
     one = jnp.eye(3, dtype=stress.dtype)
@@ -207,7 +232,14 @@ def stress_correction(stress: Float[Array, " 6"]) -> Float[Array, "6 6"]:
 
 
 def cubic_average(matrix: Float[Array, "6 6"]) -> tuple[Array, Array, Array]:
-    """C11, C12, C44 of a stiffness matrix averaged over the cubic axes."""
+    """Average a stiffness matrix over the cubic axes.
+
+    Args:
+        matrix: Stiffness in Voigt notation, (6, 6), in any unit.
+
+    Returns:
+        C11, C12 and C44, in the same unit.
+    """
     c11 = (matrix[0, 0] + matrix[1, 1] + matrix[2, 2]) / 3
     c12 = (matrix[0, 1] + matrix[0, 2] + matrix[1, 2] + matrix[1, 0] + matrix[2, 0] + matrix[2, 1]) / 6
     c44 = (matrix[3, 3] + matrix[4, 4] + matrix[5, 5]) / 3

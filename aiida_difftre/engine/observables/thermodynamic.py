@@ -26,13 +26,30 @@ from aiida_difftre.engine.observables.protocol import Macrostate
 
 
 def covariance(a: Float[Array, " S"], b: Float[Array, " S"], weights: Float[Array, " S"]) -> Float[Array, ""]:
-    """Unbiased covariance of weighted samples."""
+    """Estimate the covariance of weighted samples without bias.
+
+    Args:
+        a: A quantity of each snapshot, (snapshots,).
+        b: Another one, (snapshots,).
+        weights: Weights of the snapshots, (snapshots,), with the sum 1.
+
+    Returns:
+        The covariance, in the product of the units.
+    """
     product = (a - weights @ a) * (b - weights @ b)
     return weights @ product / (1 - jnp.sum(weights**2))
 
 
 def enthalpy(inputs: Mapping[str, Array], point: Macrostate) -> Float[Array, " S"]:
-    """U + PV of each snapshot, eV; U at constant volume."""
+    """Compute the enthalpy U + PV of each snapshot; the energy U at constant volume.
+
+    Args:
+        inputs: ``energy``, (snapshots,), eV, and ``volume``, (snapshots,), Å³.
+        point: Thermodynamic state, with its pressure in GPa.
+
+    Returns:
+        Enthalpies, (snapshots,), eV.
+    """
     pressure = (point.pressure or 0.0) / units.EV_PER_A3_IN_GPA
     return inputs["energy"] + pressure * inputs["volume"]
 

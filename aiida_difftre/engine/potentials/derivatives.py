@@ -14,7 +14,16 @@ from aiida_difftre.engine.potentials.term import Environment
 def component_gradients(
     energy: Callable[[Environment], Array], components: Sequence[Array], environment: Environment
 ) -> list[Array]:
-    """Derivatives of an energy with respect to x, y and z of the displacements."""
+    """Differentiate an energy with respect to x, y and z of the displacements.
+
+    Args:
+        energy: Energy of an environment, eV.
+        components: The x, y and z of the displacements as separate arrays, (atoms, neighbors), Å.
+        environment: The neighbours of all atoms; its displacements are not used.
+
+    Returns:
+        Derivatives by x, y and z, (atoms, neighbors) each, eV/Å; zero where a list is padded.
+    """
 
     def moved(components: tuple[Array, Array, Array]) -> Array:
         return energy(environment._replace(displacements=jnp.stack(components, -1), components=components))

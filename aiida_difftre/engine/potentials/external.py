@@ -20,10 +20,17 @@ from aiida_difftre.engine.potentials.term import Environment, Kind, Parameters, 
 
 
 def coordinate(environment: Environment, axis: int) -> Float[Array, " atoms"]:
-    """Fractional coordinate of each atom along an axis.
+    """Take the fractional coordinate of each atom along an axis.
+
+    Args:
+        environment: The neighbours of all atoms, with fractional positions.
+        axis: Index of the lattice vector: 0, 1 or 2.
+
+    Returns:
+        Coordinates, (atoms,), in units of the lattice vector.
 
     Raises:
-        ValueError: for an environment that does not say where its atoms are.
+        ValueError: For an environment that does not say where its atoms are.
     """
     if environment.positions is None:
         raise ValueError("an external field needs fractional positions, which a configuration without a cell has not")

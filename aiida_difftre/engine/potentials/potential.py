@@ -323,10 +323,17 @@ def build(spec: PotentialSpec) -> Potential:
 
 
 def species_of(potential: Potential, symbols: Sequence[str]) -> NDArray[np.int32]:
-    """Index of each atom's element in the species of a potential, which must be made for such a composition.
+    """Find the index of each atom's element in a potential, which must be made for such a composition.
+
+    Args:
+        potential: The potential.
+        symbols: Chemical symbol of each atom.
+
+    Returns:
+        Indices in the species of the potential, (atoms,).
 
     Raises:
-        EngineError: naming elements that the potential does not know, or numbers of atoms that it is not made for.
+        EngineError: Naming elements that the potential does not know, or numbers of atoms that it is not made for.
     """
     found = species_index(tuple(symbols), potential.spec.species)
     try:

@@ -37,7 +37,15 @@ The exponential is below e^-110 there, and its derivatives would be products of 
 
 
 def integer_power(base: Array, exponent: float) -> Array:
-    """Integer powers as products, several times faster than the general one."""
+    """Raise to a power; integer ones are products, several times faster than the general one.
+
+    Args:
+        base: Numbers, of any shape.
+        exponent: The exponent.
+
+    Returns:
+        The powers, in the shape of the base.
+    """
     return base ** int(exponent) if exponent == int(exponent) else base**exponent
 
 

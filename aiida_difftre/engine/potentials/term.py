@@ -262,28 +262,58 @@ class Term(ABC):
 
 
 def add_up(values: Float[Array, "*rows neighbors"]) -> Float[Array, "*rows"]:
-    """Sum over the last axis, as a product with ones: on CPUs several times faster."""
+    """Sum over the last axis, as a product with ones: on CPUs several times faster.
+
+    Args:
+        values: Numbers of each neighbour, (..., neighbors); zero where a list is padded.
+
+    Returns:
+        The sums, (...), in the same unit.
+    """
     return jnp.matmul(values, jnp.ones(values.shape[-1:], values.dtype), precision=jax.lax.Precision.HIGHEST)
 
 
 def densities(
     species: Int[Array, " atoms"], count: int, volume: Float[Array, ""] | float
 ) -> Float[Array, "atoms species"]:
-    """Number density of each species, 1/Å³, for each atom, of a cell with its volume (Å³)."""
+    """Compute the number density of each species.
+
+    Args:
+        species: Index of the species of each atom, (atoms,).
+        count: Number of species.
+        volume: Volume of the cell, Å³.
+
+    Returns:
+        Densities, (atoms, species), 1/Å³, the same for each atom.
+    """
     atoms = jnp.sum(species[:, None] == jnp.arange(count), axis=0)
     return jnp.broadcast_to(atoms / volume, (len(species), count))
 
 
 def masses(symbols: tuple[str, ...] | list[str]) -> Float[np.ndarray, " atoms"]:
-    """Atomic masses, amu (ase's table of standard atomic weights)."""
+    """Look up the masses of atoms in ase's table of standard atomic weights.
+
+    Args:
+        symbols: Chemical symbol of each atom.
+
+    Returns:
+        Masses, (atoms,), amu.
+    """
     return np.array([atomic_masses[atomic_numbers[symbol]] for symbol in symbols])
 
 
 def species_index(symbols: tuple[str, ...] | list[str], species: list[str]) -> NDArray[np.int32]:
-    """Index of each atom's element in the potential's species.
+    """Find the index of each atom's element in the species of a potential.
+
+    Args:
+        symbols: Chemical symbol of each atom.
+        species: Chemical symbols of the potential.
+
+    Returns:
+        Indices, (atoms,).
 
     Raises:
-        EngineError: naming the elements that the potential does not know.
+        EngineError: Naming the elements that the potential does not know.
     """
     unknown = sorted(set(symbols) - set(species))
     if unknown:

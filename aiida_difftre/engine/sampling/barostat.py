@@ -165,7 +165,17 @@ class Piston:
         return jnp.asarray(self.thermal_energy, self.dtype)
 
     def ornstein_uhlenbeck(self, key: Array, momentum: Array, variance: Array | float, friction: float) -> Array:
-        """Momenta after a step of friction and noise: the exact solution of an Ornstein-Uhlenbeck process."""
+        """Take a step of friction and noise: the exact solution of an Ornstein-Uhlenbeck process.
+
+        Args:
+            key: Random key of JAX.
+            momentum: Momenta, of any shape, in units of jax-md.
+            variance: Variance of the momenta in equilibrium: mass times kT.
+            friction: Friction, the inverse of the unit of time.
+
+        Returns:
+            Momenta after the step.
+        """
         kept = float(np.exp(-friction * self.step))
         noise = jax.random.normal(key, momentum.shape, self.dtype)
         return kept * momentum + jnp.sqrt(jnp.asarray((1 - kept**2) * variance, self.dtype)) * noise

@@ -117,7 +117,19 @@ def checked_errors(errors: NDArray[np.float64], table: Table) -> NDArray[np.floa
 
 
 def assumed_errors(values: NDArray[np.float64], text: str, unit: str) -> NDArray[np.float64]:
-    """Errors such as ``2%+0.005``: the parts are added in quadrature."""
+    """Make errors from a text such as ``2%+0.005``, whose parts are added in quadrature.
+
+    Args:
+        values: Values, (points,).
+        text: Absolute and relative parts, with or without a unit.
+        unit: Unit of the values.
+
+    Returns:
+        Standard errors, (points,), in the unit of the values.
+
+    Raises:
+        ValueError: For a part that is negative, or in a unit of another kind.
+    """
     variance = np.zeros_like(values)
     # A sign within an exponent does not separate parts.
     for part in re.split(r"(?<![eE])\+", text):
