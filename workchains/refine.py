@@ -10,7 +10,6 @@ from aiida.common import AttributeDict
 from aiida.engine import ExitCode, ProcessBuilder, WorkChain, if_, while_
 from aiida.engine.processes.workchains.workchain import WorkChainSpec
 
-from aiida_difftre.calculations.checks import check_base
 from aiida_difftre.data.base import BasePotentialData
 from aiida_difftre.data.dataset import DatasetData
 from aiida_difftre.data.potential import PotentialData
@@ -19,23 +18,20 @@ from aiida_difftre.engine.contract.policy import Action
 from aiida_difftre.engine.contract.predictions import Prediction
 from aiida_difftre.engine.contract.reasons import RETRIED_WITH_SMALLER_STEPS, Reason
 from aiida_difftre.engine.contract.validation import validate
-from aiida_difftre.workchains import absorption, exit_codes, records
+from aiida_difftre.workchains import exit_codes, records
 from aiida_difftre.workchains.builders import ProtocolMixin
 from aiida_difftre.workchains.comparison import decisive_points, derived_seed
 from aiida_difftre.workchains.engine import lowered_for_memory
 from aiida_difftre.workchains.facts import IndexedMixin
 from aiida_difftre.workchains.history import collect_history, decisions, iteration_name, update_label, updates_of
 from aiida_difftre.workchains.protocols import deep_merge
-from aiida_difftre.workchains.refine_settings import RefineSettings, check_growth, check_settings
+from aiida_difftre.workchains.refine_checks import check_inputs
+from aiida_difftre.workchains.refine_settings import RefineSettings, check_settings
 from aiida_difftre.workchains.sample import SampleBaseWorkChain
 from aiida_difftre.workchains.scratch import clean
 from aiida_difftre.workchains.state_points import (
     add_base,
     base_born_stride,
-    check_structures,
-    check_targets,
-    check_training_target,
-    check_trajectories,
     define_base,
     define_state_points,
     expose_sampling,
@@ -50,29 +46,6 @@ from aiida_difftre.workchains.state_points import (
     within_memory,
 )
 from aiida_difftre.workchains.update import UpdateBaseWorkChain
-
-
-def _check_inputs(inputs: Mapping[str, Any], _: Any) -> str | None:
-    state_points = inputs["state_points"]
-    update = inputs["update"]["calc"]["parameters"].get_dict().get("update", {})
-    if update.get("loss", {}).get("dataset_weight", 0) > 0 and "dataset" not in inputs:
-        return f"loss.dataset_weight is {update['loss']['dataset_weight']}, but there is no dataset"
-    base = inputs["potential"].spec.base if "potential" in inputs else None
-    if update.get("loss", {}).get("dataset_weight", 0) > 0 and base is not None and base.engine != "jax":
-        return (
-            f"loss.dataset_weight is {update['loss']['dataset_weight']}, and an update does not evaluate the base "
-            f"{base.label!r}; set it to 0 (pretraining takes labels minus base)"
-        )
-    return (
-        check_training_target(state_points)
-        or check_targets(state_points, inputs["sample"]["calc"]["parameters"])
-        or check_trajectories(state_points, inputs["sample"]["calc"]["parameters"])
-        or check_growth(inputs.get("settings"), inputs["sample"]["calc"]["parameters"])
-        or absorption.check_paths(state_points)
-        or ("potential" in inputs and check_structures(inputs["potential"], state_points))
-        or ("potential" in inputs and check_base(inputs.get("base"), inputs["potential"].spec.base, None))
-        or None
-    )
 
 
 class RefineWorkChain(ProtocolMixin, IndexedMixin, WorkChain):
@@ -119,7 +92,7 @@ class RefineWorkChain(ProtocolMixin, IndexedMixin, WorkChain):
             help="max_iterations, patience, min_improvement, chi2_stop, max_roll_backs, continued_equilibration_fs, "
             "growth {factor, thresholds}, pool_iterations, seed.",
         )
-        spec.inputs.validator = _check_inputs
+        spec.inputs.validator = check_inputs
         spec.outline(
             cls.prepare,
             while_(cls.is_unfinished)(

@@ -10,6 +10,7 @@ from aiida_difftre.engine.contract.jobs import PotentialSpec
 from aiida_difftre.engine.contract.labels import check_seen, known_references
 from aiida_difftre.engine.contract.validation import validate
 from aiida_difftre.workchains import absorption
+from aiida_difftre.workchains.refine_checks import check_dataset_weight
 from aiida_difftre.workchains.stages import check_stages_with
 from aiida_difftre.workchains.state_points import (
     check_structures,
@@ -42,11 +43,8 @@ def check_inputs(inputs: Mapping[str, Any], _: Any) -> str | None:
         problem = check_structures(inputs["potential"], inputs["state_points"])
         if problem:
             return problem
-    if problem := _check_base(inputs):
+    if problem := _check_base(inputs, has_labels=has_labels):
         return problem
-    update = inputs["refine"]["update"]["calc"]["parameters"].get_dict().get("update", {})
-    if update.get("loss", {}).get("dataset_weight", 0) > 0 and not has_labels:
-        return f"loss.dataset_weight is {update['loss']['dataset_weight']}, but there is no dataset"
     for part in ("refine", "validate"):
         if part in inputs:
             problem = check_targets(inputs["state_points"], inputs[part]["sample"]["calc"]["parameters"])
@@ -62,24 +60,17 @@ def check_inputs(inputs: Mapping[str, Any], _: Any) -> str | None:
     return check_training_target(inputs["state_points"])
 
 
-def _check_base(inputs: Mapping[str, Any]) -> str | None:
-    """The base that is given must be that of the potential, or of the one to make."""
+def _check_base(inputs: Mapping[str, Any], *, has_labels: bool) -> str | None:
+    """The base that is given must be that of the potential, or of the one to make; and labels must suit it."""
+    update = inputs["refine"]["update"]
     if "potential" in inputs:
         wanted = inputs["potential"].spec.base
     else:
         parameters = inputs["pretrain"]["calc"]["parameters"].get_dict()
         if parameters.get("potential") is None:
-            return None
+            return check_dataset_weight(update, None, has_dataset=has_labels)
         wanted = validate(PotentialSpec, parameters["potential"]).base
-    if (problem := check_base(inputs.get("base"), wanted, None)) is not None:
-        return problem
-    weight = inputs["refine"]["update"]["calc"]["parameters"].get_dict().get("update", {}).get("loss", {})
-    if weight.get("dataset_weight", 0) > 0 and wanted is not None and wanted.engine != "jax":
-        return (
-            f"loss.dataset_weight is {weight['dataset_weight']}, and an update does not evaluate the base "
-            f"{wanted.label!r}; set it to 0 (pretraining takes labels minus base)"
-        )
-    return None
+    return check_base(inputs.get("base"), wanted, None) or check_dataset_weight(update, wanted, has_dataset=has_labels)
 
 
 def _check_pretraining(inputs: Mapping[str, Any]) -> str | None:

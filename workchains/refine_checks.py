@@ -1,0 +1,58 @@
+"""What of the inputs of a refinement does not go together, before anything is submitted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from aiida_difftre.calculations.checks import check_base
+from aiida_difftre.engine.contract.bases import BaseSpec
+from aiida_difftre.workchains import absorption
+from aiida_difftre.workchains.refine_settings import check_growth
+from aiida_difftre.workchains.state_points import (
+    check_structures,
+    check_targets,
+    check_training_target,
+    check_trajectories,
+)
+
+
+def check_inputs(inputs: Mapping[str, Any], _: Any) -> str | None:
+    """Validator of all inputs together."""
+    state_points = inputs["state_points"]
+    base = inputs["potential"].spec.base if "potential" in inputs else None
+    return (
+        check_dataset_weight(inputs["update"], base, has_dataset="dataset" in inputs)
+        or check_training_target(state_points)
+        or check_targets(state_points, inputs["sample"]["calc"]["parameters"])
+        or check_trajectories(state_points, inputs["sample"]["calc"]["parameters"])
+        or check_growth(inputs.get("settings"), inputs["sample"]["calc"]["parameters"])
+        or absorption.check_paths(state_points)
+        or ("potential" in inputs and check_structures(inputs["potential"], state_points))
+        or ("potential" in inputs and check_base(inputs.get("base"), base, None))
+        or None
+    )
+
+
+def check_dataset_weight(update: Mapping[str, Any], base: BaseSpec | None, *, has_dataset: bool) -> str | None:
+    """Find out whether an update can match labels, where its loss asks for it.
+
+    Args:
+        update: Inputs of the restart chain of updates.
+        base: Base of the potential; None for none.
+        has_dataset: True if there are labels.
+
+    Returns:
+        A message, or None.
+    """
+    loss = update["calc"]["parameters"].get_dict().get("update", {}).get("loss", {})
+    if (weight := loss.get("dataset_weight", 0)) <= 0:
+        return None
+    if not has_dataset:
+        return f"loss.dataset_weight is {weight}, but there is no dataset"
+    if base is not None and base.engine != "jax":
+        return (
+            f"loss.dataset_weight is {weight}, and an update does not evaluate the base {base.label!r}; set it to 0 "
+            "(pretraining takes labels minus base)"
+        )
+    return None
