@@ -146,10 +146,7 @@ def prepare(
     known = before
     members: tuple[PooledTrajectory, ...] = ()
     if sampled.earlier:
-        found = pool(
-            potential, parameters, sampled.trajectory, sampled.earlier, least_overlap=settings.pool.overlap,
-            most_snapshots=settings.pool.max_snapshots, batch_size=machine.batch_size,
-        )  # fmt: skip
+        found = pool(potential, parameters, sampled.trajectory, sampled.earlier, settings.pool, machine.batch_size)
         members = found.members
         if found.is_pooled:
             ref = prepare_reference(potential, parameters, found.trajectory, requests, machine, sampled.point)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -82,6 +83,6 @@ def _closest(trajectory: Trajectory) -> dict[str, float]:
     return found
 
 
-def _is_pair(one: NDArray[np.str_], other: NDArray[np.str_], pair: tuple[str, str]) -> NDArray[np.bool_]:
+def _is_pair(one: NDArray[Any], other: NDArray[Any], pair: tuple[str, str]) -> NDArray[np.bool_]:
     a, b = pair
     return ((one == a) & (other == b)) | ((one == b) & (other == a))

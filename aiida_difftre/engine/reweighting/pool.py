@@ -27,7 +27,7 @@ from aiida_difftre.engine import units
 from aiida_difftre.engine.contract.base_arrays import BaseArrays
 from aiida_difftre.engine.contract.files import Trajectory
 from aiida_difftre.engine.contract.results import PooledTrajectory
-from aiida_difftre.engine.contract.settings import Machine
+from aiida_difftre.engine.contract.settings import Machine, PoolSettings
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.potentials.potential import Potential
 from aiida_difftre.engine.potentials.term import Parameters
@@ -86,9 +86,7 @@ def pool(
     parameters: Parameters,
     newest: Trajectory,
     earlier: Sequence[EarlierTrajectory],
-    *,
-    least_overlap: float,
-    most_snapshots: int,
+    settings: PoolSettings,
     batch_size: int = 0,
 ) -> Pool:
     """Pool the trajectory of a potential with those of earlier ones that overlap with it.
@@ -98,9 +96,7 @@ def pool(
         parameters: Parameters of the potential that sampled ``newest``.
         newest: Its trajectory.
         earlier: Trajectories of other parameters, the latest first.
-        least_overlap: Fraction of the snapshots of an earlier trajectory that must be left effective when it alone is
-            reweighted to ``parameters``; else it is left out.
-        most_snapshots: Snapshots of the pool at most; the earliest trajectories are left out first.
+        settings: Overlap that an earlier trajectory must have, and snapshots of the pool at most.
         batch_size: Snapshots evaluated at once; 0 for as many as memory allows.
 
     Returns:
@@ -117,7 +113,7 @@ def pool(
 
         >>> import jax, numpy as np
         >>> from aiida_difftre.engine.contract.files import Trajectory
-        >>> from aiida_difftre.engine.contract.settings import PotentialSpec, TermSpec
+        >>> from aiida_difftre.engine.contract.settings import PoolSettings, PotentialSpec, TermSpec
         >>> from aiida_difftre.engine.potentials.potential import build
         >>> from aiida_difftre.engine.reweighting.pool import EarlierTrajectory, pool
         >>> from aiida_difftre.engine.snapshots.snapshots import energies
@@ -137,7 +133,7 @@ def pool(
         ...     species=("Ar", "Ar"), temperature=90.0, pressure=None,
         ... )
         >>> before = EarlierTrajectory("before", sampled, parameters)
-        >>> found = pool(potential, parameters, sampled, [before], least_overlap=0.1, most_snapshots=1000)
+        >>> found = pool(potential, parameters, sampled, [before], PoolSettings(overlap=0.1))
         >>> round(found.size, 6), found.members[0].is_used
         (6.0, True)
         >>> context.__exit__(None, None, None)
@@ -145,23 +141,23 @@ def pool(
     newest = _whole_strides(newest)
     first = _Member(potential, EarlierTrajectory("newest", newest, parameters), batch_size)
     used, records = [first], []
-    room = most_snapshots - len(newest.energies)
+    room = settings.max_snapshots - len(newest.energies)
     for one in earlier:
         _check_fits(one, newest)
         one = replace(one, trajectory=_whole_strides(one.trajectory))
         record = PooledTrajectory(label=one.label, snapshots=len(one.trajectory.energies), is_used=True)
         records.append(record)
         if record.snapshots > room:
-            record.reason = f"the pool holds at most {most_snapshots} snapshots"
+            record.reason = f"the pool holds at most {settings.max_snapshots} snapshots"
             room = 0  # those before it are less like the newest one
         elif not (reason := _unlike(one.trajectory, newest)):
             member = _Member(potential, one, batch_size)
             record.overlap = _overlap(member, first)
-            if record.overlap >= least_overlap:
+            if record.overlap >= settings.overlap:
                 used.append(member)
                 room -= record.snapshots
             else:
-                record.reason = f"less than {least_overlap:g} of it overlaps"
+                record.reason = f"less than {settings.overlap:g} of it overlaps"
         else:
             record.reason = reason
         record.is_used = not record.reason

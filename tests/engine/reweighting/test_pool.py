@@ -14,7 +14,7 @@ from ase import Atoms
 
 from aiida_difftre.engine import units
 from aiida_difftre.engine.contract.files import Trajectory
-from aiida_difftre.engine.contract.jobs import UpdateSettings
+from aiida_difftre.engine.contract.settings import PoolSettings, UpdateSettings
 from aiida_difftre.engine.contract.state_points import StatePoint
 from aiida_difftre.engine.contract.targets import Conditions, Target
 from aiida_difftre.engine.errors import EngineError
@@ -67,7 +67,7 @@ def earlier(factor: float, seed: int, **changes: Any) -> EarlierTrajectory:
 
 
 def pooled(newest: Trajectory, *others: EarlierTrajectory, most: int = 10**6, overlap: float = 0.1) -> Pool:
-    return pool(POTENTIAL, START, newest, others, least_overlap=overlap, most_snapshots=most)
+    return pool(POTENTIAL, START, newest, others, PoolSettings(overlap=overlap, max_snapshots=most))
 
 
 def test_a_pool_of_one_has_the_weights_of_its_trajectory() -> None:
