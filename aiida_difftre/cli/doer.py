@@ -66,13 +66,17 @@ def has_its_job(calculation: orm.CalcJobNode) -> bool:
 
 
 def bury(run: orm.ProcessNode) -> None:
-    """Mark a run as killed whose process is gone, with what it called, and kill its jobs; what ended stays as it is."""
+    """Mark a run as killed whose process is gone, with what it called, and kill its jobs; what ended stays as it is.
+
+    A run that is marked already is gone through once more, for what was left when that was interrupted.
+    """
     from plumpy import ProcessState
 
     from aiida_difftre.cli.demo import end_what_is_left
 
-    run.set_process_state(ProcessState.KILLED)
-    run.set_process_status(f"killed: {of(run)} was gone")
-    run.delete_checkpoint()
-    run.seal()
+    if not run.is_terminated:
+        run.set_process_state(ProcessState.KILLED)
+        run.set_process_status(f"killed: {of(run) or 'what did it'} was gone")
+        run.delete_checkpoint()
+        run.seal()
     end_what_is_left(run.pk or 0)

@@ -191,6 +191,7 @@ def test_resume_of_a_run_whose_process_is_gone(run_node: Any, potential: Any) ->
     assert doer.farewell(run).endswith(f"go on with: aiida-difftre resume {run.pk}")
     assert builder_of(run).potential.pk == potential.pk
     doer.bury(run)
+    doer.bury(run)  # as after an interruption
     assert run.is_killed
     assert run.is_sealed
     assert not doer.is_gone(run)

@@ -104,8 +104,7 @@ def resume_command(profile: str | None, run: str, output: Path | None, gone: boo
         node = load_node(run_called(run))
         builder = builder_of(node, gone=gone)
         assert isinstance(node, ProcessNode)  # or there is no builder
-        if not node.is_terminated:
-            bury(node)
+        bury(node)
         done, missing = stored(node)
         click.echo(f"run {node.pk}: {done} calculations are taken as they are, {missing} that did not end well are not")
         with enable_caching():
