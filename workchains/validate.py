@@ -148,7 +148,7 @@ def validation_report(**nodes: Any) -> orm.Dict:
             content["static"][when] = static.content()
     looked = {name: read(PredictResults, node.get_dict()) for name, node in nodes.get("lattices", {}).items()}
     runs = nodes.get("sampled", {}).get("after", {})
-    settings = validate(ValidateSettings, nodes["settings"].get_dict())
+    settings = validate(ValidateSettings, nodes["settings"].get_dict() if "settings" in nodes else {})
     content["verdict"] = _verdict(content, runs, looked, settings).content()
     return orm.Dict(content)
 

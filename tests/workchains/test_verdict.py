@@ -127,6 +127,8 @@ def test_settings_of_phonons() -> None:
     for settings, message in (
         ({"phonons": {"ambient": {"x": {**line, "wave_vector": [0.5, 0, 0]}}}}, "wave_vector"),
         ({"phonons": {"ambient": {"x": {**line, "unit": "Hz"}}}}, "unit"),
+        ({"phonons": {"ambient": {"x": {**line, "error": 0}}}}, "error: must be above 0"),
+        ({"phonons": {"ambient": {"x": {**line, "branch": -1}}}}, "branch"),
         ({"phonons": {"ambient": {"x": {**line, "citation": ""}}}}, "citation"),
         ({"phonons": {"ambient": {"x": line}}, "verdict": False}, "leave verdict true"),
     ):

@@ -43,6 +43,7 @@ from aiida_difftre.engine.contract.settings import (
 )
 from aiida_difftre.engine.contract.targets import Target
 from aiida_difftre.engine.contract.validation import validate
+from aiida_difftre.engine.contract.verdict import WaveVector
 
 # The settings of which jobs are made are part of the contract, and so is how they are checked: one import serves all.
 __all__ = [
@@ -344,7 +345,7 @@ class PredictJob(Job):
     keys: LabelKeys = Field(default_factory=LabelKeys)
     static_stiffness: bool = False
     stability: bool = False
-    wave_vectors: list[tuple[int, int, int]] = Field(default_factory=list)
+    wave_vectors: list[WaveVector] = Field(default_factory=list)
     trajectory: FileName | None = None
     temperature: Temperature | None = None
     pressure: Pressure | None = None

@@ -8,16 +8,26 @@ from pydantic import Field
 
 from aiida_difftre.engine.contract.agreement import Role
 from aiida_difftre.engine.contract.base import Strict
+from aiida_difftre.engine.contract.bounds import Limits
 from aiida_difftre.engine.contract.records import Record
 
 Change = Literal["improved", "unchanged", "worse"]
 
 
-WaveVector = tuple[int, int, int]
+Multiple = Annotated[
+    int, Limits(least=-1000, most=1000, reason="wave vectors beyond the Brillouin zone are those within once more")
+]
+
+WaveVector = tuple[Multiple, Multiple, Multiple]
 """Whole multiples of the reciprocal vectors of the simulation cell."""
 
 PER_THZ: dict[str, float] = {"THz": 1.0, "1/cm": 1e4 / 299.792458, "meV": 4.135667696}
 """Of each unit of a frequency, how many are 1 THz; c and h are exact."""
+
+
+Frequency = Annotated[
+    float, Limits(above=0, most=10_000, reason="hydrogen vibrates with 132 THz, 4400 1/cm or 546 meV")
+]
 
 
 class MeasuredPhonon(Strict):
@@ -36,9 +46,14 @@ class MeasuredPhonon(Strict):
     """
 
     wave_vector: WaveVector
-    branch: Literal["highest", "lowest"] | Annotated[int, Field(ge=0)] = "highest"
-    value: Annotated[float, Field(gt=0, allow_inf_nan=False)]
-    error: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    branch: (
+        Literal["highest", "lowest"]
+        | Annotated[
+            int, Limits(least=0, most=1000, reason="there are three branches for each atom of a primitive cell")
+        ]
+    ) = "highest"
+    value: Frequency
+    error: Frequency
     unit: Literal["THz", "1/cm", "meV"] = "THz"
     citation: Annotated[str, Field(min_length=1)]
     doi: str | None = None
