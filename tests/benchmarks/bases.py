@@ -85,7 +85,7 @@ def main() -> None:
         term = {"architecture": "lennard_jones", "cutoff": 4.0, "hyperparameters": {"epsilon": 1e-3, "sigma": 2.3}}
         potential = build(PotentialSpec.model_validate({"species": species, "terms": [term], "base": base}))
         parameters = potential.init(jax.random.key(0))
-        system = System(potential, symbols, cell, 300.0, settings, "float32", base_digest=base and spec.digest)
+        system = System(potential, symbols, cell, 300.0, settings, "float32", base_digest=spec.digest if base else None)
         if base is not None:
             system = replace(system, base=Callback(timed, symbols, cell, needs_virial=False))
         begun = run.begin(system, parameters, start, seed=1)

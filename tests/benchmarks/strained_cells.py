@@ -41,9 +41,7 @@ def main() -> None:
                 atoms.set_cell(strained(atoms.cell.array, STRAIN), scale_atoms=True)
             found = simulate(potential, parameters, start(atoms, 8), temperature=300.0, settings=settings, seed=3)
             request = ObservableRequest(observable="stiffness", options=options)
-            one = predict_trajectory(potential, parameters, found, [request], machine=machine, seed=0, replicates=200)[
-                0
-            ]
+            one = predict_trajectory(potential, parameters, found, [request], machine=machine, seed=0)[0]
             print(json.dumps({"atoms": len(atoms), **options, "labels": one.labels, "values": one.values,
                               "errors": one.errors}), flush=True)  # fmt: skip
 
