@@ -53,6 +53,15 @@ class Primitive:
             translation is none.
         translations: Fractional coordinates of the translations, (translations, 3).
         basis: Indices of the atoms of one primitive cell.
+
+    Example:
+        The corners and the centre of a body-centred cell hold the same atom:
+
+        >>> from ase.build import bulk
+        >>> from aiida_difftre.engine.calculators.crystal import primitive
+        >>> iron = primitive(bulk("Fe", "bcc", 2.87, cubic=True))
+        >>> iron.images.tolist(), iron.key([1, 0, 0]) == iron.key([0, 0, 0])
+        ([[0, 1], [1, 0]], False)
     """
 
     vectors: Float[np.ndarray, "3 3"]
@@ -210,6 +219,15 @@ class Vibrations:
         wave_vectors: Cartesian, 1/Å, 2π included, (vectors, 3), the shortest of all equivalent ones; zero first.
         frequencies: THz, rising for each wave vector, negative for imaginary ones, (vectors, branches); of wave
             vector zero, the three uniform shifts come first, whatever they are.
+
+    Example:
+        >>> from ase.build import bulk
+        >>> from ase.calculators.lj import LennardJones
+        >>> from aiida_difftre.engine.calculators.crystal import vibrations
+        >>> argon = bulk("Ar", "fcc", 5.26, cubic=True)
+        >>> found = vibrations(argon, LennardJones(epsilon=0.0104, sigma=3.4, rc=8.0, smooth=True))
+        >>> found.frequencies.shape, bool((found.frequencies[1:] > 0).all())
+        ((4, 3), True)
     """
 
     wave_vectors: Float[np.ndarray, "vectors 3"]
