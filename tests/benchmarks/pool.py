@@ -63,7 +63,7 @@ def true_values(folder: Path, length: float) -> dict[str, float]:
 
 
 def refined(
-    folder: Path, targets: dict[str, float], pooled: int, length: float, seed: int
+    folder: Path, targets: dict[str, float], pooled: int, length: float, *, seed: int, iterations: int
 ) -> tuple[list[float], float]:
     """Relative deviations of both parameters from the truth, and the time that all walkers sampled, fs."""
     from aiida_difftre.engine.contract.jobs import POTENTIAL_OUT, RefineJob
@@ -83,7 +83,7 @@ def refined(
         {
             "potential": potential(folder, START, "start.safetensors"), "seed": seed, "sampling": sampling(length),
             "state_points": [{"label": "argon", "temperature": TEMPERATURE, "targets": measured}],
-            "max_iterations": ITERATIONS, "patience": ITERATIONS, "chi2_stop": 0.0, "pool_iterations": pooled,
+            "max_iterations": iterations, "patience": iterations, "chi2_stop": 0.0, "pool_iterations": pooled,
             "continued_equilibration_fs": 200.0,
             "update": {"optimizer": {"name": "gauss_newton"}, "gate": 0.3, "max_step_loss": 0.6, "bootstrap": 50},
         }
@@ -112,8 +112,11 @@ def main() -> None:
         ase.io.write(folder / "structure.extxyz", bulk("Ar", "fcc", a=5.4, cubic=True).repeat(2))
         targets = true_values(folder, 1.0 if options.tiny else 40.0)
         for case, pooled, length in CASES:
-            length = 0.2 * length if options.tiny else length
-            outcomes = [refined(folder, targets, pooled, length, 1000 * seed) for seed in range(options.seeds)]
+            length, iterations = (0.2 * length, 2) if options.tiny else (length, ITERATIONS)
+            outcomes = [
+                refined(folder, targets, pooled, length, seed=1000 * seed, iterations=iterations)
+                for seed in range(options.seeds)
+            ]
             errors = np.sqrt(np.mean(np.square([deviations for deviations, _ in outcomes]), axis=0))
             found[case] = {
                 "pool_iterations": pooled,
