@@ -24,7 +24,7 @@ from aiida_difftre.engine.contract.records import read
 from aiida_difftre.engine.contract.results import UpdateSummary
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.jobs import refine as engine
-from aiida_difftre.engine.refinement.losses import TargetTerm
+from aiida_difftre.engine.refinement.losses import TargetTerm, compared
 from aiida_difftre.engine.refinement.minimise import OptimizerMemory
 from aiida_difftre.engine.runtime.progress import Silent
 from aiida_difftre.workchains import refine as chain
@@ -123,8 +123,9 @@ def run_engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Wor
 
         def prepared(_: Any, course: engine.Course, __: Any) -> list[Any]:
             before = tuple(course.trajectories["solid"].predictions)
-            terms = tuple(TargetTerm(target, np.array([ERROR])) for target in targets)
-            return [SimpleNamespace(label="solid", before=before, terms=terms)]
+            terms = [TargetTerm(target, np.array([ERROR])) for target in targets]
+            agreement = [compared(np.asarray(one.values), term) for one, term in zip(before, terms, strict=True)]
+            return [SimpleNamespace(label="solid", before=before, agreement=agreement)]
 
         def minimise(_: Any, __: Any, memory: OptimizerMemory, *, seed: int, **___: Any) -> Any:
             found = world.updated(seed, memory.learning_rate_scale, memory.state is None)

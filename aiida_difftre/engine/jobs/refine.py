@@ -140,7 +140,7 @@ class Course:
         Args:
             most: Number of references to keep.
         """
-        if self.reference is None:
+        if self.reference is None or most == 0:
             return
         label = f"sampling{self.sampling:03d}"
         for point, trajectory in self.trajectories.items():
