@@ -37,8 +37,8 @@ def test_on_postgresql(request: pytest.FixtureRequest) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "AIIDA_PATH"}
     done = subprocess.run(
         [
-            sys.executable, "-m", "pytest", "-q", "-rs", "-n", "0", "-p", "no:cacheprovider", "--db", "postgresql",
-            *ON_POSTGRES,
+            sys.executable, "-m", "pytest", "-q", "-rs", "-n", "0", "-p", "no:cacheprovider", "-m", "not long",
+            "--db", "postgresql", *ON_POSTGRES,
         ],
         cwd=ROOT, env=environment, capture_output=True, text=True, timeout=1200, check=False,
     )  # fmt: skip

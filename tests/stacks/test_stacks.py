@@ -126,7 +126,8 @@ def test_on_postgresql_and_rabbitmq(request: pytest.FixtureRequest) -> None:
     if not services.RABBITMQ.exists():
         pytest.skip("rabbitmq-server is not installed; .ci/run installs it")
     environment = {name: value for name, value in os.environ.items() if name != "AIIDA_PATH"}
-    options = ["-q", "-rs", "-n", "0", "-p", "no:cacheprovider", "--db", "postgresql", "--broker", "rabbitmq"]
+    options = ["-q", "-rs", "-n", "0", "-p", "no:cacheprovider", "-m", "slow"]
+    options += ["--db", "postgresql", "--broker", "rabbitmq"]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *options, __file__],
         cwd=ROOT, env=environment, capture_output=True, text=True, timeout=1500, check=False,

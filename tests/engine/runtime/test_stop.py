@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
@@ -20,7 +19,7 @@ def test_signals_are_remembered() -> None:
     def work(number: signal.Signals) -> None:
         with Stop() as stop:
             assert stop.requested() is None
-            os.kill(os.getpid(), number)
+            signal.raise_signal(number)
             reason = stop.requested()
             assert reason is not None
             raise reason
@@ -37,7 +36,7 @@ def test_a_signal_that_nobody_acted_on_is_obeyed_at_the_end() -> None:
 
     def work() -> None:
         with Stop():
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
             done.append("all of it")
 
     with pytest.raises(KeyboardInterrupt):
