@@ -17,9 +17,9 @@ from jaxtyping import Array
 
 from aiida_difftre import testing
 from aiida_difftre.engine.contract import architectures, samplers
-from aiida_difftre.engine.contract.files import Trajectory
 from aiida_difftre.engine.contract.jobs import PotentialSpec, TermSpec
 from aiida_difftre.engine.contract.observables import ObservableRequest, registered
+from aiida_difftre.engine.contract.trajectories import Trajectory
 from aiida_difftre.engine.potentials.potential import Potential
 from aiida_difftre.engine.potentials.potential import build as make
 from aiida_difftre.engine.potentials.term import Environment, Kind, Parameters, Term

@@ -37,7 +37,7 @@ from aiida_difftre.workchains.protocols import load_protocol
 from aiida_difftre.workchains.refine import RefineWorkChain
 from aiida_difftre.workchains.refine_settings import RefineSettings
 from aiida_difftre.workchains.train import TrainWorkChain
-from aiida_difftre.workchains.validate import has_undistorted_cell
+from aiida_difftre.workchains.validate_checks import has_undistorted_cell
 
 
 def read_builder(file: Path, chain: type[WorkChain] = TrainWorkChain, *, seed: int | None = None) -> ProcessBuilder:

@@ -9,19 +9,15 @@ from aiida import orm
 from aiida.common import AttributeDict
 from aiida.engine import ExitCode, ProcessBuilder, ToContext, WorkChain, calcfunction, if_
 from aiida.engine.processes.workchains.workchain import WorkChainSpec
-from pydantic import Field, model_validator
 
-from aiida_difftre.calculations.checks import check_base
 from aiida_difftre.data.base import BasePotentialData
 from aiida_difftre.data.dataset import DatasetData
 from aiida_difftre.data.potential import PotentialData
 from aiida_difftre.engine.contract.assessment import AssessResults
-from aiida_difftre.engine.contract.base import Seed, Strict
 from aiida_difftre.engine.contract.records import read
 from aiida_difftre.engine.contract.results import PredictResults, SampleResults
 from aiida_difftre.engine.contract.validation import validate
-from aiida_difftre.engine.contract.verdict import MeasuredPhonon, Verdict
-from aiida_difftre.workchains import absorption, exit_codes, records
+from aiida_difftre.workchains import exit_codes
 from aiida_difftre.workchains.assess import AssessBaseWorkChain
 from aiida_difftre.workchains.builders import ProtocolMixin, settings_validator
 from aiida_difftre.workchains.comparison import derived_seed
@@ -30,8 +26,6 @@ from aiida_difftre.workchains.predict import PredictBaseWorkChain
 from aiida_difftre.workchains.sample import SampleBaseWorkChain
 from aiida_difftre.workchains.state_points import (
     add_base,
-    check_structures,
-    check_targets,
     define_base,
     define_state_points,
     expose_sampling,
@@ -39,136 +33,18 @@ from aiida_difftre.workchains.state_points import (
     make_builder,
     reason_of,
     sampling_parameters,
-    targets_of,
 )
-from aiida_difftre.workchains.verdict import Sampled, of_report, verdict
-
-WHEN = ("before", "after")
-EQUILIBRIUM = "equilibrium"
-"""The kind of the undistorted cell in a dataset."""
-
+from aiida_difftre.workchains.validate_checks import WHEN, ValidateSettings, check_inputs, has_undistorted_cell
+from aiida_difftre.workchains.validation_report import validation_report
+from aiida_difftre.workchains.verdict import of_report
 
 OWN_OPTIONS = ("parser_name", "input_filename", "output_filename")
-
-
-def has_undistorted_cell(dataset: DatasetData) -> bool:
-    """Whether the static stiffness is that of a cell of this dataset, and not of a state point."""
-    return bool(dataset.get_ase()[0].info["kind"] == EQUILIBRIUM)
-
-
-class ValidateSettings(Strict):
-    """How to validate.
-
-    Args:
-        seed: Seed from which that of each job follows; other streams than those of a refinement with the same seed.
-        static_stiffness: also the static stiffness of each potential (T = 0), to compare with that of DFT: at the
-            undistorted cell of the dataset, else at the structure of the first state point.
-        verdict: also whether the refined potential holds the lattices of the state points at rest, and pairs of atoms
-            apart at short distances; the report says for what it may be used, and for what not.
-        phonons: Measured frequencies by state point and name, with which the refined potential at rest is compared.
-        assessment: also what the training targets determine of the refined potential and what they leave open
-            (:mod:`aiida_difftre.workchains.assess`), on the trajectories of the validation.
-    """
-
-    seed: Seed = 0
-    static_stiffness: bool = True
-    verdict: bool = True
-    phonons: dict[str, dict[str, MeasuredPhonon]] = Field(default_factory=dict)
-    assessment: bool = False
-
-    @model_validator(mode="after")
-    def _looked_at(self) -> ValidateSettings:
-        if self.phonons and not self.verdict:
-            raise ValueError("phonons are looked at for the verdict; leave verdict true, or phonons out")
-        return self
-
-
-def _check_inputs(inputs: Mapping[str, Any], _: Any) -> str | None:
-    for name in WHEN:
-        if name in inputs:
-            problem = check_structures(inputs[name], inputs["state_points"]) or check_base(
-                inputs.get("base"), inputs[name].spec.base, None
-            )
-            if problem:
-                return f"{name}: {problem}"
-    if problem := absorption.check_paths(inputs["state_points"]):
-        return problem
-    if "dataset" in inputs and "predict" not in inputs:
-        return "a dataset was given, but no `predict` inputs with the code that evaluates it"
-    settings = validate(ValidateSettings, inputs["settings"].get_dict())
-    for label in settings.phonons:
-        if label not in inputs["state_points"]:
-            return f"settings.phonons: there is no state point {label!r}; there are {', '.join(inputs['state_points'])}"
-    if settings.phonons and "predict" not in inputs:
-        return "settings.phonons were given, but no `predict` inputs with the code that looks at the lattice"
-    return check_targets(inputs["state_points"], inputs["sample"]["calc"]["parameters"])
 
 
 @calcfunction
 def configurations(**structures: orm.StructureData) -> Any:
     """Structures as a dataset without labels, in the order of their labels."""
     return DatasetData.from_ase([structures[label].get_ase() for label in sorted(structures)])
-
-
-@calcfunction
-def validation_report(**nodes: Any) -> orm.Dict:
-    """Everything that a validation found, in one node.
-
-    Args:
-        **nodes: ``targets`` by state point; ``predictions`` by potential (before, after) and state point;
-            ``sampled`` (output parameters of the runs) likewise; ``compared`` with labels and ``static`` (output
-            parameters of predictions) by potential; ``lattices`` (output parameters of the prediction that looked at
-            the lattices of the state points); ``settings``.
-
-    Returns:
-        ``state_points``: label -> target -> before/after comparison; ``chi2``: potential -> by role;
-        ``stationarity``: potential -> label -> that of the run; ``dataset``: potential -> errors; ``static``:
-        potential -> stress and stiffness; ``verdict``: what the refined potential may be used for.
-    """
-    targets = {label: targets_of(group) for label, group in nodes["targets"].items()}
-    content: dict[str, Any] = {"chi2": {}, "state_points": {}, "stationarity": {}, "dataset": {}, "static": {}}
-    for when, predictions in nodes["predictions"].items():
-        found = {label: records.predictions_of(node) for label, node in predictions.items()}
-        compared = records.compare_points(targets, found)
-        content["chi2"][when] = records.judge(compared)
-        for label, comparisons in compared.items():
-            for target, comparison in comparisons.items():
-                content["state_points"].setdefault(label, {}).setdefault(target, {})[when] = comparison
-    for when, runs in nodes.get("sampled", {}).items():
-        content["stationarity"][when] = {
-            label: stationarity.content()
-            for label, parameters in runs.items()
-            if (stationarity := read(SampleResults, parameters.get_dict()).stationarity) is not None
-        }
-    for when, parameters in nodes.get("compared", {}).items():
-        if (errors := read(PredictResults, parameters.get_dict()).errors) is not None:
-            content["dataset"][when] = errors.content()
-    for when, parameters in nodes.get("static", {}).items():
-        if (static := read(PredictResults, parameters.get_dict()).static) is not None:
-            content["static"][when] = static.content()
-    looked = {name: read(PredictResults, node.get_dict()) for name, node in nodes.get("lattices", {}).items()}
-    runs = nodes.get("sampled", {}).get("after", {})
-    settings = validate(ValidateSettings, nodes["settings"].get_dict() if "settings" in nodes else {})
-    content["verdict"] = _verdict(content, runs, looked, settings).content()
-    return orm.Dict(content)
-
-
-def _verdict(
-    content: Mapping[str, Any],
-    runs: Mapping[str, orm.Dict],
-    looked: Mapping[str, PredictResults],
-    settings: ValidateSettings,
-) -> Verdict:
-    """The verdict on the refined potential."""
-    sampled = {}
-    for label, node in runs.items():
-        results = read(SampleResults, node.get_dict())
-        sampled[label] = Sampled(results.mean_temperature, results.arrangement)
-    if not looked:
-        return verdict(content["state_points"], sampled)
-    (found,) = looked.values()
-    lattices = dict(zip(sorted(content["state_points"]), found.lattices or [], strict=True))
-    return verdict(content["state_points"], sampled, lattices, found.dimers, settings.phonons)
 
 
 class ValidateWorkChain(ProtocolMixin, IndexedMixin, WorkChain):
@@ -210,7 +86,7 @@ class ValidateWorkChain(ProtocolMixin, IndexedMixin, WorkChain):
             validator=settings_validator(ValidateSettings),
             help="seed, static_stiffness, verdict, phonons, assessment.",
         )
-        spec.inputs.validator = _check_inputs
+        spec.inputs.validator = check_inputs
         spec.outline(
             cls.run_all,
             cls.inspect,

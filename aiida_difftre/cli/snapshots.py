@@ -25,7 +25,7 @@ from aiida_difftre.engine.contract.validation import validate
 from aiida_difftre.engine.units import AMU_PER_A3_IN_KG_PER_M3
 from aiida_difftre.workchains import records
 from aiida_difftre.workchains.state_points import pressure_of, targets_of
-from aiida_difftre.workchains.validate import WHEN
+from aiida_difftre.workchains.validate_checks import WHEN
 
 CHAINS = ("TrainWorkChain", "RefineWorkChain", "ValidateWorkChain")
 LONGEST_MESSAGE = 200

@@ -90,7 +90,7 @@ def write(imported: Any, path: Path, force: bool) -> Path:
     Raises:
         ValueError: for a file that exists, unless forced.
     """
-    from aiida_difftre.engine.contract.files import write_trajectory
+    from aiida_difftre.engine.contract.trajectories import write_trajectory
 
     if path.exists() and not force:
         raise ValueError(f"{path} exists; give another name, or --force")

@@ -12,17 +12,17 @@ from ase import Atoms
 from numpy.typing import NDArray
 
 from aiida_difftre.data import display
-from aiida_difftre.engine.contract.files import (
+from aiida_difftre.engine.contract.files import digest
+from aiida_difftre.engine.contract.observables import Ensemble
+from aiida_difftre.engine.contract.trajectories import (
     MASSES,
     OPTIONAL_ARRAYS,
     SCALES,
     TRAJECTORY_ARRAYS,
     Trajectory,
-    digest,
     read_trajectory,
     write_trajectory,
 )
-from aiida_difftre.engine.contract.observables import Ensemble
 from aiida_difftre.engine.errors import EngineError
 from aiida_difftre.engine.trajectories.importing import Imported
 
@@ -41,7 +41,7 @@ class TrajectoryEnsembleData(orm.ArrayData):
     Example:
         >>> import numpy as np
         >>> from aiida_difftre.data.trajectory import TrajectoryEnsembleData
-        >>> from aiida_difftre.engine.contract.files import Trajectory
+        >>> from aiida_difftre.engine.contract.trajectories import Trajectory
         >>> arrays = {
         ...     "positions": np.zeros((2, 1, 3), np.float32), "cell": 4.0 * np.eye(3), "energies": np.zeros(2),
         ...     "walkers": np.zeros(2, np.int32), "times": np.array([0.0, 50.0]), "temperatures": np.full(2, 90.0),

@@ -13,9 +13,9 @@ import numpy as np
 from ase import Atoms
 from numpy.typing import NDArray
 
-from aiida_difftre.engine.contract.files import Trajectory
 from aiida_difftre.engine.contract.observables import ObservableRequest, observable
 from aiida_difftre.engine.contract.settings import Machine
+from aiida_difftre.engine.contract.trajectories import Trajectory
 from aiida_difftre.engine.potentials.potential import Potential
 from aiida_difftre.engine.potentials.term import Parameters
 from aiida_difftre.engine.reweighting.reference import Reference, prepare_reference

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aiida_difftre.engine import units
-from aiida_difftre.engine.contract.files import Trajectory
 from aiida_difftre.engine.contract.settings import LangevinSpec, Machine, PotentialSpec, SamplingSettings, TermSpec
 from aiida_difftre.engine.contract.state_points import StatePoint
+from aiida_difftre.engine.contract.trajectories import Trajectory
 from aiida_difftre.engine.potentials.potential import Potential, build
 from aiida_difftre.engine.runtime.progress import Silent
 from aiida_difftre.engine.sampling.protocol import Run, Sampler

@@ -17,9 +17,9 @@ import measure
 import numpy as np
 
 from aiida_difftre.engine.contract.assess_job import AssessJob
-from aiida_difftre.engine.contract.files import write_trajectory
 from aiida_difftre.engine.contract.jobs import POTENTIAL_IN, TRAJECTORY, Machine, SamplingSettings
 from aiida_difftre.engine.contract.state_points import StatePoint
+from aiida_difftre.engine.contract.trajectories import write_trajectory
 from aiida_difftre.engine.contract.validation import validate
 from aiida_difftre.engine.runtime import device
 from aiida_difftre.engine.runtime.progress import Silent

@@ -20,9 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aiida_difftre.engine.contract.assess_job import AssessJob
-from aiida_difftre.engine.contract.files import Trajectory, write_trajectory
 from aiida_difftre.engine.contract.jobs import POTENTIAL_IN, TRAJECTORY, Machine
 from aiida_difftre.engine.contract.targets import Target
+from aiida_difftre.engine.contract.trajectories import Trajectory, write_trajectory
 from aiida_difftre.engine.contract.validation import validate
 from aiida_difftre.engine.runtime import device
 from aiida_difftre.engine.units import BOLTZMANN, EV_PER_A3_IN_GPA

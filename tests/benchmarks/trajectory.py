@@ -28,7 +28,7 @@ def main() -> None:
     from aiida.storage.sqlite_temp import SqliteTempBackend
 
     from aiida_difftre.data.trajectory import TrajectoryEnsembleData
-    from aiida_difftre.engine.contract.files import Trajectory
+    from aiida_difftre.engine.contract.trajectories import Trajectory
 
     random = np.random.default_rng(1)
     walkers = 4

@@ -13,9 +13,10 @@ from aiida.plugins import CalculationFactory
 from aiida_difftre.calculations.sample import SampleCalculation
 from aiida_difftre.data.potential import PotentialData
 from aiida_difftre.data.trajectory import TrajectoryEnsembleData
-from aiida_difftre.engine.contract.files import read_trajectory, write_potential
+from aiida_difftre.engine.contract.files import write_potential
 from aiida_difftre.engine.contract.jobs import PotentialSpec, SampleJob
 from aiida_difftre.engine.contract.kinds import read_job
+from aiida_difftre.engine.contract.trajectories import read_trajectory
 from tests.fixtures.nodes import argon, make_trajectory, potential_file
 
 PARAMETERS = {

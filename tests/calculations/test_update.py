@@ -11,9 +11,9 @@ from aiida_difftre.data.dataset import DatasetData
 from aiida_difftre.data.potential import PotentialData
 from aiida_difftre.data.target import TargetData
 from aiida_difftre.data.trajectory import TrajectoryEnsembleData
-from aiida_difftre.engine.contract import files
 from aiida_difftre.engine.contract.jobs import UpdateJob
 from aiida_difftre.engine.contract.kinds import read_job
+from aiida_difftre.engine.contract.trajectories import write_trajectory
 from tests.fixtures.nodes import make_trajectory, potential_file, target_content
 
 
@@ -52,7 +52,7 @@ def test_trajectories_are_linked(prepare: Any, inputs: dict[str, Any], aiida_loc
 def test_what_is_linked_must_be_what_was_parsed(
     prepare: Any, inputs: dict[str, Any], aiida_localhost: orm.Computer, tmp_path: Path
 ) -> None:
-    files.write_trajectory(tmp_path / "trajectory.npz", make_trajectory())
+    write_trajectory(tmp_path / "trajectory.npz", make_trajectory())
     trajectory = TrajectoryEnsembleData.from_file(tmp_path / "trajectory.npz")
     inputs["state_points"]["t85"] |= {"trajectory": trajectory}
     _, folder = prepare("update", inputs)

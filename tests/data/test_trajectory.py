@@ -12,21 +12,22 @@ from aiida.common.exceptions import ValidationError
 
 from aiida_difftre.data.trajectory import TrajectoryEnsembleData
 from aiida_difftre.engine.contract import files
+from aiida_difftre.engine.contract.trajectories import SCALES, TRAJECTORY_ARRAYS, read_trajectory, write_trajectory
 from tests.fixtures.nodes import make_trajectory
 
 
 def test_round_trip(tmp_path: Path) -> None:
     before = make_trajectory()
-    files.write_trajectory(tmp_path / "trajectory.npz", before)
+    write_trajectory(tmp_path / "trajectory.npz", before)
     node = orm.load_node(TrajectoryEnsembleData.from_file(tmp_path / "trajectory.npz").store().pk)
     assert node.species == ["Ar"]
     assert node.temperature == 85.0
     assert node.number_of_snapshots == 6
     assert node.base.attributes.get("number_of_walkers") == 2
     node.to_file(tmp_path / "copy.npz")
-    after = files.read_trajectory(tmp_path / "copy.npz")
+    after = read_trajectory(tmp_path / "copy.npz")
     assert after.species == before.species
-    for name in files.TRAJECTORY_ARRAYS:
+    for name in TRAJECTORY_ARRAYS:
         np.testing.assert_array_equal(getattr(after, name), getattr(before, name))
         assert getattr(after, name).dtype == getattr(before, name).dtype
     assert node.digest == files.digest(tmp_path / "trajectory.npz") == files.digest(tmp_path / "copy.npz")
@@ -47,7 +48,7 @@ def test_masses(tmp_path: Path) -> None:
     node = TrajectoryEnsembleData.from_trajectory(before).store()
     assert (node.get_ase().get_masses() == 36.0).all()
     node.to_file(tmp_path / "copy.npz")
-    np.testing.assert_array_equal(files.read_trajectory(tmp_path / "copy.npz").masses, before.masses)
+    np.testing.assert_array_equal(read_trajectory(tmp_path / "copy.npz").masses, before.masses)
 
 
 def test_trajectory_data(trajectory: TrajectoryEnsembleData) -> None:
@@ -70,14 +71,14 @@ def test_cells_of_a_trajectory_at_constant_pressure(tmp_path: Path) -> None:
     expected = before.positions[1].astype(float) @ before.cell * 1.1
     np.testing.assert_allclose(other.get_positions()[0], expected, rtol=1e-6)
     node.to_file(tmp_path / "copy.npz")
-    np.testing.assert_allclose(files.read_trajectory(tmp_path / "copy.npz").volumes, before.volumes)
+    np.testing.assert_allclose(read_trajectory(tmp_path / "copy.npz").volumes, before.volumes)
 
 
 def test_a_file_without_scales_is_of_one_volume(tmp_path: Path) -> None:
     before = make_trajectory()
-    arrays = {name: getattr(before, name) for name in files.TRAJECTORY_ARRAYS if name not in files.SCALES}
+    arrays = {name: getattr(before, name) for name in TRAJECTORY_ARRAYS if name not in SCALES}
     np.savez(tmp_path / "old.npz", species=np.array(before.species), temperature=np.float64(85.0), **arrays)
-    after = files.read_trajectory(tmp_path / "old.npz")
+    after = read_trajectory(tmp_path / "old.npz")
     assert after.pressure is None
     np.testing.assert_array_equal(after.scales, np.ones(6))
     np.testing.assert_array_equal(after.last_scales, np.ones(2))
@@ -108,7 +109,7 @@ def test_corrupt_file(tmp_path: Path) -> None:
 )
 def test_arrays_that_are_no_trajectory(tmp_path: Path, name: str, change: Any, message: str) -> None:
     path = tmp_path / "trajectory.npz"
-    files.write_trajectory(path, make_trajectory())
+    write_trajectory(path, make_trajectory())
     with np.load(path) as archive:
         arrays = dict(archive)
     arrays[name] = change(arrays[name])
@@ -119,7 +120,7 @@ def test_arrays_that_are_no_trajectory(tmp_path: Path, name: str, change: Any, m
 
 def test_header_that_asks_for_too_much_memory(tmp_path: Path) -> None:
     path = tmp_path / "trajectory.npz"
-    files.write_trajectory(path, make_trajectory())
+    write_trajectory(path, make_trajectory())
     header = b"{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000, 1000000, 3), }"
     array = b"\x93NUMPY\x01\x00" + (len(header) + 1).to_bytes(2, "little") + header + b"\n"
     with np.load(path) as archive:

@@ -20,7 +20,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 from aiida_difftre.engine import cli
 from aiida_difftre.engine.calculators.difftre import DiffTReCalculator
-from aiida_difftre.engine.contract.files import read_potential, read_trajectory
+from aiida_difftre.engine.contract.files import read_potential
 from aiida_difftre.engine.contract.jobs import (
     CHECKPOINT,
     DATASET,
@@ -36,6 +36,7 @@ from aiida_difftre.engine.contract.jobs import (
 )
 from aiida_difftre.engine.contract.kinds import RESULTS_OF
 from aiida_difftre.engine.contract.records import ErrorReport, ProgressLine
+from aiida_difftre.engine.contract.trajectories import read_trajectory
 from aiida_difftre.engine.errors import ExitStatus
 from aiida_difftre.engine.jobs import refine
 from aiida_difftre.engine.potentials import potential as potentials

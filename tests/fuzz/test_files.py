@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from aiida_difftre.cli import cli
 from aiida_difftre.data.target import read_target
 from aiida_difftre.engine.contract import files
+from aiida_difftre.engine.contract.trajectories import read_trajectory, write_trajectory
 from aiida_difftre.engine.errors import EngineError
 from aiida_difftre.engine.matching import configurations
 from tests.fixtures.nodes import labelled_frames, make_trajectory, potential_file
@@ -44,7 +45,7 @@ def original(folder: Path, kind: str) -> bytes:
     """The bytes of a valid file."""
     path = folder / f"original.{kind}"
     if kind == "npz":
-        files.write_trajectory(path, make_trajectory())
+        write_trajectory(path, make_trajectory())
     elif kind == "safetensors":
         potential_file(path)
     else:
@@ -56,7 +57,7 @@ def original(folder: Path, kind: str) -> bytes:
 def test_trajectories(folder: Path, edits: list[Edit]) -> None:
     path = folder / "mutated.npz"
     path.write_bytes(edited(original(folder, "npz"), edits))
-    enter("trajectory", lambda: files.read_trajectory(path))
+    enter("trajectory", lambda: read_trajectory(path))
 
 
 @given(edits=EDITS)

@@ -39,7 +39,7 @@ def snapshots_of(kind: str, number: int, frames: int, precision: str) -> tuple[A
     import jax
     import numpy as np
 
-    from aiida_difftre.engine.contract.files import Trajectory
+    from aiida_difftre.engine.contract.trajectories import Trajectory
     from aiida_difftre.engine.snapshots import snapshots as quantities
 
     system, begin, parameters = md.system_of(kind, number, 100)

@@ -9,7 +9,7 @@ import pytest
 from aiida import orm
 from aiida.plugins import ParserFactory
 
-from aiida_difftre.engine.contract import files
+from aiida_difftre.engine.contract.trajectories import write_trajectory
 from aiida_difftre.engine.errors import ExitStatus
 from tests.fixtures.nodes import make_trajectory
 
@@ -148,7 +148,7 @@ def test_results_that_are_cut_off(finished_job: Make, tmp_path: Path) -> None:
 
 
 def test_good_snapshots_of_a_run_that_went_bad_are_kept(finished_job: Make, tmp_path: Path) -> None:
-    files.write_trajectory(tmp_path / "trajectory.npz", make_trajectory())
+    write_trajectory(tmp_path / "trajectory.npz", make_trajectory())
     progress = '{"phase": "production", "step": 3, "total": 9}\n{"phase": "prod'
     node = finished_job("sample", {**error_json(412), "progress.jsonl": progress})
     outputs, result = parse(node, "sample", tmp_path)

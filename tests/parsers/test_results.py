@@ -16,6 +16,7 @@ from aiida_difftre.data.potential import PotentialData
 from aiida_difftre.data.trajectory import TrajectoryEnsembleData
 from aiida_difftre.engine.contract import files
 from aiida_difftre.engine.contract.predictions import Prediction
+from aiida_difftre.engine.contract.trajectories import write_trajectory
 from tests.fixtures.nodes import make_trajectory, potential_file
 
 Make = Callable[..., orm.CalcJobNode]
@@ -63,7 +64,7 @@ def results(kind: str, /, **changes: Any) -> dict[str, str]:
 
 
 def test_sample(finished_job: Make, tmp_path: Path) -> None:
-    files.write_trajectory(tmp_path / "trajectory.npz", make_trajectory())
+    write_trajectory(tmp_path / "trajectory.npz", make_trajectory())
     node = finished_job("sample", results("sample", predictions=[PRESSURE, RDF]))
     outputs, result = parse(node, "sample", tmp_path)
     assert result.is_finished_ok, result.exit_message
@@ -85,7 +86,7 @@ def test_sample(finished_job: Make, tmp_path: Path) -> None:
 
 
 def test_a_trajectory_that_drifts_is_named_in_the_log(finished_job: Make, tmp_path: Path) -> None:
-    files.write_trajectory(tmp_path / "trajectory.npz", make_trajectory())
+    write_trajectory(tmp_path / "trajectory.npz", make_trajectory())
     for warning in ("the trajectory is not stationary", None):
         found = {**STATIONARITY, "stationary": warning is None, "warning": warning}
         node = finished_job("sample", results("sample", stationarity=found))
@@ -138,7 +139,7 @@ def test_results_that_break_the_contract(
 
 
 def test_what_a_later_version_records_is_kept(finished_job: Make, tmp_path: Path) -> None:
-    files.write_trajectory(tmp_path / "trajectory.npz", make_trajectory())
+    write_trajectory(tmp_path / "trajectory.npz", make_trajectory())
     later = {"mood": "calm", "timings": {"total_s": 1.0, "coffee_s": 300.0}}
     outputs, result = parse(finished_job("sample", results("sample", **later)), "sample", tmp_path)
     assert result.is_finished_ok, result.exit_message

@@ -16,8 +16,8 @@ import yaml
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
-from aiida_difftre.engine.contract import files
 from aiida_difftre.engine.contract.jobs import Machine, SampleJob
+from aiida_difftre.engine.contract.trajectories import read_trajectory, write_trajectory
 from aiida_difftre.engine.contract.validation import validate
 from aiida_difftre.engine.errors import EngineError
 from aiida_difftre.engine.potentials import potential as potentials
@@ -59,7 +59,7 @@ class Bomb:
 
 def test_a_pickle_in_a_trajectory_does_not_run(tmp_path: Path) -> None:
     path, made = tmp_path / "trajectory.npz", tmp_path / "made"
-    files.write_trajectory(path, make_trajectory())
+    write_trajectory(path, make_trajectory())
     with np.load(path) as archive:
         arrays = dict(archive)
     for name in ("species", "positions", "another"):
@@ -67,7 +67,7 @@ def test_a_pickle_in_a_trajectory_does_not_run(tmp_path: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             assert b"Path" in archive.read(f"{name}.npy")
         with pytest.raises(EngineError, match=r"trajectory\.npz"):
-            files.read_trajectory(path)
+            read_trajectory(path)
         assert not made.exists()
 
 

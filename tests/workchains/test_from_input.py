@@ -10,11 +10,12 @@ from aiida import orm
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from aiida_difftre.data.dataset import DatasetData
+from aiida_difftre.data.structures import EQUILIBRIUM
 from aiida_difftre.workchains.from_input import read_builder
 from aiida_difftre.workchains.refine import RefineWorkChain
 from aiida_difftre.workchains.state_points import sampling_parameters
 from aiida_difftre.workchains.train import TrainWorkChain
-from aiida_difftre.workchains.validate import EQUILIBRIUM, ValidateWorkChain
+from aiida_difftre.workchains.validate import ValidateWorkChain
 from tests.fixtures.nodes import argon, labelled_frames, potential_file, target_content
 
 

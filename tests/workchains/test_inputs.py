@@ -14,7 +14,7 @@ from aiida_difftre.workchains.cells import elements_to_label, labelled_cell, sim
 from aiida_difftre.workchains.inputs import example, read_input
 from aiida_difftre.workchains.refine_settings import RefineSettings
 from aiida_difftre.workchains.systems import Random
-from aiida_difftre.workchains.validate import ValidateSettings
+from aiida_difftre.workchains.validate_checks import ValidateSettings
 
 
 def content() -> dict[str, Any]:

@@ -15,7 +15,7 @@ from aiida_difftre.engine.contract.results import StaticElasticity
 from aiida_difftre.parsers.engine import predictions_node
 from aiida_difftre.workchains import records
 from aiida_difftre.workchains.history import collect_history
-from aiida_difftre.workchains.validate import validation_report
+from aiida_difftre.workchains.validation_report import validation_report
 from tests.engine.contract.test_results import EARLIEST, STEP
 from tests.fixtures.nodes import target_content
 

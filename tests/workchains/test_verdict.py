@@ -9,7 +9,7 @@ import pytest
 
 from aiida_difftre.engine.contract.validation import validate
 from aiida_difftre.engine.contract.verdict import Arrangement, Branches, Dimer, Lattice, MeasuredPhonon, Mode
-from aiida_difftre.workchains.validate import ValidateSettings
+from aiida_difftre.workchains.validate_checks import ValidateSettings
 from aiida_difftre.workchains.verdict import Sampled, hole, instabilities, of_report, significance, verdict
 
 

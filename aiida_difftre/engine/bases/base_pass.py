@@ -25,8 +25,8 @@ from aiida_difftre.engine import units
 from aiida_difftre.engine.bases.protocol import BasePotential, explained
 from aiida_difftre.engine.bases.traced import TracedBase
 from aiida_difftre.engine.contract.base_arrays import BaseArrays
-from aiida_difftre.engine.contract.files import Trajectory
 from aiida_difftre.engine.contract.settings import Machine
+from aiida_difftre.engine.contract.trajectories import Trajectory
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.geometry import voigt
 from aiida_difftre.engine.potentials.term import species_index

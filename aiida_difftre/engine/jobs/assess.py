@@ -16,13 +16,13 @@ import numpy as np
 from jaxtyping import Array, Float
 from numpy.typing import NDArray
 
-from aiida_difftre.engine.contract import files
 from aiida_difftre.engine.contract.assess_job import AssessJob, Candidate
 from aiida_difftre.engine.contract.assessment import Advice, AssessedTarget, AssessResults, PairBand, Prior, Well
 from aiida_difftre.engine.contract.jobs import StatePointTrajectory
 from aiida_difftre.engine.contract.predictions import Prediction
 from aiida_difftre.engine.contract.records import Timings
 from aiida_difftre.engine.contract.state_points import StatePoint
+from aiida_difftre.engine.contract.trajectories import Trajectory, read_trajectory
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.potentials.potential import Potential, load
 from aiida_difftre.engine.potentials.term import Environment, Parameters
@@ -145,7 +145,7 @@ def _look(
 ) -> _Seen:
     """Average and derive what was and what could be measured at a state point."""
     potential, parameters, movable = model
-    trajectory = files.read_trajectory(folder / point.trajectory)
+    trajectory = read_trajectory(folder / point.trajectory)
     state = StatePoint(point.temperature, point.pressure)
     check_sampled_at(trajectory, state)
     requests = [target.request() for target in point.targets] + [one.request() for one in candidates]
@@ -252,7 +252,7 @@ def _pairs(
     if potential.has_external or not potential.has_neighbors:
         return [], []
     if job.pair_distances is None:
-        shortest = min(_shortest(files.read_trajectory(folder / point.trajectory)) for point in job.state_points)
+        shortest = min(_shortest(read_trajectory(folder / point.trajectory)) for point in job.state_points)
         distances = np.linspace(0.95 * min(shortest, potential.cutoff), potential.cutoff, DISTANCES)
     else:
         distances = np.asarray(job.pair_distances, np.float64)
@@ -290,7 +290,7 @@ def _pairs(
     return bands, slopes
 
 
-def _shortest(trajectory: files.Trajectory) -> float:
+def _shortest(trajectory: Trajectory) -> float:
     """A distance below which hardly any pair was seen: the shortest one of the last snapshot, Å."""
     from ase import Atoms
     from ase.neighborlist import neighbor_list

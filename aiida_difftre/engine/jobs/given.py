@@ -13,10 +13,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from aiida_difftre.engine import units
-from aiida_difftre.engine.contract.files import Trajectory
 from aiida_difftre.engine.contract.results import GivenReference
 from aiida_difftre.engine.contract.settings import SamplingSettings
 from aiida_difftre.engine.contract.state_points import StatePoint
+from aiida_difftre.engine.contract.trajectories import Trajectory
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.potentials.potential import Potential
 from aiida_difftre.engine.potentials.term import Parameters

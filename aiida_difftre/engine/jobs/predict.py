@@ -21,9 +21,11 @@ from aiida_difftre.engine.contract.matching_results import MatchingErrors
 from aiida_difftre.engine.contract.records import Timings
 from aiida_difftre.engine.contract.results import Conditions, PredictResults, Reweighting, StaticElasticity
 from aiida_difftre.engine.contract.state_points import StatePoint
+from aiida_difftre.engine.contract.trajectories import Trajectory, read_trajectory
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.jobs import stability
 from aiida_difftre.engine.matching import base_labels, configurations, matching
+from aiida_difftre.engine.matching.prediction import Predicted
 from aiida_difftre.engine.potentials.potential import Potential, load
 from aiida_difftre.engine.potentials.term import Parameters
 from aiida_difftre.engine.reweighting import extrapolation
@@ -69,7 +71,7 @@ def run(job: PredictJob, folder: Path, progress: Reporter) -> PredictResults:
             _at_rest(results, job, frames, DiffTReCalculator(potential, parameters, base=base), progress)
     structures_s = time.monotonic() - started
     if job.trajectory is not None:
-        trajectory = files.read_trajectory(folder / job.trajectory)
+        trajectory = read_trajectory(folder / job.trajectory)
         _predict_trajectory(results, job, potential, parameters, trajectory)
     total = time.monotonic() - started
     results.timings.structures_s, results.timings.trajectory_s = structures_s, total - structures_s
@@ -94,7 +96,7 @@ def _predict_trajectory(
     job: PredictJob,
     potential: Potential,
     parameters: Parameters,
-    trajectory: files.Trajectory,
+    trajectory: Trajectory,
 ) -> None:
     """Record observables at the state point of the job, and how many snapshots still stand for it.
 
@@ -164,5 +166,5 @@ def _structures(
     }
     files.write_npz(folder / PREDICTIONS, arrays | of_base)
     labels = configurations.labels_of(frames, largest)
-    predicted = matching.Predicted(energies, forces, stresses)  # type: ignore[arg-type]  # NumPy arrays do
+    predicted = Predicted(energies, forces, stresses)  # type: ignore[arg-type]  # NumPy arrays do
     return MatchingErrors(**matching.errors(predicted, labels, real))

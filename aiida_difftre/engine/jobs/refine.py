@@ -13,7 +13,7 @@ from typing import Any
 from aiida_difftre.engine.bases.base_pass import arrays_of
 from aiida_difftre.engine.bases.loading import of_potential
 from aiida_difftre.engine.bases.protocol import BasePotential
-from aiida_difftre.engine.contract import files, policy
+from aiida_difftre.engine.contract import policy
 from aiida_difftre.engine.contract.agreement import decisive_points, reduced_chi2
 from aiida_difftre.engine.contract.jobs import POTENTIAL_OUT, RESULTS, RefineJob, RefineStatePoint, SamplingSettings
 from aiida_difftre.engine.contract.policy import Action
@@ -29,6 +29,7 @@ from aiida_difftre.engine.contract.results import (
     Stationarity,
 )
 from aiida_difftre.engine.contract.state_points import StatePoint
+from aiida_difftre.engine.contract.trajectories import Trajectory, read_trajectory
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.jobs import update
 from aiida_difftre.engine.jobs.given import given_reference, held_at
@@ -117,7 +118,7 @@ class Course:
     best: Parameters
     reference: Candidate | None = None
     sampling: int = 0
-    trajectories: dict[str, files.Trajectory] = field(default_factory=dict)
+    trajectories: dict[str, Trajectory] = field(default_factory=dict)
     earlier: dict[str, list[EarlierTrajectory]] = field(default_factory=dict)
     data: list[PreparedStatePoint] = field(default_factory=list)
     iterations: list[RefineIteration] = field(default_factory=list)
@@ -373,11 +374,11 @@ def _simulate(
     setup: Setup,
     point: RefineStatePoint,
     parameters: Parameters,
-    previous: files.Trajectory | None,
+    previous: Trajectory | None,
     *,
     settings: SamplingSettings,
     seed: int,
-) -> files.Trajectory:
+) -> Trajectory:
     """A trajectory at a state point, from its structure, or from the last snapshots of the previous one."""
     start, settings = start_on_device(settings, setup.structures[point.label], previous)
     run = protocol.Run(setup.job.machine, seed, setup.progress, setup.stop, base=setup.base)
@@ -386,9 +387,9 @@ def _simulate(
     return protocol.sample(setup.potential, parameters, start, state, settings, run, born_stride=stride)
 
 
-def _given(setup: Setup, point: RefineStatePoint, parameters: Parameters) -> files.Trajectory:
+def _given(setup: Setup, point: RefineStatePoint, parameters: Parameters) -> Trajectory:
     """The trajectory that a state point brings with it, as the first reference."""
-    exists = files.read_trajectory(setup.folder / (point.trajectory or ""), may_lack_energies=True)
+    exists = read_trajectory(setup.folder / (point.trajectory or ""), may_lack_energies=True)
     state, structure = StatePoint(point.temperature, point.pressure), setup.structures[point.label]
     job, spec, of_base = setup.job, setup.potential.spec.base, None
     if setup.base is not None and spec is not None:

@@ -13,11 +13,11 @@ import numpy as np
 from aiida_difftre.engine.bases.base_pass import arrays_of
 from aiida_difftre.engine.bases.loading import of_potential
 from aiida_difftre.engine.bases.protocol import BasePotential
-from aiida_difftre.engine.contract import files
 from aiida_difftre.engine.contract.jobs import TRAJECTORY, SampleJob
 from aiida_difftre.engine.contract.records import Timings
 from aiida_difftre.engine.contract.results import GivenReference, SampleResults, Stationarity
 from aiida_difftre.engine.contract.state_points import StatePoint
+from aiida_difftre.engine.contract.trajectories import Trajectory, read_trajectory, write_trajectory
 from aiida_difftre.engine.jobs.given import given_reference, held_at
 from aiida_difftre.engine.observables.protocol import make
 from aiida_difftre.engine.potentials.potential import Potential, check_temperature, load, species_of
@@ -74,7 +74,7 @@ def run(job: SampleJob, folder: Path, progress: Reporter) -> SampleResults:
     moving = Moving(potential, parameters, structure, base)
     with Stop(job.machine.walltime_s) as stop:
         trajectory, given = _trajectory(job, folder, moving, progress, stop)
-        files.write_trajectory(folder / TRAJECTORY, trajectory)
+        write_trajectory(folder / TRAJECTORY, trajectory)
     sampled = time.monotonic()
     predictions = predict_trajectory(
         potential, parameters, trajectory, job.observables, machine=job.machine, seed=job.seed
@@ -98,20 +98,20 @@ def run(job: SampleJob, folder: Path, progress: Reporter) -> SampleResults:
 
 def _trajectory(
     job: SampleJob, folder: Path, moving: Moving, progress: Reporter, stop: Stop
-) -> tuple[files.Trajectory, GivenReference | None]:
+) -> tuple[Trajectory, GivenReference | None]:
     """The trajectory that is given, or a new one."""
     point = StatePoint(job.temperature, job.pressure)
     structure = moving.structure
     needed = born_stride(structure.symbols, structure.cell, job.observables, structure.masses)
     stride = math.gcd(job.base_born_stride, needed)
     if job.trajectory is not None:
-        exists = files.read_trajectory(folder / job.trajectory, may_lack_energies=True)
+        exists = read_trajectory(folder / job.trajectory, may_lack_energies=True)
         of_base = None
         if moving.base is not None and (spec := moving.potential.spec.base) is not None:
             of_base = arrays_of(exists, moving.base, spec.digest, born_stride=stride, progress=progress, stop=stop)
         exists, held = replace(exists, base=of_base), held_at(point, job.sampling)
         return given_reference(*moving[:2], exists, structure, held, batch_size=job.machine.batch_size)
-    previous = files.read_trajectory(folder / job.start_trajectory) if job.start_trajectory else None
+    previous = read_trajectory(folder / job.start_trajectory) if job.start_trajectory else None
     start, settings = start_on_device(job.sampling, moving.structure, previous)
     run = protocol.Run(job.machine, job.seed, progress, stop, folder, moving.base)
     return protocol.sample(*moving[:2], start, point, settings, run, born_stride=stride), None

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from aiida_difftre.engine import optimizers
 from aiida_difftre.engine.bases.loading import of_potential
-from aiida_difftre.engine.contract import agreement, files
+from aiida_difftre.engine.contract import agreement
 from aiida_difftre.engine.contract.agreement import Role
 from aiida_difftre.engine.contract.jobs import OPTIMIZER_OUT, POTENTIAL_OUT, Earlier, UpdateJob
 from aiida_difftre.engine.contract.labels import Labelled
@@ -28,6 +28,7 @@ from aiida_difftre.engine.contract.results import (
 from aiida_difftre.engine.contract.settings import PotentialSpec
 from aiida_difftre.engine.contract.state_points import StatePoint
 from aiida_difftre.engine.contract.targets import Target
+from aiida_difftre.engine.contract.trajectories import read_trajectory
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.matching import base_labels
 from aiida_difftre.engine.matching.matching import matching_loss
@@ -75,7 +76,7 @@ def run(job: UpdateJob, folder: Path, progress: Reporter) -> UpdateResults:
     sampled = [
         SampledStatePoint(
             point.label,
-            files.read_trajectory(folder / point.trajectory),
+            read_trajectory(folder / point.trajectory),
             targets,
             StatePoint(point.temperature, point.pressure),
             [_earlier(one, potential.spec, folder) for one in point.earlier],
@@ -118,7 +119,7 @@ def _earlier(one: Earlier, spec: PotentialSpec, folder: Path) -> EarlierTrajecto
             f"the earlier trajectory {one.label!r} was sampled with a potential of another form "
             f"({one.potential}); give those of one refinement",
         )
-    return EarlierTrajectory(one.label, files.read_trajectory(folder / one.trajectory), parameters)
+    return EarlierTrajectory(one.label, read_trajectory(folder / one.trajectory), parameters)
 
 
 def without_base(job: UpdateJob, spec: PotentialSpec, folder: Path) -> Callable[[Labelled], Labelled] | None:

@@ -23,7 +23,7 @@ from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.matching import matching
 from aiida_difftre.engine.matching.configurations import Configurations, Labels
 from aiida_difftre.engine.matching.initial import Start
-from aiida_difftre.engine.matching.matching import Linearised, Predicted
+from aiida_difftre.engine.matching.prediction import Linearised, Predicted, predict_all, predictor
 from aiida_difftre.engine.potentials.parameters import without_references
 from aiida_difftre.engine.potentials.potential import Potential
 from aiida_difftre.engine.potentials.term import Parameters
@@ -110,7 +110,7 @@ def divide(
     composition = matching.compositions(everything, len(potential.spec.species))
     references = matching.reference_energies(composition, np.asarray(parameters["atomic_energies"]))
     labels = everything.labels._replace(energy=everything.labels.energy - references)
-    predict, features = matching.features(potential, everything, dtype)
+    predict, features = predictor(potential, everything, dtype)
     whole = Part(features, labels, jnp.asarray(everything.real))
     training, validation = (
         jax.tree.map(lambda leaf, chosen=chosen: _device_array(leaf[chosen], dtype), whole) for chosen in indices
@@ -243,7 +243,7 @@ class Fit:
 
     def _predict_all(self, free: list[Array], part: Part) -> Predicted:
         size = self._job.machine.batch_size
-        return matching.predict_all(self._potential, self._predict, self.merge(free), part.features, size)
+        return predict_all(self._potential, self._predict, self.merge(free), part.features, size)
 
     def errors(self, free: list[Array], part: Part) -> dict[str, float]:
         """Errors on a part, and its loss."""

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 
-from aiida_difftre.engine.contract.files import Trajectory
+from aiida_difftre.engine.contract.trajectories import Trajectory
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.observables import protocol
 from aiida_difftre.engine.observables.histogram import PAIRS_AT_ONCE

@@ -12,13 +12,13 @@ import numpy as np
 import optax
 from numpy.typing import NDArray
 
-from aiida_difftre.engine.contract import files
 from aiida_difftre.engine.contract.agreement import Compared, Role
 from aiida_difftre.engine.contract.jobs import Machine, UpdateSettings
 from aiida_difftre.engine.contract.predictions import Prediction
 from aiida_difftre.engine.contract.results import PooledTrajectory
 from aiida_difftre.engine.contract.state_points import StatePoint
 from aiida_difftre.engine.contract.targets import Target
+from aiida_difftre.engine.contract.trajectories import Trajectory
 from aiida_difftre.engine.potentials.potential import Potential
 from aiida_difftre.engine.potentials.term import Parameters
 from aiida_difftre.engine.refinement import losses
@@ -105,7 +105,7 @@ class SampledStatePoint:
     """
 
     label: str
-    trajectory: files.Trajectory
+    trajectory: Trajectory
     targets: Sequence[Target]
     point: StatePoint
     earlier: Sequence[EarlierTrajectory] = ()

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy.typing import NDArray
 
-from aiida_difftre.engine.contract.files import Trajectory
+from aiida_difftre.engine.contract.trajectories import Trajectory
 from aiida_difftre.engine.contract.verdict import Arrangement
 
 MOST_DISTANCES = 5_000_000
@@ -31,7 +31,7 @@ def arrangement(trajectory: Trajectory, start: Float[np.ndarray, "atoms 3"]) -> 
 
     Example:
         >>> import numpy as np
-        >>> from aiida_difftre.engine.contract.files import Trajectory
+        >>> from aiida_difftre.engine.contract.trajectories import Trajectory
         >>> from aiida_difftre.engine.reweighting.arrangement import arrangement
         >>> places = np.array([[[0.0, 0.0, 0.0], [0.5, 0.0, 0.0]], [[0.0, 0.0, 0.0], [0.4, 0.0, 0.0]]], np.float32)
         >>> trajectory = Trajectory(

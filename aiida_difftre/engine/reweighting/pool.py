@@ -25,9 +25,9 @@ from numpy.typing import NDArray
 
 from aiida_difftre.engine import units
 from aiida_difftre.engine.contract.base_arrays import BaseArrays
-from aiida_difftre.engine.contract.files import Trajectory
 from aiida_difftre.engine.contract.results import PooledTrajectory
 from aiida_difftre.engine.contract.settings import Machine, PoolSettings
+from aiida_difftre.engine.contract.trajectories import Trajectory
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.potentials.potential import Potential
 from aiida_difftre.engine.potentials.term import Parameters
@@ -112,7 +112,7 @@ def pool(
         Two trajectories of one potential are one of twice the length:
 
         >>> import jax, numpy as np
-        >>> from aiida_difftre.engine.contract.files import Trajectory
+        >>> from aiida_difftre.engine.contract.trajectories import Trajectory
         >>> from aiida_difftre.engine.contract.settings import PoolSettings, PotentialSpec, TermSpec
         >>> from aiida_difftre.engine.potentials.potential import build
         >>> from aiida_difftre.engine.reweighting.pool import EarlierTrajectory, pool

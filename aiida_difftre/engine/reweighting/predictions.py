@@ -12,10 +12,10 @@ import numpy as np
 from jaxtyping import Array
 from numpy.typing import NDArray
 
-from aiida_difftre.engine.contract.files import Trajectory
 from aiida_difftre.engine.contract.jobs import Machine
 from aiida_difftre.engine.contract.observables import ObservableRequest
 from aiida_difftre.engine.contract.predictions import Prediction
+from aiida_difftre.engine.contract.trajectories import Trajectory
 from aiida_difftre.engine.observables import protocol
 from aiida_difftre.engine.potentials.potential import Potential
 from aiida_difftre.engine.potentials.term import Parameters

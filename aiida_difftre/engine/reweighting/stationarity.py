@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aiida_difftre.engine.contract.files import Trajectory
+from aiida_difftre.engine.contract.trajectories import Trajectory
 from aiida_difftre.engine.reweighting import statistics
 
 STARTS = 20

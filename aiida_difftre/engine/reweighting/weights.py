@@ -20,7 +20,7 @@ from jaxtyping import Array, Float
 from numpy.typing import NDArray
 
 from aiida_difftre.engine import units
-from aiida_difftre.engine.contract.files import Trajectory
+from aiida_difftre.engine.contract.trajectories import Trajectory
 from aiida_difftre.engine.reweighting import extrapolation
 
 
@@ -86,7 +86,7 @@ def state_shift(
 
     Example:
         >>> import numpy as np
-        >>> from aiida_difftre.engine.contract.files import Trajectory
+        >>> from aiida_difftre.engine.contract.trajectories import Trajectory
         >>> from aiida_difftre.engine.reweighting.weights import state_shift
         >>> arrays = {
         ...     "positions": np.zeros((2, 1, 3), np.float32), "cell": 4.0 * np.eye(3), "energies": np.array([0.0, 0.1]),

@@ -15,9 +15,9 @@ from aiida_difftre.engine.bases.loading import check_configuration
 from aiida_difftre.engine.bases.protocol import BasePotential
 from aiida_difftre.engine.bases.traced import TracedBase
 from aiida_difftre.engine.contract import samplers
-from aiida_difftre.engine.contract.files import Trajectory
 from aiida_difftre.engine.contract.settings import Machine, SamplingSettings
 from aiida_difftre.engine.contract.state_points import StatePoint
+from aiida_difftre.engine.contract.trajectories import Trajectory
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.potentials.potential import Potential
 from aiida_difftre.engine.potentials.term import Parameters
@@ -68,7 +68,7 @@ class Sampler(Protocol):
         A sampler that moves nothing, which is right at a temperature of zero only:
 
         >>> import numpy as np
-        >>> from aiida_difftre.engine.contract.files import Trajectory
+        >>> from aiida_difftre.engine.contract.trajectories import Trajectory
         >>> from aiida_difftre.engine.contract.state_points import StatePoint
         >>> from aiida_difftre.engine.sampling.starts import Start
         >>> def frozen(potential, parameters, start, point, settings, run):

@@ -17,10 +17,10 @@ import numpy as np
 
 from aiida_difftre.engine import units
 from aiida_difftre.engine.bases.callback import Callback
-from aiida_difftre.engine.contract import files
 from aiida_difftre.engine.contract.jobs import CHECKPOINT, TRAJECTORY
 from aiida_difftre.engine.contract.settings import SamplingSettings
 from aiida_difftre.engine.contract.state_points import StatePoint
+from aiida_difftre.engine.contract.trajectories import Trajectory, write_trajectory
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.geometry import neighbor_list
 from aiida_difftre.engine.potentials.potential import Potential
@@ -42,7 +42,7 @@ def simulate(
     point: StatePoint,
     settings: SamplingSettings,
     run: Run,
-) -> files.Trajectory:
+) -> Trajectory:
     """Equilibrate, then sample; arguments as of :class:`~aiida_difftre.engine.sampling.protocol.Sampler`.
 
     The last checkpoint holds the whole run.
@@ -84,7 +84,7 @@ def simulate(
                 continue
         if failure is not None:
             if run.folder is not None and recording.positions:
-                files.write_trajectory(run.folder / TRAJECTORY, trajectory_of(simulation, recording, made_of))
+                write_trajectory(run.folder / TRAJECTORY, trajectory_of(simulation, recording, made_of))
             raise failure
         simulation = simulation._replace(walkers=after)
         temperature = record(recording, snapshot, made_of.walkers, after=equilibration)
@@ -316,7 +316,7 @@ def record(recording: Recording, snapshot: Snapshot, walkers: int, *, after: int
     return float(temperatures.mean())
 
 
-def trajectory_of(simulation: Simulation, recording: Recording, made_of: Made) -> files.Trajectory:
+def trajectory_of(simulation: Simulation, recording: Recording, made_of: Made) -> Trajectory:
     """Make the trajectory of a run: walker by walker, each in the order of time.
 
     Args:
@@ -333,7 +333,7 @@ def trajectory_of(simulation: Simulation, recording: Recording, made_of: Made) -
     flat = np.ascontiguousarray(positions.swapaxes(0, 1).reshape(-1, *positions.shape[2:]))
     momentum, mass = np.asarray(md.momentum, np.float64), np.asarray(md.mass, np.float64)
     scales = np.concatenate(recording.scales).T.reshape(-1)
-    return files.Trajectory(
+    return Trajectory(
         positions=flat,
         cell=np.asarray(system.cell, np.float64),
         species=system.symbols,

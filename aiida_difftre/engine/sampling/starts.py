@@ -11,8 +11,9 @@ from ase import Atoms
 from ase.data import atomic_numbers
 from numpy.typing import NDArray
 
-from aiida_difftre.engine.contract import files, frames
+from aiida_difftre.engine.contract import frames
 from aiida_difftre.engine.contract.settings import SamplingSettings
+from aiida_difftre.engine.contract.trajectories import Trajectory
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.runtime import device
 
@@ -105,7 +106,7 @@ def _read_any(path: Path) -> Atoms:
 
 
 def start_on_device(
-    settings: SamplingSettings, structure: Start, previous: files.Trajectory | None
+    settings: SamplingSettings, structure: Start, previous: Trajectory | None
 ) -> tuple[Start, SamplingSettings]:
     """As many walkers as the settings ask for or the device takes, and the settings with the time of each."""
     running = None if previous is None else len(previous.last_positions)
@@ -113,7 +114,7 @@ def start_on_device(
     return start_walkers(walkers, structure, previous), shared
 
 
-def start_walkers(walkers: int, structure: Start, previous: files.Trajectory | None) -> Start:
+def start_walkers(walkers: int, structure: Start, previous: Trajectory | None) -> Start:
     """Walkers from a structure, or from the last snapshots of an earlier trajectory of the same system.
 
     The cell is that of the structure; at constant pressure walkers go on in the volumes that they had. Where no

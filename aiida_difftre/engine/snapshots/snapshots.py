@@ -25,8 +25,8 @@ from jaxtyping import Array
 from numpy.typing import NDArray
 
 from aiida_difftre.engine import units
-from aiida_difftre.engine.contract.files import Trajectory
 from aiida_difftre.engine.contract.settings import Machine
+from aiida_difftre.engine.contract.trajectories import Trajectory
 from aiida_difftre.engine.geometry import neighbor_list
 from aiida_difftre.engine.potentials.potential import Potential, species_of
 from aiida_difftre.engine.potentials.term import Environment, Parameters, densities, species_index

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from aiida_difftre.engine import units
-from aiida_difftre.engine.contract.files import Trajectory
 from aiida_difftre.engine.contract.observables import Ensemble
+from aiida_difftre.engine.contract.trajectories import Trajectory
 
 SAME_CELL = 1e-4
 """Relative; cells that are the same differ by less, as they are rounded in files."""

@@ -24,10 +24,11 @@ from aiida_difftre.engine import units
 from aiida_difftre.engine.contract.base import Strict
 from aiida_difftre.engine.contract.bounds import Component, Duration, DurationOrZero, Pressure, Temperature
 from aiida_difftre.engine.contract.documents import check_regular
-from aiida_difftre.engine.contract.files import Trajectory, digest
+from aiida_difftre.engine.contract.files import digest
 from aiida_difftre.engine.contract.frames import chosen_numbers, split_index
 from aiida_difftre.engine.contract.label_names import LabelKeys
 from aiida_difftre.engine.contract.results import Stationarity
+from aiida_difftre.engine.contract.trajectories import Trajectory
 from aiida_difftre.engine.reweighting import stationarity, statistics
 from aiida_difftre.engine.trajectories import cp2k, lammps, structures
 from aiida_difftre.engine.trajectories.fitting import check_fluctuations

@@ -15,7 +15,7 @@ from aiida_difftre.engine.contract.kinds import JOBS, RESULTS_OF
 from aiida_difftre.engine.contract.records import ErrorReport, ProgressLine
 from aiida_difftre.workchains.input_models import RunInput
 from aiida_difftre.workchains.refine_settings import RefineSettings
-from aiida_difftre.workchains.validate import ValidateSettings
+from aiida_difftre.workchains.validate_checks import ValidateSettings
 from difftre_reference.text import arguments, body, cell, meanings, table
 
 CONSTRAINTS = {

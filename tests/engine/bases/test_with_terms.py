@@ -19,11 +19,11 @@ from aiida_difftre.engine.bases.calculators import CalculatorBase
 from aiida_difftre.engine.bases.protocol import BasePotential, Evaluation
 from aiida_difftre.engine.calculators.difftre import DiffTReCalculator
 from aiida_difftre.engine.contract.bases import BaseSpec
-from aiida_difftre.engine.contract.files import Trajectory
 from aiida_difftre.engine.contract.jobs import SamplingSettings, UpdateSettings
 from aiida_difftre.engine.contract.observables import ObservableRequest
 from aiida_difftre.engine.contract.settings import BarostatSpec, PotentialSpec
 from aiida_difftre.engine.contract.state_points import StatePoint
+from aiida_difftre.engine.contract.trajectories import Trajectory
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.potentials import potential as potentials
 from aiida_difftre.engine.potentials.potential import Potential

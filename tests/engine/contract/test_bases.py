@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from aiida_difftre.engine.contract import files, known_bases
+from aiida_difftre.engine.contract import known_bases
 from aiida_difftre.engine.contract.base_arrays import BaseArrays
 from aiida_difftre.engine.contract.bases import BaseSpec
 from aiida_difftre.engine.contract.jobs import PretrainJob
 from aiida_difftre.engine.contract.settings import PotentialSpec
+from aiida_difftre.engine.contract.trajectories import read_trajectory, write_trajectory
 from aiida_difftre.engine.contract.validation import validate
 from aiida_difftre.engine.errors import UnreadableFileError
 from tests.fixtures.nodes import make_trajectory
@@ -95,8 +96,8 @@ def test_a_trajectory_keeps_what_the_base_gave(tmp_path: Path) -> None:
     plain = make_trajectory()
     count, path = len(plain.energies), tmp_path / "trajectory.npz"
     base = BaseArrays(ZEROS, np.arange(count) / 7, np.ones((count, 6)), np.ones((-(-count // 2), 6, 6)), 2)
-    files.write_trajectory(path, replace(plain, base=base))
-    found = files.read_trajectory(path).base
+    write_trajectory(path, replace(plain, base=base))
+    found = read_trajectory(path).base
     assert found is not None
     assert found.digest == ZEROS
     assert found.born is not None
@@ -109,6 +110,6 @@ def test_a_trajectory_keeps_what_the_base_gave(tmp_path: Path) -> None:
         (replace(base, stresses=np.full((count, 6), np.nan)), "base_stresses holds what is no finite number"),
         (replace(base, born_stride=1), "base_born has the shape"),
     ):
-        files.write_trajectory(path, replace(plain, base=damaged))
+        write_trajectory(path, replace(plain, base=damaged))
         with pytest.raises(UnreadableFileError, match=message):
-            files.read_trajectory(path)
+            read_trajectory(path)

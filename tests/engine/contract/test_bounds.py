@@ -29,7 +29,7 @@ from aiida_difftre.engine.observables.specs.absorption import PathTable
 from aiida_difftre.workchains.input_models import Dft, Feff, Refinement, RunInput, StatePoint
 from aiida_difftre.workchains.refine_settings import RefineSettings
 from aiida_difftre.workchains.systems import Bulk, Random, System
-from aiida_difftre.workchains.validate import ValidateSettings
+from aiida_difftre.workchains.validate_checks import ValidateSettings
 
 
 def numbers(annotation: Any, limits: bool = False) -> Iterator[bool]:

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from aiida_difftre.engine.contract import files, writing
+from aiida_difftre.engine.contract.trajectories import read_trajectory, write_trajectory
 from aiida_difftre.engine.errors import EngineError, ExitStatus, UnreadableFileError
 from aiida_difftre.engine.runtime.progress import Progress
 from tests.fixtures.nodes import make_trajectory, potential_file
@@ -25,7 +26,7 @@ WRITERS = {
     "json": lambda path: writing.write_json(path, {"a": 1}),
     "arrays": lambda path: files.write_arrays(path, {"a": np.ones(3)}),
     "npz": lambda path: files.write_npz(path, {"a": np.ones(3)}),
-    "trajectory": lambda path: files.write_trajectory(path, make_trajectory()),
+    "trajectory": lambda path: write_trajectory(path, make_trajectory()),
 }
 
 
@@ -163,11 +164,11 @@ def damaged(content: bytes) -> dict[str, bytes]:
     }
 
 
-@pytest.mark.parametrize("read", [files.read_trajectory, files.read_npz, files.read_arrays, files.read_potential])
+@pytest.mark.parametrize("read", [read_trajectory, files.read_npz, files.read_arrays, files.read_potential])
 def test_every_damage_has_one_name(tmp_path: Path, read: Any) -> None:
     whole = tmp_path / "whole"
-    files.write_trajectory(whole, make_trajectory())
-    files.read_trajectory(whole)
+    write_trajectory(whole, make_trajectory())
+    read_trajectory(whole)
     path = tmp_path / "damaged"
     for kind, content in damaged(whole.read_bytes()).items():
         path.write_bytes(content)
@@ -186,7 +187,7 @@ def test_every_damage_has_one_name(tmp_path: Path, read: Any) -> None:
 def test_mutated_trajectories_are_read_or_refused(tmp_path: Path) -> None:
     """Bytes that change at random, most of them in the headers, which no check sum protects."""
     whole, path, rng = tmp_path / "whole.npz", tmp_path / "mutated.npz", np.random.default_rng(0)
-    files.write_trajectory(whole, make_trajectory())
+    write_trajectory(whole, make_trajectory())
     content, refused = np.frombuffer(whole.read_bytes(), np.uint8), 0
     headers = np.flatnonzero(np.convolve(content == ord("P"), np.ones(130), "full")[: len(content)])
     for number in range(600):
@@ -195,7 +196,7 @@ def test_mutated_trajectories_are_read_or_refused(tmp_path: Path) -> None:
         mutated[where] = rng.integers(0, 256, len(where))
         path.write_bytes(mutated.tobytes())
         try:
-            files.read_trajectory(path)
+            read_trajectory(path)
         except UnreadableFileError:
             refused += 1
     assert refused > 300
@@ -215,10 +216,10 @@ def test_mutated_trajectories_are_read_or_refused(tmp_path: Path) -> None:
 )
 def test_trajectories_of_nonsense_are_refused(tmp_path: Path, name: str, value: Any, message: str) -> None:
     path = tmp_path / "it.npz"
-    files.write_trajectory(path, make_trajectory())
+    write_trajectory(path, make_trajectory())
     files.write_npz(path, files.read_npz(path) | {name: np.asarray(value)})
     with pytest.raises(UnreadableFileError, match=message):
-        files.read_trajectory(path)
+        read_trajectory(path)
 
 
 def test_a_full_disk_leaves_no_part(tmp_path: Path) -> None:
@@ -253,15 +254,15 @@ def test_what_counts_as_a_full_disk(number: int) -> None:
 def test_files_that_are_not_those_of_the_job(tmp_path: Path, damage: str) -> None:
     path = tmp_path / "trajectory.npz"
     before = make_trajectory()
-    files.write_trajectory(path, before)
+    write_trajectory(path, before)
     digests = {path.name: files.digest(path)}
     if damage == "none":
         files.check_digests(tmp_path, digests)
         return
     if damage == "shifted energies":
-        files.write_trajectory(path, replace(before, energies=before.energies + 0.1))
+        write_trajectory(path, replace(before, energies=before.energies + 0.1))
     elif damage == "repeated snapshots":
-        files.write_trajectory(path, replace(before, positions=before.positions[[0, 0, 2, 3, 4, 5]]))
+        write_trajectory(path, replace(before, positions=before.positions[[0, 0, 2, 3, 4, 5]]))
     elif damage == "empty":
         path.write_bytes(b"")
     else:

@@ -14,7 +14,8 @@ import pytest
 from ase.build import bulk
 from safetensors.numpy import save_file
 
-from aiida_difftre.engine.contract.files import read_potential, read_trajectory
+from aiida_difftre.engine.contract.files import read_potential
+from aiida_difftre.engine.contract.trajectories import read_trajectory
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 
 

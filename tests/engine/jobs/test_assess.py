@@ -13,8 +13,8 @@ import pytest
 
 from aiida_difftre.engine.contract.assess_job import AssessJob
 from aiida_difftre.engine.contract.assessment import AssessResults
-from aiida_difftre.engine.contract.files import write_trajectory
 from aiida_difftre.engine.contract.jobs import POTENTIAL_IN, TRAJECTORY
+from aiida_difftre.engine.contract.trajectories import write_trajectory
 from aiida_difftre.engine.contract.validation import validate
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.jobs import assess

@@ -34,6 +34,7 @@ from aiida_difftre.engine.contract.jobs import (
 )
 from aiida_difftre.engine.contract.labels import read_labelled
 from aiida_difftre.engine.contract.settings import PotentialSpec
+from aiida_difftre.engine.contract.trajectories import read_trajectory
 from aiida_difftre.engine.contract.validation import validate
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.jobs import predict, pretrain, refine, sample, update
@@ -162,7 +163,7 @@ def test_an_update_loads_no_calculator(folder: Path) -> None:
     """The trajectory of a sampling job is all that an update needs of the base."""
     job = {"temperature": 300.0, "sampling": SAMPLING, "machine": MACHINE, "base_born_stride": 5}
     sample.run(validate(SampleJob, job), folder, Silent())
-    found = files.read_trajectory(folder / TRAJECTORY)
+    found = read_trajectory(folder / TRAJECTORY)
     assert found.base is not None
     assert found.base.born is not None
     assert found.base.born.shape == (4, 6, 6)

@@ -15,10 +15,10 @@ from ase.build import bulk
 from ase.calculators.emt import EMT
 from ase.calculators.singlepoint import SinglePointCalculator
 
-from aiida_difftre.engine.contract import files
 from aiida_difftre.engine.contract.bases import BaseSpec
 from aiida_difftre.engine.contract.jobs import Machine, RefineJob, SampleJob, SamplingSettings, UpdateSettings
 from aiida_difftre.engine.contract.settings import PotentialSpec
+from aiida_difftre.engine.contract.trajectories import Trajectory, read_trajectory, write_trajectory
 from aiida_difftre.engine.contract.validation import validate
 from aiida_difftre.engine.errors import EngineError
 from aiida_difftre.engine.jobs import refine, sample
@@ -39,14 +39,14 @@ PRESSURE = {
 
 
 @pytest.fixture(scope="module")
-def sampled() -> tuple[Potential, Parameters, files.Trajectory]:
+def sampled() -> tuple[Potential, Parameters, Trajectory]:
     potential, parameters = lennard_jones()
     begin = start(argon(), 2)
     return potential, parameters, simulate(potential, parameters, begin, temperature=KELVIN, settings=SAMPLING)
 
 
 @pytest.fixture
-def folder(tmp_path: Path, sampled: tuple[Potential, Parameters, files.Trajectory]) -> Path:
+def folder(tmp_path: Path, sampled: tuple[Potential, Parameters, Trajectory]) -> Path:
     """A potential, its structure, and its trajectory as another program would have written it."""
     potential, parameters, trajectory = sampled
     potentials.save(tmp_path / "potential.safetensors", potential, parameters)
@@ -64,21 +64,21 @@ def folder(tmp_path: Path, sampled: tuple[Potential, Parameters, files.Trajector
         names.append(tmp_path / f"md{walker}.traj")
         ase.io.write(names[-1], frames)
     settings = ImportSettings(temperature=KELVIN, interval_fs=80.0, equilibration_fs=0.0)
-    files.write_trajectory(tmp_path / "foreign.npz", import_trajectory(names, [], settings).trajectory)
+    write_trajectory(tmp_path / "foreign.npz", import_trajectory(names, [], settings).trajectory)
     return tmp_path
 
 
-def taken(folder: Path, name: str = "foreign.npz") -> tuple[files.Trajectory, sample.SampleResults]:
+def taken(folder: Path, name: str = "foreign.npz") -> tuple[Trajectory, sample.SampleResults]:
     job = SampleJob(
         temperature=KELVIN, sampling=SAMPLING, trajectory=name, machine=Machine(precision="float64"),
         observables=[{"observable": "pressure"}],
     )  # fmt: skip
     results = sample.run(job, folder, Silent())
-    return files.read_trajectory(folder / "trajectory.npz"), results
+    return read_trajectory(folder / "trajectory.npz"), results
 
 
 def test_what_the_potential_itself_sampled_is_as_good_as_its_own_trajectory(
-    folder: Path, sampled: tuple[Potential, Parameters, files.Trajectory]
+    folder: Path, sampled: tuple[Potential, Parameters, Trajectory]
 ) -> None:
     potential, parameters, own = sampled
     found, results = taken(folder)
@@ -99,9 +99,7 @@ def validate_target():  # type: ignore[no-untyped-def]
     return validate(Target, PRESSURE)
 
 
-def test_weights_are_relative_to_what_sampled(
-    folder: Path, sampled: tuple[Potential, Parameters, files.Trajectory]
-) -> None:
+def test_weights_are_relative_to_what_sampled(folder: Path, sampled: tuple[Potential, Parameters, Trajectory]) -> None:
     """A potential that is a little off: averages by the weights of both energies, which are worked out here."""
     potential, parameters, own = sampled
     moved = jax.tree.map(lambda leaf: leaf, parameters)
@@ -121,7 +119,7 @@ def test_weights_are_relative_to_what_sampled(
 
 
 def test_what_does_not_stand_for_the_potential_is_refused(
-    folder: Path, sampled: tuple[Potential, Parameters, files.Trajectory]
+    folder: Path, sampled: tuple[Potential, Parameters, Trajectory]
 ) -> None:
     potential, parameters, _ = sampled
     moved = jax.tree.map(lambda leaf: leaf, parameters)
@@ -132,11 +130,11 @@ def test_what_does_not_stand_for_the_potential_is_refused(
 
 
 def test_without_energies_the_potential_gives_them_and_zeros_never_count(folder: Path) -> None:
-    foreign = files.read_trajectory(folder / "foreign.npz")
+    foreign = read_trajectory(folder / "foreign.npz")
     for name, energies in (("none", np.full(len(foreign.energies), np.nan)), ("zeros", 0.0 * foreign.energies)):
-        files.write_trajectory(folder / f"{name}.npz", replace(foreign, energies=energies))
+        write_trajectory(folder / f"{name}.npz", replace(foreign, energies=energies))
     with pytest.raises(EngineError, match="imported without energies"):
-        files.read_trajectory(folder / "none.npz")
+        read_trajectory(folder / "none.npz")
     found, results = taken(folder, "none.npz")
     assert results.given is not None
     assert results.given.deviation is None
@@ -164,7 +162,7 @@ def test_a_refinement_begins_without_dynamics(folder: Path, monkeypatch: pytest.
 
     monkeypatch.setattr(refine, "_simulate", noticed)
     results = refine.run(job, folder, Silent())
-    assert begun == [len(files.read_trajectory(folder / "foreign.npz").energies)]  # the second iteration alone
+    assert begun == [len(read_trajectory(folder / "foreign.npz").energies)]  # the second iteration alone
     first, last = results.iterations
     assert first.update is not None
     assert first.update.steps >= 1
@@ -172,7 +170,7 @@ def test_a_refinement_begins_without_dynamics(folder: Path, monkeypatch: pytest.
 
 
 def test_with_a_base_energies_and_stresses_are_sums(
-    folder: Path, sampled: tuple[Potential, Parameters, files.Trajectory]
+    folder: Path, sampled: tuple[Potential, Parameters, Trajectory]
 ) -> None:
     """What is a base here sampled the trajectory, and the correction to it is next to nothing."""
     potential, parameters, own = sampled
@@ -207,7 +205,7 @@ def test_a_base_that_is_called_is_evaluated_on_what_is_imported(tmp_path: Path) 
     ase.io.write(tmp_path / "structure.extxyz", crystal)
     settings = ImportSettings(temperature=300.0, interval_fs=80.0, equilibration_fs=0.0)
     made = import_trajectory([tmp_path / "md.extxyz"], [], settings)
-    files.write_trajectory(tmp_path / "foreign.npz", made.trajectory)
+    write_trajectory(tmp_path / "foreign.npz", made.trajectory)
     zero = {"inner": 1.8, "knots": 4, "values": [0.0] * 4}
     term = {"architecture": "pair_spline", "cutoff": 4.0, "hyperparameters": zero}
     spec = {"species": ["Cu"], "base": {"engine": "ase", "name": "emt"}, "terms": [term]}
@@ -218,7 +216,7 @@ def test_a_base_that_is_called_is_evaluated_on_what_is_imported(tmp_path: Path) 
         observables=[{"observable": "stress"}], base_born_stride=10,
     )  # fmt: skip
     results = sample.run(job, tmp_path, Silent())
-    found = files.read_trajectory(tmp_path / "trajectory.npz")
+    found = read_trajectory(tmp_path / "trajectory.npz")
     assert results.given is not None
     assert results.given.energies == "potential"  # those of the file are its own
     assert found.base is not None

@@ -14,7 +14,6 @@ from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from aiida_difftre.engine.calculators.difftre import DiffTReCalculator
-from aiida_difftre.engine.contract.files import write_trajectory
 from aiida_difftre.engine.contract.jobs import (
     POTENTIAL_IN,
     PREDICTIONS,
@@ -23,6 +22,7 @@ from aiida_difftre.engine.contract.jobs import (
     PredictJob,
     TermSpec,
 )
+from aiida_difftre.engine.contract.trajectories import write_trajectory
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.jobs.predict import run
 from aiida_difftre.engine.potentials import potential as potentials

@@ -22,7 +22,7 @@ from aiida_difftre.engine.contract.jobs import CHECKPOINT, POTENTIAL_OUT, Potent
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.jobs.pretrain import run
 from aiida_difftre.engine.matching import configurations as dataset
-from aiida_difftre.engine.matching import matching
+from aiida_difftre.engine.matching.prediction import predict_directly
 from aiida_difftre.engine.potentials import potential as potentials
 from aiida_difftre.engine.potentials.parameters import flatten, without_references
 from aiida_difftre.engine.runtime.progress import Silent
@@ -51,7 +51,7 @@ def silicon(tmp_path_factory: pytest.TempPathFactory) -> Path:
         frames.append(atoms)
     free = without_references(potential.init(jax.random.key(0)), jnp.float64)
     configurations = dataset.pad(frames, ["Si"], potential.cutoff)
-    labels = jax.jit(lambda c: matching.predict_directly(potential, free, c))(configurations)
+    labels = jax.jit(lambda c: predict_directly(potential, free, c))(configurations)
     for number, atoms in enumerate(frames):
         energy, forces, stress = (np.asarray(part[number]) for part in labels)
         atoms.calc = SinglePointCalculator(atoms, energy=float(energy) + 8 * OFFSET, forces=forces, stress=stress)
@@ -194,7 +194,7 @@ def test_continues_from_a_potential_without_validation(folder: Path) -> None:
 
 def test_large_data_sets_differentiate_anew(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stored = pretrain(job(steps=20), folder, Silent())
-    monkeypatch.setattr("aiida_difftre.engine.matching.matching.JACOBIAN_LIMIT", 0)
+    monkeypatch.setattr("aiida_difftre.engine.matching.prediction.JACOBIAN_LIMIT", 0)
     direct = pretrain(job(steps=20), folder, Silent())
     assert direct["best_loss"] == pytest.approx(stored["best_loss"], rel=1e-6)
 

@@ -16,9 +16,9 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 from aiida_difftre.engine import optimizers, units
 from aiida_difftre.engine.calculators.difftre import DiffTReCalculator
-from aiida_difftre.engine.contract.files import Trajectory, write_trajectory
 from aiida_difftre.engine.contract.jobs import LossSettings, Machine, OptimizerSpec, UpdateJob, UpdateSettings
 from aiida_difftre.engine.contract.targets import Target
+from aiida_difftre.engine.contract.trajectories import Trajectory, write_trajectory
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.geometry import neighbor_list
 from aiida_difftre.engine.jobs import update

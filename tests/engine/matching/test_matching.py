@@ -16,7 +16,14 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 from aiida_difftre.engine.contract.jobs import DatasetWeights, LossSettings, Machine, PotentialSpec, TermSpec
 from aiida_difftre.engine.matching import configurations as dataset
-from aiida_difftre.engine.matching import matching
+from aiida_difftre.engine.matching import matching, prediction
+from aiida_difftre.engine.matching.prediction import (
+    Predicted,
+    jacobian_bytes,
+    linearise,
+    predict_directly,
+    predict_linearised,
+)
 from aiida_difftre.engine.potentials.parameters import without_references
 from aiida_difftre.engine.potentials.potential import Potential, build
 from aiida_difftre.engine.potentials.term import Parameters
@@ -48,8 +55,8 @@ def test_linearised_equals_direct_and_so_do_parameter_gradients() -> None:
     potential, parameters = model()
     configurations = dataset.pad(frames(), potential.spec.species, potential.cutoff)
     free = without_references(parameters, jnp.float64)
-    batch = matching.linearise(potential, configurations, jnp.float64)
-    assert batch.jacobian.nbytes == matching.jacobian_bytes(potential, configurations, jnp.float64)
+    batch = linearise(potential, configurations, jnp.float64)
+    assert batch.jacobian.nbytes == jacobian_bytes(potential, configurations, jnp.float64)
 
     def value(p: Parameters, predict: Any, features: Any) -> Any:
         parts = predict(potential, p, features)
@@ -57,7 +64,7 @@ def test_linearised_equals_direct_and_so_do_parameter_gradients() -> None:
 
     results = [
         jax.jit(jax.value_and_grad(lambda p, f=f, b=b: value(p, f, b), has_aux=True))(free)
-        for f, b in ((matching.predict_linearised, batch), (matching.predict_directly, configurations))
+        for f, b in ((predict_linearised, batch), (predict_directly, configurations))
     ]
     for linear, direct in zip(*(jax.tree.leaves(result) for result in results), strict=True):
         np.testing.assert_allclose(linear, direct, rtol=1e-9, atol=1e-9)
@@ -66,10 +73,10 @@ def test_linearised_equals_direct_and_so_do_parameter_gradients() -> None:
 def test_forces_and_stress_by_finite_differences() -> None:
     potential, parameters = model()
     free = without_references(parameters, jnp.float64)
-    predict = jax.jit(lambda c: matching.predict_directly(potential, free, c))
+    predict = jax.jit(lambda c: predict_directly(potential, free, c))
     base = frames()
 
-    def predicted(atoms: Atoms) -> matching.Predicted:
+    def predicted(atoms: Atoms) -> Predicted:
         return predict(dataset.pad([atoms], potential.spec.species, potential.cutoff, 8, 80))
 
     parts = predicted(base[0])
@@ -106,7 +113,7 @@ def labels(**changes: Any) -> dataset.Labels:
 
 def test_loss_counts_labelled_parts_only() -> None:
     real = np.array([[1.0, 1.0], [1.0, 0.0]])
-    predicted = matching.Predicted(jnp.array([1.2, 2.1]), jnp.full((2, 2, 3), 0.5), jnp.full((2, 6), 0.01))
+    predicted = Predicted(jnp.array([1.2, 2.1]), jnp.full((2, 2, 3), 0.5), jnp.full((2, 6), 0.01))
     weights = DatasetWeights(energy=100, force=1, stress=1e4)
     value = matching.loss(predicted, labels(), real, weights)
     assert float(value) == pytest.approx(100 * (0.1**2 + 0.1**2) / 2 + 0.5**2 + 1e4 * 0.01**2)
@@ -114,7 +121,7 @@ def test_loss_counts_labelled_parts_only() -> None:
 
 def test_errors_with_units_and_without_offset() -> None:
     real = np.array([[1.0, 1.0], [1.0, 0.0]])
-    predicted = matching.Predicted(jnp.array([1.2, 2.3]), jnp.full((2, 2, 3), 0.5), jnp.full((2, 6), 0.01))
+    predicted = Predicted(jnp.array([1.2, 2.3]), jnp.full((2, 2, 3), 0.5), jnp.full((2, 6), 0.01))
     found = matching.errors(predicted, labels(), real)
     assert found["energy_mae"] == pytest.approx(200)
     assert found["energy_shifted_rmse"] == pytest.approx(100)
@@ -127,7 +134,7 @@ def test_errors_with_units_and_without_offset() -> None:
 def test_matching_loss_of_a_dataset(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int, batch_size: int
 ) -> None:
-    monkeypatch.setattr(matching, "JACOBIAN_LIMIT", limit)
+    monkeypatch.setattr(prediction, "JACOBIAN_LIMIT", limit)
     potential, parameters = model()
     given = frames()
     for atoms in given:
@@ -141,7 +148,7 @@ def test_matching_loss_of_a_dataset(
     value, gradient = evaluate(parameters)
 
     configurations = dataset.pad(given, potential.spec.species, potential.cutoff)
-    predicted = matching.predict_directly(potential, without_references(parameters, jnp.float64), configurations)
+    predicted = predict_directly(potential, without_references(parameters, jnp.float64), configurations)
     labels = configurations.labels._replace(energy=np.zeros(2))
     expected = 0.5 * matching.loss(predicted, labels, jnp.asarray(configurations.real), settings.dataset_weights)
     assert value == pytest.approx(float(expected), rel=1e-6)

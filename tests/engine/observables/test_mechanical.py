@@ -16,10 +16,10 @@ from ase.optimize import BFGS
 from aiida_difftre.engine import units
 from aiida_difftre.engine.calculators.difftre import DiffTReCalculator
 from aiida_difftre.engine.calculators.elasticity import static_stiffness
-from aiida_difftre.engine.contract.files import Trajectory
 from aiida_difftre.engine.contract.jobs import SamplingSettings
 from aiida_difftre.engine.contract.observables import ObservableRequest
 from aiida_difftre.engine.contract.predictions import Prediction
+from aiida_difftre.engine.contract.trajectories import Trajectory
 from aiida_difftre.engine.errors import EngineError
 from aiida_difftre.engine.geometry import voigt
 from aiida_difftre.engine.geometry.lattice import strained

@@ -14,9 +14,9 @@ from ase import Atoms
 from ase.build import bulk
 from ase.neighborlist import neighbor_list
 
-from aiida_difftre.engine.contract.files import Trajectory
 from aiida_difftre.engine.contract.jobs import SamplingSettings
 from aiida_difftre.engine.contract.observables import ObservableRequest
+from aiida_difftre.engine.contract.trajectories import Trajectory
 from aiida_difftre.engine.errors import EngineError
 from aiida_difftre.engine.geometry import lattice
 from aiida_difftre.engine.observables import protocol, scattering

@@ -14,8 +14,6 @@ import numpy as np
 import pytest
 
 from aiida_difftre.engine import units
-from aiida_difftre.engine.contract import files
-from aiida_difftre.engine.contract.files import Trajectory
 from aiida_difftre.engine.contract.jobs import (
     POTENTIAL_IN,
     TRAJECTORY,
@@ -27,6 +25,7 @@ from aiida_difftre.engine.contract.jobs import (
 from aiida_difftre.engine.contract.observables import ObservableRequest
 from aiida_difftre.engine.contract.state_points import StatePoint
 from aiida_difftre.engine.contract.targets import Target
+from aiida_difftre.engine.contract.trajectories import Trajectory, write_trajectory
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.jobs import predict
 from aiida_difftre.engine.observables import protocol, thermodynamic
@@ -200,7 +199,7 @@ def test_weights_at_another_state_are_those_of_pymbar() -> None:
 def test_predict_reports_what_is_left_of_the_snapshots(tmp_path: Path) -> None:
     potential, parameters = lennard_jones()
     potentials.save(tmp_path / POTENTIAL_IN, potential, parameters)
-    files.write_trajectory(tmp_path / TRAJECTORY, breathing())
+    write_trajectory(tmp_path / TRAJECTORY, breathing())
     job = PredictJob(
         trajectory=TRAJECTORY, temperature=63.0, pressure=0.06, observables=requests("volume"),
         machine={"precision": "float64"},
@@ -239,7 +238,7 @@ def test_predict_refuses_a_state_that_the_trajectory_does_not_reach(
     tmp_path: Path, asked: dict[str, float], message: str
 ) -> None:
     potentials.save(tmp_path / POTENTIAL_IN, *lennard_jones())
-    files.write_trajectory(tmp_path / TRAJECTORY, breathing())
+    write_trajectory(tmp_path / TRAJECTORY, breathing())
     job = PredictJob(trajectory=TRAJECTORY, observables=requests("volume"), machine={"precision": "float64"}, **asked)
     with pytest.raises(EngineError, match=message) as caught:
         predict.run(job, tmp_path, Silent())
@@ -252,7 +251,7 @@ def test_a_temperature_far_from_that_of_few_snapshots_is_refused(tmp_path: Path,
     potential, parameters = lennard_jones()
     potentials.save(tmp_path / POTENTIAL_IN, potential, parameters)
     fixed = rattled(potential, parameters, argon(2, 5.4), snapshots=20, amplitude=0.25, temperature=85.0)
-    files.write_trajectory(tmp_path / TRAJECTORY, fixed)
+    write_trajectory(tmp_path / TRAJECTORY, fixed)
     job = PredictJob(trajectory=TRAJECTORY, temperature=temperature, observables=requests("pressure"))
     asked = re.escape(f"from 85 K to {temperature:g} K leaves")
     with pytest.raises(EngineError, match=asked) as caught:

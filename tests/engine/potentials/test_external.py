@@ -13,7 +13,8 @@ from aiida_difftre.engine.calculators.difftre import DiffTReCalculator
 from aiida_difftre.engine.contract.jobs import PotentialSpec, TermSpec
 from aiida_difftre.engine.contract.settings import Machine
 from aiida_difftre.engine.errors import EngineError
-from aiida_difftre.engine.matching import configurations, matching
+from aiida_difftre.engine.matching import configurations
+from aiida_difftre.engine.matching.prediction import predictor
 from aiida_difftre.engine.potentials import potential as potentials
 from aiida_difftre.engine.potentials.potential import Potential
 from aiida_difftre.engine.potentials.term import Environment, Parameters
@@ -109,7 +110,7 @@ def test_labels_and_fields_do_not_go_together() -> None:
     potential, _ = field("external_spline", knots=8)
     atoms = Atoms("He", cell=5 * np.eye(3), pbc=True)
     with pytest.raises(EngineError, match="external field"):
-        matching.features(potential, configurations.pad([atoms], ["He"], 0.1), jnp.float64)
+        predictor(potential, configurations.pad([atoms], ["He"], 0.1), jnp.float64)
 
 
 def test_an_environment_without_a_cell() -> None:

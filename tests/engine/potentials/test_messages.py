@@ -23,7 +23,8 @@ from aiida_difftre.engine.contract.settings import LangevinSpec
 from aiida_difftre.engine.errors import EngineError
 from aiida_difftre.engine.export.folder import Options
 from aiida_difftre.engine.export.others import bundle
-from aiida_difftre.engine.matching import configurations, matching
+from aiida_difftre.engine.matching import configurations
+from aiida_difftre.engine.matching.prediction import predictor
 from aiida_difftre.engine.potentials.parameters import without_references
 from aiida_difftre.engine.potentials.potential import Potential, build
 from aiida_difftre.engine.potentials.term import Kind, Parameters
@@ -130,7 +131,7 @@ def test_snapshots_and_labels() -> None:
     frames.append(frames[0].repeat((2, 1, 1)))
     frames[-1].calc = SinglePointCalculator(frames[-1], energy=2 * frames[0].get_potential_energy())
     padded = configurations.pad(frames, ["C"], CUTOFF)
-    predict, features = matching.features(made, padded, jnp.float64)
+    predict, features = predictor(made, padded, jnp.float64)
     predicted = predict(made, without_references(parameters, jnp.float64), features)
     np.testing.assert_allclose(predicted.energy, padded.labels.energy, rtol=1e-12)
     np.testing.assert_allclose(predicted.forces[:3, :8], padded.labels.forces[:3, :8], atol=1e-10)

@@ -14,7 +14,7 @@ from ase.build import bulk
 from aiida_difftre.engine.calculators.difftre import DiffTReCalculator
 from aiida_difftre.engine.contract.settings import Machine, PotentialSpec
 from aiida_difftre.engine.matching.configurations import pad
-from aiida_difftre.engine.matching.matching import linearise, predict_directly, predict_linearised
+from aiida_difftre.engine.matching.prediction import linearise, predict_directly, predict_linearised
 from aiida_difftre.engine.potentials.parameters import without_references
 from aiida_difftre.engine.potentials.potential import Potential, build
 from aiida_difftre.engine.snapshots.snapshots import Coordinates, Directions, Snapshots

@@ -15,9 +15,9 @@ import pytest
 from ase import Atoms
 
 from aiida_difftre.engine import units
-from aiida_difftre.engine.contract.files import Trajectory
 from aiida_difftre.engine.contract.jobs import UpdateSettings
 from aiida_difftre.engine.contract.observables import ObservableRequest
+from aiida_difftre.engine.contract.trajectories import Trajectory
 from aiida_difftre.engine.potentials.term import Parameters
 from aiida_difftre.engine.refinement import objective
 from aiida_difftre.engine.reweighting import statistics

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from aiida_difftre.engine.contract.files import Trajectory
 from aiida_difftre.engine.contract.observables import ObservableRequest
+from aiida_difftre.engine.contract.trajectories import Trajectory
 from aiida_difftre.engine.errors import EngineError
 from aiida_difftre.engine.reweighting import statistics
 from aiida_difftre.engine.reweighting.reference import prepare_reference

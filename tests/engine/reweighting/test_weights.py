@@ -8,7 +8,7 @@ import pytest
 from scipy import constants
 
 from aiida_difftre.engine import units
-from aiida_difftre.engine.contract.files import Trajectory
+from aiida_difftre.engine.contract.trajectories import Trajectory
 from aiida_difftre.engine.reweighting.weights import boltzmann_weights, effective_size, state_shift
 
 

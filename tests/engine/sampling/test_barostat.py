@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from aiida_difftre.engine import units
-from aiida_difftre.engine.contract.files import Trajectory, read_trajectory
 from aiida_difftre.engine.contract.jobs import CHECKPOINT, TRAJECTORY, Machine, SamplingSettings
 from aiida_difftre.engine.contract.observables import ObservableRequest
 from aiida_difftre.engine.contract.state_points import StatePoint
+from aiida_difftre.engine.contract.trajectories import Trajectory, read_trajectory
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.geometry import neighbor_list
 from aiida_difftre.engine.potentials.derivatives import virial

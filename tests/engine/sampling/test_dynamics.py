@@ -14,8 +14,9 @@ import pytest
 from ase import Atoms
 
 from aiida_difftre.engine import units
-from aiida_difftre.engine.contract.files import Trajectory, read_arrays, read_trajectory, write_arrays
+from aiida_difftre.engine.contract.files import read_arrays, write_arrays
 from aiida_difftre.engine.contract.jobs import CHECKPOINT, TRAJECTORY, Machine, PotentialSpec, SamplingSettings
+from aiida_difftre.engine.contract.trajectories import Trajectory, read_trajectory
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.geometry import linked_cells
 from aiida_difftre.engine.geometry import neighbor_list as space

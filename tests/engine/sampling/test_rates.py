@@ -14,8 +14,8 @@ from ase import Atoms
 from numpy.typing import NDArray
 
 from aiida_difftre.engine import units
-from aiida_difftre.engine.contract.files import Trajectory
 from aiida_difftre.engine.contract.jobs import SamplingSettings
+from aiida_difftre.engine.contract.trajectories import Trajectory
 from tests.fixtures.engine import build, simulate, start
 
 TEMPERATURE = 300.0
