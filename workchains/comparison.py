@@ -80,6 +80,11 @@ def decisive_points(comparisons: Iterable[Comparison]) -> Points:
     return agreement.decisive_points(_compared(comparisons))
 
 
+def noise(comparisons: Iterable[Comparison]) -> float:
+    """The share of the simulation in the errors; see :func:`aiida_difftre.engine.contract.agreement.noise`."""
+    return agreement.noise(_compared(comparisons))
+
+
 def derived_seed(seed: int, *names: object) -> int:
     """A seed for one job: deterministic, and different for different names."""
     text = "/".join(str(name) for name in (seed, *names))

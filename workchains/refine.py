@@ -20,7 +20,7 @@ from aiida_difftre.engine.contract.reasons import RETRIED_WITH_SMALLER_STEPS, Re
 from aiida_difftre.engine.contract.validation import validate
 from aiida_difftre.workchains import exit_codes, records
 from aiida_difftre.workchains.builders import ProtocolMixin
-from aiida_difftre.workchains.comparison import decisive_points, derived_seed
+from aiida_difftre.workchains.comparison import decisive_points, derived_seed, noise
 from aiida_difftre.workchains.engine import lowered_for_memory
 from aiida_difftre.workchains.facts import IndexedMixin
 from aiida_difftre.workchains.history import collect_history, decisions, iteration_name, update_label, updates_of
@@ -89,8 +89,8 @@ class RefineWorkChain(ProtocolMixin, IndexedMixin, WorkChain):
             default=lambda: orm.Dict({}),
             serializer=orm.to_aiida_type,
             validator=check_settings,
-            help="max_iterations, patience, min_improvement, chi2_stop, max_roll_backs, continued_equilibration_fs, "
-            "growth {factor, thresholds}, pool_iterations, seed.",
+            help="max_iterations, patience, min_improvement, chi2_stop, max_noise, max_roll_backs, "
+            "continued_equilibration_fs, growth {factor, thresholds, against_noise}, pool_iterations, seed.",
         )
         spec.inputs.validator = check_inputs
         spec.outline(
@@ -314,8 +314,9 @@ class RefineWorkChain(ProtocolMixin, IndexedMixin, WorkChain):
         targets = {label: targets_of(point["targets"]) for label, point in self._state_points().items()}
         compared = records.compare_points(targets, predictions)
         chi2 = records.judge(compared)
-        decisive = decisive_points(item for items in compared.values() for item in items.values())
-        state = self._decide(policy.Agreement(chi2["training"], chi2["selection"], decisive))
+        found = [item for items in compared.values() for item in items.values()]
+        verdict = policy.Agreement(chi2["training"], chi2["selection"], decisive_points(found), noise(found))
+        state = self._decide(verdict)
         if state.reference is not None and state.reference.is_best:
             self.ctx.best = self.ctx.reference["potential"]
         return state

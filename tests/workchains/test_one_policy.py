@@ -34,8 +34,8 @@ from tests.fixtures.nodes import target_content
 
 SEQUENCES = 70
 PRODUCTION_FS = 1000.0
-ERROR = 0.05
-"""GPa, of the predicted pressure."""
+ERRORS = [0.05, 0.05, 0.3]
+"""GPa, of the predicted pressure, whose own is 0.1: small, and large enough to hide what is missed."""
 FAILURES = {
     "unstable": ExitStatus.NOT_FINITE, "lost": ExitStatus.TOO_FEW_EFFECTIVE_SAMPLES, "failed": ExitStatus.OUT_OF_MEMORY,
 }  # fmt: skip
@@ -62,7 +62,8 @@ class World:
             "max_iterations": draw.randint(1, 6), "patience": draw.randint(1, 3),
             "chi2_stop": draw.choice([0.0, 1.0, 4.0]),
             "min_improvement": draw.choice([0.0, 0.02, 0.5]), "max_roll_backs": draw.randint(0, 3),
-            "growth": {"factor": draw.choice([1.5, 2.0]), "thresholds": draw.choice([[], [3.0], [10.0, 2.0]])},
+            "growth": {"factor": draw.choice([1.5, 2.0]), "thresholds": draw.choice([[], [3.0], [10.0, 2.0]]),
+                       "against_noise": draw.choice([0, 1])},
         }  # fmt: skip
         self.asked: list[tuple[Any, ...]] = []
         self.samplings = self.updates = 0
@@ -94,10 +95,11 @@ class World:
     def predictions(self) -> list[Prediction]:
         """On the last trajectories."""
         draw = random.Random(f"{self._seed} predict {self.samplings}")
+        error = draw.choice(ERRORS)
         return [
             Prediction(
                 label=name, observable="pressure", unit="GPa", labels=["pressure"],
-                values=[draw.choice([0.05, 0.2, 0.5, 1.0, 2.0]) + draw.random() / 100], errors=[ERROR],
+                values=[draw.choice([0.05, 0.2, 0.5, 1.0, 2.0]) + draw.random() / 100], errors=[error],
             )
             for name in self.names
         ]  # fmt: skip
@@ -123,7 +125,7 @@ def run_engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Wor
 
         def prepared(_: Any, course: engine.Course, __: Any) -> list[Any]:
             before = tuple(course.trajectories["solid"].predictions)
-            terms = [TargetTerm(target, np.array([ERROR])) for target in targets]
+            terms = [TargetTerm(target, np.array(one.errors)) for target, one in zip(targets, before, strict=True)]
             agreement = [compared(np.asarray(one.values), term) for one, term in zip(before, terms, strict=True)]
             return [SimpleNamespace(label="solid", before=before, agreement=agreement)]
 
@@ -196,8 +198,9 @@ def make_chain(
                     {"solid": chain.targets_of(targets)}, {"solid": world.predictions()}
                 )
                 chi2 = chain.records.judge(compared)
+                found = list(compared["solid"].values())
                 judged = policy.Agreement(
-                    chi2["training"], chi2["selection"], chain.decisive_points(compared["solid"].values())
+                    chi2["training"], chi2["selection"], chain.decisive_points(found), chain.noise(found)
                 )
                 is_over = policy.decide(process._course(), judged, settings).action is policy.Action.END
                 found = world.updated(iteration, parameters["learning_rate_scale"], is_fresh, is_over)
@@ -246,5 +249,5 @@ def test_both_loops_decide_alike(run_engine: Any, make_chain: Any, roles: list[s
         reasons.add(alone.reason)
     assert reasons == {
         Reason.CONVERGED, Reason.PATIENCE, Reason.MAX_ITERATIONS, Reason.STALLED, Reason.LAST_UPDATE_DISCARDED,
-        Reason.TOO_MANY_ROLL_BACKS, Reason.UNSTABLE_START, Reason.FAILED,
+        Reason.TOO_MANY_ROLL_BACKS, Reason.UNSTABLE_START, Reason.FAILED, Reason.NOISE,
     }  # fmt: skip

@@ -78,7 +78,10 @@ def test_cells_and_settings_of_stages() -> None:
     assert "take the same density" in str(stages.check_stages_with(staged(structure(constant=5.5))))
     assert "take the same composition" in str(stages.check_stages_with(staged(structure("Ne"))))
     assert "walkers" in str(stages.check_stages_with(staged(structure(), sampling={"walkers": 0})))
-    grown = {"settings": {"growth": {"factor": 100.0, "thresholds": [9.0, 4.0, 2.0]}}, "sampling": {"stride_fs": 10.0}}
+    grown = {
+        "settings": {"growth": {"factor": 100.0, "thresholds": [9.0], "against_noise": 2}},
+        "sampling": {"stride_fs": 10.0},
+    }
     assert "growth makes production_fs 1e+08 fs: " in str(stages.check_stages_with(staged(structure(), **grown)))
     assert "no StructureData" in str(stages.check_stages({"stage_0": {"structures": {"solid": orm.Dict({})}}}, None))
     assert "unknown key" in str(stages.check_stages({"stage_0": {"changes": orm.Dict({"setting": {}})}}, None))

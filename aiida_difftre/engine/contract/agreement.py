@@ -5,7 +5,7 @@ Free of JAX and AiiDA: ``difftre refine`` and the work chain judge alike.
 
 Reduced chi² counts the error of the simulation, so that a potential whose observables hardly converge (a crystal about
 to lose its order) may have a low one. Two potentials are therefore compared with the same errors of the simulation, at
-each point the smaller of the two.
+each point the smaller of the two; and a low chi² is agreement only where the share of this error in it is small.
 """
 
 from __future__ import annotations
@@ -50,6 +50,21 @@ class Points(NamedTuple):
         """
         return np.square(self.deviations) / (np.square(self.experiment_errors) + np.square(self.simulation_errors))
 
+    def noise(self) -> float:
+        """Compute the mean of σ_sim²/(σ_exp² + σ_sim²): what part of the errors in chi² is the simulation's.
+
+        Returns:
+            The share, between 0 and 1; 1/2 where the two errors are equal.
+
+        Example:
+            >>> import numpy as np
+            >>> from aiida_difftre.engine.contract.agreement import Points
+            >>> Points(np.array([10.0]), np.array([3.0]), np.array([4.0])).noise()
+            0.64
+        """
+        simulated = np.square(self.simulation_errors)
+        return float(np.mean(simulated / (np.square(self.experiment_errors) + simulated)))
+
 
 class Compared(NamedTuple):
     """A target beside its prediction.
@@ -81,6 +96,22 @@ def reduced_chi2(compared: Iterable[Compared], role: Role) -> float | None:
     """
     chosen = _of_role(compared, role)
     return float(np.mean(np.concatenate([points.squares() for points in chosen]))) if chosen else None
+
+
+def noise(compared: Iterable[Compared]) -> float:
+    """The share of the simulation in the errors of the noisiest training target with a weight; 0 where there is none.
+
+    Of a potential whose predictions are off by m squared errors of the experiment in the mean, a target with the share
+    f has the chi² (1 - f) m + f, in expectation: as f approaches 1 it is 1 whatever m is. The largest share counts and
+    not the mean, since the points of a target that is known well do not make another one any better known.
+
+    Args:
+        compared: targets of all state points.
+
+    Returns:
+        The largest :meth:`Points.noise`.
+    """
+    return max((points.noise() for points in _of_role(compared, "training")), default=0.0)
 
 
 def criterion(compared: Iterable[Compared]) -> Criterion:

@@ -22,10 +22,18 @@ class Growth(Strict):
     Args:
         factor: Factor on production_fs each time that the reduced chi² falls below a threshold.
         thresholds: Thresholds of the reduced chi² of the training targets, each used once.
+        against_noise: Number of further times that the trajectories may grow, where chi² is low enough but their own
+            error too large to tell (``max_noise`` of the loop).
     """
 
     factor: Annotated[float, Limits(above=1, most=100, reason="trajectories that grow faster are never sampled")] = 2.0
     thresholds: list[Chi2] = Field(default_factory=list)
+    against_noise: Annotated[int, Limits(least=0, most=20, reason="trajectories of a million times the length")] = 2
+
+    @property
+    def most(self) -> float:
+        """The factor on production_fs of the longest trajectories that there can be."""
+        return self.factor ** (len(self.thresholds) + self.against_noise)
 
 
 class LoopSettings(Strict):
@@ -37,6 +45,9 @@ class LoopSettings(Strict):
         min_improvement: Fraction by which chi² has to fall to count as better: less is noise.
         chi2_stop: Stop when the reduced chi² of the training targets, on fresh trajectories, is at most this; an update
             ends at it as well, unless its own ``chi2_stop`` is given.
+        max_noise: Largest share of the simulation in the errors of a training target, σ_sim²/(σ_exp² + σ_sim²) in the
+            mean over its points, at which a chi² below ``chi2_stop`` counts; with more the trajectories grow, and where
+            they cannot the refinement ends as ``noise`` and not as ``converged``. 1 asks for nothing.
         max_roll_backs: Number of times that the potential may be rolled back, the learning rate halved each time.
         continued_equilibration_fs: Equilibration of a trajectory that continues the previous one, fs; None for that of
             the sampling parameters.
@@ -49,6 +60,7 @@ class LoopSettings(Strict):
     patience: Iterations = 4
     min_improvement: Annotated[float, Limits(least=0, below=1, reason="it is a fraction of chi²")] = 0.02
     chi2_stop: Chi2 = 1.0
+    max_noise: Annotated[float, Limits(above=0, most=1, reason="it is a share of the squared error")] = 0.5
     max_roll_backs: Annotated[
         int, Limits(least=0, most=60, reason="a learning rate halved more often moves nothing")
     ] = 2
@@ -75,7 +87,7 @@ class LoopSettings(Strict):
         Raises:
             ValueError: If the longest ones are more than a job takes.
         """
-        longest = sampling.production_fs * self.growth.factor ** len(self.growth.thresholds)
+        longest = sampling.production_fs * self.growth.most
         if longest == sampling.production_fs:
             return
         try:

@@ -5,6 +5,15 @@ which says what to do. Whoever runs the jobs keeps the state, plain JSON, and wh
 potential that sampled last without becoming unstable, its trajectories, and the optimizer's state before the update),
 the *candidate* (the potential that the last update made), and the best potential. An update always starts from the
 reference, so that a potential is rolled back by not being used. Free of JAX and AiiDA.
+
+A refinement has *converged* where, on trajectories that the best potential sampled itself,
+
+    mean (prediction - experiment)²/(σ_exp² + σ_sim²) <= chi2_stop, over the points of all training targets, and
+    mean σ_sim²/(σ_exp² + σ_sim²) <= max_noise, over the points of each of them.
+
+The first alone is met by chance as well: chi² tends to one, whatever the potential, as the error σ_sim of the
+trajectories outgrows that of the targets. Where the second fails trajectories grow, and the same potential is sampled
+again; where they may not grow any more, the refinement ends for the reason ``noise``.
 """
 
 from __future__ import annotations
@@ -110,6 +119,7 @@ class State(Strict):
         action: The next thing to do.
         production_fs: Sampled time of each walker in the next sampling, fs.
         thresholds: Thresholds of growth that chi² has not yet passed.
+        grown_against_noise: Number of times that the trajectories grew because their own error was too large.
         learning_rate_scale: Factor on the learning rate of the next update.
         iteration: Number of the present iteration, from 0; an iteration ends with its update.
         discarded: Numbers of the iterations whose update was done again.
@@ -131,6 +141,7 @@ class State(Strict):
     action: Action = Action.SAMPLE
     production_fs: float
     thresholds: list[float] = Field(default_factory=list)
+    grown_against_noise: int = 0
     learning_rate_scale: float = 1.0
     iteration: int = 0
     discarded: list[int] = Field(default_factory=list)
@@ -196,11 +207,13 @@ class Agreement:
         training: Reduced chi² of the training targets.
         selection: Reduced chi² of the selection targets; None where there are none.
         points: Data points of the targets that decide.
+        noise: Share of the simulation in the errors of the noisiest training target.
     """
 
     training: float
     selection: float | None
     points: Points
+    noise: float
 
 
 @dataclass(frozen=True)
@@ -361,12 +374,29 @@ def _judged(state: State, verdict: Agreement, settings: LoopSettings) -> State:
             production_fs=state.production_fs * settings.growth.factor ** len(passed),
         )
     elif verdict.training <= settings.chi2_stop and _reference(state).is_best:
-        reason = Reason.CONVERGED
+        state, reason = _agreed(state, verdict, settings)
     elif state.since_best >= settings.patience:
         reason = Reason.PATIENCE
     if reason is None and state.action is Action.JUDGE:
         reason = Reason.MAX_ITERATIONS
     return _changed(state, action=Action.UPDATE) if reason is None else _ended(_closed(state), reason)
+
+
+def _agreed(state: State, verdict: Agreement, settings: LoopSettings) -> tuple[State, Reason | None]:
+    """Converged, unless the error of the trajectories is too large to tell: then they grow, where they still may."""
+    if verdict.noise <= settings.max_noise:
+        return state, Reason.CONVERGED
+    share = f"{verdict.noise:.0%} of the squared error of a target is that of the trajectories"
+    if state.grown_against_noise >= settings.growth.against_noise:
+        told = f"{state.message}, which may be chance: {share}, more than {settings.max_noise:.0%} (max_noise), and "
+        return _changed(state, message=f"{told}they grow no further (growth.against_noise)"), Reason.NOISE
+    state = _changed(
+        state,
+        grown_against_noise=state.grown_against_noise + 1,
+        production_fs=state.production_fs * settings.growth.factor,
+        message=f"{state.message}, which may be chance: {share}; the next are {settings.growth.factor:g} times as long",
+    )
+    return state, None
 
 
 def _with_best(state: State, reference: Reference, verdict: Agreement, settings: LoopSettings) -> State:

@@ -11,7 +11,9 @@ class Reason(StrEnum):
     """Why a refinement, or one update of it, is over."""
 
     CONVERGED = "converged"
-    """The best potential agrees with the training targets (``chi2_stop``)."""
+    """The best potential agrees with the training targets (``chi2_stop``), on trajectories that can tell."""
+    NOISE = "noise"
+    """As ``converged``, but the error of the trajectories is above ``max_noise``, so that it may be chance."""
     PATIENCE = "patience"
     """No better potential for ``patience`` iterations."""
     MAX_ITERATIONS = "max_iterations"
@@ -46,6 +48,7 @@ class Reason(StrEnum):
         """Whether the refinement came to an end of its own, which a validation may follow."""
         return self in {
             Reason.CONVERGED,
+            Reason.NOISE,
             Reason.PATIENCE,
             Reason.MAX_ITERATIONS,
             Reason.STALLED,

@@ -14,7 +14,7 @@ from aiida_difftre.engine.bases.base_pass import arrays_of
 from aiida_difftre.engine.bases.loading import of_potential
 from aiida_difftre.engine.bases.protocol import BasePotential
 from aiida_difftre.engine.contract import policy
-from aiida_difftre.engine.contract.agreement import decisive_points, reduced_chi2
+from aiida_difftre.engine.contract.agreement import decisive_points, noise, reduced_chi2
 from aiida_difftre.engine.contract.jobs import POTENTIAL_OUT, RESULTS, RefineJob, RefineStatePoint, SamplingSettings
 from aiida_difftre.engine.contract.policy import Action
 from aiida_difftre.engine.contract.predictions import Prediction
@@ -333,7 +333,7 @@ def _agreement(data: list[PreparedStatePoint]) -> policy.Agreement:
     training = reduced_chi2(compared, "training")
     if training is None:
         raise EngineError(ExitStatus.INVALID_INPUT, "no training target to judge the refinement by")
-    return policy.Agreement(training, reduced_chi2(compared, "selection"), decisive_points(compared))
+    return policy.Agreement(training, reduced_chi2(compared, "selection"), decisive_points(compared), noise(compared))
 
 
 def _record(course: Course, agreement: policy.Agreement) -> RefineIteration:

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from aiida_difftre.engine.contract import policy
-from aiida_difftre.engine.contract.agreement import Points
+from aiida_difftre.engine.contract.agreement import Compared, Points, decisive_points, reduced_chi2
+from aiida_difftre.engine.contract.agreement import noise as noise_of
 from aiida_difftre.engine.contract.loop_settings import LoopSettings
 from aiida_difftre.engine.contract.policy import (
     Action,
@@ -33,9 +34,9 @@ def points(deviation: float) -> Points:
     return Points(np.array([deviation]), np.array([1.0]), np.array([0.0]))
 
 
-def agreement(training: float, selection: float | None = None) -> Agreement:
+def agreement(training: float, selection: float | None = None, noise: float = 0.0) -> Agreement:
     """With these reduced chi²."""
-    return Agreement(training, selection, points((training if selection is None else selection) ** 0.5))
+    return Agreement(training, selection, points((training if selection is None else selection) ** 0.5), noise)
 
 
 def settings(**changes: Any) -> LoopSettings:
@@ -52,8 +53,8 @@ def follow(*verdicts: Verdict, production_fs: float = 100.0, **changes: Any) -> 
     return state
 
 
-def iteration(training: float, selection: float | None = None) -> list[Verdict]:
-    return [Sampled(), agreement(training, selection), MOVED]
+def iteration(training: float, selection: float | None = None, noise: float = 0.0) -> list[Verdict]:
+    return [Sampled(), agreement(training, selection, noise), MOVED]
 
 
 def test_an_iteration_samples_then_updates() -> None:
@@ -157,6 +158,63 @@ def test_trajectories_grow_before_agreement_counts() -> None:
     # On longer trajectories a worse number is the better one.
     longer = follow(*iteration(0.4), Sampled(), agreement(0.45), growth=growth)
     assert (longer.best.iteration, longer.lowest.iteration, longer.reason) == (1, 1, Reason.CONVERGED)
+
+
+def test_agreement_of_noise_is_not_convergence() -> None:
+    growth = {"factor": 3.0, "against_noise": 1}
+    grown = follow(Sampled(), agreement(0.4, noise=0.83), growth=growth)
+    assert (grown.action, grown.production_fs, grown.reason) == (Action.UPDATE, 300.0, None)
+    assert grown.message == (
+        "iteration 0: reduced chi² 0.4 on fresh trajectories of 100 fs, which may be chance: 83% of the squared error "
+        "of a target is that of the trajectories; the next are 3 times as long"
+    )
+    noisy = iteration(0.4, noise=0.83)
+    met = follow(*noisy, Sampled(), agreement(0.45, noise=0.5), growth=growth)
+    assert (met.reason, met.best.iteration) == (Reason.CONVERGED, 1)
+    missed = follow(*noisy, *iteration(6.0, noise=0.5), growth=growth)
+    assert (missed.action, missed.production_fs) == (Action.SAMPLE, 300.0), "goes on as it would have from 6"
+    over = follow(*noisy, Sampled(), agreement(0.45, noise=0.6), growth=growth)
+    assert (over.reason, over.reason.is_complete, over.best.iteration) == (Reason.NOISE, True, 1)
+    assert over.message.endswith("60% of the squared error of a target is that of the trajectories, more than 50% "
+                                 "(max_noise), and they grow no further (growth.against_noise)")  # fmt: skip
+    assert follow(*noisy, Sampled(), agreement(0.4, noise=0.6), growth=growth, max_iterations=1).reason is Reason.NOISE
+    assert follow(Sampled(), agreement(0.4, noise=0.83), max_noise=1.0).reason is Reason.CONVERGED
+
+
+def follow_noisy(seed: int, off: float, error: float, **changes: Any) -> State:
+    """A refinement whose potential stays ``off`` by as many errors of its targets, sampled with an error of its own.
+
+    There are two targets, one of six points that is sampled well, and one of three that is not, in the same units.
+    """
+    chosen, draw = settings(chi2_stop=1.0, **changes), np.random.default_rng(seed)
+    state = policy.start(chosen, 100.0)
+    while state.action is not Action.END:
+        noise = error * (100.0 / state.production_fs) ** 0.5
+        targets = [
+            Compared("training", 1.0, Points(draw.normal(mean, width, size), np.ones(size), np.full(size, width)))
+            for mean, width, size in ((0.0, noise / 100, 6), (off, noise, 3))
+        ]
+        chi2 = reduced_chi2(targets, "training")
+        verdict = Agreement(chi2, None, decisive_points(targets), noise_of(targets))
+        for event in (Sampled(), verdict, MOVED):
+            state = decide(state, event, chosen) if state.action is not Action.END else state
+    return state
+
+
+def test_a_potential_that_noise_alone_makes_agree_has_not_converged() -> None:
+    """Six errors off, sampled with an error of twenty: what chi² below 1 alone calls converged, nearly always."""
+    loop = {"max_iterations": 4, "patience": 3}
+    fooled = [follow_noisy(seed, off=6.0, error=20.0, max_noise=1.0, **loop).reason for seed in range(40)]
+    assert fooled.count(Reason.CONVERGED) > 35
+    ended = [follow_noisy(seed, off=6.0, error=20.0, **loop).reason for seed in range(40)]
+    assert Reason.CONVERGED not in ended
+    assert Reason.NOISE in ended
+    # The same where longer trajectories can tell, and where there is nothing to find: one that is right is found right.
+    longer = {"growth": {"factor": 100.0, "against_noise": 2}}
+    ended = [follow_noisy(seed, off=6.0, error=20.0, **loop, **longer).reason for seed in range(40)]
+    assert set(ended) <= {Reason.MAX_ITERATIONS, Reason.PATIENCE}
+    ended = [follow_noisy(seed, off=0.0, error=20.0, **loop, **longer).reason for seed in range(40)]
+    assert ended.count(Reason.CONVERGED) > 35
 
 
 def test_what_was_given_up_for_the_selection() -> None:
