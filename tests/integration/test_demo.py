@@ -86,6 +86,11 @@ def test_demo(environment: dict[str, str], tmp_path: Path) -> None:
         assert float(cells[2]) < float(experiment)  # LDA at the experimental density: stretched, and soft
         assert all("±" in cell for cell in cells[3:])
 
+    # A phonon that nothing trained, of the refined potential at rest.
+    raman = re.search(r"Raman line of ambient / 1/cm: (\d+)", said)
+    assert raman is not None, said[-3000:]
+    assert 1000 < float(raman[1]) < 1600
+
     # Plots, and the commands with which to look further.
     pictures = sorted(plots.glob("*.png"))
     assert len(pictures) >= 2

@@ -24,8 +24,13 @@ class Record(BaseModel):
     @model_serializer(mode="wrap")
     def _given(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         written: dict[str, Any] = handler(self)
-        known = {name: value for name, value in written.items() if name in self.model_fields_set}
+        known = {name: value for name, value in written.items() if name in self.model_fields_set or self._filled(name)}
         return known | (self.model_extra or {})
+
+    def _filled(self, name: str) -> bool:
+        """Whether a field that was not given has something else than its default, such as a list that was added to."""
+        field = type(self).model_fields.get(name)
+        return field is not None and getattr(self, name) != field.get_default(call_default_factory=True)
 
     def content(self, exclude: Any = None) -> dict[str, Any]:
         """Plain data, as JSON holds it; numbers that are not finite stay what they are.

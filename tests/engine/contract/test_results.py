@@ -6,12 +6,12 @@ import json
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from aiida_difftre.engine.contract.kinds import RESULTS_OF
 from aiida_difftre.engine.contract.matching_results import MatchingErrors, PretrainResults
 from aiida_difftre.engine.contract.reasons import Reason
-from aiida_difftre.engine.contract.records import ProgressLine, Timings, finite, not_finite, read
+from aiida_difftre.engine.contract.records import ProgressLine, Record, Timings, finite, not_finite, read
 from aiida_difftre.engine.contract.results import (
     PredictResults,
     SampleResults,
@@ -77,6 +77,17 @@ def test_only_what_was_given_is_written() -> None:
     step.step_scale = 0.5
     assert step.content() == {**STEP, "step_scale": 0.5}
     assert MatchingErrors(force_rmse=1.0).content() == {"force_rmse": 1.0}
+
+
+def test_what_was_added_to_a_default_is_written() -> None:
+    class Found(Record):
+        names: list[str] = Field(default_factory=list)
+        number: int | None = None
+
+    found = Found()
+    assert found.content() == {}
+    found.names.append("X")
+    assert found.content() == {"names": ["X"]}
 
 
 @pytest.mark.parametrize(
