@@ -12,7 +12,7 @@ import optax
 from jaxtyping import Array, Float
 
 from aiida_difftre.engine import optimizers
-from aiida_difftre.engine.contract import optimizer_options
+from aiida_difftre.engine.contract import agreement, optimizer_options
 from aiida_difftre.engine.contract.jobs import UpdateSettings
 from aiida_difftre.engine.contract.predictions import Prediction
 from aiida_difftre.engine.contract.reasons import Reason
@@ -110,7 +110,7 @@ def minimise(
     reason: Reason | None = None
     while reason is None:
         entry = descent.record(progress)
-        reason = _ended(entry, settings, descent.history[0].n_eff_fraction)
+        reason = _ended(entry, objective, descent.history[0].n_eff_fraction)
         if reason is None and stop is not None:
             reason = _stopped(entry, stop)
         if reason is None:
@@ -250,12 +250,16 @@ def _masked(tree: Parameters, free: Parameters) -> Parameters:
     return masked
 
 
-def _ended(entry: UpdateStep, settings: UpdateSettings, first: float) -> Reason | None:
+def _ended(entry: UpdateStep, objective: Objective, first: float) -> Reason | None:
     """Why an update ends at this point; None where it goes on.
 
-    The gate counts from the effective fraction of the first point: 1, but on a trajectory that something else sampled.
+    Before the first step the potential has converged where the loop calls it so: by the trajectory that it sampled
+    itself, whatever a pool says. The gate counts from the effective fraction of the first point: 1, but on a trajectory
+    that something else sampled.
     """
-    if entry.chi2 <= (max(settings.chi2_stop, settings.chi2_converged) if entry.step == 0 else settings.chi2_stop):
+    settings = objective.settings
+    has_converged = entry.step == 0 and _own_chi2(objective.data) <= settings.chi2_converged
+    if has_converged or entry.chi2 <= settings.chi2_stop:
         return Reason.CHI2
     if entry.n_eff_fraction < settings.gate * first:
         return Reason.GATE
@@ -295,11 +299,20 @@ def _line_search(
     return None, tried
 
 
-def _entry(step: int, data: Sequence[PreparedStatePoint], current: Point) -> UpdateStep:
-    evaluation = current.evaluation
-    chi2 = reduced_chi2(data, evaluation.predictions, "training")
+def _own_chi2(data: Sequence[PreparedStatePoint]) -> float:
+    """Reduced chi² of the training targets of the potential that sampled, by its own trajectories."""
+    return _known(agreement.reduced_chi2([item for point in data for item in point.agreement], "training"))
+
+
+def _known(chi2: float | None) -> float:
     if chi2 is None:
         raise EngineError(ExitStatus.INVALID_INPUT, "no training target to judge the update by")
+    return chi2
+
+
+def _entry(step: int, data: Sequence[PreparedStatePoint], current: Point) -> UpdateStep:
+    evaluation = current.evaluation
+    chi2 = _known(reduced_chi2(data, evaluation.predictions, "training"))
     points = {}
     for point in data:
         size = evaluation.effective[point.label]

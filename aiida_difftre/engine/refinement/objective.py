@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -23,9 +23,9 @@ from aiida_difftre.engine.potentials.potential import Potential
 from aiida_difftre.engine.potentials.term import Parameters
 from aiida_difftre.engine.refinement import losses
 from aiida_difftre.engine.refinement.losses import TargetTerm
-from aiida_difftre.engine.reweighting.pool import EarlierTrajectory, pool
-from aiida_difftre.engine.reweighting.predictions import reweighted_predictions
-from aiida_difftre.engine.reweighting.reference import Pooled, Reference, check_sampled_at, prepare_reference
+from aiida_difftre.engine.reweighting.pool import EarlierTrajectory, newest_alone, pool, prepare_pooled
+from aiida_difftre.engine.reweighting.predictions import predictions_from, reweighted_predictions
+from aiida_difftre.engine.reweighting.reference import Reference, check_sampled_at
 from aiida_difftre.engine.reweighting.weights import EffectiveSize, effective_size
 
 Quantities = dict[str, NDArray[np.float64]]
@@ -61,7 +61,11 @@ class PreparedStatePoint:
 
     @property
     def agreement(self) -> list[Compared]:
-        """How well the potential that sampled agrees with the targets, by its own trajectory."""
+        """How well the potential that sampled agrees with the targets, by its own trajectory.
+
+        It is what the loop judges. A pool has smaller errors, but it was fitted before: only snapshots that no update
+        has seen confirm that a potential is right.
+        """
         return [
             losses.compared(np.asarray(prediction.values), term)
             for prediction, term in zip(self.before, self.judged, strict=True)
@@ -141,17 +145,13 @@ def prepare(
     targets = sampled.targets
     check_sampled_at(sampled.trajectory, sampled.point)
     requests = [target.request() for target in targets]
-    ref = prepare_reference(potential, parameters, sampled.trajectory, requests, machine, sampled.point)
-    before, values = reweighted_predictions(ref, parameters, replicates=settings.bootstrap, seed=seed)
-    known = before
-    members: tuple[PooledTrajectory, ...] = ()
-    if sampled.earlier:
-        found = pool(potential, parameters, sampled.trajectory, sampled.earlier, settings.pool, machine.batch_size)
-        members = found.members
-        if found.is_pooled:
-            ref = prepare_reference(potential, parameters, found.trajectory, requests, machine, sampled.point)
-            ref = replace(ref, pooled=Pooled(found.origins, found.size))
-            known, values = reweighted_predictions(ref, parameters, replicates=settings.bootstrap, seed=seed)
+    newest = EarlierTrajectory("newest", sampled.trajectory, parameters)
+    found = pool(potential, parameters, newest, sampled.earlier, settings.pool, machine.batch_size)
+    ref = prepare_pooled(potential, parameters, found, requests, machine, sampled.point)
+    known, values = reweighted_predictions(ref, parameters, replicates=settings.bootstrap, seed=seed)
+    before = known
+    if found.is_pooled:
+        before = predictions_from(*newest_alone(ref, values), replicates=settings.bootstrap, seed=seed)
     terms, judged = (
         tuple(TargetTerm(t, np.asarray(p.errors)) for t, p in zip(targets, predictions, strict=True))
         for predictions in (known, before)
@@ -170,7 +170,7 @@ def prepare(
     gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))
     jacobian = jax.jit(jax.jacrev(residuals, has_aux=True))
     g = ref.inefficiency(values)
-    return PreparedStatePoint(sampled.label, ref, terms, g, tuple(before), gradient, jacobian, judged, members)
+    return PreparedStatePoint(sampled.label, ref, terms, g, tuple(before), gradient, jacobian, judged, found.records)
 
 
 def evaluate(data: Sequence[PreparedStatePoint], parameters: Parameters) -> Evaluation:

@@ -1,4 +1,4 @@
-r"""Weights of snapshots pooled from several references, each sampled with a potential or at a state point of its own.
+r"""Free energies of several references, each sampled with a potential or at a state point of its own, by MBAR.
 
 .. math:: w(x) \propto \frac{e^{-u(x)}}{\sum_k N_k\, e^{f_k - u_k(x)}}, \qquad u = \frac{U + PV}{kT}
 
@@ -12,19 +12,22 @@ References:
 
 from __future__ import annotations
 
-import os
-
-import jax
 import numpy as np
-from jaxtyping import Array, Float
 from numpy.typing import NDArray
+from scipy import optimize
 from scipy.special import logsumexp
+
+ACCURACY = 1e-9
+"""Largest deviation of the fraction of the snapshots that a reference stands for from that which it sampled."""
 
 
 def free_energies(reduced: NDArray[np.float64], counts: NDArray[np.int64]) -> NDArray[np.float64]:
     r"""Estimate the dimensionless free energies of several references from their pooled snapshots (MBAR).
 
     .. math:: f_k = -\ln \sum_i \frac{e^{-u_k(x_i)}}{\sum_l N_l\, e^{f_l - u_l(x_i)}}
+
+    They are where the convex function :math:`\sum_i \ln \sum_k N_k e^{f_k - u_k(x_i)} - \sum_k N_k f_k` is least, which
+    SciPy finds with its first and second derivatives.
 
     Args:
         reduced: Reduced energies u_k = (U_k + P_k V)/kT_k of each pooled snapshot for each reference, (references,
@@ -35,10 +38,10 @@ def free_energies(reduced: NDArray[np.float64], counts: NDArray[np.int64]) -> ND
         Free energies f, (references,); that of the first reference is zero.
 
     Raises:
-        ValueError: For counts that do not add up to the snapshots.
+        ValueError: For counts that do not add up to the snapshots, and for references that hardly overlap.
 
     References:
-        M. R. Shirts and J. D. Chodera, J. Chem. Phys. 129, 124105 (2008), eq. 11.
+        M. R. Shirts and J. D. Chodera, J. Chem. Phys. 129, 124105 (2008), eqs. 11 and C1 to C3.
 
     Example:
         A constant added to the energy is the difference in free energy:
@@ -57,12 +60,51 @@ def free_energies(reduced: NDArray[np.float64], counts: NDArray[np.int64]) -> ND
         )
     if len(counts) == 1:
         return np.zeros(1)
-    # With JAX, pymbar would change the precision of the whole process.
-    os.environ["PYMBAR_DISABLE_JAX"] = "TRUE"
-    from pymbar import MBAR
+    system = _Equations(reduced - reduced[0], counts)
+    nearly = optimize.minimize(
+        system.value, system.guess(), jac=system.slope, hess=system.curvature, method="trust-exact", tol=1e-6
+    )
+    # From differences of values alone the last digits do not follow.
+    found = optimize.root(system.slope, nearly.x, jac=system.curvature, tol=1e-12).x
+    is_least = np.max(np.abs(system.slope(found))) < ACCURACY
+    if not is_least or np.linalg.eigvalsh(system.curvature(found))[0] < ACCURACY:
+        raise ValueError(
+            f"the free energies of {len(counts)} references with {counts.tolist()} snapshots were not found: they "
+            "hardly overlap; leave those out that overlap least"
+        )
+    return np.concatenate([[0.0], found])
 
-    solved = np.asarray(MBAR(reduced, counts, solver_protocol="robust").f_k, np.float64)
-    return solved - solved[0]
+
+class _Equations:
+    """The convex function of the free energies but the first, over the number of snapshots, and its derivatives."""
+
+    def __init__(self, differences: NDArray[np.float64], counts: NDArray[np.int64]) -> None:
+        self._differences, self._counts = differences, counts
+
+    def guess(self) -> NDArray[np.float64]:
+        """Free energies by the snapshots of the first reference alone."""
+        first = self._differences[1:, : self._counts[0]]
+        guess: NDArray[np.float64] = np.log(self._counts[0]) - logsumexp(-first, axis=1)
+        return guess
+
+    def _shares(self, free: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """The logarithm of the mixture, (snapshots,), and the share of each reference, (references, snapshots)."""
+        exponents = (np.log(self._counts) + np.concatenate([[0.0], free]))[:, None] - self._differences
+        mixture = logsumexp(exponents, axis=0)
+        return mixture, np.exp(exponents - mixture)
+
+    def value(self, free: NDArray[np.float64]) -> float:
+        return float(self._shares(free)[0].sum() - self._counts[1:] @ free) / self._counts.sum()
+
+    def slope(self, free: NDArray[np.float64]) -> NDArray[np.float64]:
+        expected = self._shares(free)[1].sum(1)
+        slope: NDArray[np.float64] = (expected - self._counts)[1:] / self._counts.sum()
+        return slope
+
+    def curvature(self, free: NDArray[np.float64]) -> NDArray[np.float64]:
+        shares = self._shares(free)[1]
+        whole: NDArray[np.float64] = (np.diag(shares.sum(1)) - shares @ shares.T) / self._counts.sum()
+        return whole[1:, 1:]
 
 
 def log_mixture(
@@ -70,12 +112,12 @@ def log_mixture(
 ) -> NDArray[np.float64]:
     r"""Compute the logarithm of the mixture of references that each pooled snapshot was drawn from.
 
-    .. math:: \ln \sum_k N_k\, e^{f_k - [u_k(x) - u_0(x)]}
-
-    with u_0 that of the first reference.
+    .. math:: \ln \sum_k N_k\, e^{f_k - u_k(x)}
 
     Args:
-        reduced: Reduced energies of each pooled snapshot for each reference, (references, snapshots).
+        reduced: Reduced energies u_k of each pooled snapshot for each reference, (references, snapshots); or their
+            differences from those for which snapshots are to be weighed, whose weights are then proportional to the
+            inverse of the mixture: differences keep the digits that energies lose.
         counts: Number of snapshots of each reference, (references,).
         free: Free energies, (references,), from :func:`free_energies`.
 
@@ -91,34 +133,5 @@ def log_mixture(
         >>> log_mixture(np.zeros((2, 4)), np.array([2, 2]), np.zeros(2)).round(4).tolist()  # ln 4
         [1.3863, 1.3863, 1.3863, 1.3863]
     """
-    exponents = (np.log(counts) + free)[:, None] - (reduced - reduced[0])
-    result: NDArray[np.float64] = logsumexp(exponents, axis=0)
+    result: NDArray[np.float64] = logsumexp((np.log(counts) + free)[:, None] - reduced, axis=0)
     return result
-
-
-def weights(
-    target: Float[Array, " snapshots"], first: Float[Array, " snapshots"], mixture: Float[Array, " snapshots"]
-) -> Float[Array, " snapshots"]:
-    r"""Weigh the pooled snapshots of several references for a potential and a state point.
-
-    .. math:: w(x) \propto \frac{e^{-u(x)}}{\sum_k N_k\, e^{f_k - u_k(x)}}
-
-    Args:
-        target: Reduced energies u of the potential and state point that are asked for, (snapshots,).
-        first: Reduced energies u_0 of the first reference, (snapshots,): differences keep the digits that energies
-            lose.
-        mixture: Logarithms of the mixture, (snapshots,), from :func:`log_mixture`.
-
-    Returns:
-        Weights, (snapshots,), which add up to one; JAX can differentiate them by ``target``.
-
-    References:
-        M. R. Shirts and J. D. Chodera, J. Chem. Phys. 129, 124105 (2008), eq. 13.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> from aiida_difftre.engine.reweighting.mbar import weights
-        >>> weights(jnp.zeros(4), jnp.zeros(4), jnp.zeros(4)).tolist()
-        [0.25, 0.25, 0.25, 0.25]
-    """
-    return jax.nn.softmax(-(target - first) - mixture)

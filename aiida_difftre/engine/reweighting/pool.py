@@ -16,30 +16,42 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
+from scipy import special
 
 from aiida_difftre.engine import units
 from aiida_difftre.engine.contract.base_arrays import BaseArrays
+from aiida_difftre.engine.contract.observables import ObservableRequest
 from aiida_difftre.engine.contract.results import PooledTrajectory
 from aiida_difftre.engine.contract.settings import Machine, PoolSettings
+from aiida_difftre.engine.contract.state_points import StatePoint
 from aiida_difftre.engine.contract.trajectories import Trajectory
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.potentials.potential import Potential
 from aiida_difftre.engine.potentials.term import Parameters
 from aiida_difftre.engine.reweighting import mbar
-from aiida_difftre.engine.reweighting.reference import agree
+from aiida_difftre.engine.reweighting.reference import (
+    Pooled,
+    Reference,
+    agree,
+    check_potential,
+    prepare_reference,
+    sampled_at,
+    unchecked_reference,
+)
 from aiida_difftre.engine.reweighting.weights import boltzmann_weights, effective_size, reliable_size
 from aiida_difftre.engine.snapshots.snapshots import Coordinates, Snapshots
 
 
 @dataclass(frozen=True)
 class EarlierTrajectory:
-    """A trajectory that another potential of the same form sampled at the same state point.
+    """A trajectory, and what sampled it: another potential of the same form, maybe at another state point.
 
     Args:
         label: Name by which results tell of it.
@@ -54,56 +66,103 @@ class EarlierTrajectory:
 
 @dataclass(frozen=True)
 class Pool:
-    """Snapshots of several potentials as one trajectory.
+    """Trajectories that are taken together.
 
     Args:
-        trajectory: All snapshots, those of the newest trajectory first; its energies are those of the newest
-            potential, its reference energies those of the mixture.
-        origins: Number of the trajectory of each snapshot, (snapshots,); 0 for the newest.
-        members: What became of each earlier trajectory.
+        members: The trajectories, the newest first.
+        trajectory: All their snapshots in this order, at the state point of the newest.
+        records: What became of each earlier trajectory.
     """
 
+    members: tuple[EarlierTrajectory, ...]
     trajectory: Trajectory
-    origins: NDArray[np.int32]
-    members: tuple[PooledTrajectory, ...]
-
-    @property
-    def size(self) -> float:
-        """Effective snapshots of the pool for the potential that sampled the newest trajectory."""
-        held = self.trajectory
-        reference = held.energies if held.reference_energies is None else held.reference_energies
-        weight = boltzmann_weights(jnp.asarray(held.energies), jnp.asarray(reference), held.temperature)
-        return reliable_size(np.asarray(weight))
+    records: tuple[PooledTrajectory, ...]
 
     @property
     def is_pooled(self) -> bool:
         """Whether any earlier trajectory was taken."""
-        return any(member.is_used for member in self.members)
+        return len(self.members) > 1
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """Number of snapshots of each trajectory."""
+        return np.array([len(member.trajectory.energies) for member in self.members])
 
 
 def pool(
     potential: Potential,
     parameters: Parameters,
-    newest: Trajectory,
+    newest: EarlierTrajectory,
     earlier: Sequence[EarlierTrajectory],
     settings: PoolSettings,
     batch_size: int = 0,
 ) -> Pool:
-    """Pool the trajectory of a potential with those of earlier ones that overlap with it.
+    """Choose the trajectories that overlap with the ensemble of a potential.
 
     Args:
         potential: The form of all the potentials.
-        parameters: Parameters of the potential that sampled ``newest``.
-        newest: Its trajectory.
-        earlier: Trajectories of other parameters, the latest first.
+        parameters: Parameters of the potential that is asked for, at the state point of ``newest``.
+        newest: The trajectory that is always taken, which these parameters need not have sampled.
+        earlier: Others, the latest first.
         settings: Overlap that an earlier trajectory must have, and snapshots of the pool at most.
         batch_size: Snapshots evaluated at once; 0 for as many as memory allows.
 
     Returns:
-        The pool; of ``newest`` alone, with reference energies that are its energies, where nothing overlaps.
+        The pool; of ``newest`` alone where nothing overlaps.
 
     Raises:
         EngineError: With status INVALID_INPUT, for an earlier trajectory of another system, state point or potential.
+    """
+    if newest.parameters is not parameters:
+        _Member(potential, newest, batch_size).check_sampled()
+    members, records = [newest], []
+    room = settings.max_snapshots - len(newest.trajectory.energies)
+    for one in earlier:
+        _check_fits(one, newest.trajectory)
+        record = PooledTrajectory(label=one.label, snapshots=len(one.trajectory.energies), is_used=True)
+        records.append(record)
+        if record.snapshots > room:
+            record.reason = f"the pool holds at most {settings.max_snapshots} snapshots"
+            room = 0  # those before it are less like the newest one
+        elif not (reason := _unlike(one.trajectory, newest.trajectory)):
+            record.overlap = _Member(potential, one, batch_size).overlap(parameters)
+            if record.overlap >= settings.overlap:
+                members.append(one)
+                room -= record.snapshots
+            else:
+                record.reason = f"less than {settings.overlap:g} of it overlaps"
+        else:
+            record.reason = reason
+        record.is_used = not record.reason
+    if len(members) > 1:
+        members = [replace(one, trajectory=_whole_strides(one.trajectory)) for one in members]
+    return Pool(tuple(members), _joined([member.trajectory for member in members]), tuple(records))
+
+
+def prepare_pooled(
+    potential: Potential,
+    parameters: Parameters,
+    pooled: Pool,
+    requests: Sequence[ObservableRequest],
+    machine: Machine,
+    point: StatePoint | None = None,
+) -> Reference:
+    """Prepare a pool as the reference of a potential: a trajectory whose reference energies are those of the mixture.
+
+    Args:
+        potential: The form of all the potentials.
+        parameters: Parameters of the potential for which the pool was made.
+        pooled: The pool.
+        requests: Observables.
+        machine: Precision and batches.
+        point: State point of the averages, that of the newest trajectory; None for that.
+
+    Returns:
+        The reference, exactly that of :func:`~aiida_difftre.engine.reweighting.reference.prepare_reference` for a
+        trajectory alone that these parameters sampled.
+
+    Raises:
+        EngineError: As that does.
 
     References:
         M. R. Shirts and J. D. Chodera, J. Chem. Phys. 129, 124105 (2008), eqs. 11 and 13.
@@ -113,9 +172,9 @@ def pool(
 
         >>> import jax, numpy as np
         >>> from aiida_difftre.engine.contract.trajectories import Trajectory
-        >>> from aiida_difftre.engine.contract.settings import PoolSettings, PotentialSpec, TermSpec
+        >>> from aiida_difftre.engine.contract.settings import Machine, PoolSettings, PotentialSpec, TermSpec
         >>> from aiida_difftre.engine.potentials.potential import build
-        >>> from aiida_difftre.engine.reweighting.pool import EarlierTrajectory, pool
+        >>> from aiida_difftre.engine.reweighting.pool import EarlierTrajectory, pool, prepare_pooled
         >>> from aiida_difftre.engine.snapshots.snapshots import energies
         >>> term = TermSpec(architecture="lennard_jones", cutoff=4.5, hyperparameters={"epsilon": 0.01, "sigma": 3.4})
         >>> potential = build(PotentialSpec(species=["Ar"], terms=[term]))
@@ -132,52 +191,108 @@ def pool(
         ...     },
         ...     species=("Ar", "Ar"), temperature=90.0, pressure=None,
         ... )
-        >>> before = EarlierTrajectory("before", sampled, parameters)
-        >>> found = pool(potential, parameters, sampled, [before], PoolSettings(overlap=0.1))
-        >>> round(found.size, 6), found.members[0].is_used
-        (6.0, True)
+        >>> newest, before = (EarlierTrajectory(label, sampled, parameters) for label in ("newest", "before"))
+        >>> found = pool(potential, parameters, newest, [before], PoolSettings(overlap=0.1))
+        >>> found.is_pooled, found.records[0].is_used
+        (True, True)
+        >>> round(prepare_pooled(potential, parameters, found, [], Machine()).whole_size, 6)
+        6.0
         >>> context.__exit__(None, None, None)
     """
-    newest = _whole_strides(newest)
-    first = _Member(potential, EarlierTrajectory("newest", newest, parameters), batch_size)
-    used, records = [first], []
-    room = settings.max_snapshots - len(newest.energies)
-    for one in earlier:
-        _check_fits(one, newest)
-        one = replace(one, trajectory=_whole_strides(one.trajectory))
-        record = PooledTrajectory(label=one.label, snapshots=len(one.trajectory.energies), is_used=True)
-        records.append(record)
-        if record.snapshots > room:
-            record.reason = f"the pool holds at most {settings.max_snapshots} snapshots"
-            room = 0  # those before it are less like the newest one
-        elif not (reason := _unlike(one.trajectory, newest)):
-            member = _Member(potential, one, batch_size)
-            record.overlap = _overlap(member, first)
-            if record.overlap >= settings.overlap:
-                used.append(member)
-                room -= record.snapshots
-            else:
-                record.reason = f"less than {settings.overlap:g} of it overlaps"
-        else:
-            record.reason = reason
-        record.is_used = not record.reason
-    origins = np.repeat(np.arange(len(used), dtype=np.int32), [member.size for member in used])
-    return Pool(_mixture(used), origins, tuple(records))
+    newest = pooled.members[0]
+    if not pooled.is_pooled and newest.parameters is parameters:
+        return prepare_reference(potential, parameters, newest.trajectory, requests, machine, point)
+    ref = unchecked_reference(potential, parameters, pooled.trajectory, requests, machine, point)
+    terms, of_base, volumes = ref.energies, ref.base.get("energy", 0.0), pooled.trajectory.volumes
+    if newest.parameters is parameters:
+        check_potential(newest.trajectory, (terms + of_base)[: pooled.counts[0]])
+    at = sampled_at(newest.trajectory)
+    wanted = reduced_energies(terms + of_base, volumes, at)
+    energies = {id(parameters): terms}
+    for member in pooled.members:
+        if id(member.parameters) not in energies:
+            energies[id(member.parameters)] = ref.snapshots.energies(member.parameters)
+    # From those for which snapshots are weighed: the differences have the digits that the energies lose.
+    reduced = np.stack(
+        [
+            reduced_energies(energies[id(one.parameters)] + of_base, volumes, sampled_at(one.trajectory)) - wanted
+            for one in pooled.members
+        ]
+    )
+    try:
+        mixture = mbar.log_mixture(reduced, pooled.counts, mbar.free_energies(reduced, pooled.counts))
+    except ValueError as error:
+        raise EngineError(ExitStatus.INVALID_INPUT, f"{error} (a larger overlap in the settings of the pool)") from None
+    mixture -= np.log(pooled.counts.sum())
+    size = reliable_size(special.softmax(-reduced[0] - mixture))
+    volume = float(special.softmax(-mixture) @ volumes)
+    return replace(
+        ref,
+        energies=terms - units.BOLTZMANN * at.temperature * mixture,
+        point=replace(ref.point, volume=volume),
+        pooled=Pooled(np.repeat(np.arange(len(pooled.members), dtype=np.int32), pooled.counts), size),
+    )
 
 
-def _mixture(used: Sequence[_Member]) -> Trajectory:
-    """All snapshots with the energies of the newest potential and, as reference, those of the mixture."""
-    newest = used[0].of
-    counts = np.array([member.size for member in used])
-    energies = np.concatenate([member.energies(newest) for member in used])
-    # Relative to the newest potential: the differences have the digits that the energies lose.
-    differences = [np.concatenate([member.energies(one.of) for member in used]) - energies for one in used]
-    kT = units.BOLTZMANN * newest.trajectory.temperature
-    reduced = np.stack(differences) / kT
-    mixture = mbar.log_mixture(reduced, counts, mbar.free_energies(reduced, counts)) - np.log(counts.sum())
-    joined = _joined([member.of.trajectory for member in used])
-    whole = energies if joined.base is None else energies + joined.base.energies
-    return replace(joined, energies=whole, reference_energies=whole - kT * mixture)
+def newest_alone(
+    ref: Reference, quantities: Mapping[str, NDArray[np.float64]]
+) -> tuple[Reference, dict[str, NDArray[np.float64]]]:
+    """The newest trajectory of a pool by itself, with quantities of the potential that sampled it.
+
+    Args:
+        ref: The reference of the pool.
+        quantities: Quantities of all its snapshots at the parameters of that potential.
+
+    Returns:
+        A reference to average over, whose weights are uniform, and the quantities of its snapshots.
+    """
+    if ref.pooled is None:
+        return ref, dict(quantities)
+    count = int(np.sum(ref.pooled.origins == 0))
+    rows = {label: -(-count // stride) for label, stride in ref.born_strides.items()}
+
+    def first(arrays: Mapping[str, Any]) -> dict[str, Any]:
+        return {key: array[: rows.get(key, count)] for key, array in arrays.items()}
+
+    found = first(quantities)
+    volumes = np.asarray(ref.volumes)[:count]
+    alone = replace(
+        ref,
+        features=first(ref.features),
+        energies=found["energy"],
+        volumes=volumes,
+        walkers=ref.walkers[:count],
+        shift=ref.shift[:count],
+        point=replace(ref.point, volume=float(volumes.mean())),
+        base=first(ref.base),
+        pooled=None,
+    )
+    return alone, found
+
+
+def reduced_energies(
+    energies: NDArray[np.float64], volumes: NDArray[np.float64], point: StatePoint
+) -> NDArray[np.float64]:
+    """Reduced energies (U + PV)/kT of snapshots, (snapshots,).
+
+    Args:
+        energies: Energies U, (snapshots,), eV.
+        volumes: Volumes V, (snapshots,), Å³.
+        point: State point; without a pressure, at constant volume.
+
+    Returns:
+        Reduced energies, (snapshots,), dimensionless.
+
+    Example:
+        >>> import numpy as np
+        >>> from aiida_difftre.engine.contract.state_points import StatePoint
+        >>> from aiida_difftre.engine.reweighting.pool import reduced_energies
+        >>> reduced_energies(np.array([0.0, 0.02585]), np.ones(2), StatePoint(300.0, None)).round(3).tolist()
+        [0.0, 1.0]
+    """
+    pressure = 0.0 if point.pressure is None else point.pressure / units.EV_PER_A3_IN_GPA
+    reduced: NDArray[np.float64] = (energies + pressure * volumes) / (units.BOLTZMANN * point.temperature)
+    return reduced
 
 
 def _unlike(other: Trajectory, newest: Trajectory) -> str:
@@ -189,30 +304,38 @@ def _unlike(other: Trajectory, newest: Trajectory) -> str:
     return ""
 
 
-def _overlap(member: _Member, newest: _Member) -> float:
-    """Fraction of the snapshots of a trajectory that is left effective for the potential of the newest one."""
-    own, new = member.energies(member.of), member.energies(newest.of)
-    _check_sampled_by(member.of, own)
-    weight = np.asarray(boltzmann_weights(jnp.asarray(new), jnp.asarray(own), newest.of.trajectory.temperature))
-    return effective_size(weight).smallest / len(weight)
-
-
 class _Member:
-    """A trajectory, and its energies at the parameters of others, each evaluated once."""
+    """A trajectory, whose energies tell what is left of it for a potential.
+
+    Args:
+        potential: The form of the potentials.
+        of: The trajectory.
+        batch_size: Snapshots evaluated at once; 0 for as many as memory allows.
+    """
 
     def __init__(self, potential: Potential, of: EarlierTrajectory, batch_size: int) -> None:
-        held = of.trajectory
-        self.of = of
-        self.size = len(held.energies)
+        self._of = of
         machine = Machine(precision="float64", batch_size=batch_size)
-        self._snapshots = Snapshots(potential, Coordinates.of(held), machine)
-        self._energies: dict[str, NDArray[np.float64]] = {}
+        self._snapshots = Snapshots(potential, Coordinates.of(of.trajectory), machine)
 
-    def energies(self, other: EarlierTrajectory) -> NDArray[np.float64]:
-        """Energies of the terms at the parameters of another trajectory, (snapshots,), eV."""
-        if other.label not in self._energies:
-            self._energies[other.label] = self._snapshots.energies(other.parameters)
-        return self._energies[other.label]
+    def check_sampled(self) -> NDArray[np.float64]:
+        """Energies of the terms of the potential that sampled; refuse another one."""
+        energies, held = self._snapshots.energies(self._of.parameters), self._of.trajectory
+        stored = held.energies if held.base is None else held.energies - held.base.energies
+        if not agree(stored, energies):
+            raise EngineError(
+                ExitStatus.INVALID_INPUT,
+                f"the earlier trajectory {self._of.label!r} was not sampled with the potential that is given for it: "
+                f"its stored energies deviate by {np.ptp(stored - energies):.3g} eV",
+            )
+        return energies
+
+    def overlap(self, parameters: Parameters) -> float:
+        """Fraction of the snapshots that is left effective for other parameters."""
+        own, held = self.check_sampled(), self._of.trajectory
+        new = self._snapshots.energies(parameters)
+        weight = boltzmann_weights(jnp.asarray(new), jnp.asarray(own), held.temperature)
+        return effective_size(np.asarray(weight)).smallest / len(own)
 
 
 def _check_fits(one: EarlierTrajectory, newest: Trajectory) -> None:
@@ -240,17 +363,6 @@ def _of_base(trajectory: Trajectory) -> tuple[str, int] | None:
     return None if trajectory.base is None else (trajectory.base.digest, trajectory.base.born_stride)
 
 
-def _check_sampled_by(one: EarlierTrajectory, energies: NDArray[np.float64]) -> None:
-    held = one.trajectory
-    stored = held.energies if held.base is None else held.energies - held.base.energies
-    if not agree(stored, energies):
-        raise EngineError(
-            ExitStatus.INVALID_INPUT,
-            f"the earlier trajectory {one.label!r} was not sampled with the potential that is given for it: its stored "
-            f"energies deviate by {np.ptp(stored - energies):.3g} eV",
-        )
-
-
 def _whole_strides(trajectory: Trajectory) -> Trajectory:
     """Without the last snapshots, where their number is no multiple of the stride of Born terms of the base.
 
@@ -272,6 +384,8 @@ def _whole_strides(trajectory: Trajectory) -> Trajectory:
 
 def _joined(trajectories: Sequence[Trajectory]) -> Trajectory:
     """All snapshots one after the other, with walkers of their own; the rest is that of the first."""
+    if len(trajectories) == 1:
+        return trajectories[0]
     offsets = np.cumsum([0, *(int(one.walkers.max()) + 1 for one in trajectories[:-1])])
     walkers = [one.walkers + offset for one, offset in zip(trajectories, offsets, strict=True)]
     bases = [one.base for one in trajectories if one.base is not None]

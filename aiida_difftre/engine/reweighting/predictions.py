@@ -124,17 +124,33 @@ def reweighted_predictions(
     Errors of what is reweighted are widened (:mod:`aiida_difftre.engine.reweighting.extrapolation`).
     """
     quantities = ref.snapshots.evaluate(parameters)
+    return predictions_from(ref, quantities, replicates=replicates, seed=seed), quantities
+
+
+def predictions_from(
+    ref: Reference, quantities: Mapping[str, NDArray[np.float64]], *, replicates: int, seed: int
+) -> list[Prediction]:
+    """Predictions with errors, from quantities that are known.
+
+    Args:
+        ref: The reference.
+        quantities: Quantities of all its snapshots at the parameters of the potential that is asked for.
+        replicates: Number of replicates of the bootstrap.
+        seed: Seed of its draws.
+
+    Returns:
+        The predictions, one for each observable.
+    """
     weight = np.asarray(ref.weights(jax.device_put(quantities["energy"])))
     arrays = {key: jax.device_put(value) for key, value in quantities.items()}
     values = jax.jit(ref.averages)(arrays, weight)
     errors = statistical_errors(ref, quantities, weight, replicates=replicates, seed=seed)
     size, g = reliable_size(weight), ref.inefficiency(quantities)
     factor = extrapolation.widening(size, ref.whole_size, g)
-    made = [
+    return [
         protocol.prediction(request, np.asarray(value), factor * error, ref.fitted(number, arrays, weight), size / g)
         for number, (request, value, error) in enumerate(zip(ref.requests, values, errors, strict=True))
     ]
-    return made, quantities
 
 
 def predict_trajectory(

@@ -84,6 +84,11 @@ class Reference:
         return [np.flatnonzero(origins == number) for number in range(int(origins.max()) + 1)]
 
     @property
+    def born_strides(self) -> dict[str, int]:
+        """Every so many snapshots have a Born term, by the key of these among the quantities."""
+        return {label: held.stride for label, held in _directions(1, self.requests, self.implementations).items()}
+
+    @property
     def whole_size(self) -> float:
         """Snapshots that stand for the potential which sampled the (newest) trajectory."""
         return float(len(self.walkers)) if self.pooled is None else self.pooled.size
@@ -171,6 +176,40 @@ def prepare_reference(
             ensemble, a pressure where none was held, or a trajectory of another potential; SELF_CHECK_FAILED, where JAX
             miscompiles.
     """
+    ref = unchecked_reference(potential, parameters, trajectory, requests, machine, point)
+    of_base = ref.base.get("energy", 0.0)
+    check_potential(trajectory, ref.energies + of_base)
+    if trajectory.reference_energies is None:
+        return ref
+    sampled, to = trajectory.reference_energies, ref.point
+    shift = state_shift(sampled, trajectory, to.temperature, to.pressure)
+    return replace(ref, energies=sampled - of_base, shift=shift)
+
+
+def unchecked_reference(
+    potential: Potential,
+    parameters: Parameters,
+    trajectory: Trajectory,
+    requests: Sequence[ObservableRequest],
+    machine: Machine,
+    point: StatePoint | None = None,
+) -> Reference:
+    """Prepare snapshots as if these parameters had sampled them, which whoever calls has to make true.
+
+    Args:
+        potential: the potential.
+        parameters: those of the reference energies.
+        trajectory: the snapshots, whose own energies do not count.
+        requests: observables.
+        machine: precision and batches.
+        point: as for :func:`prepare_reference`.
+
+    Returns:
+        The reference.
+
+    Raises:
+        EngineError: as for :func:`prepare_reference`, but for a trajectory of another potential.
+    """
     point = _state_point(trajectory, point)
     try:
         check_requests(requests, trajectory.ensemble)
@@ -189,11 +228,6 @@ def prepare_reference(
         if implementation.static
     }
     energies = snapshots.energies(parameters)
-    whole = energies + base["energy"] if base else energies
-    check_potential(trajectory, whole)
-    if trajectory.reference_energies is not None:
-        whole = trajectory.reference_energies
-        energies = whole - base["energy"] if base else whole
     atomic_masses = masses(trajectory.species) if trajectory.masses is None else trajectory.masses
     return Reference(
         tuple(requests),
@@ -203,7 +237,7 @@ def prepare_reference(
         energies,
         snapshots.volumes,
         trajectory.walkers,
-        state_shift(whole, trajectory, point.temperature, point.pressure),
+        state_shift(energies + base.get("energy", 0.0), trajectory, point.temperature, point.pressure),
         protocol.Macrostate(
             point.temperature,
             float(snapshots.volumes.mean()),

@@ -11,8 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from ase import Atoms
+from scipy import special
 
 from aiida_difftre.engine import units
+from aiida_difftre.engine.contract.reasons import Reason
 from aiida_difftre.engine.contract.settings import PoolSettings, UpdateSettings
 from aiida_difftre.engine.contract.state_points import StatePoint
 from aiida_difftre.engine.contract.targets import Conditions, Target
@@ -20,9 +22,11 @@ from aiida_difftre.engine.contract.trajectories import Trajectory
 from aiida_difftre.engine.errors import EngineError
 from aiida_difftre.engine.potentials.term import Parameters
 from aiida_difftre.engine.refinement import objective
-from aiida_difftre.engine.refinement.objective import PreparedStatePoint, SampledStatePoint, prepare
-from aiida_difftre.engine.reweighting.pool import EarlierTrajectory, Pool, pool
-from aiida_difftre.engine.reweighting.weights import boltzmann_weights
+from aiida_difftre.engine.refinement.minimise import minimise
+from aiida_difftre.engine.refinement.objective import Objective, PreparedStatePoint, SampledStatePoint, prepare
+from aiida_difftre.engine.reweighting.pool import EarlierTrajectory, Pool, pool, prepare_pooled
+from aiida_difftre.engine.reweighting.reference import Reference
+from aiida_difftre.engine.runtime.progress import Silent
 from aiida_difftre.engine.snapshots import snapshots
 from tests.fixtures.engine import DOUBLE, lennard_jones, trajectory
 
@@ -66,35 +70,42 @@ def earlier(factor: float, seed: int, **changes: Any) -> EarlierTrajectory:
     return EarlierTrajectory(f"at_{factor:g}", dataclasses.replace(sampled(factor, seed), **changes), scaled(factor))
 
 
-def pooled(newest: Trajectory, *others: EarlierTrajectory, most: int = 10**6, overlap: float = 0.1) -> Pool:
-    return pool(POTENTIAL, START, newest, others, PoolSettings(overlap=overlap, max_snapshots=most))
+def pooled(
+    newest: Trajectory, *others: EarlierTrajectory, most: int = 10**6, overlap: float = 0.1, sampled_by: float = 1.0
+) -> Pool:
+    by = START if sampled_by == 1.0 else scaled(sampled_by)
+    settings = PoolSettings(overlap=overlap, max_snapshots=most)
+    return pool(POTENTIAL, START, EarlierTrajectory("newest", newest, by), others, settings)
+
+
+def weights(ref: Reference, factor: float) -> np.ndarray:
+    return np.asarray(ref.weights(jnp.asarray(ref.snapshots.energies(scaled(factor)))))
 
 
 def test_a_pool_of_one_has_the_weights_of_its_trajectory() -> None:
+    """To machine precision, and the softmax elsewhere; also where it was sampled with other parameters."""
     newest = sampled(1.0, 0)
-    found = pooled(newest)
-    assert not found.is_pooled
-    # To machine precision: the very same energies, so that weights are exactly uniform where they were.
-    assert found.trajectory.reference_energies is not None
-    assert np.all(found.trajectory.reference_energies == found.trajectory.energies)
-    assert found.size == pytest.approx(len(newest.energies), rel=1e-12)
+    ref = prepare_pooled(POTENTIAL, START, pooled(newest), [], DOUBLE)
+    assert ref.pooled is None
+    assert np.all(weights(ref, 1.0) == 1 / SAMPLES)
+    kept = prepare_pooled(POTENTIAL, START, pooled(sampled(1.2, 0), sampled_by=1.2), [], DOUBLE)
+    np.testing.assert_allclose(weights(kept, 1.2), 1 / SAMPLES, rtol=1e-12)
+    own, wanted = (kept.snapshots.energies(scaled(factor)) for factor in (1.2, 0.9))
+    np.testing.assert_allclose(weights(kept, 0.9), special.softmax(-(wanted - own) / KT), rtol=1e-12)
+    with pytest.raises(EngineError, match="'newest' was not sampled with the potential that is given for it"):
+        pooled(newest, sampled_by=1.2)
 
 
 def test_weights_are_those_of_pymbar() -> None:
     others = earlier(0.8, 1), earlier(1.3, 2)
     found = pooled(sampled(1.0, 0), *others)
-    assert [member.is_used for member in found.members] == [True, True]
-    held, wanted = found.trajectory, scaled(1.15)
-    assert held.reference_energies is not None
-    at = [
-        snapshots.energies(POTENTIAL, parameters, held.positions, held.cell, held.species)
-        for parameters in (START, scaled(0.8), scaled(1.3), wanted)
-    ]
+    assert [member.is_used for member in found.records] == [True, True]
+    ref = prepare_pooled(POTENTIAL, START, found, [], DOUBLE)
+    at = [ref.snapshots.energies(parameters) / KT for parameters in (START, scaled(0.8), scaled(1.3), scaled(1.15))]
     from pymbar import MBAR
 
-    solved = MBAR(np.stack(at) / KT, np.array([SAMPLES] * 3 + [0]), solver_protocol="robust")
-    weight = boltzmann_weights(jnp.asarray(at[-1]), jnp.asarray(held.reference_energies), TEMPERATURE)
-    np.testing.assert_allclose(weight, solved.weights()[:, -1], rtol=1e-6, atol=1e-12)
+    solved = MBAR(np.stack(at), np.array([SAMPLES] * 3 + [0]), solver_protocol="robust")
+    np.testing.assert_allclose(weights(ref, 1.15), solved.weights()[:, -1], rtol=1e-8, atol=1e-15)
 
 
 def test_averages_and_their_errors() -> None:
@@ -129,12 +140,27 @@ def prepared(newest: Trajectory, target: Target, others: tuple[EarlierTrajectory
 
 
 def test_the_potential_is_judged_by_its_own_trajectory() -> None:
+    """With the same numbers as without a pool, though all snapshots are evaluated once."""
     target = energy_target(0.0)
     alone, both = (prepared(sampled(1.0, 0), target, others) for others in ((), (earlier(1.1, 1),)))
-    assert both.before == alone.before
-    assert both.agreement[0].points.squares() == alone.agreement[0].points.squares()
+    (own,), (expected,) = both.before, alone.before
+    np.testing.assert_allclose([own.values, own.errors], [expected.values, expected.errors], rtol=1e-12)
     assert len(both.reference.energies) == 2 * len(alone.reference.energies)
-    assert both.pool[0].overlap > 0.5
+    assert both.pool[0].overlap == pytest.approx(1, abs=0.3)
+
+
+def test_only_the_newest_trajectory_tells_that_a_potential_has_converged() -> None:
+    """As the loop judges: an update makes no step where that agrees, and tries one where the pool alone does."""
+    newest, other = sampled(1.0, 0), earlier(1.1, 1)
+    point = prepared(newest, energy_target(0.0), (other,))
+    own = point.before[0].values[0]
+    pool_says = float(objective.evaluate([point], START).predictions["dimer"][0][0])
+    assert abs(own - pool_says) > 1e-5
+    settings = UpdateSettings(bootstrap=50, chi2_converged=1e-3, max_steps=1)
+    for value, has_converged in ((own, True), (pool_says + 1e-7, False)):
+        aim = prepared(newest, energy_target(value), (other,))
+        outcome = minimise(Objective([aim], settings, START, None), POTENTIAL, seed=0, progress=Silent())
+        assert (outcome.reason is Reason.CHI2) == has_converged
 
 
 def test_the_gradient_of_a_pooled_loss() -> None:
@@ -152,13 +178,13 @@ def test_the_gradient_of_a_pooled_loss() -> None:
 def test_what_does_not_overlap_or_fit_is_left_out_or_refused() -> None:
     newest = sampled(1.0, 0)
     found = pooled(newest, earlier(1.1, 1), earlier(6.0, 2), earlier(0.9, 3), overlap=0.3)
-    assert [member.is_used for member in found.members] == [True, False, True]
-    assert "less than 0.3 of it overlaps" in found.members[1].reason
+    assert [member.is_used for member in found.records] == [True, False, True]
+    assert "less than 0.3 of it overlaps" in found.records[1].reason
     crowded = pooled(newest, earlier(1.1, 1), earlier(0.9, 3), most=2 * SAMPLES)
-    assert [member.is_used for member in crowded.members] == [True, False]
-    assert "at most 800 snapshots" in crowded.members[1].reason
+    assert [member.is_used for member in crowded.records] == [True, False]
+    assert "at most 800 snapshots" in crowded.records[1].reason
     foreign = pooled(newest, earlier(1.1, 1, reference_energies=np.zeros(SAMPLES)))
-    assert foreign.members[0].reason == "another program sampled it"
+    assert foreign.records[0].reason == "another program sampled it"
     with pytest.raises(EngineError, match=r"'at_1.1' has another temperature than the newest one"):
         pooled(newest, earlier(1.1, 1, temperature=70.0))
     with pytest.raises(EngineError, match=r"'at_1.5' was not sampled with the potential that is given for it"):
