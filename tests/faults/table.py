@@ -1,0 +1,21 @@
+"""The table of docs/robustness.md from the report of a run by hand: ``python tests/faults/table.py faults.json``."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+
+def table(report: dict[str, Any]) -> str:
+    """Markdown: faults by kind, and their sum."""
+    faults = report["faults"]
+    lines = [f"| {kind} | {number} |" for kind, number in sorted(faults.items())]
+    return "\n".join(
+        ["| fault | count |", "|---|---|", *lines, f"| all, in {report['runs']} runs | {sum(faults.values())} |"]
+    )
+
+
+if __name__ == "__main__":
+    print(table(json.loads(Path(sys.argv[1]).read_text())))

@@ -1,0 +1,228 @@
+"""Runs in which something is killed, stopped, locked or restarted every few seconds end as if nothing had happened.
+
+By hand, for as many faults as one likes, with a report that lasts when it is interrupted::
+
+    DIFFTRE_FAULTS=500 DIFFTRE_FAULTS_REPORT=faults.json pytest -n 0 -m long tests/faults/test_campaign.py
+    python tests/faults/table.py faults.json
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from aiida import orm
+from aiida.engine import submit
+from aiida.engine.daemon.client import DaemonClient
+
+from tests.faults.conftest import Fingerprint, fingerprint
+from tests.fixtures.chains import explain
+from tests.fixtures.daemon import PATIENCE_S, workers
+
+pytestmark = [pytest.mark.daemon, pytest.mark.long]
+
+FAULTS = int(os.environ.get("DIFFTRE_FAULTS", "10"))
+SEED = int(os.environ.get("DIFFTRE_FAULTS_SEED", "1"))
+REPORT = os.environ.get("DIFFTRE_FAULTS_REPORT")
+AT_MOST_IN_ONE_RUN = 10
+KILLS_OF_ONE_CHAIN = 2
+"""Of the engine: a restart chain tries a lost job three times again."""
+
+PAUSE_S = (0.5, 4.0)
+LOCK_S = 8.0
+STOPPED_S = 3.0
+
+LOCK = """
+import sqlite3, sys, time
+connection = sqlite3.connect(sys.argv[1], timeout=60)
+connection.execute("BEGIN IMMEDIATE")
+time.sleep(float(sys.argv[2]))
+"""
+
+
+@dataclass
+class Scene:
+    """What faults happen to.
+
+    Args:
+        run: The run that is disturbed.
+        daemon: The daemon that works on it.
+        database: File of the database; None where it is a server.
+        kills: How often the engine was killed in each restart chain.
+    """
+
+    run: orm.ProcessNode
+    daemon: DaemonClient
+    database: Path | None
+    kills: Counter[int] = field(default_factory=Counter)
+
+    def engine(self) -> tuple[psutil.Process, orm.CalcJobNode] | None:
+        """The process of the engine that works for the run now, and its job."""
+        jobs = {
+            folder: job
+            for job in self.run.called_descendants
+            if isinstance(job, orm.CalcJobNode) and not job.is_terminated and (folder := job.get_remote_workdir())
+        }
+        for process in psutil.process_iter():
+            try:
+                if any(word.endswith("/difftre") for word in process.cmdline()) and process.cwd() in jobs:
+                    return process, jobs[process.cwd()]
+            except psutil.Error:
+                continue
+        return None
+
+
+def kill_engine(scene: Scene) -> bool:
+    """kill -9 of the engine."""
+    found = scene.engine()
+    if found is None:
+        return False
+    process, job = found
+    if scene.kills[job.caller.pk] >= KILLS_OF_ONE_CHAIN:
+        return False
+    scene.kills[job.caller.pk] += 1
+    process.kill()
+    return True
+
+
+def stop_engine(scene: Scene) -> bool:
+    """The engine stands still for some seconds, as on a machine that swaps."""
+    found = scene.engine()
+    if found is None:
+        return False
+    try:
+        found[0].suspend()
+        time.sleep(STOPPED_S)
+        found[0].resume()
+    except psutil.NoSuchProcess:
+        return False
+    return True
+
+
+def kill_worker(scene: Scene) -> bool:
+    """kill -9 of a worker of the daemon, which the daemon replaces."""
+    found = workers(scene.daemon)
+    for worker in found:
+        worker.kill()
+    return bool(found)
+
+
+def kill_broker(scene: Scene) -> bool:
+    """kill -9 of the daemon's own broker."""
+    pid = scene.daemon.get_daemon_pid()
+    children = psutil.Process(pid).children(recursive=True) if pid is not None else []
+    brokers = [child for child in children if "broker" in child.cmdline()]
+    for broker in brokers:
+        broker.kill()
+    return bool(brokers)
+
+
+def kill_daemon(scene: Scene) -> bool:
+    """kill -9 of the daemon with everything that it started, as when a machine goes down; then it is started again."""
+    pid = scene.daemon.get_daemon_pid()
+    if pid is None:
+        return False
+    watcher = psutil.Process(pid)
+    processes = [watcher, *watcher.children(recursive=True)]
+    for process in processes:
+        process.kill()
+    psutil.wait_procs(processes)
+    scene.daemon.start_daemon()
+    return True
+
+
+def restart_daemon(scene: Scene) -> bool:
+    """The daemon is restarted in the usual way."""
+    scene.daemon.restart_daemon()
+    return True
+
+
+def lock_database(scene: Scene) -> bool:
+    """Another program holds the database."""
+    if scene.database is None:
+        return False
+    subprocess.run(
+        [sys.executable, "-c", LOCK, str(scene.database), str(LOCK_S)], check=False, stderr=subprocess.DEVNULL
+    )
+    return True
+
+
+def pause_and_play(scene: Scene) -> bool:
+    """The user pauses the run, and lets it go on."""
+    for action in ("pause", "play"):
+        subprocess.run(["verdi", "-p", scene.daemon.profile.name, "process", action, str(scene.run.pk)], check=False,
+                       capture_output=True, timeout=120)  # fmt: skip
+        time.sleep(1.0)
+    return True
+
+
+KINDS: dict[str, Callable[[Scene], bool]] = {
+    "engine killed": kill_engine,
+    "engine stopped for 3 s": stop_engine,
+    "worker killed": kill_worker,
+    "broker killed": kill_broker,
+    "daemon, workers and broker killed": kill_daemon,
+    "daemon restarted": restart_daemon,
+    "database locked for 8 s": lock_database,
+    "run paused, and played": pause_and_play,
+}
+
+
+def disturb(scene: Scene, chance: random.Random, left: int) -> Iterator[str]:
+    """Do something every few seconds until the run is over; yields what was done."""
+    done = 0
+    end = time.monotonic() + PATIENCE_S
+    while not scene.run.is_terminated and time.monotonic() < end:
+        time.sleep(chance.uniform(*PAUSE_S))
+        if done < min(left, AT_MOST_IN_ONE_RUN) and not scene.run.is_terminated:
+            kind = chance.choice(list(KINDS))
+            # What ended by itself a moment before was not disturbed.
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if KINDS[kind](scene):
+                    done += 1
+                    yield kind
+
+
+def check(run: orm.ProcessNode, undisturbed: Fingerprint) -> None:
+    """Nothing is lost, nothing is counted twice, and every number is what it would have been."""
+    assert run.is_terminated, f"the run has not ended\n{explain(run)}"
+    assert run.is_finished_ok, explain(run)
+    links = [
+        link
+        for chain in run.called
+        for link in chain.base.links.get_incoming(node_class=orm.WorkChainNode).all_link_labels()
+    ]
+    assert len(links) == len(set(links)), "a step was done twice"
+    assert fingerprint(run) == undisturbed
+    for chain in run.called:
+        finished = [job for job in chain.called if isinstance(job, orm.CalcJobNode) and job.is_finished_ok]
+        assert len(finished) <= 1, "a job was run again that had ended well"
+
+
+def test_faults(undisturbed: Fingerprint, refinement: Any, daemon: DaemonClient, aiida_profile: Any) -> None:
+    chance = random.Random(SEED)
+    database = None
+    if aiida_profile.storage_backend == "core.sqlite_dos":
+        database = Path(aiida_profile.storage_config["filepath"]) / "database.sqlite"
+    counts: Counter[str] = Counter()
+    runs = 0
+    while counts.total() < FAULTS:
+        run = submit(refinement())
+        for kind in disturb(Scene(run, daemon, database), chance, FAULTS - counts.total()):
+            counts[kind] += 1
+        check(run, undisturbed)
+        runs += 1
+        if REPORT is not None:
+            Path(REPORT).write_text(json.dumps({"runs": runs, "faults": counts}, indent=2))
