@@ -25,11 +25,11 @@ import psutil
 import pytest
 from aiida import orm
 from aiida.engine import submit
-from aiida.engine.daemon.client import DaemonClient
+from aiida.engine.daemon.client import DaemonClient, DaemonException
 
 from tests.faults.conftest import Fingerprint, fingerprint
 from tests.fixtures.chains import explain
-from tests.fixtures.daemon import PATIENCE_S, workers
+from tests.fixtures.daemon import PATIENCE_S, STOP_S, workers
 
 pytestmark = [pytest.mark.daemon, pytest.mark.long]
 
@@ -144,8 +144,11 @@ def kill_daemon(scene: Scene) -> bool:
 
 
 def restart_daemon(scene: Scene) -> bool:
-    """The daemon is restarted in the usual way."""
-    scene.daemon.restart_daemon()
+    """The daemon is restarted in the usual way; by force where it is too busy to answer."""
+    try:
+        scene.daemon.restart_daemon(wait=True, timeout=STOP_S)
+    except DaemonException:
+        kill_daemon(scene)
     return True
 
 
