@@ -198,7 +198,7 @@ def behind(potential: PotentialData) -> dict[str, list[str]]:
                 targets[node.uuid] = None
             elif isinstance(node, DatasetData) and node.labelled:
                 datasets[node.uuid] = None
-            elif isinstance(node, PotentialData):
+            elif isinstance(node, PotentialData) and "__" not in link.link_label:  # not of a trajectory in a pool
                 current = node
     return {extras.TARGETS: sorted(targets), extras.DATASETS: sorted(datasets)}
 
@@ -306,12 +306,15 @@ def _tell_updated(process: orm.ProcessNode, common: Mapping[str, Any]) -> None:
         for label, point in inputs["state_points"].items()
     }
     compared = records.compare_points(targets, records.predictions_before(results))
-    facts = {**judged(records.judge(compared), compared), extras.JUDGED_IN: "refinement"}
+    held = {label for label, point in inputs["state_points"].items() if "potential" in point}
+    # What it did not sample everywhere does not judge a potential.
+    facts = {} if held else {**judged(records.judge(compared), compared), extras.JUDGED_IN: "refinement"}
     extras.tell(inputs["potential"], {**numbered, **facts}, forget=True)
     fractions = _fractions(results)
     for label, point in inputs["state_points"].items():
         fraction = fractions.get(label)
-        extras.tell(point["trajectory"], {**numbered, extras.STATE_POINT: label, extras.N_EFF_FRACTION: fraction})
+        of = common if label in held else numbered
+        extras.tell(point["trajectory"], {**of, extras.STATE_POINT: label, extras.N_EFF_FRACTION: fraction})
     left = {extras.N_EFF_FRACTION: min(fractions.values(), default=None)}
     for node in (process, job):
         extras.tell(node, {**numbered, **facts, **left})

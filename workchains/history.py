@@ -35,6 +35,11 @@ def updates_of(refinement: orm.WorkChainNode) -> dict[int, orm.WorkChainNode]:
     }
 
 
+def _reweighted(update: orm.WorkChainNode) -> list[str]:
+    """Labels of the state points that the potential of an update did not sample."""
+    return sorted(label for label, point in update.inputs.calc.state_points.items() if "potential" in point)
+
+
 def decisions(
     judged: int,
     updates: Mapping[int, orm.WorkChainNode],
@@ -63,6 +68,7 @@ def decisions(
                 "production_fs": production,
                 "learning_rate_scale": scale,
                 "discarded": number in discarded,
+                "held": [] if update is None else _reweighted(update),
             }
         )
     return made

@@ -90,7 +90,8 @@ class RefineWorkChain(ProtocolMixin, IndexedMixin, WorkChain):
             serializer=orm.to_aiida_type,
             validator=check_settings,
             help="max_iterations, patience, min_improvement, chi2_stop, max_noise, max_roll_backs, "
-            "continued_equilibration_fs, growth {factor, thresholds, against_noise}, pool_iterations, seed.",
+            "continued_equilibration_fs, growth {factor, thresholds, against_noise}, pool_iterations, "
+            "resample_below, seed.",
         )
         spec.inputs.validator = check_inputs
         spec.outline(
@@ -128,8 +129,8 @@ class RefineWorkChain(ProtocolMixin, IndexedMixin, WorkChain):
         # Written at each change of state: nothing here may grow with every iteration; the called nodes keep the rest.
         self._remember(policy.start(self._settings(), sampled_fs))
         self.ctx.candidate = {"potential": self.inputs.potential, "optimizer_state": None}  # to be sampled next
-        self.ctx.reference = None  # potential, optimizer state and trajectories of the last stable sampling
-        self.ctx.earlier = []  # references before it, the latest first: name, potential, trajectories
+        self.ctx.reference = None  # potential and optimizer state of the last stable sampling
+        self.ctx.pools = {}  # by state point, the latest first: name, potential, trajectory, remote, chain
         self.ctx.best = None  # potential
         self.ctx.sampled = {}  # predictions of the last trajectories
         self.ctx.lowered = {}  # what fits into memory, by call of the chain
@@ -170,11 +171,13 @@ class RefineWorkChain(ProtocolMixin, IndexedMixin, WorkChain):
         return self._course().action is Action.UPDATE
 
     def sample_state_points(self) -> None:
-        """Sample a trajectory at every state point, side by side."""
+        """Sample a trajectory at every state point that needs one, side by side."""
         settings, state = self._settings(), self._course()
         template = self.inputs.sample.calc.parameters.get_dict()
-        previous = self.ctx.reference["points"] if self.ctx.reference else {}
+        previous = {label: pool[0] for label, pool in self.ctx.pools.items()}
         for label, point in self._state_points().items():
+            if label in state.held:
+                continue
             inputs = AttributeDict(self.exposed_inputs(SampleBaseWorkChain, namespace="sample"))
             inputs.calc.potential = self.ctx.candidate["potential"]
             add_base(inputs.calc, self.inputs)
@@ -203,7 +206,8 @@ class RefineWorkChain(ProtocolMixin, IndexedMixin, WorkChain):
 
     def inspect_trajectories(self) -> ExitCode | None:
         """Take the trajectories as the new reference, or roll the potential back."""
-        nodes = {label: self.ctx[f"sample_{label}"] for label in self._state_points()}
+        held = self._course().held
+        nodes = {label: self.ctx[f"sample_{label}"] for label in self._state_points() if label not in held}
         for label, node in nodes.items():
             if node.is_finished_ok:
                 continue
@@ -218,19 +222,18 @@ class RefineWorkChain(ProtocolMixin, IndexedMixin, WorkChain):
             return None
         for label, node in nodes.items():
             self._remember_memory(f"sample_{label}", node)
-        if self.ctx.reference:
-            self._clean(self.ctx.reference["chains"])
-            earlier = {key: self.ctx.reference[key] for key in ("name", "potential", "points")}
-            self.ctx.earlier = [earlier, *self.ctx.earlier][: self._settings().pool_iterations]
-        self.ctx.reference = {
-            **self.ctx.candidate,
-            "name": f"sampling{self._course().samplings:03d}",
-            "chains": list(nodes.values()),
-            "points": {
-                label: {"trajectory": node.outputs.trajectory, "remote": node.outputs.remote_folder}
-                for label, node in nodes.items()
-            },
-        }
+        self._clean(self.ctx.pools[label][0]["chain"] for label in nodes if label in self.ctx.pools)
+        self.ctx.reference = self.ctx.candidate
+        for label, node in nodes.items():
+            latest = {
+                "name": f"sampling{self._course().samplings:03d}",
+                "potential": self.ctx.reference["potential"],
+                "trajectory": node.outputs.trajectory,
+                "remote": node.outputs.remote_folder,
+                "chain": node,
+            }
+            pool = [latest, *self.ctx.pools.get(label, [])]
+            self.ctx.pools[label] = pool[: 1 + self._settings().pool_iterations]
         if self._decide(policy.Sampled()).action is Action.JUDGE:
             self.ctx.sampled = {label: node.outputs.predictions for label, node in nodes.items()}
             self._judge({label: records.predictions_of(node) for label, node in self.ctx.sampled.items()})
@@ -275,16 +278,23 @@ class RefineWorkChain(ProtocolMixin, IndexedMixin, WorkChain):
         if parameters["update"].get("loss", {}).get("dataset_weight", 0) > 0:
             inputs.calc.dataset = self.inputs.dataset
         inputs.calc.state_points = {
-            label: {**reference["points"][label], "targets": dict(point["targets"]), **self._earlier(label)}
+            label: {**self._trajectories(label), "targets": dict(point["targets"])}
             for label, point in self._state_points().items()
         }
         inputs.metadata.call_link_label = update_label(state.iteration, state.roll_backs)
         self.to_context(update_job=self.submit(UpdateBaseWorkChain, **inputs))
 
-    def _earlier(self, label: str) -> dict[str, Any]:
-        """Trajectories of earlier iterations at a state point, for the pool of an update; empty for none."""
-        earlier = {one["name"]: {"potential": one["potential"], **one["points"][label]} for one in self.ctx.earlier}
-        return {"earlier": earlier} if earlier else {}
+    def _trajectories(self, label: str) -> dict[str, Any]:
+        """The newest trajectory at a state point, with its potential where that is an earlier one, and those before."""
+        newest, *earlier = (
+            {key: one[key] for key in ("name", "potential", "trajectory", "remote")} for one in self.ctx.pools[label]
+        )
+        given = {key: newest[key] for key in ("trajectory", "remote")}
+        if newest["potential"].uuid != self.ctx.reference["potential"].uuid:
+            given["potential"] = newest["potential"]
+        if earlier:
+            given["earlier"] = {one.pop("name"): one for one in earlier}
+        return given
 
     def inspect_update(self) -> ExitCode | None:
         """Judge the potential that sampled, and go on with the new one."""
@@ -302,7 +312,7 @@ class RefineWorkChain(ProtocolMixin, IndexedMixin, WorkChain):
         state = self._judge(records.predictions_before(update))
         if state.action is not Action.END:
             self.ctx.candidate = {"potential": node.outputs.potential, "optimizer_state": node.outputs.optimizer_state}
-            self._decide(policy.Updated(update.has_moved))
+            self._decide(policy.Updated(update.has_moved, update.reason, update.held))
         return None
 
     def _judge(self, predictions: Mapping[str, list[Prediction]]) -> policy.State:

@@ -59,9 +59,10 @@ class AssessCalculation(EngineCalculation):
         given = inputs["parameters"].get_dict().get("candidates", []) if inputs.get("parameters") is not None else []
         candidates = [validate(Candidate, one) for one in given]
         for label, point in inputs["state_points"].items():
-            if point.get("earlier"):
+            if point.get("earlier") or point.get("potential") is not None:
                 return (
-                    f"state point {label!r} has earlier trajectories, which an assessment does not take; leave them out"
+                    f"state point {label!r} has trajectories of earlier potentials, which an assessment does not take; "
+                    "leave them out"
                 )
             what = f"the trajectory of state point {label!r}"
             requests = [node.target.request() for node in point["targets"].values()]

@@ -46,17 +46,19 @@ def check_state_points(points: Mapping[str, Any] | None, _: Any) -> str | None:
     if message:
         return message
     for label, point in (points or {}).items():
-        unknown = set(point) - {"trajectory", "remote", "targets", "earlier"}
+        unknown = set(point) - {"trajectory", "remote", "targets", "potential", "earlier"}
         if unknown:
             return (
-                f"state point {label!r} has {', '.join(sorted(unknown))}; it takes trajectory, remote, targets and "
-                "earlier"
+                f"state point {label!r} has {', '.join(sorted(unknown))}; it takes trajectory, remote, targets, "
+                "potential and earlier"
             )
         if not isinstance(point.get("trajectory"), TrajectoryEnsembleData):
             return f"state point {label!r} needs a trajectory (TrajectoryEnsembleData), got {point.get('trajectory')!r}"
         remote, targets = point.get("remote"), point.get("targets") or {}
         if remote is not None and not isinstance(remote, orm.RemoteData):
             return f"remote of state point {label!r} is {remote!r}; give the remote_folder of the sampling job"
+        if not isinstance(point.get("potential"), PotentialData | None):
+            return f"potential of state point {label!r} is {point['potential']!r}; give the PotentialData that sampled"
         if not targets:
             return f"state point {label!r} needs targets (TargetData), got none"
         if message := check_target_nodes(targets) or check_earlier(point.get("earlier") or {}):
@@ -86,8 +88,9 @@ def define_state_points(spec: CalcJobProcessSpec) -> None:
         valid_type=(TrajectoryEnsembleData, orm.RemoteData, TargetData, PotentialData),
         validator=check_state_points,
         help="LABEL -> {trajectory: TrajectoryEnsembleData, remote: RemoteData (optional; the folder where it was "
-        "made, to link instead of copy), targets: {NAME: TargetData}, earlier: {NAME: {trajectory, remote, potential}} "
-        "(optional; of updates: trajectories that earlier potentials sampled there, whose names tell their order)}.",
+        "made, to link instead of copy), targets: {NAME: TargetData}, potential: PotentialData (optional; of updates: "
+        "what sampled the trajectory, where that was an earlier potential), earlier: {NAME: {trajectory, remote, "
+        "potential}} (optional; of updates: others that earlier potentials sampled there; names tell the order)}.",
     )
 
 
@@ -105,18 +108,26 @@ def job_state_points(points: Mapping[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def check_form(potential: PotentialData, earlier: Mapping[str, Any]) -> str | None:
+def check_form(potential: PotentialData, point: Mapping[str, Any]) -> str | None:
     """Weights take the energies of every potential on all snapshots, with parameters of one form."""
-    for name, one in earlier.items():
-        if one["potential"].spec != potential.spec:
-            return f"earlier.{name} was sampled with a potential of another form; give those of one refinement"
+    sampled_by = {f"earlier.{name}": one["potential"] for name, one in (point.get("earlier") or {}).items()}
+    if point.get("potential") is not None:
+        sampled_by["its trajectory"] = point["potential"]
+    for name, one in sampled_by.items():
+        if one.spec != potential.spec:
+            return f"{name} was sampled with a potential of another form; give those of one refinement"
     return None
+
+
+def sampled_by_file(label: str, point: Mapping[str, Any]) -> str | None:
+    """The file of the potential that sampled the newest trajectory, where that is not the one of the update."""
+    return f"potential_{label}" if point.get("potential") is not None else None
 
 
 def earlier_files(label: str, earlier: Mapping[str, Any]) -> list[dict[str, str]]:
     """Earlier trajectories of one state point and their potentials in the job file: names and files, latest first."""
     return [
-        {"label": name, "trajectory": trajectory_name(f"{label}_{name}"), "potential": f"potential_{label}_{name}"}
+        {"label": name, "trajectory": trajectory_name(f"{label}__{name}"), "potential": f"potential_{label}__{name}"}
         for name in sorted(earlier, reverse=True)
     ]
 
@@ -180,7 +191,7 @@ class UpdateCalculation(EngineCalculation):
                 or check_composition(inputs["potential"], trajectory, what)
                 or check_energies(trajectory, what)
                 or check_observables(requests, trajectory, what)
-                or check_form(inputs["potential"], point.get("earlier") or {})
+                or check_form(inputs["potential"], point)
             )
             if message:
                 return message
@@ -202,11 +213,11 @@ class UpdateCalculation(EngineCalculation):
             "state_points": [
                 {
                     **point,
-                    "earlier": earlier_files(
-                        point["label"], inputs["state_points"][point["label"]].get("earlier") or {}
-                    ),
+                    "potential": sampled_by_file(point["label"], given),
+                    "earlier": earlier_files(point["label"], given.get("earlier") or {}),
                 }
                 for point in job_state_points(inputs["state_points"])
+                for given in (inputs["state_points"][point["label"]],)
             ],
         }
 
@@ -217,6 +228,8 @@ class UpdateCalculation(EngineCalculation):
                 submission.copy(self.inputs[port], name)
         for label, point in self.inputs.state_points.items():
             submission.trajectory(point["trajectory"], point.get("remote"), trajectory_name(label))
+            if (sampled_by := sampled_by_file(label, point)) is not None:
+                submission.copy(point["potential"], sampled_by)
             earlier = point.get("earlier") or {}
             for files in earlier_files(label, earlier):
                 one = earlier[files["label"]]

@@ -25,6 +25,8 @@ class Generation:
         trajectories: reference trajectories, by state point.
         targets: measurements that it was fitted to, by state point and link label.
         dataset: first-principles labels that it was fitted to.
+        others: potentials that sampled trajectories, by the UUID of these, where that was not the one before it.
+        pooled: earlier trajectories that were given beside, by state point, the latest first.
     """
 
     potential: PotentialData
@@ -32,6 +34,8 @@ class Generation:
     trajectories: dict[str, TrajectoryEnsembleData] = field(default_factory=dict)
     targets: dict[str, dict[str, TargetData]] = field(default_factory=dict)
     dataset: DatasetData | None = None
+    others: dict[str, PotentialData] = field(default_factory=dict)
+    pooled: dict[str, list[TrajectoryEnsembleData]] = field(default_factory=dict)
 
 
 def potential_of(node: orm.Node) -> PotentialData:
@@ -63,6 +67,17 @@ def generations(potential: PotentialData) -> Iterator[Generation]:
             trajectories={label: point["trajectory"] for label, point in points.items()},
             targets={label: dict(point["targets"]) for label, point in points.items()},
             dataset=inputs.get("dataset"),
+            others={
+                one["trajectory"].uuid: one["potential"]
+                for point in points.values()
+                for one in (point, *point.get("earlier", {}).values())
+                if "potential" in one
+            },
+            pooled={
+                label: [one["trajectory"] for _, one in sorted(point["earlier"].items(), reverse=True)]
+                for label, point in points.items()
+                if "earlier" in point
+            },
         )
         current = inputs.get("potential")
 
@@ -77,17 +92,25 @@ def lines(potential: PotentialData) -> Iterator[str]:
             continue
         yield f"  made by {generation.made_by.process_label} {_name(generation.made_by)}"
         for label, trajectory in generation.trajectories.items():
-            sampled = trajectory.creator
-            how = f", sampled by {sampled.process_label} {_name(sampled)}" if sampled is not None else ""
-            snapshots = counted(trajectory.number_of_snapshots, "snapshot")
-            yield f"  trajectory {_name(trajectory)} at {label!r}: {snapshots} at {trajectory.temperature:g} K{how}"
+            yield f"  trajectory {_trajectory(trajectory, label, generation)}"
             yield from (f"    {line}" for line in _given(trajectory))
+            for one in generation.pooled.get(label, []):
+                yield f"    pooled with {_trajectory(one, label, generation)}"
             for node in generation.targets[label].values():
                 yield f"    {_target(node)}"
                 yield from (f"      {line}" for line in paths_of(node))
         if generation.dataset is not None:
             dataset = generation.dataset
             yield f"  dataset {_name(dataset)}: {counted(len(dataset), 'configuration')}{_sources(dataset)}"
+
+
+def _trajectory(trajectory: TrajectoryEnsembleData, label: str, generation: Generation) -> str:
+    """A trajectory in words: how long it is, where it was sampled, and with which potential, if with another one."""
+    sampled, other = trajectory.creator, generation.others.get(trajectory.uuid)
+    how = f", sampled by {sampled.process_label} {_name(sampled)}" if sampled is not None else ""
+    of = f" with potential {_name(other)}" if other is not None else ""
+    snapshots = counted(trajectory.number_of_snapshots, "snapshot")
+    return f"{_name(trajectory)} at {label!r}: {snapshots} at {trajectory.temperature:g} K{how}{of}"
 
 
 def _base(generation: Generation) -> str:

@@ -105,7 +105,7 @@ def test_nothing_to_refine_towards(prepare: Any, inputs: dict[str, Any]) -> None
     [
         ({"targets": None}, "state point 't85' needs targets"),
         ({"trajectory": None}, "state point 't85' needs a trajectory"),
-        ({"target": 1}, "state point 't85' has target; it takes trajectory, remote, targets and earlier"),
+        ({"target": 1}, "state point 't85' has target; it takes trajectory, remote, targets, potential"),
     ],
 )
 def test_incomplete_state_point(

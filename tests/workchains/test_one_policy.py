@@ -42,6 +42,7 @@ FAILURES = {
 
 STEP = {"step": 0, "loss": 1.0, "chi2": 1.0, "n_eff_fraction": 1.0, "state_points": {}}
 UPDATE = {"kind": "update", "steps": 1, "chi2_before": 1.0, "chi2_after": 1.0, "state_points": {}}
+POINT = {"snapshots": 1, "statistical_inefficiency": 1.0, "before": []}
 STATIONARITY = {
     "stationary": True, "equilibration": 0.0, "drift": {}, "r_hat": {}, "independent_samples": 1.0, "warning": None,
 }  # fmt: skip
@@ -64,6 +65,7 @@ class World:
             "min_improvement": draw.choice([0.0, 0.02, 0.5]), "max_roll_backs": draw.randint(0, 3),
             "growth": {"factor": draw.choice([1.5, 2.0]), "thresholds": draw.choice([[], [3.0], [10.0, 2.0]]),
                        "against_noise": draw.choice([0, 1])},
+            "pool_iterations": draw.choice([0, 2]), "resample_below": draw.choice([None, 0.5]),
         }  # fmt: skip
         self.asked: list[tuple[Any, ...]] = []
         self.samplings = self.updates = 0
@@ -91,6 +93,11 @@ class World:
         self.updates += 1
         draw = random.Random(f"{self._seed} update {self.updates}")
         return draw.choices(["moved", "stuck", "lost", "failed"], [20, 4, 4, 1])[0]
+
+    def state_points(self) -> dict[str, Any]:
+        """What an update tells of the one state point: what is left of a new trajectory there."""
+        draw = random.Random(f"{self._seed} held {self.updates}")
+        return {"solid": {**POINT, "held": draw.choice([0.4, 0.6])}}
 
     def predictions(self) -> list[Prediction]:
         """On the last trajectories."""
@@ -124,7 +131,7 @@ def run_engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Wor
             return SimpleNamespace(predictions=world.predictions())
 
         def prepared(_: Any, course: engine.Course, __: Any) -> list[Any]:
-            before = tuple(course.trajectories["solid"].predictions)
+            before = tuple(course.pools["solid"][0].trajectory.predictions)
             terms = [TargetTerm(target, np.array(one.errors)) for target, one in zip(targets, before, strict=True)]
             agreement = [compared(np.asarray(one.values), term) for one, term in zip(before, terms, strict=True)]
             return [SimpleNamespace(label="solid", before=before, agreement=agreement)]
@@ -137,8 +144,13 @@ def run_engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Wor
             return SimpleNamespace(parameters={}, optimizer_state="memory", history=history, reason=Reason.GATE)
 
         def summary(_: Any, outcome: Any) -> UpdateSummary:
-            return read(UpdateSummary, {**UPDATE, "history": outcome.history, "reason": outcome.reason})
+            told = {"history": outcome.history, "reason": outcome.reason, "state_points": world.state_points()}
+            return read(UpdateSummary, {**UPDATE, **told})
 
+        def member(label: str, trajectory: Any, parameters: Any) -> Any:
+            return SimpleNamespace(label=label, trajectory=trajectory, parameters=parameters)
+
+        monkeypatch.setattr(engine, "EarlierTrajectory", member)
         monkeypatch.setattr(engine, "_simulate", simulate)
         monkeypatch.setattr(engine, "_prepared", prepared)
         monkeypatch.setattr(engine, "Objective", lambda *_: None)
@@ -206,9 +218,10 @@ def make_chain(
                 found = world.updated(iteration, parameters["learning_rate_scale"], is_fresh, is_over)
                 content = {
                     **UPDATE, "reason": "gate", "history": [STEP, STEP] if found == "moved" else [STEP],
-                    "state_points": {"solid": {"snapshots": 1, "statistical_inefficiency": 1.0, "before": before}},
+                    "state_points": {"solid": {**world.state_points()["solid"], "before": before}},
                 }  # fmt: skip
-                return ended(found, potential=object(), optimizer_state=object(), output_parameters=orm.Dict(content))
+                potential = SimpleNamespace(uuid=f"{world.updates}")
+                return ended(found, potential=potential, optimizer_state=object(), output_parameters=orm.Dict(content))
 
             monkeypatch.setattr(process, "submit", submit)
             monkeypatch.setattr(process, "to_context", lambda **awaited: process.ctx.update(awaited))

@@ -237,6 +237,31 @@ def test_updates_remember_earlier_trajectories(refine: Any) -> None:
         assert sampled.inputs.potential.uuid == update.inputs.potential.uuid
 
 
+@pytest.mark.slow
+def test_trajectories_that_still_serve_are_not_sampled_again(refine: Any) -> None:
+    """Nothing is sampled for the second update, which tells what stood for it; the last potential is sampled anew."""
+    node = refine(
+        {"values": [-0.3]}, {"max_steps": 1, "gate": 0.2}, clean=True, max_iterations=2, pool_iterations=1,
+        resample_below=0.1,
+    )  # fmt: skip
+    assert node.is_finished_ok, explain(node)
+    first, second = called(node, "UpdateCalculation")
+    begun, last = called(node, "SampleCalculation")
+    point = second.inputs.state_points.solid
+    assert point.trajectory.uuid == begun.outputs.trajectory.uuid
+    assert (point.potential.uuid, second.inputs.potential.uuid) == (
+        first.inputs.potential.uuid,
+        first.outputs.potential.uuid,
+    )
+    assert "potential" not in first.inputs.state_points.solid
+    assert last.inputs.start_trajectory.uuid == begun.outputs.trajectory.uuid
+    found = history(node)
+    assert [item["held"] for item in found["iterations"]] == [[], ["solid"], []]
+    assert found["best"] != 1
+    told = list(lines(second.outputs.potential))
+    assert f"with potential <{first.inputs.potential.pk}>" in "\n".join(told)
+
+
 def test_state_of_the_loop_does_not_grow(code: Any, argon_potential: Any, argon_state_points: Any) -> None:
     builder = RefineWorkChain.get_builder_from_protocol(
         potential=argon_potential(), state_points=argon_state_points(), sample_code=code,

@@ -242,9 +242,12 @@ class PooledStatePoint(StatePointTrajectory):
     """A reference trajectory, the targets that it serves, and earlier trajectories to be pooled with it.
 
     Args:
+        potential: file of the potential that sampled ``trajectory``, of the same form, where that is not the potential
+            of the job, whose observables are then reweighted; None for that of the job.
         earlier: trajectories of earlier potentials, the latest first; those that overlap too little are left out.
     """
 
+    potential: FileName | None = None
     earlier: list[Earlier] = Field(default_factory=list)
 
     @model_validator(mode="after")

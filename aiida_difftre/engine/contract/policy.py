@@ -18,7 +18,8 @@ again; where they may not grow any more, the refinement ends for the reason ``no
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -53,6 +54,7 @@ class Reference(Strict):
         is_updated: True once an update has started from them.
         is_best: True if the potential that sampled them is the best so far.
         has_fresh_optimizer: True if the next update starts without the optimizer's memory.
+        held: Labels of the state points that the potential did not sample: what earlier ones sampled stands for it.
     """
 
     production_fs: float
@@ -60,6 +62,7 @@ class Reference(Strict):
     is_updated: bool = False
     is_best: bool = False
     has_fresh_optimizer: bool = False
+    held: list[str] = Field(default_factory=list)
 
 
 class Judged(Strict):
@@ -124,6 +127,7 @@ class State(Strict):
         iteration: Number of the present iteration, from 0; an iteration ends with its update.
         discarded: Numbers of the iterations whose update was done again.
         settings_from: First iteration, production_fs and learning_rate_scale, each time that these changed.
+        held: Labels of the state points that the next sampling leaves out.
         samplings: Number of samplings so far.
         roll_backs: Number of roll-backs so far.
         since_best: Number of iterations since chi² has last improved.
@@ -146,6 +150,7 @@ class State(Strict):
     iteration: int = 0
     discarded: list[int] = Field(default_factory=list)
     settings_from: list[tuple[int, float, float]] = Field(default_factory=list)
+    held: list[str] = Field(default_factory=list)
     samplings: int = 0
     roll_backs: int = 0
     since_best: int = 0
@@ -222,9 +227,14 @@ class Updated:
 
     Args:
         has_moved: True if it made a step, or had no reason to make one.
+        reason: Why it ended.
+        held: For each state point that is sampled, the effective independent snapshots that its trajectories have for
+            the new potential, over those of its newest trajectory.
     """
 
     has_moved: bool
+    reason: Reason | None = None
+    held: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -298,7 +308,7 @@ def decide(state: State, verdict: Verdict, settings: LoopSettings) -> State:
         case Agreement():
             return _judged(state, verdict, settings)
         case Updated():
-            return _updated(state, verdict)
+            return _updated(state, verdict, settings)
         case UpdateFailed():
             return _rolled_back(state, f"the update: {verdict.reason}", settings)
         case Stopped():
@@ -323,7 +333,7 @@ def _sampled(state: State, settings: LoopSettings) -> State:
     return _changed(
         state,
         samplings=state.samplings + 1,
-        reference=Reference(production_fs=state.production_fs),
+        reference=Reference(production_fs=state.production_fs, held=state.held),
         action=Action.JUDGE if state.is_last(settings) else Action.UPDATE,
     )
 
@@ -358,10 +368,17 @@ def _judged(state: State, verdict: Agreement, settings: LoopSettings) -> State:
     if reference.is_judged:
         return _changed(state, action=Action.UPDATE)
     number = state.iteration
-    told = f"iteration {number}: reduced chi² {verdict.training:.3g} on fresh trajectories of "
-    told += f"{reference.production_fs:g} fs"
+    told = f"iteration {number}: reduced chi² {verdict.training:.3g} "
+    if reference.held:
+        told += f"by earlier trajectories at {', '.join(reference.held)}"
+    else:
+        told += f"on fresh trajectories of {reference.production_fs:g} fs"
     if verdict.selection is not None:
         told += f", selection targets {verdict.selection:.3g}"
+    if reference.held:
+        # What was fitted to these trajectories neither confirms a potential nor makes it the best.
+        judged = reference.model_copy(update={"is_judged": True})
+        return _changed(state, message=told, reference=judged, action=Action.UPDATE)
     state = _with_best(state, reference, verdict, settings)
     state = _changed(state, message=told, criterion="training" if verdict.selection is None else "selection")
     reason = None
@@ -439,11 +456,25 @@ def _closed(state: State) -> State:
     )
 
 
-def _updated(state: State, verdict: Updated) -> State:
+def _held(state: State, verdict: Updated, settings: LoopSettings) -> list[str]:
+    """State points that need not be sampled with a new potential.
+
+    Where an update got as far as its trajectories lead, or as its targets want, new ones have to confirm it.
+    """
+    least = settings.resample_below
+    is_longer = state.production_fs > _reference(state).production_fs
+    if least is None or is_longer or state.is_last(settings) or verdict.reason is Reason.CHI2:
+        return []
+    held = [label for label, share in verdict.held.items() if share >= least]
+    could_go_on = verdict.reason in {Reason.GATE, Reason.MAX_STEPS}
+    return held if could_go_on or len(held) < len(verdict.held) else []
+
+
+def _updated(state: State, verdict: Updated, settings: LoopSettings) -> State:
     """Sample with what the update made; where it found no step, try once more without the optimizer's memory."""
     state = _closed(state)
     if verdict.has_moved:
-        return _changed(state, action=Action.SAMPLE, is_stalled=False)
+        return _changed(state, action=Action.SAMPLE, is_stalled=False, held=_held(state, verdict, settings))
     if state.is_stalled:
         return _ended(state, Reason.STALLED)
     scale = state.learning_rate_scale / 2

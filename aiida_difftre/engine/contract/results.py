@@ -162,6 +162,8 @@ class StatePointUpdate(Record):
         chi2_before: Reduced chi² of them, by the role of the targets.
         n_eff_entropy: That of the last step.
         n_eff_kish: That of the last step.
+        held: Effective independent snapshots after the last step over the independent ones of the newest trajectory;
+            0 where they are too few to predict anything.
         after: Predictions after the last step, reweighted; in AiiDA a node of its own.
         chi2_after: Reduced chi² of them.
     """
@@ -173,6 +175,7 @@ class StatePointUpdate(Record):
     chi2_before: dict[str, float | None] = Field(default_factory=dict)
     n_eff_entropy: float | None = None
     n_eff_kish: float | None = None
+    held: float | None = None
     after: list[Prediction] | None = None
     chi2_after: dict[str, float | None] | None = None
 
@@ -211,6 +214,11 @@ class UpdateSummary(Record):
     history: list[UpdateStep]
     state_points: dict[str, StatePointUpdate]
     snapshot_cache: SnapshotCache | None = None
+
+    @property
+    def held(self) -> dict[str, float]:
+        """What is left of a new trajectory at each state point, which need not be sampled where that is enough."""
+        return {label: point.held or 0.0 for label, point in self.state_points.items()}
 
     @property
     def has_moved(self) -> bool:
@@ -341,7 +349,8 @@ class RefineIteration(Record):
         chi2: Reduced chi² of the targets that decide.
         chi2_training: Reduced chi² of the training targets.
         predictions: Predictions on its trajectories, by state point.
-        stationarity: Stationarity of the trajectories, by state point.
+        held: State points that this potential did not sample: their predictions are reweighted.
+        stationarity: Stationarity of the trajectories that it sampled, by state point.
         decisions: What followed, in words.
         update: None where none followed.
     """
@@ -353,6 +362,7 @@ class RefineIteration(Record):
     chi2: float
     chi2_training: float
     predictions: dict[str, list[Prediction]]
+    held: list[str] = Field(default_factory=list)
     stationarity: dict[str, Stationarity]
     decisions: list[str]
     update: UpdateSummary | None = None

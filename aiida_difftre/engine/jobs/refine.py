@@ -6,6 +6,7 @@ What to do next is decided in :mod:`aiida_difftre.engine.contract.policy`, as it
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -105,9 +106,8 @@ class Course:
         candidate: The potential to be sampled next.
         best: Parameters of the best potential.
         reference: The last potential that sampled well; None before the first trajectories.
-        sampling: Number of the sampling of the reference, from 0.
-        trajectories: Trajectories of the reference, by state point.
-        earlier: Trajectories of the references before it, by state point, the latest first.
+        pools: Trajectories by state point with what sampled them, the latest first: the reference, or for a state point
+            that it did not sample the last one before it that did.
         data: The same, prepared for an update; empty until they are.
         iterations: Records for ``results.json``.
         failure: The last failure; None where nothing failed.
@@ -117,9 +117,7 @@ class Course:
     candidate: Candidate
     best: Parameters
     reference: Candidate | None = None
-    sampling: int = 0
-    trajectories: dict[str, Trajectory] = field(default_factory=dict)
-    earlier: dict[str, list[EarlierTrajectory]] = field(default_factory=dict)
+    pools: dict[str, list[EarlierTrajectory]] = field(default_factory=dict)
     data: list[PreparedStatePoint] = field(default_factory=list)
     iterations: list[RefineIteration] = field(default_factory=list)
     failure: EngineError | None = None
@@ -135,18 +133,18 @@ class Course:
         if self.state.message and self.iterations:
             self.iterations[-1].decisions.append(self.state.message)
 
-    def remember(self, most: int) -> None:
-        """Keep the reference for the pools of later updates, before another one takes its place.
+    def take(self, trajectories: Mapping[str, Trajectory], most: int) -> None:
+        """Take what the candidate sampled: it becomes the reference.
 
         Args:
-            most: Number of references to keep.
+            trajectories: Its trajectories, by state point.
+            most: Number of earlier trajectories to keep for the pools of updates.
         """
-        if self.reference is None or most == 0:
-            return
-        label = f"sampling{self.sampling:03d}"
-        for point, trajectory in self.trajectories.items():
+        self.reference = self.candidate
+        label = f"sampling{self.state.samplings:03d}"
+        for point, trajectory in trajectories.items():
             latest = EarlierTrajectory(label, trajectory, self.reference.parameters)
-            self.earlier[point] = [latest, *self.earlier.get(point, [])][:most]
+            self.pools[point] = [latest, *self.pools.get(point, [])][: 1 + most]
 
     def fail(self, error: EngineError, verdict: policy.Verdict | None, job: RefineJob) -> None:
         """Go on after a failure.
@@ -228,13 +226,15 @@ def _with_results(failure: EngineError, reason: Reason, results: RefineResults, 
 
 
 def _sample(setup: Setup, course: Course) -> None:
-    """Sample with the candidate at every state point; it becomes the reference where all goes well."""
+    """Sample with the candidate at every state point that needs it; it becomes the reference where all goes well."""
     job, state = setup.job, course.state
     # What was kept of the last trajectories makes room for the next ones.
     course.data = []
     trajectories = {}
     for number, point in enumerate(setup.sampled):
-        previous = course.trajectories.get(point.label)
+        if point.label in state.held:
+            continue
+        previous = course.pools[point.label][0].trajectory if point.label in course.pools else None
         changes = {"production_fs": state.production_fs}
         if previous is not None and job.continued_equilibration_fs is not None:
             changes["equilibration_fs"] = job.continued_equilibration_fs
@@ -250,8 +250,7 @@ def _sample(setup: Setup, course: Course) -> None:
             is_unstable = error.status in UNSTABLE
             course.fail(error, policy.Unstable(point.label, error.message) if is_unstable else None, job)
             return
-    course.remember(job.pool_iterations)
-    course.reference, course.trajectories, course.sampling = course.candidate, trajectories, state.samplings
+    course.take(trajectories, job.pool_iterations)
     course.decide(policy.Sampled(), job)
 
 
@@ -279,9 +278,10 @@ def _prepared(setup: Setup, course: Course, reference: Candidate) -> list[Prepar
     job, machine = setup.job, setup.job.machine.share_of(len(setup.sampled))
     prepared = []
     for point in setup.sampled:
-        trajectory = course.trajectories[point.label]
-        state, targets = StatePoint(point.temperature, trajectory.pressure), update.without_tests(point.targets)
-        sampled = SampledStatePoint(point.label, trajectory, targets, state, course.earlier.get(point.label, []))
+        newest, *earlier = course.pools[point.label]
+        state, targets = StatePoint(point.temperature, newest.trajectory.pressure), update.without_tests(point.targets)
+        by = None if newest.parameters is reference.parameters else newest.parameters
+        sampled = SampledStatePoint(point.label, newest.trajectory, targets, state, earlier, by)
         seed = job.seed + course.state.iteration
         prepared.append(
             objective.prepare(setup.potential, reference.parameters, sampled, job.update, machine, seed=seed)
@@ -318,7 +318,7 @@ def _update(setup: Setup, course: Course) -> None:
     summary = update.summary(course.data, outcome)
     course.iterations[-1].learning_rate_scale, course.iterations[-1].update = state.learning_rate_scale, summary
     course.candidate = Candidate(outcome.parameters, outcome.optimizer_state)
-    course.decide(policy.Updated(summary.has_moved), job)
+    course.decide(policy.Updated(summary.has_moved, summary.reason, summary.held), job)
 
 
 def _reference(course: Course) -> Candidate:
@@ -339,6 +339,7 @@ def _agreement(data: list[PreparedStatePoint]) -> policy.Agreement:
 def _record(course: Course, agreement: policy.Agreement) -> RefineIteration:
     """What results tell of an iteration; of one on the trajectories of the one before, the same predictions."""
     state = course.state
+    held = [] if state.reference is None else state.reference.held
     return RefineIteration(
         iteration=state.iteration,
         production_fs=state.reference.production_fs if state.reference is not None else state.production_fs,
@@ -347,8 +348,11 @@ def _record(course: Course, agreement: policy.Agreement) -> RefineIteration:
         chi2=agreement.training if agreement.selection is None else agreement.selection,
         chi2_training=agreement.training,
         predictions={point.label: list(point.before) for point in course.data},
+        held=held,
         stationarity={
-            label: Stationarity(**stationarity.of_trajectory(found)) for label, found in course.trajectories.items()
+            label: Stationarity(**stationarity.of_trajectory(pool[0].trajectory))
+            for label, pool in course.pools.items()
+            if label not in held
         },
         decisions=[],
     )

@@ -33,6 +33,7 @@ from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.matching import base_labels
 from aiida_difftre.engine.matching.matching import matching_loss
 from aiida_difftre.engine.potentials.potential import load, save
+from aiida_difftre.engine.potentials.term import Parameters
 from aiida_difftre.engine.refinement import losses
 from aiida_difftre.engine.refinement.minimise import OptimizerMemory, Outcome, minimise
 from aiida_difftre.engine.refinement.objective import (
@@ -42,6 +43,7 @@ from aiida_difftre.engine.refinement.objective import (
     prepare,
     reduced_chi2,
 )
+from aiida_difftre.engine.reweighting import extrapolation
 from aiida_difftre.engine.reweighting.pool import EarlierTrajectory
 from aiida_difftre.engine.runtime.progress import Reporter
 from aiida_difftre.engine.runtime.stop import Stop
@@ -80,6 +82,7 @@ def run(job: UpdateJob, folder: Path, progress: Reporter) -> UpdateResults:
             targets,
             StatePoint(point.temperature, point.pressure),
             [_earlier(one, potential.spec, folder) for one in point.earlier],
+            None if point.potential is None else _of_form(point.potential, "newest", potential.spec, folder),
         )
         for point, targets in looked_at
     ]
@@ -112,14 +115,20 @@ def run(job: UpdateJob, folder: Path, progress: Reporter) -> UpdateResults:
 
 def _earlier(one: Earlier, spec: PotentialSpec, folder: Path) -> EarlierTrajectory:
     """An earlier trajectory with the parameters that sampled it; refuse those of a potential of another form."""
-    other, parameters = load(folder / one.potential)
+    parameters = _of_form(one.potential, one.label, spec, folder)
+    return EarlierTrajectory(one.label, read_trajectory(folder / one.trajectory), parameters)
+
+
+def _of_form(name: str, label: str, spec: PotentialSpec, folder: Path) -> Parameters:
+    """Parameters of another potential of the same form."""
+    other, parameters = load(folder / name)
     if other.spec != spec:
         raise EngineError(
             ExitStatus.INVALID_INPUT,
-            f"the earlier trajectory {one.label!r} was sampled with a potential of another form "
-            f"({one.potential}); give those of one refinement",
+            f"the earlier trajectory {label!r} was sampled with a potential of another form ({name}); give those of "
+            "one refinement",
         )
-    return EarlierTrajectory(one.label, read_trajectory(folder / one.trajectory), parameters)
+    return parameters
 
 
 def without_base(job: UpdateJob, spec: PotentialSpec, folder: Path) -> Callable[[Labelled], Labelled] | None:
@@ -188,6 +197,7 @@ def summary(data: Sequence[PreparedStatePoint], outcome: Outcome) -> UpdateSumma
         record, sizes = points[point.label], outcome.history[-1].state_points[point.label]
         record.n_eff_entropy, record.n_eff_kish = sizes.n_eff_entropy, sizes.n_eff_kish
         record.after = outcome.after[point.label]
+        record.held = _held(point, record.after)
         record.chi2_after = _chi2(point, record.after)
     before = [compared for point in data for compared in point.agreement]
     values_after = {label: _values(predictions) for label, predictions in outcome.after.items()}
@@ -204,6 +214,14 @@ def summary(data: Sequence[PreparedStatePoint], outcome: Outcome) -> UpdateSumma
             wanted_mib=_mib(point.reference.snapshots.wanted for point in data),
         ),
     )
+
+
+def _held(point: PreparedStatePoint, after: Sequence[Prediction]) -> float:
+    """What is left of a new trajectory: effective independent snapshots over the independent ones of the newest."""
+    independent = point.newest_size / point.inefficiency
+    left = min((prediction.effective_samples or 0.0 for prediction in after), default=0.0)
+    needed = extrapolation.least(point.newest_size, point.inefficiency)
+    return left / independent if left >= needed else 0.0
 
 
 def _mib(sizes: Iterable[int]) -> float:

@@ -42,7 +42,8 @@ class PreparedStatePoint:
         reference: trajectory.
         terms: targets with the errors of predictions by all snapshots, which the loss is made of.
         inefficiency: statistical inefficiency g of the reference.
-        before: predictions of the potential that sampled the newest trajectory, on that alone.
+        before: predictions of the potential that the update starts from, on the newest trajectory alone where that is
+            its own.
         judged: targets with the errors of ``before``.
         pool: What became of earlier trajectories.
         gradient: quantities -> ((loss, (averages, weights)), dL/d quantities); compiled.
@@ -70,6 +71,12 @@ class PreparedStatePoint:
             losses.compared(np.asarray(prediction.values), term)
             for prediction, term in zip(self.before, self.judged, strict=True)
         ]
+
+    @property
+    def newest_size(self) -> int:
+        """Number of snapshots of the newest trajectory."""
+        pooled = self.reference.pooled
+        return len(self.reference.energies) if pooled is None else int(np.sum(pooled.origins == 0))
 
     @property
     def is_in_loss(self) -> bool:
@@ -106,6 +113,7 @@ class SampledStatePoint:
         targets: Targets of its observables.
         point: temperature and pressure; without a pressure, that of the trajectory.
         earlier: Trajectories of earlier potentials there, the latest first.
+        sampled_by: Parameters of the potential that sampled the trajectory; None for that of the update.
     """
 
     label: str
@@ -113,6 +121,7 @@ class SampledStatePoint:
     targets: Sequence[Target]
     point: StatePoint
     earlier: Sequence[EarlierTrajectory] = ()
+    sampled_by: Parameters | None = None
 
 
 def prepare(
@@ -126,11 +135,12 @@ def prepare(
 ) -> PreparedStatePoint:
     """A state point ready for an update: its observables at the reference parameters, with errors.
 
-    Where earlier trajectories overlap, the loss is over the snapshots of all; the potential is judged by its own alone.
+    Where earlier trajectories overlap, the loss is over the snapshots of all; the potential is judged by its own alone,
+    or by all where it sampled none.
 
     Args:
         potential: the potential.
-        parameters: those that sampled.
+        parameters: those of the update, which sampled the trajectory unless it says otherwise.
         sampled: the state point, with its trajectory.
         settings: Settings of the update.
         machine: precision and batches.
@@ -145,12 +155,13 @@ def prepare(
     targets = sampled.targets
     check_sampled_at(sampled.trajectory, sampled.point)
     requests = [target.request() for target in targets]
-    newest = EarlierTrajectory("newest", sampled.trajectory, parameters)
+    by = parameters if sampled.sampled_by is None else sampled.sampled_by
+    newest = EarlierTrajectory("newest", sampled.trajectory, by)
     found = pool(potential, parameters, newest, sampled.earlier, settings.pool, machine.batch_size)
     ref = prepare_pooled(potential, parameters, found, requests, machine, sampled.point)
     known, values = reweighted_predictions(ref, parameters, replicates=settings.bootstrap, seed=seed)
     before = known
-    if found.is_pooled:
+    if found.is_pooled and sampled.sampled_by is None:
         before = predictions_from(*newest_alone(ref, values), replicates=settings.bootstrap, seed=seed)
     terms, judged = (
         tuple(TargetTerm(t, np.asarray(p.errors)) for t, p in zip(targets, predictions, strict=True))

@@ -42,6 +42,7 @@ from aiida_difftre.engine.reweighting.reference import (
     agree,
     check_potential,
     prepare_reference,
+    relative_to_sampled,
     sampled_at,
     unchecked_reference,
 )
@@ -203,6 +204,8 @@ def prepare_pooled(
     if not pooled.is_pooled and newest.parameters is parameters:
         return prepare_reference(potential, parameters, newest.trajectory, requests, machine, point)
     ref = unchecked_reference(potential, parameters, pooled.trajectory, requests, machine, point)
+    if newest.trajectory.reference_energies is not None:  # known of its own snapshots, so that it is alone
+        return relative_to_sampled(ref, newest.trajectory)
     terms, of_base, volumes = ref.energies, ref.base.get("energy", 0.0), pooled.trajectory.volumes
     if newest.parameters is parameters:
         check_potential(newest.trajectory, (terms + of_base)[: pooled.counts[0]])

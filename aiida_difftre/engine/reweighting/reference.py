@@ -177,13 +177,25 @@ def prepare_reference(
             miscompiles.
     """
     ref = unchecked_reference(potential, parameters, trajectory, requests, machine, point)
-    of_base = ref.base.get("energy", 0.0)
-    check_potential(trajectory, ref.energies + of_base)
+    check_potential(trajectory, ref.energies + ref.base.get("energy", 0.0))
+    return relative_to_sampled(ref, trajectory)
+
+
+def relative_to_sampled(ref: Reference, trajectory: Trajectory) -> Reference:
+    """A reference whose weights are relative to what sampled the trajectory, where that was another potential.
+
+    Args:
+        ref: The reference, relative to the potential of its energies.
+        trajectory: The snapshots.
+
+    Returns:
+        The reference.
+    """
     if trajectory.reference_energies is None:
         return ref
     sampled, to = trajectory.reference_energies, ref.point
     shift = state_shift(sampled, trajectory, to.temperature, to.pressure)
-    return replace(ref, energies=sampled - of_base, shift=shift)
+    return replace(ref, energies=sampled - ref.base.get("energy", 0.0), shift=shift)
 
 
 def unchecked_reference(

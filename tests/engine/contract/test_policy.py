@@ -217,6 +217,40 @@ def test_a_potential_that_noise_alone_makes_agree_has_not_converged() -> None:
     assert ended.count(Reason.CONVERGED) > 35
 
 
+def moved(reason: Reason = Reason.GATE, **held: float) -> Updated:
+    return Updated(has_moved=True, reason=reason, held=held)
+
+
+def test_state_points_whose_trajectories_still_serve_are_not_sampled() -> None:
+    asked = {"resample_below": 0.8, "chi2_stop": 1.0}
+    first = [Sampled(), agreement(9.0)]
+    assert follow(*first, moved(cold=0.9, hot=0.9)).held == []
+    assert follow(*first, moved(cold=0.9, hot=0.5), **asked).held == ["cold"]
+    assert follow(*first, moved(cold=0.9, hot=0.8), **asked).held == ["cold", "hot"]
+    # What went as far as the trajectories lead, what meets its targets, and what is last needs new ones.
+    assert follow(*first, moved(Reason.MINIMUM, cold=0.9, hot=0.5), **asked).held == ["cold"]
+    assert follow(*first, moved(Reason.MINIMUM, cold=0.9, hot=0.8), **asked).held == []
+    assert follow(*first, moved(Reason.CHI2, cold=0.9, hot=0.5), **asked).held == []
+    assert follow(*first, moved(cold=0.9, hot=0.5), max_iterations=1, **asked).held == []
+    # So do trajectories that are to be longer.
+    assert follow(*first, moved(cold=0.9, hot=0.5), growth={"thresholds": [10.0]}, **asked).held == []
+
+
+def test_what_was_not_sampled_is_no_agreement() -> None:
+    """It neither ends the refinement nor is the best, nor does it count against patience; afterwards all is sampled."""
+    asked = {"resample_below": 0.8, "chi2_stop": 1.0, "patience": 1}
+    verdicts: list[Verdict] = [Sampled(), agreement(9.0), moved(cold=0.9, hot=0.5), Sampled(), agreement(0.1)]
+    judged = follow(*verdicts, **asked)
+    assert (judged.action, judged.best.iteration, judged.since_best) == (Action.UPDATE, 0, 0)
+    assert judged.message == "iteration 1: reduced chi² 0.1 by earlier trajectories at cold"
+    verdicts += [moved(Reason.CHI2, cold=0.9, hot=1.0), Sampled(), agreement(0.2)]
+    over = follow(*verdicts, **asked)
+    assert (over.reason, over.best.iteration, over.reference.held) == (Reason.CONVERGED, 2, [])
+    # Where the potential does not sample well, the last reference goes on with what it had.
+    back = follow(*verdicts[:3], HOT, **asked)
+    assert (back.action, back.reference.held) == (Action.UPDATE, [])
+
+
 def test_what_was_given_up_for_the_selection() -> None:
     state = follow(*iteration(5.0, 8.0), *iteration(3.43, 4.06), *iteration(0.84, 5.0), *iteration(2.0, 6.0))
     selected = state.selected()

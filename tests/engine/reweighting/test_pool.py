@@ -149,6 +149,21 @@ def test_the_potential_is_judged_by_its_own_trajectory() -> None:
     assert both.pool[0].overlap == pytest.approx(1, abs=0.3)
 
 
+def test_a_potential_that_sampled_nothing_is_judged_by_all_trajectories() -> None:
+    """With errors that are larger than those of its own trajectory of as many snapshots."""
+    exact = float(probabilities(1.0) @ energies(1.0)) / 2
+    point = SampledStatePoint(
+        "dimer", sampled(1.3, 0), [energy_target(exact)], StatePoint(TEMPERATURE, None), (earlier(1.2, 1),), scaled(1.3)
+    )
+    found = prepare(POTENTIAL, START, point, UpdateSettings(bootstrap=50), DOUBLE, seed=1)
+    own = prepared(sampled(1.0, 0, 2 * SAMPLES), energy_target(exact), ())
+    (value,), (error,) = found.before[0].values, found.before[0].errors
+    assert abs(value - exact) < 3 * error
+    assert error > own.before[0].errors[0]
+    assert found.newest_size == SAMPLES
+    assert found.agreement[0].points.simulation_errors[0] == error
+
+
 def test_only_the_newest_trajectory_tells_that_a_potential_has_converged() -> None:
     """As the loop judges: an update makes no step where that agrees, and tries one where the pool alone does."""
     newest, other = sampled(1.0, 0), earlier(1.1, 1)
