@@ -7,6 +7,8 @@ from typing import Any
 
 from aiida_difftre.calculations.checks import check_base
 from aiida_difftre.engine.contract.bases import BaseSpec
+from aiida_difftre.engine.contract.settings import PotentialSpec
+from aiida_difftre.engine.contract.smoothness import check_curvature_width
 from aiida_difftre.workchains import absorption
 from aiida_difftre.workchains.refine_settings import check_growth
 from aiida_difftre.workchains.state_points import (
@@ -23,6 +25,7 @@ def check_inputs(inputs: Mapping[str, Any], _: Any) -> str | None:
     base = inputs["potential"].spec.base if "potential" in inputs else None
     return (
         check_dataset_weight(inputs["update"], base, has_dataset="dataset" in inputs)
+        or ("potential" in inputs and check_smoothness(_loss(inputs["update"]), inputs["potential"].spec))
         or check_training_target(state_points)
         or check_targets(state_points, inputs["sample"]["calc"]["parameters"])
         or check_trajectories(state_points, inputs["sample"]["calc"]["parameters"])
@@ -45,7 +48,7 @@ def check_dataset_weight(update: Mapping[str, Any], base: BaseSpec | None, *, ha
     Returns:
         A message, or None.
     """
-    loss = update["calc"]["parameters"].get_dict().get("update", {}).get("loss", {})
+    loss = _loss(update)
     if (weight := loss.get("dataset_weight", 0)) <= 0:
         return None
     if not has_dataset:
@@ -56,3 +59,25 @@ def check_dataset_weight(update: Mapping[str, Any], base: BaseSpec | None, *, ha
             "(pretraining takes labels minus base)"
         )
     return None
+
+
+def check_smoothness(loss: Mapping[str, Any], spec: PotentialSpec) -> str | None:
+    """Find out whether a potential has the splines whose curvature a loss restrains, where it restrains any.
+
+    Args:
+        loss: Settings of the loss of an update.
+        spec: The potential.
+
+    Returns:
+        A message, or None.
+    """
+    try:
+        check_curvature_width(loss.get("curvature_width"), spec)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def _loss(update: Mapping[str, Any]) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = update["calc"]["parameters"].get_dict().get("update", {}).get("loss", {})
+    return found

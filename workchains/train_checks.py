@@ -10,8 +10,8 @@ from aiida_difftre.engine.contract.jobs import PotentialSpec
 from aiida_difftre.engine.contract.labels import check_seen, known_references
 from aiida_difftre.engine.contract.validation import validate
 from aiida_difftre.workchains import absorption
-from aiida_difftre.workchains.refine_checks import check_dataset_weight
-from aiida_difftre.workchains.stages import check_stages_with
+from aiida_difftre.workchains.refine_checks import check_dataset_weight, check_smoothness
+from aiida_difftre.workchains.stages import changed, check_stages_with, stage_names
 from aiida_difftre.workchains.state_points import (
     check_structures,
     check_targets,
@@ -52,7 +52,7 @@ def check_inputs(inputs: Mapping[str, Any], _: Any) -> str | None:
                 return f"{part}: {problem}"
     if problem := check_trajectories(inputs["state_points"], inputs["refine"]["sample"]["calc"]["parameters"]):
         return f"refine: {problem}"
-    if problem := check_stages_with(inputs):
+    if problem := check_stages_with(inputs) or _check_smoothness(inputs):
         return problem
     problem = absorption.check_paths(inputs["state_points"])
     if problem and "feff" not in inputs:
@@ -63,14 +63,31 @@ def check_inputs(inputs: Mapping[str, Any], _: Any) -> str | None:
 def _check_base(inputs: Mapping[str, Any], *, has_labels: bool) -> str | None:
     """The base that is given must be that of the potential, or of the one to make; and labels must suit it."""
     update = inputs["refine"]["update"]
-    if "potential" in inputs:
-        wanted = inputs["potential"].spec.base
-    else:
-        parameters = inputs["pretrain"]["calc"]["parameters"].get_dict()
-        if parameters.get("potential") is None:
-            return check_dataset_weight(update, None, has_dataset=has_labels)
-        wanted = validate(PotentialSpec, parameters["potential"]).base
+    spec = _spec(inputs)
+    if spec is None:
+        return check_dataset_weight(update, None, has_dataset=has_labels)
+    wanted = spec.base
     return check_base(inputs.get("base"), wanted, None) or check_dataset_weight(update, wanted, has_dataset=has_labels)
+
+
+def _spec(inputs: Mapping[str, Any]) -> PotentialSpec | None:
+    """The potential that is refined; None where pretraining says of none."""
+    if "potential" in inputs:
+        given: PotentialSpec = inputs["potential"].spec
+        return given
+    found = inputs["pretrain"]["calc"]["parameters"].get_dict().get("potential")
+    return None if found is None else validate(PotentialSpec, found)
+
+
+def _check_smoothness(inputs: Mapping[str, Any]) -> str | None:
+    """The prior of smooth splines, of the refinement of the run and of its stages."""
+    spec = _spec(inputs)
+    if spec is None:
+        return None
+    for name, stage in [("refine", {}), *((name, inputs["stages"][name]) for name in stage_names(inputs))]:
+        if problem := check_smoothness(changed(inputs["refine"], stage)["update"].get("loss", {}), spec):
+            return f"{name}: {problem}"
+    return None
 
 
 def _check_pretraining(inputs: Mapping[str, Any]) -> str | None:

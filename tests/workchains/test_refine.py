@@ -295,6 +295,10 @@ def test_state_of_the_loop_does_not_grow(code: Any, argon_potential: Any, argon_
         ({"sample": {"calc": {"parameters": {"sampling": {"timestep_fs": -1.0}}}}}, ["timestep_fs", "-1.0"]),
         ({"update": {"calc": {"parameters": {"update": {"gate": 2.0}}}}}, ["gate", "2.0"]),
         ({"update": {"calc": {"parameters": {"update": {"loss": {"dataset_weight": 1.0}}}}}}, ["dataset_weight"]),
+        (
+            {"update": {"calc": {"parameters": {"update": {"loss": {"curvature_width": 0.001}}}}}},
+            ["curvature_width is 0.001 eV/Å²", "its terms are lennard_jones; leave it out"],
+        ),
     ],
 )
 def test_wrong_settings_are_refused(

@@ -192,6 +192,10 @@ def test_wrong_combinations_are_refused(code: Any, argon_potential: Any, argon_s
     assert "holds Ar, but the potential is for Ne" in refused(spec=neon, dataset=dataset)
     weight = {"refine": {"update": {"calc": {"parameters": {"update": {"loss": {"dataset_weight": 1.0}}}}}}}
     assert "no dataset" in refused(potential=argon_potential(), overrides=weight)
+    smooth = {"update": {"loss": {"curvature_width": 0.001}}}
+    stages = {"stage_0": {"changes": orm.Dict(smooth)}}
+    refused_stage = refused(potential=argon_potential(), stages=stages)
+    assert "stage_0: loss.curvature_width is 0.001 eV/Å², the prior of a pair_spline" in refused_stage
 
 
 def test_commands_explain_what_is_wrong(tmp_path: Any) -> None:

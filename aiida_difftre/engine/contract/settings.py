@@ -338,12 +338,30 @@ class LossSettings(Strict):
         dataset_weight: factor of the energy, force and stress matching term on the DFT dataset; 0 for none.
         dataset_weights: inside that term.
         anchor_weight: factor of the squared L2 distance of the parameters to those the update starts from.
+        curvature_width: prior of smooth pair splines: the standard deviation of their second derivative at the cutoff,
+            eV/Å², from where it grows inwards as (cutoff/r)⁸; it counts as one more target. None for none.
     """
 
     kind: Literal["chi2", "mse"] = "chi2"
     dataset_weight: Weight = 0.0
     dataset_weights: DatasetWeights = Field(default_factory=DatasetWeights)
     anchor_weight: Weight = 0.0
+    curvature_width: (
+        Annotated[
+            float,
+            Limits(least=1e-9, most=100, unit="eV/Å²", reason="pairs of argon have some 0.001 at 6 Å, bonds some 10"),
+        ]
+        | None
+    ) = None
+
+    @model_validator(mode="after")
+    def _in_units_of_errors(self) -> LossSettings:
+        if self.kind == "mse" and self.curvature_width is not None:
+            raise ValueError(
+                f"curvature_width = {self.curvature_width:g} counts in units of errors, which a loss of the kind mse "
+                "does not have; take kind: chi2, or leave it out"
+            )
+        return self
 
 
 UPDATE_OPTIMIZER: dict[str, Any] = {"learning_rate": 2e-3, "clip_norm": 1.0}

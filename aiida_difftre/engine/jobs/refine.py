@@ -39,6 +39,7 @@ from aiida_difftre.engine.matching.matching import matching_loss
 from aiida_difftre.engine.potentials.potential import Potential, check_temperature, load, save, species_of
 from aiida_difftre.engine.potentials.term import Parameters
 from aiida_difftre.engine.refinement import objective
+from aiida_difftre.engine.refinement.curvature import CurvaturePrior, curvature_prior
 from aiida_difftre.engine.refinement.minimise import OptimizerMemory, minimise
 from aiida_difftre.engine.refinement.objective import ExtraLoss, Objective, PreparedStatePoint, SampledStatePoint
 from aiida_difftre.engine.reweighting import stationarity
@@ -78,6 +79,7 @@ class Setup:
         base: Its base; None for none.
         structures: Start of the first trajectories, by state point.
         extra: The DFT term of the loss; None for none.
+        prior: That of smooth splines; None for none.
         progress: Takes reports of all jobs.
         stop: Tells between jobs whether the walltime has passed or a signal came.
     """
@@ -88,6 +90,7 @@ class Setup:
     base: BasePotential | None
     structures: dict[str, Start]
     extra: ExtraLoss | None
+    prior: CurvaturePrior | None
     progress: Reporter
     stop: Stop
 
@@ -174,6 +177,7 @@ def run(job: RefineJob, folder: Path, progress: Reporter) -> RefineResults:
         EngineError: The failure of a part of it; with results, where a potential was judged before.
     """
     potential, parameters = load(folder / job.potential)
+    prior = curvature_prior(potential, job.update.loss.curvature_width)
     structures = {point.label: read_structure(folder / point.structure) for point in job.state_points}
     for point in job.state_points:
         check_temperature(potential, point.temperature)
@@ -192,7 +196,7 @@ def run(job: RefineJob, folder: Path, progress: Reporter) -> RefineResults:
     course = Course(policy.start(job, job.sampling.production_fs), Candidate(parameters), parameters)
     steps = {Action.SAMPLE: _sample, Action.JUDGE: _judge, Action.UPDATE: _update}
     with Stop(job.machine.walltime_s) as stop:
-        setup = Setup(job, folder, potential, base, structures, extra, progress, stop)
+        setup = Setup(job, folder, potential, base, structures, extra, prior, progress, stop)
         while course.state.action is not Action.END:
             steps[course.state.action](setup, course)
         if course.state.best is None and course.failure is not None:
@@ -305,7 +309,7 @@ def _update(setup: Setup, course: Course) -> None:
     memory = OptimizerMemory(None if is_fresh else reference.optimizer_state, state.learning_rate_scale)
     try:
         outcome = minimise(
-            Objective(course.data, settings, reference.parameters, setup.extra), setup.potential, memory,
+            Objective(course.data, settings, reference.parameters, setup.extra, setup.prior), setup.potential, memory,
             seed=job.seed + state.iteration, progress=setup.progress, stop=setup.stop,
         )  # fmt: skip
     except EngineError as error:

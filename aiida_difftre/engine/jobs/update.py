@@ -35,6 +35,7 @@ from aiida_difftre.engine.matching.matching import matching_loss
 from aiida_difftre.engine.potentials.potential import load, save
 from aiida_difftre.engine.potentials.term import Parameters
 from aiida_difftre.engine.refinement import losses
+from aiida_difftre.engine.refinement.curvature import curvature_prior
 from aiida_difftre.engine.refinement.minimise import OptimizerMemory, Outcome, minimise
 from aiida_difftre.engine.refinement.objective import (
     Objective,
@@ -69,6 +70,7 @@ def run(job: UpdateJob, folder: Path, progress: Reporter) -> UpdateResults:
     """
     potential, parameters = load(folder / job.potential)
     settings = job.update
+    prior = curvature_prior(potential, settings.loss.curvature_width)
     state = None
     if job.optimizer_state is not None:
         optimizer = optimizers.of_update(settings.optimizer)
@@ -99,7 +101,7 @@ def run(job: UpdateJob, folder: Path, progress: Reporter) -> UpdateResults:
     prepared = time.monotonic()
     memory = OptimizerMemory(state, job.learning_rate_scale)
     with stop:
-        objective = Objective(data, settings, parameters, extra)
+        objective = Objective(data, settings, parameters, extra, prior)
         outcome = minimise(objective, potential, memory, seed=job.seed, progress=progress, stop=stop)
         save(folder / POTENTIAL_OUT, potential, outcome.parameters)
         optimizers.write_state(folder / OPTIMIZER_OUT, outcome.optimizer_state)

@@ -78,6 +78,17 @@ class PairSpline(PairTerm):
         """The knots of the free control points, (knots,), Å."""
         return np.linspace(self.inner, self.cutoff, self.knots + 2)[: self.knots]
 
+    def curvatures(self) -> tuple[np.ndarray, np.ndarray]:
+        r"""Compute what makes second derivatives of control points, :math:`(c_{k-1} - 2 c_k + c_{k+1})/h^2`.
+
+        Returns:
+            The knots but the first, where the curvature is zero, and up to h before the cutoff, (knots,), Å; and the
+            matrix from the control points of a pair, eV, to the second derivatives there, (knots, knots), 1/Å².
+        """
+        edges = np.linspace(self.inner, self.cutoff, self.knots + 2)
+        differences = np.eye(self.knots) - 2 * np.eye(self.knots, k=1) + np.eye(self.knots, k=2)
+        return edges[1:-1], differences / (edges[1] - edges[0]) ** 2
+
     def init(self, key: Array) -> Parameters:
         """The spline through ``values``, or no interaction; nothing is random."""
         if self.values is None:

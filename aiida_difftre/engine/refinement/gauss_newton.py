@@ -45,6 +45,7 @@ from numpy.typing import NDArray
 
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.potentials.term import Parameters
+from aiida_difftre.engine.refinement.curvature import CurvaturePrior
 from aiida_difftre.engine.refinement.objective import Point, PreparedStatePoint, Quantities
 from aiida_difftre.engine.refinement.sensitivities import columns, derivatives, products
 
@@ -104,6 +105,7 @@ def step(
     region: TrustRegion,
     *,
     start: Parameters | None = None,
+    prior: CurvaturePrior | None = None,
 ) -> tuple[Parameters, float, bool]:
     """Compute the Gauss-Newton step of a loss over reference trajectories.
 
@@ -115,6 +117,7 @@ def step(
         free: Tree of booleans in the shape of the parameters: which of them may move.
         region: Largest length of the step, damping and noise.
         start: Parameters that sampled; None for those at which the step starts.
+        prior: Further residuals, of the curvature of splines; None for none.
 
     Returns:
         The step in the shape of the parameters, the norm of the gradient of the loss, and whether the radius bounds the
@@ -131,6 +134,10 @@ def step(
     _check_size(data, sum(sizes))
     quantities = point.evaluation.quantities
     parts = [_linear(prepared, parameters, quantities[prepared.label], movable) for prepared in data]
+    if prior is not None:
+        told = prior.residuals(parameters)
+        slopes = columns(prior.derivatives(parameters), movable, len(told))
+        parts.append(Linear(told, slopes, np.zeros((0, sum(sizes)))))
     found = Linear(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
     slope = np.zeros(sum(sizes)) if extra is None else columns(extra, movable)[0] / 2
     arrays = np.repeat(np.arange(len(leaves)), sizes)

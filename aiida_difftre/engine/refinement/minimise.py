@@ -238,7 +238,7 @@ def _direction(objective: Objective, point: Point, free: Parameters) -> tuple[Pa
             damping=optimizer_options.damping(settings.optimizer.options),
             noise=sum(losses.noise(data.terms, settings.loss.kind) for data in objective.data),
         )
-        return gauss_newton.step(objective.data, point, free, region, start=objective.anchor)
+        return gauss_newton.step(objective.data, point, free, region, start=objective.anchor, prior=objective.prior)
     slopes = _masked(objective.gradient(point), free)
     return slopes, float(optax.tree.norm(slopes)), True
 

@@ -22,6 +22,7 @@ from aiida_difftre.engine.contract.trajectories import Trajectory
 from aiida_difftre.engine.potentials.potential import Potential
 from aiida_difftre.engine.potentials.term import Parameters
 from aiida_difftre.engine.refinement import losses
+from aiida_difftre.engine.refinement.curvature import CurvaturePrior
 from aiida_difftre.engine.refinement.losses import TargetTerm
 from aiida_difftre.engine.reweighting.pool import EarlierTrajectory, newest_alone, pool, prepare_pooled
 from aiida_difftre.engine.reweighting.predictions import predictions_from, reweighted_predictions
@@ -257,8 +258,8 @@ class Point(NamedTuple):
     Args:
         parameters: The set of parameters.
         evaluation: Evaluation of the targets.
-        extra_loss: Sum of the DFT and anchor terms.
-        extra_slope: Gradient of these; None where there are none.
+        extra_loss: Sum of the DFT and anchor terms, and of the prior of smooth splines.
+        extra_slope: Gradient of the DFT and anchor terms; None where there are none.
         loss: Sum of all terms.
         fraction: Smallest effective fraction of snapshots over the state points.
     """
@@ -273,19 +274,21 @@ class Point(NamedTuple):
 
 @dataclass(frozen=True)
 class Objective:
-    """The loss of an update: targets, and the DFT and anchor terms.
+    """The loss of an update: targets, the DFT and anchor terms, and the prior of smooth splines.
 
     Args:
         data: state points.
         settings: Settings of the loss.
         anchor: parameters at which the update starts.
         extra: the DFT term.
+        prior: that of smooth splines; None for none.
     """
 
     data: Sequence[PreparedStatePoint]
     settings: UpdateSettings
     anchor: Parameters
     extra: ExtraLoss | None
+    prior: CurvaturePrior | None = None
 
     def __call__(self, parameters: Parameters) -> Point:
         """Evaluate the loss."""
@@ -299,6 +302,8 @@ class Objective:
             value += weight * float(optax.tree.norm(difference)) ** 2
             pull = jax.tree.map(lambda d: 2 * weight * d, difference)
             slope = pull if slope is None else jax.tree.map(jnp.add, slope, pull)
+        if self.prior is not None:
+            value += self.prior.penalty(parameters)
         fraction = min(evaluation.effective[p.label].smallest / len(p.reference.energies) for p in self.data)
         return Point(parameters, evaluation, value, slope, evaluation.loss + value, fraction)
 
@@ -314,4 +319,6 @@ class Objective:
     def gradient(self, point: Point) -> Parameters:
         """Its gradient."""
         slopes = gradient(self.data, point.parameters, point.evaluation)
-        return slopes if point.extra_slope is None else jax.tree.map(jnp.add, slopes, point.extra_slope)
+        for further in (point.extra_slope, None if self.prior is None else self.prior.slope(point.parameters)):
+            slopes = slopes if further is None else jax.tree.map(jnp.add, slopes, further)
+        return slopes
