@@ -55,6 +55,9 @@ ENDS_WHEN_CANCELLED: dict[str, set[int]] = {
 
 MAX_LOST = 3
 
+OWN_OPTIONS = ("parser_name", "input_filename", "output_filename")
+"""Options that each kind of job sets by itself."""
+
 MEMORY = (("machine", "batch_size"), ("machine", "snapshot_cache_mib"), ("sampling", "walkers"))
 """The parameters that decide how much memory a job takes, and which handlers lower."""
 
@@ -81,6 +84,11 @@ def without_remotes(nodes: Mapping[str, Any]) -> tuple[dict[str, Any], list[orm.
         else:
             kept[name] = value
     return kept, folders
+
+
+def options_of_another(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a job for one of another kind: without what each kind sets by itself, such as its parser."""
+    return {name: given for name, given in options.items() if name not in OWN_OPTIONS}
 
 
 def lowered_for_memory(chain: orm.ProcessNode) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from aiida import orm
 from aiida.common import AttributeDict
-from aiida.engine import ExitCode, ProcessBuilder, WorkChain, if_, while_
+from aiida.engine import ExitCode, ProcessBuilder, ToContext, WorkChain, if_, while_
 from aiida.engine.processes.workchains.workchain import WorkChainSpec
 
 from aiida_difftre.data.base import BasePotentialData
@@ -18,12 +18,13 @@ from aiida_difftre.engine.contract.policy import Action
 from aiida_difftre.engine.contract.predictions import Prediction
 from aiida_difftre.engine.contract.reasons import RETRIED_WITH_SMALLER_STEPS, Reason
 from aiida_difftre.engine.contract.validation import validate
-from aiida_difftre.workchains import exit_codes, records
+from aiida_difftre.workchains import base_labels, exit_codes, records
 from aiida_difftre.workchains.builders import ProtocolMixin
 from aiida_difftre.workchains.comparison import decisive_points, derived_seed, noise
 from aiida_difftre.workchains.engine import lowered_for_memory
 from aiida_difftre.workchains.facts import IndexedMixin
 from aiida_difftre.workchains.history import collect_history, decisions, iteration_name, update_label, updates_of
+from aiida_difftre.workchains.predict import PredictBaseWorkChain
 from aiida_difftre.workchains.protocols import deep_merge
 from aiida_difftre.workchains.refine_checks import check_inputs
 from aiida_difftre.workchains.refine_settings import RefineSettings, check_settings
@@ -75,8 +76,15 @@ class RefineWorkChain(ProtocolMixin, IndexedMixin, WorkChain):
             required=False,
             help="First-principles labels for the matching term of the loss (used where loss.dataset_weight > 0).",
         )
+        spec.input(
+            "base_labels",
+            valid_type=orm.ArrayData,
+            required=False,
+            help="What the base gives for the dataset, as predictions of difftre.predict hold it; computed first, with "
+            "the code of sampling, where updates need it and it is left out.",
+        )
         expose_sampling(spec)
-        given = ("potential", "base", "optimizer_state", "dataset", "state_points")
+        given = ("potential", "base", "optimizer_state", "dataset", "base_labels", "state_points")
         spec.expose_inputs(
             UpdateBaseWorkChain,
             namespace="update",
@@ -96,6 +104,7 @@ class RefineWorkChain(ProtocolMixin, IndexedMixin, WorkChain):
         spec.inputs.validator = check_inputs
         spec.outline(
             cls.prepare,
+            if_(cls.needs_base_labels)(cls.predict_base_labels, cls.inspect_base_labels),
             while_(cls.is_unfinished)(
                 if_(cls.needs_trajectories)(cls.sample_state_points, cls.inspect_trajectories),
                 if_(cls.needs_update)(cls.update_potential, cls.inspect_update),
@@ -104,12 +113,23 @@ class RefineWorkChain(ProtocolMixin, IndexedMixin, WorkChain):
         )
         spec.output("potential", valid_type=PotentialData, help="The best potential by chi² on fresh trajectories.")
         spec.output("history", valid_type=orm.Dict, help="Per iteration: predictions, chi², optimizer steps.")
+        spec.output(
+            "base_labels",
+            valid_type=orm.ArrayData,
+            required=False,
+            help="What the base gives for the dataset, where it was computed here.",
+        )
         spec.exit_code(
             exit_codes.SAMPLING_FAILED,
             "ERROR_SAMPLING_FAILED",
             message="Sampling at state point {label} failed: {reason}",
         )
         spec.exit_code(exit_codes.UPDATE_FAILED, "ERROR_UPDATE_FAILED", message="The update failed: {reason}")
+        spec.exit_code(
+            exit_codes.PREDICTION_FAILED,
+            "ERROR_BASE_LABELS_FAILED",
+            message="The base failed on the dataset that is to be matched: {reason}",
+        )
         spec.exit_code(
             exit_codes.UNSTABLE,
             "ERROR_INITIAL_POTENTIAL_UNSTABLE",
@@ -157,6 +177,25 @@ class RefineWorkChain(ProtocolMixin, IndexedMixin, WorkChain):
         if state.message:
             self.report(state.message)
         return state
+
+    def needs_base_labels(self) -> bool:
+        """Whether the base has to be evaluated for the dataset, which no update can."""
+        return base_labels.are_missing(self.inputs)
+
+    def predict_base_labels(self) -> ToContext:
+        """Evaluate the base for the dataset, where sampling runs; before anything long, and once."""
+        sampling = self.exposed_inputs(SampleBaseWorkChain, namespace="sample")
+        inputs = base_labels.prediction(AttributeDict(sampling), self.inputs.potential, self.inputs.dataset)
+        add_base(inputs.calc, self.inputs)
+        return ToContext(base_labels=self.submit(PredictBaseWorkChain, **inputs))
+
+    def inspect_base_labels(self) -> ExitCode | None:
+        """Keep what it gives."""
+        node = self.ctx.base_labels
+        if not node.is_finished_ok:
+            return self.exit_codes.ERROR_BASE_LABELS_FAILED.format(reason=reason_of(node))
+        self.out("base_labels", node.outputs.predictions)
+        return None
 
     def is_unfinished(self) -> bool:
         """Whether there is anything left to do."""
@@ -277,6 +316,9 @@ class RefineWorkChain(ProtocolMixin, IndexedMixin, WorkChain):
             inputs.calc.optimizer_state = reference["optimizer_state"]
         if parameters["update"].get("loss", {}).get("dataset_weight", 0) > 0:
             inputs.calc.dataset = self.inputs.dataset
+            labels = self.inputs.get("base_labels", self.outputs.get("base_labels"))
+            if labels is not None:
+                inputs.calc.base_labels = labels
         inputs.calc.state_points = {
             label: {**self._trajectories(label), "targets": dict(point["targets"])}
             for label, point in self._state_points().items()

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from aiida_difftre.calculations.checks import check_base
-from aiida_difftre.engine.contract.bases import BaseSpec
+from aiida_difftre.calculations.checks import check_base, check_base_labels
 from aiida_difftre.engine.contract.settings import PotentialSpec
 from aiida_difftre.engine.contract.smoothness import check_curvature_width
 from aiida_difftre.workchains import absorption
@@ -23,9 +22,10 @@ def check_inputs(inputs: Mapping[str, Any], _: Any) -> str | None:
     """Validator of all inputs together."""
     state_points = inputs["state_points"]
     base = inputs["potential"].spec.base if "potential" in inputs else None
+    loss = inputs["update"]["calc"]["parameters"].get_dict().get("update", {}).get("loss", {})
     return (
-        check_dataset_weight(inputs["update"], base, has_dataset="dataset" in inputs)
-        or ("potential" in inputs and check_smoothness(_loss(inputs["update"]), inputs["potential"].spec))
+        check_dataset_weight(loss, has_dataset="dataset" in inputs)
+        or ("potential" in inputs and check_smoothness(loss, inputs["potential"].spec))
         or check_training_target(state_points)
         or check_targets(state_points, inputs["sample"]["calc"]["parameters"])
         or check_trajectories(state_points, inputs["sample"]["calc"]["parameters"])
@@ -33,32 +33,23 @@ def check_inputs(inputs: Mapping[str, Any], _: Any) -> str | None:
         or absorption.check_paths(state_points)
         or ("potential" in inputs and check_structures(inputs["potential"], state_points))
         or ("potential" in inputs and check_base(inputs.get("base"), base, None))
+        or ("potential" in inputs and check_base_labels(inputs.get("base_labels"), base, inputs.get("dataset")))
         or None
     )
 
 
-def check_dataset_weight(update: Mapping[str, Any], base: BaseSpec | None, *, has_dataset: bool) -> str | None:
-    """Find out whether an update can match labels, where its loss asks for it.
+def check_dataset_weight(loss: Mapping[str, Any], *, has_dataset: bool) -> str | None:
+    """Find out whether an update has labels to match, where its loss asks for it.
 
     Args:
-        update: Inputs of the restart chain of updates.
-        base: Base of the potential; None for none.
+        loss: Settings of the loss of an update.
         has_dataset: True if there are labels.
 
     Returns:
         A message, or None.
     """
-    loss = _loss(update)
-    if (weight := loss.get("dataset_weight", 0)) <= 0:
-        return None
-    if not has_dataset:
-        return f"loss.dataset_weight is {weight}, but there is no dataset"
-    if base is not None and base.engine != "jax":
-        return (
-            f"loss.dataset_weight is {weight}, and an update does not evaluate the base {base.label!r}; set it to 0 "
-            "(pretraining takes labels minus base)"
-        )
-    return None
+    weight = loss.get("dataset_weight", 0)
+    return f"loss.dataset_weight is {weight}, but there is no dataset" if weight > 0 and not has_dataset else None
 
 
 def check_smoothness(loss: Mapping[str, Any], spec: PotentialSpec) -> str | None:
@@ -76,8 +67,3 @@ def check_smoothness(loss: Mapping[str, Any], spec: PotentialSpec) -> str | None
     except ValueError as error:
         return str(error)
     return None
-
-
-def _loss(update: Mapping[str, Any]) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = update["calc"]["parameters"].get_dict().get("update", {}).get("loss", {})
-    return found

@@ -16,6 +16,7 @@ from aiida_difftre.engine.contract.base import Strict
 from aiida_difftre.engine.contract.jobs import SamplingSettings, UpdateSettings
 from aiida_difftre.engine.contract.validation import validate
 from aiida_difftre.workchains.protocols import deep_merge
+from aiida_difftre.workchains.refine_checks import check_dataset_weight
 from aiida_difftre.workchains.refine_settings import RefineSettings
 
 SAME_DENSITY = 1e-6
@@ -63,11 +64,12 @@ def check_stages(stages: Mapping[str, Any] | None, _: Any) -> str | None:
     return None
 
 
-def check_stages_with(inputs: Mapping[str, Any]) -> str | None:
+def check_stages_with(inputs: Mapping[str, Any], *, has_dataset: bool) -> str | None:
     """Find what of the stages does not fit the run.
 
     Args:
         inputs: Inputs of the work chain, with ``stages``, ``state_points`` and ``refine``.
+        has_dataset: True if there are labels to match.
 
     Returns:
         A message, or None.
@@ -99,6 +101,8 @@ def check_stages_with(inputs: Mapping[str, Any]) -> str | None:
             validate(UpdateSettings, refine["update"])
         except ValueError as error:
             return f"stage {name!r}: {error}"
+        if problem := check_dataset_weight(refine["update"].get("loss", {}), has_dataset=has_dataset):
+            return f"stage {name!r}: {problem}"
     return None
 
 

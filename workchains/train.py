@@ -90,7 +90,7 @@ class TrainWorkChain(ProtocolMixin, IndexedMixin, WorkChain):
         spec.expose_inputs(
             RefineWorkChain,
             namespace="refine",
-            exclude=["potential", "base", "state_points", "dataset"],
+            exclude=["potential", "base", "state_points", "dataset", "base_labels"],
             namespace_options={"help": "Of the refinement."},
         )
         spec.expose_inputs(
@@ -241,10 +241,17 @@ class TrainWorkChain(ProtocolMixin, IndexedMixin, WorkChain):
     def _stage(self) -> str:
         return stage_names(self.inputs)[int(self.ctx.get("stages_done", 0))]
 
+    def _of_refinement(self) -> dict[str, Any]:
+        """Inputs of a refinement; what the base gives for the dataset is computed by the first that needs it."""
+        inputs = self._with_state_points(RefineWorkChain, "refine")
+        if "base_labels" in self.ctx:
+            inputs["base_labels"] = self.ctx.base_labels
+        return inputs
+
     def refine_stage(self) -> ToContext:
         """Correct the potential in the cells of the stage."""
         name = self._stage()
-        inputs = self._with_state_points(RefineWorkChain, "refine")
+        inputs = self._of_refinement()
         apply_stage(inputs, self.inputs.stages[name])
         inputs["potential"] = self._refined_so_far()
         inputs["metadata"] = {"call_link_label": name}
@@ -259,6 +266,8 @@ class TrainWorkChain(ProtocolMixin, IndexedMixin, WorkChain):
             return self.exit_codes.ERROR_REFINEMENT_FAILED.format(reason=reason)
         self.ctx.stages_done = int(self.ctx.get("stages_done", 0)) + 1
         self.ctx.refined = node.outputs.potential
+        if "base_labels" in node.outputs:
+            self.ctx.base_labels = node.outputs.base_labels
         self.report(f"{name}: refined in the cells of the stage, {node.outputs.history['outcome']}")
         return None
 
@@ -267,7 +276,7 @@ class TrainWorkChain(ProtocolMixin, IndexedMixin, WorkChain):
 
     def refine_potential(self) -> ToContext:
         """Correct the potential with the measurements."""
-        inputs = self._with_state_points(RefineWorkChain, "refine")
+        inputs = self._of_refinement()
         inputs["potential"] = self._refined_so_far()
         return ToContext(refine=self.submit(RefineWorkChain, **inputs))
 

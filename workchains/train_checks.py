@@ -43,7 +43,8 @@ def check_inputs(inputs: Mapping[str, Any], _: Any) -> str | None:
         problem = check_structures(inputs["potential"], inputs["state_points"])
         if problem:
             return problem
-    if problem := _check_base(inputs, has_labels=has_labels):
+    loss = inputs["refine"]["update"]["calc"]["parameters"].get_dict().get("update", {}).get("loss", {})
+    if problem := _check_base(inputs) or check_dataset_weight(loss, has_dataset=has_labels):
         return problem
     for part in ("refine", "validate"):
         if part in inputs:
@@ -52,7 +53,7 @@ def check_inputs(inputs: Mapping[str, Any], _: Any) -> str | None:
                 return f"{part}: {problem}"
     if problem := check_trajectories(inputs["state_points"], inputs["refine"]["sample"]["calc"]["parameters"]):
         return f"refine: {problem}"
-    if problem := check_stages_with(inputs) or _check_smoothness(inputs):
+    if problem := check_stages_with(inputs, has_dataset=has_labels) or _check_smoothness(inputs):
         return problem
     problem = absorption.check_paths(inputs["state_points"])
     if problem and "feff" not in inputs:
@@ -60,14 +61,10 @@ def check_inputs(inputs: Mapping[str, Any], _: Any) -> str | None:
     return check_training_target(inputs["state_points"])
 
 
-def _check_base(inputs: Mapping[str, Any], *, has_labels: bool) -> str | None:
-    """The base that is given must be that of the potential, or of the one to make; and labels must suit it."""
-    update = inputs["refine"]["update"]
+def _check_base(inputs: Mapping[str, Any]) -> str | None:
+    """The base that is given must be that of the potential, or of the one to make."""
     spec = _spec(inputs)
-    if spec is None:
-        return check_dataset_weight(update, None, has_dataset=has_labels)
-    wanted = spec.base
-    return check_base(inputs.get("base"), wanted, None) or check_dataset_weight(update, wanted, has_dataset=has_labels)
+    return None if spec is None else check_base(inputs.get("base"), spec.base, None)
 
 
 def _spec(inputs: Mapping[str, Any]) -> PotentialSpec | None:
@@ -93,7 +90,8 @@ def _check_smoothness(inputs: Mapping[str, Any]) -> str | None:
 def _check_pretraining(inputs: Mapping[str, Any]) -> str | None:
     """The species and reference energies of the potential to make, against the structures it is made for."""
     parameters = inputs["pretrain"]["calc"]["parameters"].get_dict()
-    known, energies = (parameters.get("potential") or {}).get("species"), parameters.get("atomic_energies")
+    spec = parameters.get("potential") or {}
+    known, energies, has_base = spec.get("species"), parameters.get("atomic_energies"), spec.get("base") is not None
     labelled, dataset = inputs.get("dataset_inputs", {}), inputs.get("dataset")
     cells = {f"state point {label!r}": point["structure"] for label, point in inputs["state_points"].items()}
     to_label = {f"structure {label!r} to label": cell for label, cell in labelled.get("structures", {}).items()}
@@ -113,7 +111,7 @@ def _check_pretraining(inputs: Mapping[str, Any]) -> str | None:
             )
     alone = {} if dataset is None else dataset.references
     try:
-        references = known_references(energies, known or sorted(there), sorted(there), alone)
+        references = known_references(energies, known or sorted(there), sorted(there), alone, has_base=has_base)
         if known and there and parameters.get("steps") != 0:
             check_seen(known, sorted(there), references)
     except ValueError as error:

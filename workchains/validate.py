@@ -21,6 +21,7 @@ from aiida_difftre.workchains import exit_codes
 from aiida_difftre.workchains.assess import AssessBaseWorkChain
 from aiida_difftre.workchains.builders import ProtocolMixin, settings_validator
 from aiida_difftre.workchains.comparison import derived_seed
+from aiida_difftre.workchains.engine import options_of_another
 from aiida_difftre.workchains.facts import IndexedMixin
 from aiida_difftre.workchains.predict import PredictBaseWorkChain
 from aiida_difftre.workchains.sample import SampleBaseWorkChain
@@ -37,8 +38,6 @@ from aiida_difftre.workchains.state_points import (
 from aiida_difftre.workchains.validate_checks import WHEN, ValidateSettings, check_inputs, has_undistorted_cell
 from aiida_difftre.workchains.validation_report import validation_report
 from aiida_difftre.workchains.verdict import of_report
-
-OWN_OPTIONS = ("parser_name", "input_filename", "output_filename")
 
 
 @calcfunction
@@ -203,11 +202,9 @@ class ValidateWorkChain(ProtocolMixin, IndexedMixin, WorkChain):
         parameters = {"seed": validate(ValidateSettings, self.inputs.settings.get_dict()).seed}
         if (machine := job.parameters.get_dict().get("machine")) is not None:
             parameters["machine"] = machine
-        # What each kind of job sets by itself, such as its parser, is not that of another kind.
-        options = {name: given for name, given in job.metadata.options.items() if name not in OWN_OPTIONS}
         inputs = AttributeDict({"calc": {"code": job.code, "potential": self.inputs.after}})
         add_base(inputs.calc, self.inputs)
-        inputs.calc.metadata = {"options": options}
+        inputs.calc.metadata = {"options": options_of_another(job.metadata.options)}
         inputs.calc.parameters = orm.Dict(parameters)
         if "before" in self.inputs and self.inputs.before.spec == self.inputs.after.spec:
             inputs.calc.start = self.inputs.before

@@ -152,11 +152,15 @@ def hole(dimer: Dimer, closest: float) -> Hole | None:
         The hole; None where there is none.
     """
     distances, energies = np.array(dimer.distances), np.array(dimer.energies)
+    if not dimer.distances or distances[0] >= closest:
+        return None
     below = (distances >= DEEPEST * closest) & (distances < closest)
     inwards = np.append(closest, distances[below][::-1])
     energy = np.append(np.interp(closest, distances, energies), energies[below][::-1])
     rises = np.flatnonzero(np.diff(energy) > 0)
     if not len(rises):
+        if any(DEEPEST * closest <= distance < closest for distance in dimer.failed):
+            return None  # it may rise where it is not known
         return Hole(pair="-".join(dimer.pair), distance=closest, barrier=0.0, closest=closest)
     behind = energy[rises[0] :]
     fall = np.maximum.accumulate(behind) - behind
@@ -172,15 +176,33 @@ def holes(dimers: Iterable[Dimer], sampled: Mapping[str, Sampled]) -> list[Hole]
     """The holes of all pairs, below the closest approaches of all runs."""
     found = []
     for dimer in dimers:
-        name = "-".join(sorted(dimer.pair))
-        seen = [
-            run.arrangement.closest[name]
-            for run in sampled.values()
-            if run.arrangement is not None and name in run.arrangement.closest
-        ]
-        if dimer.skipped is None and seen and (made := hole(dimer, min(seen))) is not None:
+        closest = _closest(dimer, sampled)
+        if dimer.skipped is None and closest is not None and (made := hole(dimer, closest)) is not None:
             found.append(made)
     return found
+
+
+def _closest(dimer: Dimer, sampled: Mapping[str, Sampled]) -> float | None:
+    """The closest approach of a pair in all runs, Å; None where none tells of it."""
+    name = "-".join(sorted(dimer.pair))
+    seen = [
+        run.arrangement.closest[name]
+        for run in sampled.values()
+        if run.arrangement is not None and name in run.arrangement.closest
+    ]
+    return min(seen, default=None)
+
+
+def _not_told(dimers: Iterable[Dimer], sampled: Mapping[str, Sampled]) -> list[str]:
+    """Pairs of which there are no energies, or none at distances that count, in words."""
+    told = []
+    for dimer in dimers:
+        name, deepest = "-".join(dimer.pair), DEEPEST * (_closest(dimer, sampled) or 0.0)
+        if dimer.skipped is not None:
+            told.append(f"{name} at short distances: {dimer.skipped}")
+        elif missing := [distance for distance in dimer.failed if distance >= deepest]:
+            told.append(f"{name} at {missing[0]:.2g} to {missing[-1]:.2g} Å: {dimer.reason}")
+    return told
 
 
 Measured = Mapping[str, Mapping[str, MeasuredPhonon]]
@@ -256,7 +278,7 @@ def verdict(
             unstable[label] = words
     if lattices is None:
         unchecked.append("lattices at rest and short distances")
-    unchecked += [f"{'-'.join(one.pair)} at short distances: {one.skipped}" for one in dimers or [] if one.skipped]
+    unchecked += _not_told(dimers or [], sampled)
     found = holes(dimers or [], sampled)
     hottest = max((run.temperature for run in sampled.values()), default=math.nan)
     near = [one for one in found if not one.barrier > HIGH_BARRIER * BOLTZMANN * hottest]

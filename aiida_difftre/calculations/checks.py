@@ -12,11 +12,13 @@ from pydantic import Field, create_model
 
 from aiida_difftre.calculations.scheduler import check_options
 from aiida_difftre.data.base import BasePotentialData
+from aiida_difftre.data.dataset import DatasetData
 from aiida_difftre.data.potential import PotentialData
 from aiida_difftre.data.target import TargetData
 from aiida_difftre.data.trajectory import TrajectoryEnsembleData
 from aiida_difftre.engine.contract import architectures
 from aiida_difftre.engine.contract.base import LONGEST_LABEL
+from aiida_difftre.engine.contract.base_arrays import BASE_LABEL_ARRAYS
 from aiida_difftre.engine.contract.bases import BaseSpec
 from aiida_difftre.engine.contract.frames import check_extent, check_thickness
 from aiida_difftre.engine.contract.jobs import Job
@@ -197,6 +199,50 @@ def check_base(base: BasePotentialData | None, wanted: BaseSpec | None, computer
     place = base.computer_label
     if place is not None and computer is not None and computer.label != place:
         return f"the files of the base are on {place!r}, and the job is to run on {computer.label!r}; use a code there"
+    return None
+
+
+def evaluates_elsewhere(base: BaseSpec | None, parameters: orm.Dict | None) -> bool:
+    """Whether labels are matched on top of a base that an update does not evaluate, since it is called.
+
+    Args:
+        base: Base of the potential; None for none.
+        parameters: Parameters of the update.
+    """
+    if base is None or base.engine == "jax" or parameters is None:
+        return False
+    return bool(parameters.get_dict().get("update", {}).get("loss", {}).get("dataset_weight", 0) > 0)
+
+
+def check_base_labels(labels: orm.ArrayData | None, base: BaseSpec | None, dataset: DatasetData | None) -> str | None:
+    """What a base gives for a dataset must be of this base, and of as many configurations.
+
+    Args:
+        labels: The predictions; None where none are given.
+        base: Base of the potential; None for none.
+        dataset: The dataset; None for none.
+    """
+    if labels is None:
+        return None
+    if base is None or dataset is None:
+        missing = "the potential has no base" if base is None else "there is no dataset"
+        return f"base_labels are given, but {missing}; leave them out"
+    if missing := sorted(set(BASE_LABEL_ARRAYS) - set(labels.get_arraynames())):
+        return (
+            f"base_labels <{labels.pk}> have no {', '.join(missing)}; give the predictions of a difftre.predict job "
+            "for the dataset with a potential that has this base"
+        )
+    digest, count = str(labels.get_array("base_digest")), len(labels.get_array("base_energies"))
+    if digest != base.digest:
+        return (
+            f"base_labels are of a base with the digest {digest[:12]}, but the potential is a correction to "
+            f"{base.label!r} with {base.digest[:12]}; predict the dataset with this potential"
+        )
+    if count != len(dataset):
+        return (
+            f"base_labels are of {count} configurations, and the dataset has {len(dataset)}; predict this dataset with "
+            "this potential"
+        )
     return None
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
@@ -20,6 +20,7 @@ from aiida_difftre.calculations.scheduler import SchedulerStatus
 from aiida_difftre.data.base import BasePotentialData
 from aiida_difftre.data.trajectory import TrajectoryEnsembleData
 from aiida_difftre.engine.contract.bases import BaseSpec
+from aiida_difftre.engine.contract.files import write_npz
 from aiida_difftre.engine.contract.jobs import CHECKPOINT, ERROR, JOB, PROGRESS, RESULTS, TRAJECTORY, Job
 from aiida_difftre.engine.contract.known_bases import check_potential
 from aiida_difftre.engine.contract.memory_events import MEMORY_EVENTS, RECORD
@@ -237,6 +238,11 @@ class Submission:
                 self.digests[name] = node.digest
             return
         node.to_file(Path(self._folder.get_abs_path(name)))
+        self._excluded.append(name)
+
+    def arrays(self, node: orm.ArrayData, names: Sequence[str], name: str) -> None:
+        """Write some arrays of a node as a file; they are not stored again with the job."""
+        write_npz(Path(self._folder.get_abs_path(name)), {one: node.get_array(one) for one in names})
         self._excluded.append(name)
 
     def checkpoint(self, remote: orm.RemoteData) -> None:

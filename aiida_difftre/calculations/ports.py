@@ -65,6 +65,17 @@ def base(spec: CalcJobProcessSpec) -> None:
     )
 
 
+def base_labels(spec: CalcJobProcessSpec) -> None:
+    """What the base of the potential gives for a dataset."""
+    spec.input(
+        "base_labels",
+        valid_type=orm.ArrayData,
+        required=False,
+        help="What the base gives for the dataset: the predictions of a difftre.predict job with this base for it. "
+        "Needed where labels are matched and the base is no function of JAX.",
+    )
+
+
 def trajectory_folder(spec: CalcJobProcessSpec, name: str, trajectory: str) -> None:
     """Where a trajectory lies on the machine, so that it need not be sent there.
 

@@ -72,7 +72,10 @@ class PretrainCalculation(EngineCalculation):
                 "add it"
             )
         try:
-            references = known_references(parameters.get("atomic_energies"), known, dataset.species, dataset.references)
+            references = known_references(
+                parameters.get("atomic_energies"), known, dataset.species, dataset.references,
+                has_base=cls.base_of(inputs) is not None,
+            )  # fmt: skip
             if dataset.labelled and parameters.get("steps") != 0:
                 check_seen(known, dataset.species, references)
         except ValueError as error:

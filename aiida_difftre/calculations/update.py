@@ -10,12 +10,14 @@ from aiida.engine import CalcJobProcessSpec
 
 from aiida_difftre.calculations import ports
 from aiida_difftre.calculations.checks import (
+    check_base_labels,
     check_composition,
     check_energies,
     check_labels,
     check_observables,
     check_species,
     check_target_nodes,
+    evaluates_elsewhere,
     parameters_model,
 )
 from aiida_difftre.calculations.engine import EngineCalculation, Submission
@@ -23,7 +25,9 @@ from aiida_difftre.data.dataset import DatasetData
 from aiida_difftre.data.potential import PotentialData
 from aiida_difftre.data.target import TargetData
 from aiida_difftre.data.trajectory import TrajectoryEnsembleData
+from aiida_difftre.engine.contract.base_arrays import BASE_LABEL_ARRAYS
 from aiida_difftre.engine.contract.jobs import (
+    BASE_LABELS,
     DATASET,
     OPTIMIZER_IN,
     OPTIMIZER_OUT,
@@ -32,7 +36,9 @@ from aiida_difftre.engine.contract.jobs import (
     UpdateJob,
 )
 
-UpdateParameters = parameters_model(UpdateJob, ("potential", "optimizer_state", "state_points", "dataset", "keys"))
+UpdateParameters = parameters_model(
+    UpdateJob, ("potential", "optimizer_state", "state_points", "dataset", "keys", "base_labels")
+)
 
 
 def trajectory_name(label: str) -> str:
@@ -166,6 +172,7 @@ class UpdateCalculation(EngineCalculation):
             required=False,
             help="Labelled configurations for the matching term (update.loss.dataset_weight > 0).",
         )
+        ports.base_labels(spec)
         define_state_points(spec)
         spec.output("potential", valid_type=PotentialData, help="The potential after the last step.")
         spec.output(
@@ -200,7 +207,15 @@ class UpdateCalculation(EngineCalculation):
             return None
         if not dataset.labelled:
             return "the dataset carries no energies and forces; label it first (difftre.dataset)"
-        return check_species(inputs["potential"], dataset.species, "the dataset")
+        base, labels = inputs["potential"].spec.base, inputs.get("base_labels")
+        if labels is None and evaluates_elsewhere(base, inputs.get("parameters")):
+            return (
+                f"the dataset is matched by terms on top of the base {base.label!r}, which no update evaluates; "
+                "predict the dataset with this potential (difftre.predict), and give its predictions as base_labels"
+            )
+        return check_species(inputs["potential"], dataset.species, "the dataset") or check_base_labels(
+            labels, base, dataset
+        )
 
     @classmethod
     def content(cls, inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -210,6 +225,7 @@ class UpdateCalculation(EngineCalculation):
             "optimizer_state": OPTIMIZER_IN if inputs.get("optimizer_state") is not None else None,
             "dataset": DATASET if inputs.get("dataset") is not None else None,
             "keys": {} if inputs.get("dataset") is None else inputs["dataset"].job_keys,
+            "base_labels": BASE_LABELS if inputs.get("base_labels") is not None else None,
             "state_points": [
                 {
                     **point,
@@ -222,10 +238,12 @@ class UpdateCalculation(EngineCalculation):
         }
 
     def add_files(self, submission: Submission) -> None:
-        """Potential, optimizer state, dataset and trajectories."""
+        """Potential, optimizer state, dataset, what its base gives there, and trajectories."""
         for port, name in (("potential", POTENTIAL_IN), ("optimizer_state", OPTIMIZER_IN), ("dataset", DATASET)):
             if port in self.inputs:
                 submission.copy(self.inputs[port], name)
+        if "base_labels" in self.inputs:
+            submission.arrays(self.inputs.base_labels, BASE_LABEL_ARRAYS, BASE_LABELS)
         for label, point in self.inputs.state_points.items():
             submission.trajectory(point["trajectory"], point.get("remote"), trajectory_name(label))
             if (sampled_by := sampled_by_file(label, point)) is not None:

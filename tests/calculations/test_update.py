@@ -4,17 +4,24 @@ import io
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from aiida import orm
+from ase import Atoms
 
 from aiida_difftre.data.dataset import DatasetData
 from aiida_difftre.data.potential import PotentialData
 from aiida_difftre.data.target import TargetData
 from aiida_difftre.data.trajectory import TrajectoryEnsembleData
+from aiida_difftre.engine.contract import files
+from aiida_difftre.engine.contract.base_arrays import BASE_LABEL_ARRAYS
+from aiida_difftre.engine.contract.bases import BaseSpec
 from aiida_difftre.engine.contract.jobs import UpdateJob
 from aiida_difftre.engine.contract.kinds import read_job
 from aiida_difftre.engine.contract.trajectories import write_trajectory
 from tests.fixtures.nodes import make_trajectory, potential_file, target_content
+
+EMT = BaseSpec(engine="ase", name="emt")
 
 
 @pytest.fixture
@@ -92,6 +99,55 @@ def test_weight_without_a_dataset(prepare: Any, inputs: dict[str, Any]) -> None:
     parameters = {"update": {"loss": {"dataset_weight": 1.0}}}
     with pytest.raises(ValueError, match=r"dataset_weight is 1\.0, but there is no dataset"):
         prepare("update", {**inputs, "parameters": parameters})
+
+
+def of_base(*, count: int = 3, digest: str | None = None, leave_out: str = "") -> orm.ArrayData:
+    """What predictions for a dataset hold of a base."""
+    arrays = {
+        "base_digest": np.array(digest or EMT.digest, np.str_),
+        "base_energies": np.ones(count),
+        "base_forces": np.ones((4 * count, 3)),
+        "base_stresses": np.ones((count, 6)),
+        "base_positions": np.ones((4 * count, 3)),
+        "energies": np.ones(count),
+    }
+    node = orm.ArrayData()
+    for name, array in arrays.items():
+        if name != leave_out:
+            node.set_array(name, array)
+    return node
+
+
+def test_labels_are_matched_without_what_a_base_gives(
+    prepare: Any, inputs: dict[str, Any], tmp_path: Path, dataset: DatasetData
+) -> None:
+    frames = [
+        Atoms("Cu4", atoms.positions, cell=atoms.cell, pbc=True, calculator=atoms.calc) for atoms in dataset.get_ase()
+    ]
+    path = potential_file(tmp_path / "copper.safetensors", ("Cu",))
+    spec, parameters = files.read_potential(path)
+    files.write_potential(path, spec.model_copy(update={"base": EMT}), parameters)
+    inputs |= {
+        "parameters": {"update": {"loss": {"dataset_weight": 1.0}}},
+        "potential": PotentialData.from_file(path),
+        "dataset": DatasetData.from_ase(frames),
+    }
+    inputs["state_points"]["t85"]["trajectory"] = TrajectoryEnsembleData.from_trajectory(make_trajectory("Cu"))
+    info, folder = prepare("update", {**inputs, "base_labels": of_base()})
+    assert read_job(folder / "job.json", "update").base_labels == "base_labels.npz"
+    assert sorted(files.read_npz(folder / "base_labels.npz")) == sorted(BASE_LABEL_ARRAYS)
+    assert "base_labels.npz" in info.provenance_exclude_list
+    for labels, message in (
+        (None, r"on top of the base 'emt', which no update evaluates; predict the dataset .* as base_labels"),
+        (
+            of_base(digest="0" * 64),
+            "base_labels are of a base with the digest 000000000000, but the potential is a cor",
+        ),
+        (of_base(count=2), "base_labels are of 2 configurations, and the dataset has 3; predict this dataset"),
+        (of_base(leave_out="base_forces"), "have no base_forces; give the predictions of a difftre.predict job"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            prepare("update", {**inputs, **({} if labels is None else {"base_labels": labels})})
 
 
 def test_nothing_to_refine_towards(prepare: Any, inputs: dict[str, Any]) -> None:

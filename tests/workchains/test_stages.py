@@ -74,15 +74,20 @@ def test_cells_and_settings_of_stages() -> None:
     def structure(element: str = "Ar", constant: float = 5.4) -> orm.StructureData:
         return orm.StructureData(ase=bulk(element, "fcc", constant, cubic=True))
 
-    assert stages.check_stages_with(staged(structure())) is None
-    assert "take the same density" in str(stages.check_stages_with(staged(structure(constant=5.5))))
-    assert "take the same composition" in str(stages.check_stages_with(staged(structure("Ne"))))
-    assert "walkers" in str(stages.check_stages_with(staged(structure(), sampling={"walkers": 0})))
+    def refused(*given: Any, **changes: Any) -> str:
+        return str(stages.check_stages_with(staged(structure(*given), **changes), has_dataset=False))
+
+    assert refused() == "None"
+    assert "take the same density" in refused("Ar", 5.5)
+    assert "take the same composition" in refused("Ne")
+    assert "walkers" in refused(sampling={"walkers": 0})
+    weight = {"loss": {"dataset_weight": 1.0}}
+    assert "stage 'stage_0': loss.dataset_weight is 1.0, but there is no dataset" in refused(update=weight)
     grown = {
         "settings": {"growth": {"factor": 100.0, "thresholds": [9.0], "against_noise": 2}},
         "sampling": {"stride_fs": 10.0},
     }
-    assert "growth makes production_fs 1e+08 fs: " in str(stages.check_stages_with(staged(structure(), **grown)))
+    assert "growth makes production_fs 1e+08 fs: " in refused(**grown)
     assert "no StructureData" in str(stages.check_stages({"stage_0": {"structures": {"solid": orm.Dict({})}}}, None))
     assert "unknown key" in str(stages.check_stages({"stage_0": {"changes": orm.Dict({"setting": {}})}}, None))
 

@@ -67,6 +67,32 @@ def test_holes() -> None:
     assert (never.barrier, never.distance) == (0.0, 3.3)
 
 
+def test_distances_at_which_a_base_fails_leave_the_others() -> None:
+    """What is not known is told where it counts, and is no hole."""
+
+    def found(upto: float, energy: Any = lambda r: 1.0 / r) -> Any:
+        known = dimer(energy)
+        cut = int(np.sum(upto >= R))
+        reason = "the base potential failed: ValueError: too dense"
+        made = known.model_copy(
+            update={
+                "distances": known.distances[cut:], "energies": known.energies[cut:], "failed": known.distances[:cut],
+                "reason": reason,
+            }
+        )  # fmt: skip
+        sampled = {"cold": Sampled(300.0, Arrangement(displacement=0.1, spacing=3.0, closest={"Ar-Ar": 3.0}))}
+        return verdict({}, sampled, {}, [made])
+
+    assert not found(1.4).holes
+    assert not found(1.4).unchecked
+    for upto in (2.0, 3.5):
+        told = found(upto, lambda r: r)  # which attract each other, as far as one knows
+        assert not told.holes
+        assert "Ar-Ar at 1.5 to " in told.unchecked[0]
+        assert "too dense" in told.unchecked[0]
+    assert found(1.4, lambda r: r).holes[0].barrier == 0.0
+
+
 def lattice(soft: float, frequency: float) -> Lattice:
     return Lattice(
         formula="C8", atoms=8, primitive=2, pressure=0.0, rigidities=[soft, 900.0, 1300.0],

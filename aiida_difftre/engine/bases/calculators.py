@@ -102,6 +102,22 @@ def emt(species: tuple[str, ...]) -> BaseCalculator:
     return EMT()
 
 
+def surrounded(atoms: Atoms, *, vacuum: float) -> Atoms:
+    """A copy for models that take all cells as periodic, with vacuum where the structure is not.
+
+    Args:
+        atoms: The structure.
+        vacuum: Thickness on each side, Å; atoms do not see each other across twice as much.
+
+    Returns:
+        The copy, whose atoms may be moved together.
+    """
+    copy = atoms.copy()
+    copy.center(vacuum=vacuum, axis=tuple(axis for axis in range(3) if not atoms.pbc[axis]))
+    copy.pbc = True
+    return copy
+
+
 def chgnet(species: tuple[str, ...], *, model_name: str = "0.3.0") -> BaseCalculator:
     """CHGNet with weights from its package; without the magnetic moments, which nobody asks for."""
     from chgnet.model import CHGNet
@@ -110,6 +126,8 @@ def chgnet(species: tuple[str, ...], *, model_name: str = "0.3.0") -> BaseCalcul
     class WithoutMoments(CHGNetCalculator):
         def calculate(self, atoms: Any = None, properties: Any = None, system_changes: Any = None) -> None:
             task = "efs" if properties is None or "stress" in properties else "ef"
+            if atoms is not None and not atoms.pbc.all():
+                atoms = surrounded(atoms, vacuum=float(self.model.graph_converter.atom_graph_cutoff))
             super().calculate(atoms, properties, system_changes, task=task)
 
     with _silent():

@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 BASE_ARRAYS = ("base_digest", "base_energies", "base_stresses", "base_born", "base_born_stride")
 """Arrays of a trajectory of a potential with a base; the last two are there where Born terms are."""
 
+BASE_LABEL_ARRAYS = ("base_digest", "base_energies", "base_forces", "base_stresses", "base_positions")
+"""Arrays of predictions for configurations by a potential with a base."""
+
 
 @dataclass(frozen=True)
 class BaseArrays:

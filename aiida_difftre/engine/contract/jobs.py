@@ -76,6 +76,7 @@ POTENTIAL_OUT = "potential_out.safetensors"
 OPTIMIZER_IN = "optimizer.safetensors"
 OPTIMIZER_OUT = "optimizer_out.safetensors"
 DATASET = "dataset.extxyz"
+BASE_LABELS = "base_labels.npz"
 STRUCTURE = "structure.extxyz"
 
 

@@ -244,7 +244,12 @@ def _plain(text: str) -> str:
 
 
 def known_references(
-    given: Mapping[str, float] | None, species: Sequence[str], there: Sequence[str], alone: Mapping[str, float]
+    given: Mapping[str, float] | None,
+    species: Sequence[str],
+    there: Sequence[str],
+    alone: Mapping[str, float],
+    *,
+    has_base: bool = False,
 ) -> dict[str, float]:
     """Atomic reference energies (eV) by species that need no fit: those that are given, and those of atoms alone.
 
@@ -253,6 +258,7 @@ def known_references(
         species: Species of the potential.
         there: species of the dataset.
         alone: energies of single atoms in the dataset, by species.
+        has_base: True where they are of the whole, and those that are given without a base: they are not compared.
 
     Returns:
         Reference energies by species, eV.
@@ -269,7 +275,7 @@ def known_references(
             "contains; add it, or leave atomic_energies out to fit all of them"
         )
     for symbol, energy in alone.items():
-        if abs(given.get(symbol, energy) - energy) > SAME_ENERGY:
+        if not has_base and abs(given.get(symbol, energy) - energy) > SAME_ENERGY:
             raise ValueError(
                 f"atomic_energies gives {given[symbol]:.10g} eV for {symbol}, whose atom alone in the dataset has "
                 f"{energy:.10g} eV; leave one of them out"

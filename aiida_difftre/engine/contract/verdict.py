@@ -140,14 +140,18 @@ class Dimer(Record):
     Args:
         pair: Chemical symbols of the two.
         distances: Distances, rising, Å.
-        energies: Energies, eV; zero far apart.
+        energies: Energies, eV; zero far apart, or at the largest distance at which there is one.
         skipped: Why there are none; None where there are.
+        failed: Distances at which there is no energy, rising, Å.
+        reason: Why there is none at the largest of them; None where there is one at all distances.
     """
 
     pair: tuple[str, str]
     distances: list[float] = Field(default_factory=list)
     energies: list[float] = Field(default_factory=list)
     skipped: str | None = None
+    failed: list[float] = Field(default_factory=list)
+    reason: str | None = None
 
 
 class Hole(Record):

@@ -32,6 +32,9 @@ DISTANCES = 80
 CLOSEST = 0.25
 """Å, the least of them."""
 
+FAR = 1e3
+"""Times the cutoff, where two atoms do not see each other."""
+
 MANDEL = np.sqrt([1.0, 1.0, 1.0, 2.0, 2.0, 2.0])
 
 
@@ -164,12 +167,25 @@ def dimers(calculator: DiffTReCalculator) -> list[Dimer]:
 
 
 def _dimer(pair: tuple[str, str], distances: Float[np.ndarray, " distances"], calculator: DiffTReCalculator) -> Dimer:
-    energies = []
-    try:
-        for distance in [*distances, 1e3 * distances[-1]]:
-            atoms = Atoms(pair, positions=[[0.0, 0.0, 0.0], [distance, 0.0, 0.0]])
-            atoms.calc = calculator
-            energies.append(atoms.get_potential_energy())
-    except EngineError as error:
-        return Dimer(pair=pair, skipped=error.message)
-    return Dimer(pair=pair, distances=distances.tolist(), energies=(np.array(energies[:-1]) - energies[-1]).tolist())
+    """A base may fail where no atoms ever are, or where two do not see each other: the other distances remain."""
+    found: dict[float, float] = {}
+    failed: dict[float, str] = {}
+    for distance in [*distances.tolist(), FAR * float(distances[-1])]:
+        atoms = Atoms(pair, positions=[[0.0, 0.0, 0.0], [distance, 0.0, 0.0]])
+        atoms.calc = calculator
+        try:
+            found[distance] = atoms.get_potential_energy()
+        except EngineError as error:
+            failed[distance] = error.message
+    kept = [distance for distance in distances.tolist() if distance in found]
+    missing = [distance for distance in distances.tolist() if distance in failed]
+    if not kept:
+        return Dimer(pair=pair, skipped=failed[missing[-1]])
+    zero = found[max(found)]
+    return Dimer(
+        pair=pair,
+        distances=kept,
+        energies=[found[distance] - zero for distance in kept],
+        failed=missing,
+        reason=failed[missing[-1]] if missing else None,
+    )

@@ -12,12 +12,14 @@ from ase import Atoms
 from jaxtyping import Array
 from numpy.typing import NDArray
 
+from aiida_difftre.engine.bases.loading import of_potential
 from aiida_difftre.engine.contract import labels
 from aiida_difftre.engine.contract.jobs import POTENTIAL_OUT, PretrainJob
 from aiida_difftre.engine.contract.labels import Labelled
 from aiida_difftre.engine.contract.matching_results import PretrainErrors, PretrainResults
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.matching import configurations, matching
+from aiida_difftre.engine.matching.base_labels import subtracting
 from aiida_difftre.engine.matching.configurations import Configurations
 from aiida_difftre.engine.potentials.parameters import without_references
 from aiida_difftre.engine.potentials.potential import Potential, build, load, save
@@ -58,6 +60,9 @@ def make(job: PretrainJob, folder: Path) -> PretrainResults:
     """Write a potential with its initial parameters, standardised on rattled structures."""
     potential, parameters = start(job, folder)
     found = configurations.read(folder / job.dataset, job.keys)
+    if potential.spec.base is not None and found.alone.any():  # whose energies are references, of the terms alone
+        without_base = subtracting(of_potential(potential.spec, folder, job.base_files), potential.spec.base.digest)
+        found = found if without_base is None else without_base(found)
     crowded = [atoms for atoms, alone in zip(found.frames, found.alone, strict=True) if not alone]
     if not crowded:
         raise EngineError(

@@ -295,6 +295,8 @@ def test_reference_energies(given: Any, alone: dict[str, float], expected: Any) 
     if isinstance(expected, str):
         with pytest.raises(ValueError, match=expected):
             known_references(given, species, there, alone)
+        if "atom alone" in expected:  # of the whole, where there is a base
+            assert known_references(given, species, there, alone, has_base=True)["Au"] == -1.0
     else:
         assert known_references(given, species, there, alone) == expected
 

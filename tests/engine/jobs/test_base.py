@@ -18,7 +18,7 @@ from ase.calculators.mixing import SumCalculator
 from ase.calculators.singlepoint import SinglePointCalculator
 
 from aiida_difftre.engine.calculators.difftre import DiffTReCalculator
-from aiida_difftre.engine.contract import files
+from aiida_difftre.engine.contract import files, known_bases
 from aiida_difftre.engine.contract.jobs import (
     DATASET,
     POTENTIAL_IN,
@@ -32,6 +32,7 @@ from aiida_difftre.engine.contract.jobs import (
     SampleJob,
     UpdateJob,
 )
+from aiida_difftre.engine.contract.known_bases import KnownBase
 from aiida_difftre.engine.contract.labels import read_labelled
 from aiida_difftre.engine.contract.settings import PotentialSpec
 from aiida_difftre.engine.contract.trajectories import read_trajectory
@@ -110,6 +111,17 @@ def test_labels_to_match_are_without_the_base(folder: Path) -> None:
     assert np.sqrt(squares / 6) == pytest.approx(1e3 * np.sqrt(np.mean(np.square(left))), rel=1e-4)
 
 
+def test_reference_energies_of_atoms_alone_are_without_the_base(folder: Path) -> None:
+    alone = Atoms("Cu")
+    alone.calc = SinglePointCalculator(alone, energy=-5.0)
+    ase.io.write(folder / DATASET, alone, append=True)
+    alone.calc = EMT()
+    content = {"potential": spec(SPLINE).model_dump(), "steps": 0, "machine": MACHINE}
+    found = pretrain.run(validate(PretrainJob, content), folder, Silent())
+    assert abs(alone.get_potential_energy()) > 1
+    assert found.atomic_energies["Cu"] == pytest.approx(-5.0 - alone.get_potential_energy())
+
+
 def forces_of_repulsion(folder: Path, frame: Atoms) -> np.ndarray:
     potential, parameters = potentials.load(folder / POTENTIAL_IN)
     frame.calc = DiffTReCalculator(potential.without_base(), parameters)
@@ -137,6 +149,72 @@ def test_an_update_takes_the_labels_of_the_base_from_a_prediction(folder: Path) 
     wrong = spec(REPULSION, base={"engine": "jax", "name": "lennard_jones"})
     with pytest.raises(EngineError, match="is of a base with the digest"):
         update.without_base(job, wrong, folder)(other)  # type: ignore[misc]  # there is one
+
+
+SW = {"epsilon": 2.1683, "sigma": 2.0951}
+SILICON_SPLINE = {"architecture": "pair_spline", "cutoff": 3.5, "hyperparameters": {"knots": 6, "inner": 2.0}}
+
+
+def stillinger_weber(species: tuple[str, ...]) -> DiffTReCalculator:
+    """Stillinger-Weber as a calculator of ASE, as a package would register one."""
+    term = {"architecture": "stillinger_weber", "cutoff": 3.7712, "hyperparameters": SW}
+    potential = potentials.build(validate(PotentialSpec, {"species": list(species), "terms": [term]}))
+    return DiffTReCalculator(potential, potential.init(jax.random.key(0)))
+
+
+def updated(folder: Path, base: dict[str, Any] | None, *, with_labels: bool) -> tuple[dict[str, Any], Any]:
+    """Parameters of the spline, and results, after an update with labels, for a kind of base; None for a term."""
+    terms = [SILICON_SPLINE]
+    if base is None:
+        fixed = {"architecture": "stillinger_weber", "cutoff": 3.7712, "hyperparameters": SW, "trainable": False}
+        terms = [SILICON_SPLINE, fixed]
+    potential = potentials.build(validate(PotentialSpec, {"species": ["Si"], "terms": terms, "base": base}))
+    potentials.save(folder / POTENTIAL_IN, potential, potential.init(jax.random.key(0)))
+    sampling = {**SAMPLING, "timestep_fs": 2.0}
+    sample.run(validate(SampleJob, {"temperature": 300.0, "sampling": sampling, "machine": MACHINE}), folder, Silent())
+    point = {"label": "a", "temperature": 300.0, "targets": [target("pressure", [1.0], error=0.5).model_dump()]}
+    content: dict[str, Any] = {
+        "state_points": [point], "machine": MACHINE, "dataset": DATASET,
+        "update": {"loss": {"dataset_weight": 1.0}, "gate": 0.1, "max_steps": 3, "bootstrap": 10},
+    }  # fmt: skip
+    if with_labels:
+        predict.run(validate(PredictJob, {"structures": DATASET, "machine": MACHINE}), folder, Silent())
+        content["base_labels"] = PREDICTIONS
+    results = update.run(validate(UpdateJob, content), folder, Silent())
+    arrays = files.read_potential(folder / POTENTIAL_OUT)[1]
+    return {name: array for name, array in arrays.items() if "spline" in name}, results
+
+
+def test_an_update_with_labels_is_that_of_a_term(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stillinger-Weber as a term, as a base of JAX, and as one that is called, of which the update sees numbers."""
+    called = KnownBase("sw", "ase", "Stillinger-Weber", f"{__name__}:stillinger_weber")
+    monkeypatch.setitem(known_bases.registry(), ("ase", "sw"), called)
+    atoms = bulk("Si", "diamond", 5.4, cubic=True)
+    ase.io.write(tmp_path / STRUCTURE, atoms)
+    truth, frames = stillinger_weber(("Si",)), []
+    for seed in range(3):
+        frame = bulk("Si", "diamond", 5.3 + 0.1 * seed, cubic=True)
+        frame.rattle(0.1, seed=seed)
+        frame.calc = truth
+        labels = {"energy": frame.get_potential_energy() + 0.1 * seed, "forces": 1.1 * frame.get_forces()}
+        frame.calc = SinglePointCalculator(frame, **labels, stress=frame.get_stress() + 0.01)
+        frames.append(frame)
+    ase.io.write(tmp_path / DATASET, frames)
+    arguments = {"cutoff": 3.7712, **SW}
+    expected, of_term = updated(tmp_path, None, with_labels=False)
+    assert of_term.history[-1].loss < of_term.history[0].loss
+    assert of_term.history[0].loss_extra > 0.1
+    for base, with_labels in (
+        ({"engine": "jax", "name": "stillinger_weber", "arguments": arguments}, False),
+        ({"engine": "ase", "name": "sw"}, True),
+    ):
+        found, results = updated(tmp_path, base, with_labels=with_labels)
+        assert len(results.history) == len(of_term.history)
+        for one, other in zip(results.history, of_term.history, strict=True):
+            assert one.loss == pytest.approx(other.loss, rel=1e-6)
+            assert one.loss_extra == pytest.approx(other.loss_extra, rel=1e-6)
+        for name, array in expected.items():
+            np.testing.assert_allclose(found[name], array, rtol=1e-5, atol=1e-8)
 
 
 def test_a_refinement_moves_the_terms_alone(folder: Path) -> None:

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import ase.io
+import jax
 import numpy as np
 import pytest
 from ase.build import bulk
 from ase.calculators.emt import EMT
 
+from aiida_difftre.engine.bases.calculators import CalculatorBase
+from aiida_difftre.engine.bases.protocol import Evaluation
 from aiida_difftre.engine.calculators.crystal import THZ, force_constants, primitive, vibrations
 from aiida_difftre.engine.calculators.difftre import DiffTReCalculator
 from aiida_difftre.engine.contract.jobs import POTENTIAL_IN, PredictJob
 from aiida_difftre.engine.contract.records import read
 from aiida_difftre.engine.contract.verdict import Lattice
 from aiida_difftre.engine.jobs.predict import run
-from aiida_difftre.engine.jobs.stability import lattices
+from aiida_difftre.engine.jobs.stability import dimers, lattices
 from aiida_difftre.engine.potentials import potential as potentials
 from aiida_difftre.engine.runtime.progress import Silent
 from aiida_difftre.engine.units import EV_PER_A3_IN_GPA
-from tests.fixtures.engine import lennard_jones, stillinger_weber
+from tests.fixtures.engine import build, lennard_jones, stillinger_weber
 
 
 def shear_stiffness(calculator: DiffTReCalculator, lattice: float) -> float:
@@ -82,6 +87,30 @@ def test_silicon_of_stillinger_and_weber_has_its_raman_line() -> None:
     assert edge.frequencies[0] == pytest.approx(found.lowest[0].frequency), "X is where a cubic cell is softest"
     assert centre.frequencies == pytest.approx(found.optical), "(2, 2, 0) is a reciprocal vector of the lattice"
     assert other.frequencies == pytest.approx(edge.frequencies)
+
+
+class Dense:
+    """EMT that fails where atoms are close, and where they do not see each other, as models with graphs do."""
+
+    def evaluate(
+        self, symbols: Sequence[str], positions: np.ndarray, cells: np.ndarray, *what: Any, **options: Any
+    ) -> Evaluation:
+        distance = float(np.linalg.norm(positions[0, 1] - positions[0, 0]))
+        if not 0.7 < distance < 20:
+            raise ValueError(f"no graph at {distance:.3g} Å")
+        return CalculatorBase(EMT()).evaluate(symbols, positions, cells, *what, **options)
+
+
+def test_a_base_that_fails_for_some_dimers_leaves_the_others() -> None:
+    potential = build("repulsion", ["Cu"], 4.0, epsilon=0.1, sigma=2.0)
+    calculator = DiffTReCalculator(potential, potential.init(jax.random.key(0)), base=Dense())
+    (found,) = dimers(calculator)
+    assert found.skipped is None
+    assert max(found.failed) < 0.7 < min(found.distances)
+    assert found.reason == f"the base potential failed: ValueError: no graph at {max(found.failed):.3g} Å"
+    assert len(found.distances) + len(found.failed) == 80
+    assert found.energies[-1] == 0
+    assert min(found.energies) < -0.1 < found.energies[0]
 
 
 @pytest.mark.parametrize("crystal", ["fcc", "hcp"])
