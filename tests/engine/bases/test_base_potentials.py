@@ -14,11 +14,12 @@ from ase.build import bulk
 from ase.calculators.calculator import Calculator
 from ase.calculators.emt import EMT
 from ase.calculators.lj import LennardJones
+from ase.neighborlist import neighbor_list
 
 from aiida_difftre import testing
 from aiida_difftre.engine.bases import loading
 from aiida_difftre.engine.bases.base_pass import with_base
-from aiida_difftre.engine.bases.calculators import CalculatorBase
+from aiida_difftre.engine.bases.calculators import CalculatorBase, surrounded
 from aiida_difftre.engine.bases.protocol import BasePotential, Evaluation
 from aiida_difftre.engine.bases.traced import TracedBase
 from aiida_difftre.engine.contract import files, known_bases
@@ -114,6 +115,30 @@ def test_models_of_other_packages_keep_the_contract(
     found = testing.BaseExample(loading.load(spec, sorted(set(atoms.symbols)), HERE), atoms, **steps)
     for check in testing.BASE_CHECKS.values():
         check(found)
+
+
+@pytest.mark.parametrize("pbc", [(False, False, False), (True, True, False)])
+def test_vacuum_around_what_is_not_periodic(pbc: tuple[bool, bool, bool]) -> None:
+    """For models that take all cells as periodic: atoms are as far apart as before, or too far to see each other."""
+    atoms = Atoms("Cu3", [[0.0, 0, 0], [2.3, 0.4, 0], [1.0, 2.0, 1.5]], pbc=pbc, cell=[5, 6, 0] if any(pbc) else None)
+    held = surrounded(atoms, vacuum=3.0)
+    assert held.pbc.all()
+    seen = []
+    for structure in (atoms, held):
+        columns = np.column_stack(neighbor_list("ijD", structure, 5.9))
+        seen.append(columns[np.lexsort(columns.round(6).T)])
+    np.testing.assert_allclose(*seen, atol=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore")  # those of PyTorch and of models are not ours
+def test_two_atoms_alone_with_a_model_of_crystals() -> None:
+    pytest.importorskip("chgnet", reason="chgnet is not installed")
+    base = loading.load(known_bases.known("ase", "chgnet").spec(), ["Si"], HERE)
+    places = np.array([[[0.0, 0, 0], [distance, 0, 0]] for distance in (2.3, 30.0, 3000.0)])
+    found = base.evaluate(["Si"] * 2, places, np.zeros((3, 3, 3)), ("energy", "forces"), pbc=(False,) * 3)
+    near, far, farther = found.energies
+    assert near < far - 1
+    assert far == farther
 
 
 def random_mace(path: Path) -> Path:
