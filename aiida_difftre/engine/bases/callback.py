@@ -8,11 +8,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from ase import Atoms
+from ase.neighborlist import neighbor_list
 from jaxtyping import Array, Float
 from numpy.typing import NDArray
 
 from aiida_difftre.engine.bases.protocol import BasePotential, Quantity, explained
-from aiida_difftre.engine.errors import EngineError
+from aiida_difftre.engine.errors import EngineError, ExitStatus
 
 
 class Callback:
@@ -34,6 +36,7 @@ class Callback:
         self._base, self._symbols, self._cell = base, tuple(symbols), np.asarray(cell, np.float64)
         self._what: tuple[Quantity, ...] = ("forces", "stress") if needs_virial else ("forces",)
         self.failure: EngineError | None = None
+        self._failed_at: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
 
     def __call__(
         self, positions: Float[Array, "atoms 3"], scale: Float[Array, ""]
@@ -51,6 +54,28 @@ class Callback:
         )
         return found
 
+    def failure_within(self, min_distance: float) -> EngineError | None:
+        """Why the base failed, which is the fault of the dynamics where it brought two atoms too close.
+
+        Args:
+            min_distance: Distance that no two atoms of a sane run reach, Å.
+
+        Returns:
+            The failure; with status ATOMS_TOO_CLOSE, where they had. None where the base has not failed.
+        """
+        if self.failure is None or self._failed_at is None:
+            return self.failure
+        walkers = zip(*self._failed_at, strict=True)
+        frames = [Atoms(self._symbols, positions, cell=cell, pbc=True) for positions, cell in walkers]
+        closest = min(neighbor_list("d", frame, min_distance).min(initial=np.inf) for frame in frames)
+        if closest >= min_distance:
+            return self.failure
+        return EngineError(
+            ExitStatus.ATOMS_TOO_CLOSE,
+            f"two atoms came as close as {closest:.3f} Å (limit {min_distance} Å), where {self.failure.message}",
+            {"min_distance": float(closest)},
+        )
+
     def _evaluate(self, positions: Any, scale: Any) -> tuple[NDArray[Any], NDArray[Any]]:
         places, scales = np.asarray(positions), np.asarray(scale)
         dtype, batch = places.dtype, places.shape[:-2]
@@ -62,7 +87,7 @@ class Callback:
                 with explained():
                     found = self._base.evaluate(self._symbols, cartesian, cells, self._what)
             except EngineError as error:
-                self.failure = error
+                self.failure, self._failed_at = error, (cartesian, cells)
             else:
                 forces = np.asarray(found.forces, dtype).reshape(places.shape)
                 traces = np.zeros(len(cells))

@@ -61,8 +61,8 @@ def failure(system: System, snapshot: Snapshot, walkers: int, done: int) -> Engi
     Returns:
         The error that ends the run; None where nothing is wrong.
     """
-    if system.base is not None and system.base.failure is not None:
-        return system.base.failure
+    if system.base is not None and (of_base := system.base.failure_within(system.settings.min_distance)) is not None:
+        return of_base
     finite = np.asarray(snapshot.finite)[:, :walkers]
     time_fs = done * system.stride_fs
     where = f"after {time_fs:g} fs with a time step of {system.settings.timestep_fs} fs"

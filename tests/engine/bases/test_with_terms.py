@@ -16,6 +16,7 @@ from ase import Atoms
 
 from aiida_difftre.engine.bases import loading
 from aiida_difftre.engine.bases.calculators import CalculatorBase
+from aiida_difftre.engine.bases.callback import Callback
 from aiida_difftre.engine.bases.protocol import BasePotential, Evaluation
 from aiida_difftre.engine.calculators.difftre import DiffTReCalculator
 from aiida_difftre.engine.contract.bases import BaseSpec
@@ -227,6 +228,24 @@ def test_a_base_that_fails_during_a_run_ends_it_with_its_message() -> None:
     failing = Failing(as_calculator(base))
     with pytest.raises(EngineError, match="the base potential failed: RuntimeError: no more"):
         simulate(potential, parameters, start(argon(1, 5.3), 2), temperature=60.0, settings=SETTINGS, base=failing)
+
+
+def test_a_base_that_fails_where_atoms_are_too_close_tells_of_unstable_dynamics() -> None:
+    """Which a refinement takes back, where another failure of the base ends it."""
+    failing = Failing(as_calculator(on_base(*ARGON)[2]))
+    failing.sizes = [1] * 16
+    atoms = argon(1, 5.3)
+    for distance, status in ((0.5, ExitStatus.ATOMS_TOO_CLOSE), (1.5, ExitStatus.INVALID_INPUT)):
+        callback = Callback(failing, list(atoms.symbols), atoms.cell.array, needs_virial=False)
+        assert callback.failure_within(0.7) is None
+        near = atoms.copy()
+        near.positions[1] = near.positions[0] - [distance, 0, 0]
+        forces, _ = jax.jit(callback)(jnp.asarray(near.get_scaled_positions()), 1.0)
+        assert np.isnan(forces).all()
+        failure = callback.failure_within(0.7)
+        assert failure is not None
+        assert failure.status == status
+        assert "the base potential failed: RuntimeError: no more" in failure.message
 
 
 def test_a_checkpoint_belongs_to_a_base(tmp_path: Path) -> None:
