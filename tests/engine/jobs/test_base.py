@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from ase.calculators.emt import EMT
 from ase.calculators.mixing import SumCalculator
 from ase.calculators.singlepoint import SinglePointCalculator
 
+from aiida_difftre.engine.bases import loading
+from aiida_difftre.engine.bases.base_pass import arrays_of
 from aiida_difftre.engine.calculators.difftre import DiffTReCalculator
 from aiida_difftre.engine.contract import files, known_bases
 from aiida_difftre.engine.contract.jobs import (
@@ -34,6 +37,7 @@ from aiida_difftre.engine.contract.jobs import (
 )
 from aiida_difftre.engine.contract.known_bases import KnownBase
 from aiida_difftre.engine.contract.labels import read_labelled
+from aiida_difftre.engine.contract.results import UpdateResults
 from aiida_difftre.engine.contract.settings import PotentialSpec
 from aiida_difftre.engine.contract.trajectories import read_trajectory
 from aiida_difftre.engine.contract.validation import validate
@@ -42,7 +46,7 @@ from aiida_difftre.engine.jobs import predict, pretrain, refine, sample, update
 from aiida_difftre.engine.matching.matching import matching_loss
 from aiida_difftre.engine.potentials import potential as potentials
 from aiida_difftre.engine.runtime.progress import Silent
-from tests.fixtures.engine import DOUBLE, target
+from tests.fixtures.engine import DOUBLE, rattled, silicon, target
 
 MACHINE = {"precision": "float64"}
 REPULSION = {"architecture": "repulsion", "cutoff": 4.0, "hyperparameters": {"epsilon": 0.05, "sigma": 2.3}}
@@ -162,53 +166,60 @@ def stillinger_weber(species: tuple[str, ...]) -> DiffTReCalculator:
     return DiffTReCalculator(potential, potential.init(jax.random.key(0)))
 
 
-def updated(folder: Path, base: dict[str, Any] | None, *, with_labels: bool) -> tuple[dict[str, Any], Any]:
+FIXED = {"architecture": "stillinger_weber", "cutoff": 3.7712, "hyperparameters": SW, "trainable": False}
+
+
+def updated(folder: Path, base: dict[str, Any] | None) -> tuple[dict[str, Any], UpdateResults]:
     """Parameters of the spline, and results, after an update with labels, for a kind of base; None for a term."""
-    terms = [SILICON_SPLINE]
-    if base is None:
-        fixed = {"architecture": "stillinger_weber", "cutoff": 3.7712, "hyperparameters": SW, "trainable": False}
-        terms = [SILICON_SPLINE, fixed]
-    potential = potentials.build(validate(PotentialSpec, {"species": ["Si"], "terms": terms, "base": base}))
-    potentials.save(folder / POTENTIAL_IN, potential, potential.init(jax.random.key(0)))
-    sampling = {**SAMPLING, "timestep_fs": 2.0}
-    sample.run(validate(SampleJob, {"temperature": 300.0, "sampling": sampling, "machine": MACHINE}), folder, Silent())
+    whole = potentials.build(validate(PotentialSpec, {"species": ["Si"], "terms": [SILICON_SPLINE, FIXED]}))
+    snapshots = rattled(
+        whole, whole.init(jax.random.key(0)), silicon(5.4), snapshots=12, amplitude=0.05, temperature=300.0
+    )
     point = {"label": "a", "temperature": 300.0, "targets": [target("pressure", [1.0], error=0.5).model_dump()]}
     content: dict[str, Any] = {
         "state_points": [point], "machine": MACHINE, "dataset": DATASET,
-        "update": {"loss": {"dataset_weight": 1.0}, "gate": 0.1, "max_steps": 3, "bootstrap": 10},
+        "update": {"loss": {"dataset_weight": 1.0}, "gate": 0.1, "max_steps": 2, "bootstrap": 10},
     }  # fmt: skip
-    if with_labels:
+    potential = whole
+    if base is not None:
+        potential = potentials.build(
+            validate(PotentialSpec, {"species": ["Si"], "terms": [SILICON_SPLINE], "base": base})
+        )
+        assert potential.spec.base is not None
+        loaded = loading.load(potential.spec.base, ["Si"], folder)
+        arrays = arrays_of(snapshots, loaded, potential.spec.base.digest, born_stride=0, progress=Silent())
+        snapshots = replace(snapshots, base=arrays)
+    potentials.save(folder / POTENTIAL_IN, potential, potential.init(jax.random.key(0)))
+    files.write_trajectory(folder / TRAJECTORY, snapshots)
+    if base is not None and base["engine"] == "ase":
         predict.run(validate(PredictJob, {"structures": DATASET, "machine": MACHINE}), folder, Silent())
         content["base_labels"] = PREDICTIONS
     results = update.run(validate(UpdateJob, content), folder, Silent())
-    arrays = files.read_potential(folder / POTENTIAL_OUT)[1]
-    return {name: array for name, array in arrays.items() if "spline" in name}, results
+    parameters = files.read_potential(folder / POTENTIAL_OUT)[1]
+    return {name: array for name, array in parameters.items() if "spline" in name}, results
 
 
 def test_an_update_with_labels_is_that_of_a_term(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stillinger-Weber as a term, as a base of JAX, and as one that is called, of which the update sees numbers."""
     called = KnownBase("sw", "ase", "Stillinger-Weber", f"{__name__}:stillinger_weber")
     monkeypatch.setitem(known_bases.registry(), ("ase", "sw"), called)
-    atoms = bulk("Si", "diamond", 5.4, cubic=True)
-    ase.io.write(tmp_path / STRUCTURE, atoms)
     truth, frames = stillinger_weber(("Si",)), []
     for seed in range(3):
-        frame = bulk("Si", "diamond", 5.3 + 0.1 * seed, cubic=True)
+        frame = silicon(5.3 + 0.1 * seed)
         frame.rattle(0.1, seed=seed)
         frame.calc = truth
         labels = {"energy": frame.get_potential_energy() + 0.1 * seed, "forces": 1.1 * frame.get_forces()}
         frame.calc = SinglePointCalculator(frame, **labels, stress=frame.get_stress() + 0.01)
         frames.append(frame)
     ase.io.write(tmp_path / DATASET, frames)
-    arguments = {"cutoff": 3.7712, **SW}
-    expected, of_term = updated(tmp_path, None, with_labels=False)
+    expected, of_term = updated(tmp_path, None)
     assert of_term.history[-1].loss < of_term.history[0].loss
     assert of_term.history[0].loss_extra > 0.1
-    for base, with_labels in (
-        ({"engine": "jax", "name": "stillinger_weber", "arguments": arguments}, False),
-        ({"engine": "ase", "name": "sw"}, True),
+    for base in (
+        {"engine": "jax", "name": "stillinger_weber", "arguments": {"cutoff": 3.7712, **SW}},
+        {"engine": "ase", "name": "sw"},
     ):
-        found, results = updated(tmp_path, base, with_labels=with_labels)
+        found, results = updated(tmp_path, base)
         assert len(results.history) == len(of_term.history)
         for one, other in zip(results.history, of_term.history, strict=True):
             assert one.loss == pytest.approx(other.loss, rel=1e-6)
