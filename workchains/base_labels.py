@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from aiida import orm
@@ -16,14 +17,14 @@ FROM_SAMPLING = ("max_lost", "on_cancelled")
 """What else of the restart chain of sampling holds for the one of the prediction."""
 
 
-def are_missing(inputs: AttributeDict) -> bool:
+def are_missing(inputs: Mapping[str, Any]) -> bool:
     """Whether updates of a refinement need what its base gives for its dataset, and do not get it.
 
     Args:
         inputs: Inputs of the refinement.
     """
-    base = inputs.potential.spec.base
-    return "base_labels" not in inputs and evaluates_elsewhere(base, inputs.update.calc.parameters)
+    base = inputs["potential"].spec.base
+    return "base_labels" not in inputs and evaluates_elsewhere(base, inputs["update"]["calc"]["parameters"])
 
 
 def prediction(sampling: AttributeDict, potential: PotentialData, dataset: DatasetData) -> AttributeDict:

@@ -225,8 +225,8 @@ def check_base_labels(labels: orm.ArrayData | None, base: BaseSpec | None, datas
     if labels is None:
         return None
     if base is None or dataset is None:
-        missing = "the potential has no base" if base is None else "there is no dataset"
-        return f"base_labels are given, but {missing}; leave them out"
+        lacking = "the potential has no base" if base is None else "there is no dataset"
+        return f"base_labels are given, but {lacking}; leave them out"
     if missing := sorted(set(BASE_LABEL_ARRAYS) - set(labels.get_arraynames())):
         return (
             f"base_labels <{labels.pk}> have no {', '.join(missing)}; give the predictions of a difftre.predict job "

@@ -39,7 +39,7 @@ from aiida_difftre.engine.contract.known_bases import KnownBase
 from aiida_difftre.engine.contract.labels import read_labelled
 from aiida_difftre.engine.contract.results import UpdateResults
 from aiida_difftre.engine.contract.settings import PotentialSpec
-from aiida_difftre.engine.contract.trajectories import read_trajectory
+from aiida_difftre.engine.contract.trajectories import read_trajectory, write_trajectory
 from aiida_difftre.engine.contract.validation import validate
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.jobs import predict, pretrain, refine, sample, update
@@ -190,7 +190,7 @@ def updated(folder: Path, base: dict[str, Any] | None) -> tuple[dict[str, Any], 
         arrays = arrays_of(snapshots, loaded, potential.spec.base.digest, born_stride=0, progress=Silent())
         snapshots = replace(snapshots, base=arrays)
     potentials.save(folder / POTENTIAL_IN, potential, potential.init(jax.random.key(0)))
-    files.write_trajectory(folder / TRAJECTORY, snapshots)
+    write_trajectory(folder / TRAJECTORY, snapshots)
     if base is not None and base["engine"] == "ase":
         predict.run(validate(PredictJob, {"structures": DATASET, "machine": MACHINE}), folder, Silent())
         content["base_labels"] = PREDICTIONS
