@@ -1,52 +1,128 @@
-"""What trajectories of earlier iterations spare: the error of a refined pair energy against the steps sampled; JSON.
+"""What trajectories of earlier iterations spare: the error of a refined potential against the steps sampled; JSON.
 
-    python tests/benchmarks/pool.py --seeds 8 --output pool.json
+    python tests/benchmarks/pool.py --systems argon diamond --seeds 3 --output pool.json
 
-Lennard-Jones argon (32 atoms, 85 K) whose true depth and diameter are known: its energy and pressure, from a trajectory
-that is forty times as long, are the targets of a refinement that starts elsewhere. The targets have errors far below
-those of the simulation, so that what separates the result from the truth is the noise of the trajectories. The error is
-the root mean square, over seeds, of the deviation of each parameter from the truth, %.
+Potentials whose true parameters are known: Lennard-Jones argon (32 atoms, 85 K) and Stillinger-Weber diamond (64 atoms,
+300 K), whose epsilon and sigma are refined. Energy and pressure of the truth, from a trajectory that is forty times as
+long, are the targets of a refinement that starts elsewhere. The targets have errors far below those of the simulation,
+so that what separates the result from the truth is the noise of the trajectories. The error is the root mean square,
+over seeds, of the deviation of each parameter from the truth, %.
 """
 
 from __future__ import annotations
 
 import tempfile
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import measure
 import numpy as np
 
-TRUTH = {"epsilon": 0.0104, "sigma": 3.40}
-START = {"epsilon": 0.0112, "sigma": 3.42}
-TEMPERATURE = 85.0
-PRODUCTION_FS, WALKERS, ITERATIONS = 2000.0, 4, 6
-CASES = (("alone", 0, 1.0), ("pooled", 4, 1.0), ("alone, twice as long", 0, 2.0), ("pooled, half as long", 4, 0.5))
-"""Name, earlier iterations in the pool, and length of the trajectories over :data:`PRODUCTION_FS`."""
+WALKERS, CONTINUED = 4, 0.1
+"""Walkers, and the time that a continued trajectory is equilibrated again, over that of production."""
 
 
-def sampling(length: float) -> dict[str, Any]:
+@dataclass(frozen=True)
+class System:
+    """A system with a known truth.
+
+    Args:
+        species: Its element.
+        term: Architecture, cutoff and hyperparameters of the potential.
+        truth: True values of the parameters that are refined.
+        start: Values from which the refinement starts.
+        temperature: Temperature, K.
+        timestep_fs: Step of time, fs.
+        production_fs: Sampled time of each walker, fs.
+        lattice: Arguments of :func:`ase.build.bulk` for the cubic cell, of which the box has two in each direction.
+    """
+
+    species: str
+    term: dict[str, Any]
+    truth: dict[str, float]
+    start: dict[str, float]
+    temperature: float
+    timestep_fs: float
+    production_fs: float
+    lattice: dict[str, Any]
+
+
+SYSTEMS = {
+    "argon": System(
+        "Ar",
+        {"architecture": "lennard_jones", "cutoff": 5.0, "hyperparameters": {"epsilon": 0.0104, "sigma": 3.4}},
+        {"epsilon": 0.0104, "sigma": 3.40},
+        {"epsilon": 0.0112, "sigma": 3.42}, 85.0, 4.0, 2000.0, {"crystalstructure": "fcc", "a": 5.4},
+    ),
+    "diamond": System(
+        "C", {"architecture": "stillinger_weber", "cutoff": 2.52, "hyperparameters": {"preset": "diamond"},
+              "trainable": ["epsilon", "sigma"]},
+        {"epsilon": 2.0729, "sigma": 1.400}, {"epsilon": 2.25, "sigma": 1.405}, 300.0, 1.0, 500.0,
+        {"crystalstructure": "diamond", "a": 3.62},
+    ),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way to refine.
+
+    Args:
+        length: Length of the trajectories, over that of the system.
+        iterations: Number of updates.
+        gate: Gate of the updates, and with it the largest loss of a step.
+        loop: Further settings of the loop.
+    """
+
+    length: float = 1.0
+    iterations: int = 6
+    gate: tuple[float, float] = (0.3, 0.6)
+    loop: dict[str, Any] = field(default_factory=dict)
+
+
+POOLED = {"pool_iterations": 4}
+CAREFUL = {"gate": (0.9, 0.3), "iterations": 12}
+WAYS = {
+    "alone": Way(),
+    "pooled": Way(loop=POOLED),
+    "alone, twice as long": Way(2.0),
+    "pooled, half as long": Way(0.5, loop=POOLED),
+    "alone, short steps": Way(**CAREFUL),
+    "pooled, short steps, sampled where needed": Way(**CAREFUL, loop={**POOLED, "resample_below": 1.0}),
+}
+
+
+def sampling(system: System, length: float) -> dict[str, Any]:
     """Settings of trajectories."""
     return {
-        "timestep_fs": 4.0, "equilibration_fs": 400.0, "production_fs": PRODUCTION_FS * length, "stride_fs": 40.0,
-        "walkers": WALKERS,
+        "timestep_fs": system.timestep_fs, "equilibration_fs": 0.2 * system.production_fs,
+        "production_fs": system.production_fs * length, "stride_fs": 10 * system.timestep_fs, "walkers": WALKERS,
     }  # fmt: skip
 
 
-def potential(folder: Path, parameters: dict[str, float], name: str) -> str:
-    """Write a Lennard-Jones potential; its file's name."""
+def term_name(system: System) -> str:
+    """The key of the term among the parameters."""
+    return f"0_{system.term['architecture']}"
+
+
+def potential(folder: Path, system: System, values: dict[str, float], name: str) -> str:
+    """Write a potential of the system; its file's name."""
     import jax
+    import jax.numpy as jnp
 
     from aiida_difftre.engine.contract.settings import PotentialSpec, TermSpec
     from aiida_difftre.engine.potentials.potential import build, save
 
-    term = TermSpec(architecture="lennard_jones", cutoff=5.0, hyperparameters=parameters)
-    made = build(PotentialSpec(species=["Ar"], terms=[term]))
-    save(folder / name, made, made.init(jax.random.key(0)))
+    made = build(PotentialSpec(species=[system.species], terms=[TermSpec.model_validate(system.term)]))
+    parameters = made.init(jax.random.key(0))
+    term = parameters["terms"][term_name(system)]
+    changed = {**term, **{key: jnp.full_like(term[key], value) for key, value in values.items()}}
+    save(folder / name, made, {**parameters, "terms": {term_name(system): changed}})
     return name
 
 
-def true_values(folder: Path, length: float) -> dict[str, float]:
+def true_values(folder: Path, system: System, length: float) -> dict[str, float]:
     """Energy (eV/atom) and pressure (GPa) of the true potential, from a long trajectory."""
     from aiida_difftre.engine.contract.jobs import SampleJob
     from aiida_difftre.engine.jobs import sample
@@ -54,8 +130,8 @@ def true_values(folder: Path, length: float) -> dict[str, float]:
 
     job = SampleJob.model_validate(
         {
-            "potential": potential(folder, TRUTH, "truth.safetensors"), "temperature": TEMPERATURE, "seed": 99,
-            "sampling": sampling(length),
+            "potential": potential(folder, system, system.truth, "truth.safetensors"), "seed": 99,
+            "temperature": system.temperature, "sampling": sampling(system, length),
             "observables": [{"observable": "potential_energy"}, {"observable": "pressure"}],
         }
     )  # fmt: skip
@@ -63,9 +139,9 @@ def true_values(folder: Path, length: float) -> dict[str, float]:
 
 
 def refined(
-    folder: Path, targets: dict[str, float], pooled: int, length: float, *, seed: int, iterations: int
-) -> tuple[list[float], float]:
-    """Relative deviations of both parameters from the truth, and the time that all walkers sampled, fs."""
+    folder: Path, system: System, targets: dict[str, float], way: Way, *, seed: int
+) -> tuple[list[float], float, int]:
+    """Relative deviations of the parameters from the truth, time that all walkers sampled (fs), and samplings."""
     from aiida_difftre.engine.contract.jobs import POTENTIAL_OUT, RefineJob
     from aiida_difftre.engine.jobs import refine
     from aiida_difftre.engine.potentials.potential import load
@@ -75,55 +151,69 @@ def refined(
     measured = [
         {
             "observable": name, "unit": units[name][0], "values": [value], "errors": [units[name][1]],
-            "citation": "the true potential", "conditions": {"temperature": TEMPERATURE},
+            "citation": "the true potential", "conditions": {"temperature": system.temperature},
         }
         for name, value in targets.items()
     ]  # fmt: skip
+    gate, most = way.gate
     job = RefineJob.model_validate(
         {
-            "potential": potential(folder, START, "start.safetensors"), "seed": seed, "sampling": sampling(length),
-            "state_points": [{"label": "argon", "temperature": TEMPERATURE, "targets": measured}],
-            "max_iterations": iterations, "patience": iterations, "chi2_stop": 0.0, "pool_iterations": pooled,
-            "continued_equilibration_fs": 200.0,
-            "update": {"optimizer": {"name": "gauss_newton"}, "gate": 0.3, "max_step_loss": 0.6, "bootstrap": 50},
+            "potential": potential(folder, system, system.start, "start.safetensors"), "seed": seed,
+            "sampling": sampling(system, way.length),
+            "state_points": [{"label": "truth", "temperature": system.temperature, "targets": measured}],
+            "max_iterations": way.iterations, "patience": way.iterations, "chi2_stop": 0.0, **way.loop,
+            "continued_equilibration_fs": CONTINUED * system.production_fs,
+            "update": {
+                "optimizer": {"name": "gauss_newton"}, "gate": gate, "max_step_loss": most, "bootstrap": 50,
+            },
         }
     )  # fmt: skip
     results = refine.run(job, folder, Silent())
-    term = load(folder / POTENTIAL_OUT)[1]["terms"]["0_lennard_jones"]
-    deviations = [float(np.asarray(term[name]).ravel()[0]) / TRUTH[name] - 1 for name in TRUTH]
-    return deviations, WALKERS * sum(one.production_fs for one in results.iterations)
+    term = load(folder / POTENTIAL_OUT)[1]["terms"][term_name(system)]
+    deviations = [float(np.asarray(term[name]).ravel()[0]) / true - 1 for name, true in system.truth.items()]
+    sampled = [one.production_fs for one in results.iterations if not one.held]
+    return deviations, WALKERS * sum(sampled), len(sampled)
+
+
+def measured(system: System, seeds: int, folder: Path, *, tiny: bool) -> dict[str, Any]:
+    """Refine a system in each way with each seed."""
+    import ase.io
+    from ase.build import bulk
+
+    ase.io.write(folder / "structure.extxyz", bulk(system.species, cubic=True, **system.lattice).repeat(2))
+    targets = true_values(folder, system, 1.0 if tiny else 40.0)
+    found: dict[str, Any] = {}
+    for name, way in WAYS.items():
+        if tiny and "pooled" not in name:
+            continue
+        if tiny:
+            way = Way(0.2 * way.length, 2, way.gate, way.loop | ({"resample_below": 0.1} if "needed" in name else {}))
+        outcomes = [refined(folder, system, targets, way, seed=1000 * seed) for seed in range(seeds)]
+        errors = np.sqrt(np.mean(np.square([deviations for deviations, *_ in outcomes]), axis=0))
+        found[name] = {
+            "error_percent": dict(zip(system.truth, (100 * errors).round(4).tolist(), strict=True)),
+            "sampled_ps": round(float(np.mean([sampled for _, sampled, _ in outcomes])) / 1000, 3),
+            "samplings": round(float(np.mean([count for *_, count in outcomes])), 2),
+        }
+    return {"targets": targets, "cases": found}
 
 
 def main() -> None:
-    """Refine in each way with each seed."""
+    """Measure the systems."""
     parser = measure.parser(__doc__)
-    parser.add_argument("--seeds", type=int, default=8)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--systems", nargs="+", choices=sorted(SYSTEMS), default=sorted(SYSTEMS))
     options = parser.parse_args()
     from aiida_difftre.engine.contract.settings import Machine
     from aiida_difftre.engine.runtime import device
 
     device.configure(Machine(threads=1, platform="cpu"))
-    import ase.io
-    from ase.build import bulk
-
     found: dict[str, Any] = {}
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        ase.io.write(folder / "structure.extxyz", bulk("Ar", "fcc", a=5.4, cubic=True).repeat(2))
-        targets = true_values(folder, 1.0 if options.tiny else 40.0)
-        for case, pooled, length in CASES[1::2] if options.tiny else CASES:
-            length, iterations = (0.2 * length, 2) if options.tiny else (length, ITERATIONS)
-            outcomes = [
-                refined(folder, targets, pooled, length, seed=1000 * seed, iterations=iterations)
-                for seed in range(options.seeds)
-            ]
-            errors = np.sqrt(np.mean(np.square([deviations for deviations, _ in outcomes]), axis=0))
-            found[case] = {
-                "pool_iterations": pooled,
-                "error_percent": dict(zip(TRUTH, (100 * errors).round(4).tolist(), strict=True)),
-                "sampled_ps": round(float(np.mean([sampled for _, sampled in outcomes])) / 1000, 3),
-            }
-    measure.write({"targets": targets, "seeds": options.seeds, "cases": found}, options.output)
+    for name in options.systems:
+        with tempfile.TemporaryDirectory() as folder:
+            found[name] = measured(SYSTEMS[name], options.seeds, Path(folder), tiny=options.tiny)
+        # After each: the next may take long.
+        measure.write({"seeds": options.seeds, "systems": found}, options.output)
 
 
 if __name__ == "__main__":

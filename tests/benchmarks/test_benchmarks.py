@@ -131,8 +131,10 @@ def test_questions_to_a_graph(tmp_path: Path) -> None:
 
 
 def test_pool(tmp_path: Path) -> None:
-    cases = tiny("pool", tmp_path, "--seeds", "1")["cases"]
+    cases = tiny("pool", tmp_path, "--seeds", "1", "--systems", "argon")["systems"]["argon"]["cases"]
     assert cases["pooled"]["sampled_ps"] == 2 * cases["pooled, half as long"]["sampled_ps"] > 0
+    # Two of three trajectories: the middle potential is left to what the first one sampled.
+    assert (cases["pooled"]["samplings"], cases["pooled, short steps, sampled where needed"]["samplings"]) == (3, 2)
 
 
 def test_truths_lie_within_the_bands_of_assessments(tmp_path: Path) -> None:
