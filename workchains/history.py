@@ -37,7 +37,8 @@ def updates_of(refinement: orm.WorkChainNode) -> dict[int, orm.WorkChainNode]:
 
 def _reweighted(update: orm.WorkChainNode) -> list[str]:
     """Labels of the state points that the potential of an update did not sample."""
-    return sorted(label for label, point in update.inputs.calc.state_points.items() if "potential" in point)
+    points = update.inputs.calc.get("state_points", {})
+    return sorted(label for label, point in points.items() if "potential" in point)
 
 
 def decisions(

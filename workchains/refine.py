@@ -18,7 +18,7 @@ from aiida_difftre.engine.contract.policy import Action
 from aiida_difftre.engine.contract.predictions import Prediction
 from aiida_difftre.engine.contract.reasons import RETRIED_WITH_SMALLER_STEPS, Reason
 from aiida_difftre.engine.contract.validation import validate
-from aiida_difftre.workchains import base_labels, exit_codes, records
+from aiida_difftre.workchains import base_labels, exit_codes, pools, records
 from aiida_difftre.workchains.builders import ProtocolMixin
 from aiida_difftre.workchains.comparison import decisive_points, derived_seed, noise
 from aiida_difftre.workchains.engine import lowered_for_memory
@@ -99,7 +99,7 @@ class RefineWorkChain(ProtocolMixin, IndexedMixin, WorkChain):
             validator=check_settings,
             help="max_iterations, patience, min_improvement, chi2_stop, max_noise, max_roll_backs, "
             "continued_equilibration_fs, growth {factor, thresholds, against_noise}, pool_iterations, "
-            "resample_below, seed.",
+            "pool_neighbours, resample_below, seed.",
         )
         spec.inputs.validator = check_inputs
         spec.outline(
@@ -262,17 +262,12 @@ class RefineWorkChain(ProtocolMixin, IndexedMixin, WorkChain):
         for label, node in nodes.items():
             self._remember_memory(f"sample_{label}", node)
         self._clean(self.ctx.pools[label][0]["chain"] for label in nodes if label in self.ctx.pools)
-        self.ctx.reference = self.ctx.candidate
-        for label, node in nodes.items():
-            latest = {
-                "name": f"sampling{self._course().samplings:03d}",
-                "potential": self.ctx.reference["potential"],
-                "trajectory": node.outputs.trajectory,
-                "remote": node.outputs.remote_folder,
-                "chain": node,
-            }
-            pool = [latest, *self.ctx.pools.get(label, [])]
-            self.ctx.pools[label] = pool[: 1 + self._settings().pool_iterations]
+        self.ctx.reference, most = self.ctx.candidate, self._settings().pool_iterations
+        name, potential = f"sampling{self._course().samplings:03d}", self.ctx.candidate["potential"]
+        self.ctx.pools |= {
+            label: pools.remember(self.ctx.pools.get(label, []), name, potential, node, most=most)
+            for label, node in nodes.items()
+        }
         if self._decide(policy.Sampled()).action is Action.JUDGE:
             self.ctx.sampled = {label: node.outputs.predictions for label, node in nodes.items()}
             self._judge({label: records.predictions_of(node) for label, node in self.ctx.sampled.items()})
@@ -320,23 +315,16 @@ class RefineWorkChain(ProtocolMixin, IndexedMixin, WorkChain):
             if labels is not None:
                 inputs.calc.base_labels = labels
         inputs.calc.state_points = {
-            label: {**self._trajectories(label), "targets": dict(point["targets"])}
+            label: {
+                **pools.trajectories(
+                    self.ctx.pools, label, reference["potential"], neighbours=settings.pool_neighbours
+                ),
+                "targets": dict(point["targets"]),
+            }
             for label, point in self._state_points().items()
         }
         inputs.metadata.call_link_label = update_label(state.iteration, state.roll_backs)
         self.to_context(update_job=self.submit(UpdateBaseWorkChain, **inputs))
-
-    def _trajectories(self, label: str) -> dict[str, Any]:
-        """The newest trajectory at a state point, with its potential where that is an earlier one, and those before."""
-        newest, *earlier = (
-            {key: one[key] for key in ("name", "potential", "trajectory", "remote")} for one in self.ctx.pools[label]
-        )
-        given = {key: newest[key] for key in ("trajectory", "remote")}
-        if newest["potential"].uuid != self.ctx.reference["potential"].uuid:
-            given["potential"] = newest["potential"]
-        if earlier:
-            given["earlier"] = {one.pop("name"): one for one in earlier}
-        return given
 
     def inspect_update(self) -> ExitCode | None:
         """Judge the potential that sampled, and go on with the new one."""

@@ -54,6 +54,9 @@ class LoopSettings(Strict):
         growth: Growth of the trajectories as the potential gets better.
         pool_iterations: Number of earlier iterations whose trajectories each update takes beside the newest one, where
             they overlap with it (``pool`` of its settings).
+        pool_neighbours: Whether each update takes at every state point the trajectories of the others of the same atoms
+            and ensemble, too, where they overlap: those at constant volume of the same cell at other temperatures,
+            those at constant pressure at other temperatures and pressures.
         resample_below: A state point is left out of the next sampling where the trajectories that it has hold at least
             this share of the effective independent snapshots of a new one, for the potential that the update made; its
             observables are then reweighted. What is kept as the best or ends the refinement was sampled everywhere.
@@ -73,6 +76,7 @@ class LoopSettings(Strict):
     pool_iterations: Annotated[
         int, Limits(least=0, most=100, reason="potentials of more iterations ago hardly overlap with the present one")
     ] = 0
+    pool_neighbours: bool = False
     resample_below: (
         Annotated[float, Limits(least=0.1, most=100, reason="fewer snapshots than a tenth of a trajectory tell little")]
         | None

@@ -19,6 +19,7 @@ from aiida_difftre.engine.contract.reading import opened_npz
 SMALLEST_VOLUME = 1e-3
 """Å³, of a cell."""
 
+
 SCALES = ("scales", "last_scales")
 """Arrays that a trajectory may lack."""
 
@@ -125,6 +126,11 @@ class Trajectory:
         given |= {name: arrays[name] for name in (MASSES, REFERENCE_ENERGIES) if name in arrays}
         base = BaseArrays.from_arrays(arrays)
         return cls(species=species, temperature=temperature, pressure=pressure, base=base, **given)
+
+    @property
+    def symbols(self) -> tuple[str, ...]:
+        """Chemical symbol of each atom."""
+        return self.species
 
     @property
     def optional_arrays(self) -> Arrays:

@@ -43,7 +43,7 @@ from aiida_difftre.engine.refinement.curvature import CurvaturePrior, curvature_
 from aiida_difftre.engine.refinement.minimise import OptimizerMemory, minimise
 from aiida_difftre.engine.refinement.objective import ExtraLoss, Objective, PreparedStatePoint, SampledStatePoint
 from aiida_difftre.engine.reweighting import stationarity
-from aiida_difftre.engine.reweighting.pool import EarlierTrajectory
+from aiida_difftre.engine.reweighting.pool import EarlierTrajectory, neighbours
 from aiida_difftre.engine.reweighting.predictions import predict_trajectory
 from aiida_difftre.engine.reweighting.reference import born_stride
 from aiida_difftre.engine.runtime.progress import Reporter
@@ -283,6 +283,8 @@ def _prepared(setup: Setup, course: Course, reference: Candidate) -> list[Prepar
     prepared = []
     for point in setup.sampled:
         newest, *earlier = course.pools[point.label]
+        if job.pool_neighbours:
+            earlier += neighbours(course.pools, point.label)
         state, targets = StatePoint(point.temperature, newest.trajectory.pressure), update.without_tests(point.targets)
         by = None if newest.parameters is reference.parameters else newest.parameters
         sampled = SampledStatePoint(point.label, newest.trajectory, targets, state, earlier, by)

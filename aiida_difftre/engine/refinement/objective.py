@@ -24,7 +24,8 @@ from aiida_difftre.engine.potentials.term import Parameters
 from aiida_difftre.engine.refinement import losses
 from aiida_difftre.engine.refinement.curvature import CurvaturePrior
 from aiida_difftre.engine.refinement.losses import TargetTerm
-from aiida_difftre.engine.reweighting.pool import EarlierTrajectory, newest_alone, pool, prepare_pooled
+from aiida_difftre.engine.reweighting.mixture import newest_alone, prepare_pooled
+from aiida_difftre.engine.reweighting.pool import EarlierTrajectory, pool
 from aiida_difftre.engine.reweighting.predictions import predictions_from, reweighted_predictions
 from aiida_difftre.engine.reweighting.reference import Reference, check_sampled_at
 from aiida_difftre.engine.reweighting.weights import EffectiveSize, effective_size

@@ -20,6 +20,7 @@ from jaxtyping import Array, Float
 from numpy.typing import NDArray
 
 from aiida_difftre.engine import units
+from aiida_difftre.engine.contract.state_points import StatePoint
 from aiida_difftre.engine.contract.trajectories import Trajectory
 from aiida_difftre.engine.reweighting import extrapolation
 
@@ -102,6 +103,31 @@ def state_shift(
     if pressure is not None and trajectory.pressure is not None:
         work = (inverse * pressure - sampled * trajectory.pressure) / units.EV_PER_A3_IN_GPA
     return (inverse - sampled) * energies + work * trajectory.volumes
+
+
+def reduced_energies(
+    energies: NDArray[np.float64], volumes: NDArray[np.float64], point: StatePoint
+) -> NDArray[np.float64]:
+    """Reduced energies (U + PV)/kT of snapshots, (snapshots,).
+
+    Args:
+        energies: Energies U, (snapshots,), eV.
+        volumes: Volumes V, (snapshots,), Å³.
+        point: State point; without a pressure, at constant volume.
+
+    Returns:
+        Reduced energies, (snapshots,), dimensionless.
+
+    Example:
+        >>> import numpy as np
+        >>> from aiida_difftre.engine.contract.state_points import StatePoint
+        >>> from aiida_difftre.engine.reweighting.weights import reduced_energies
+        >>> reduced_energies(np.array([0.0, 0.02585]), np.ones(2), StatePoint(300.0, None)).round(3).tolist()
+        [0.0, 1.0]
+    """
+    pressure = 0.0 if point.pressure is None else point.pressure / units.EV_PER_A3_IN_GPA
+    reduced: NDArray[np.float64] = (energies + pressure * volumes) / (units.BOLTZMANN * point.temperature)
+    return reduced
 
 
 class EffectiveSize(NamedTuple):

@@ -24,7 +24,8 @@ from aiida_difftre.engine.potentials.term import Parameters
 from aiida_difftre.engine.refinement import objective
 from aiida_difftre.engine.refinement.minimise import minimise
 from aiida_difftre.engine.refinement.objective import Objective, PreparedStatePoint, SampledStatePoint, prepare
-from aiida_difftre.engine.reweighting.pool import EarlierTrajectory, Pool, pool, prepare_pooled
+from aiida_difftre.engine.reweighting.mixture import prepare_pooled
+from aiida_difftre.engine.reweighting.pool import EarlierTrajectory, Pool, pool
 from aiida_difftre.engine.reweighting.reference import Reference
 from aiida_difftre.engine.runtime.progress import Silent
 from aiida_difftre.engine.snapshots import snapshots
@@ -200,7 +201,12 @@ def test_what_does_not_overlap_or_fit_is_left_out_or_refused() -> None:
     assert "at most 800 snapshots" in crowded.records[1].reason
     foreign = pooled(newest, earlier(1.1, 1, reference_energies=np.zeros(SAMPLES)))
     assert foreign.records[0].reason == "another program sampled it"
-    with pytest.raises(EngineError, match=r"'at_1.1' has another temperature than the newest one"):
-        pooled(newest, earlier(1.1, 1, temperature=70.0))
+    with pytest.raises(EngineError, match=r"'at_1.1' has another species than the newest one; give those of the same"):
+        pooled(newest, earlier(1.1, 1, species=("Ar", "Kr")))
+    assert (
+        pooled(newest, earlier(1.1, 1, pressure=0.1)).records[0].reason
+        == "its ensemble is NPT, and that of the newest NVT"
+    )
+    assert pooled(newest, earlier(1.1, 1, cell=11 * np.eye(3))).records[0].reason == "it has another cell"
     with pytest.raises(EngineError, match=r"'at_1.5' was not sampled with the potential that is given for it"):
         pooled(newest, dataclasses.replace(earlier(1.5, 1), parameters=START))
