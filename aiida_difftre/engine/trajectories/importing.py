@@ -200,6 +200,8 @@ def _format(file: Path, settings: ImportSettings) -> str:
     check_regular(path)
     with path.open("rb") as stream:
         start = stream.read(4096)
+    if not start.strip():
+        raise ValueError(f"{path.name} is empty; give the trajectory that was written")
     if start.startswith(b"ITEM: "):
         return "lammps"
     if start.startswith(b"- of Ulm"):
@@ -239,6 +241,8 @@ def _run(file: Path, logs: Sequence[Path], settings: ImportSettings) -> Frames:
     else:
         frames = structures.read(file, kind, logs=logs, keys=settings.keys, temperature=settings.temperature)
     check_frames(frames, path.name)
+    if len(frames.numbers) < 2:
+        raise ValueError(f"{path.name} has one frame; a trajectory of many is needed")
     return _with_energies(frames, path.name, settings)
 
 
@@ -268,8 +272,6 @@ def _interval(run: Frames, name: str, stated: float | None) -> tuple[float, str]
             stated *= float(steps[0])
         return stated, ""
     steps = np.diff(run.times)
-    if len(steps) == 0:
-        raise ValueError(f"{name} has one frame; a trajectory of many is needed")
     interval = float(np.median(steps))
     if (steps <= 0).any():
         number = run.numbers[int(np.argmax(steps <= 0)) + 1]

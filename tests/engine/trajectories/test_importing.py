@@ -249,6 +249,8 @@ def edited(path: Path, *pairs: tuple[str, str]) -> None:
 
 
 def broken_frames(frames: list[Atoms], what: str) -> None:
+    if what == "one":
+        del frames[1:]
     for number, atoms in enumerate(frames):
         if what == "constraint":
             atoms.set_constraint(FixAtoms([0]))
@@ -281,6 +283,7 @@ def broken_frames(frames: list[Atoms], what: str) -> None:
         ("constraint", {"interval_fs": 10.0}, r"frame 0 of md.traj has constraints \(FixAtoms\)"),
         ("order", {"interval_fs": 10.0}, "frame 3 of md.traj has its atoms in another order: atom 0 is Kr"),
         ("composition", {"interval_fs": 10.0}, "frame 3 of md.traj is of Ar1 Kr3, the first frame of Ar2 Kr2"),
+        ("one", {"interval_fs": 10.0}, "md.traj has one frame; a trajectory of many is needed"),
         ("free", {"interval_fs": 10.0}, "frame 0 of md.traj: it has pbc"),
         ("zeros", {"interval_fs": 10.0}, "has the energy 0 eV in all of its 60 frames: none was stored"),
         ("total", {"interval_fs": 10.0}, r"energies fluctuate by .* give potential energies \(not total ones\)"),
@@ -298,6 +301,12 @@ def test_what_cannot_be_averaged_over_is_refused(
     broken_frames(frames, what)
     with pytest.raises(ValueError, match=message):
         imported(traj(tmp_path, frames), **settings)
+
+
+def test_an_empty_file_is_told(tmp_path: Path) -> None:
+    (tmp_path / "md.extxyz").write_text("\n")
+    with pytest.raises(ValueError, match=r"md.extxyz is empty; give the trajectory that was written"):
+        import_trajectory([tmp_path / "md.extxyz"], [], ImportSettings(temperature=300.0))
 
 
 @pytest.mark.parametrize(
