@@ -34,8 +34,12 @@ from aiida_difftre.engine.contract.jobs import (
     RESULTS,
     STRUCTURE,
     TRAJECTORY,
+    RefineJob,
 )
-from aiida_difftre.engine.errors import ExitStatus
+from aiida_difftre.engine.contract.results import RefineResults
+from aiida_difftre.engine.contract.validation import validate
+from aiida_difftre.engine.errors import EngineError, ExitStatus
+from aiida_difftre.engine.jobs import refine
 from aiida_difftre.engine.potentials import potential as potentials
 from tests.fixtures.engine import argon, lennard_jones, target
 
@@ -233,6 +237,27 @@ def test_a_refinement_leaves_its_results_with_the_reason(folder: Path) -> None:
     assert len(results["iterations"]) >= 1
     assert "of the refinement was interrupted: SIGTERM received" in error["message"]
     files.read_potential(folder / POTENTIAL_OUT)
+
+
+class Ending:
+    """A progress report that comes with SIGTERM when the refinement has judged its last potential."""
+
+    def report(self, phase: str, step: int, total: int, **numbers: float) -> None:
+        if phase == "refine":
+            signal.raise_signal(signal.SIGTERM)
+
+
+def test_a_signal_when_all_is_done_takes_no_results(folder: Path) -> None:
+    job = validate(
+        RefineJob,
+        {**JOBS["refine"], "machine": MACHINE, "chi2_stop": 1e6, "growth": {"thresholds": [], "against_noise": 0}},
+    )
+    with pytest.raises(EngineError, match="the end of the refinement was interrupted: SIGTERM received") as caught:
+        refine.run(job, folder, Ending())
+    assert caught.value.status == ExitStatus.INTERRUPTED
+    assert isinstance(caught.value.results, RefineResults)
+    assert caught.value.results.reason.is_complete
+    assert len(caught.value.results.iterations) == 1
 
 
 def test_a_full_disk_has_a_status_of_its_own(folder: Path) -> None:

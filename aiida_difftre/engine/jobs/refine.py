@@ -206,17 +206,21 @@ def run(job: RefineJob, folder: Path, progress: Reporter) -> RefineResults:
         failure = None if reason is Reason.WALLTIME else course.failure
         if reason.is_complete:
             validation, failure = _validate(setup, course.best)
+            if failure is None and (stopped := stop.requested()) is not None:
+                failure = stopped if stopped.status == ExitStatus.INTERRUPTED else None
         results = _results(course)
         results.validation, results.timings = validation, Timings(refine_s=time.monotonic() - began)
         if failure is not None:
             # Before the context ends, which obeys a signal at once and would leave no results.
-            raise _with_results(failure, reason, results, course.state.iteration) from failure
+            during = "the end" if job.validation is None else "the validation"
+            if not reason.is_complete:
+                during = f"iteration {course.state.iteration}"
+            raise _with_results(failure, reason, results, during) from failure
     return results
 
 
-def _with_results(failure: EngineError, reason: Reason, results: RefineResults, iteration: int) -> EngineError:
+def _with_results(failure: EngineError, reason: Reason, results: RefineResults, during: str) -> EngineError:
     """What the iterations found took hours, and holds: the job ends as failed, and with its results."""
-    during = "the validation" if reason.is_complete else f"iteration {iteration}"
     ended = "was interrupted" if failure.status == ExitStatus.INTERRUPTED else "failed"
     if not reason.is_complete and reason is not Reason.INTERRUPTED:
         results.error = _described(failure)
