@@ -25,6 +25,7 @@ from aiida_difftre.workchains.labels import (
     missing_labels,
     static_reference,
 )
+from aiida_difftre.workchains.once import SubmitOnceMixin
 from aiida_difftre.workchains.pseudo_families import find_family, recommended_cutoffs
 
 PwBaseWorkChain: Any = WorkflowFactory("quantumespresso.pw.base")
@@ -109,7 +110,7 @@ def _part_of(overrides: Mapping[str, Any] | None, part: tuple[str, ...]) -> Mapp
     return overrides or {}
 
 
-class DftDatasetWorkChain(ProtocolMixin, IndexedMixin, WorkChain):
+class DftDatasetWorkChain(ProtocolMixin, IndexedMixin, SubmitOnceMixin, WorkChain):
     """Labels by density-functional theory: energy, forces and stress of given or generated cells.
 
     Every cell goes through PwBaseWorkChain with its error handlers; what fails nevertheless is dropped and reported.

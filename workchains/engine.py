@@ -23,6 +23,7 @@ from aiida_difftre.engine.contract.jobs import Machine
 from aiida_difftre.engine.errors import ExitStatus, shown
 from aiida_difftre.workchains.builders import ProtocolMixin, load_code, refuse_unknown
 from aiida_difftre.workchains.facts import IndexedMixin
+from aiida_difftre.workchains.once import SubmitOnceMixin
 from aiida_difftre.workchains.protocols import deep_merge
 
 FIRST_ENGINE_STATUS = 303
@@ -111,7 +112,7 @@ def lowered_for_memory(chain: orm.ProcessNode) -> dict[str, Any]:
     return lowered
 
 
-class EngineBaseWorkChain(ProtocolMixin, IndexedMixin, BaseRestartWorkChain):
+class EngineBaseWorkChain(ProtocolMixin, IndexedMixin, SubmitOnceMixin, BaseRestartWorkChain):
     """Run a job of the engine, and again with other inputs where that helps.
 
     A failure that no handler can cure ends the chain with the exit status and the message of the job.

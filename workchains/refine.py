@@ -24,6 +24,7 @@ from aiida_difftre.workchains.comparison import decisive_points, derived_seed, n
 from aiida_difftre.workchains.engine import lowered_for_memory
 from aiida_difftre.workchains.facts import IndexedMixin
 from aiida_difftre.workchains.history import collect_history, decisions, iteration_name, update_label, updates_of
+from aiida_difftre.workchains.once import SubmitOnceMixin
 from aiida_difftre.workchains.predict import PredictBaseWorkChain
 from aiida_difftre.workchains.protocols import deep_merge
 from aiida_difftre.workchains.refine_checks import check_inputs
@@ -49,7 +50,7 @@ from aiida_difftre.workchains.state_points import (
 from aiida_difftre.workchains.update import UpdateBaseWorkChain
 
 
-class RefineWorkChain(ProtocolMixin, IndexedMixin, WorkChain):
+class RefineWorkChain(ProtocolMixin, IndexedMixin, SubmitOnceMixin, WorkChain):
     """Refine a potential until its fresh trajectories agree with experiment.
 
     Each iteration samples a trajectory at every state point that has a training or selection target, continuing from

@@ -18,6 +18,7 @@ from aiida_difftre.workchains import absorption, exit_codes
 from aiida_difftre.workchains.builders import ProtocolMixin, load_code, refuse_unknown
 from aiida_difftre.workchains.dataset import DftDatasetWorkChain
 from aiida_difftre.workchains.facts import IndexedMixin
+from aiida_difftre.workchains.once import SubmitOnceMixin
 from aiida_difftre.workchains.predict import PredictBaseWorkChain
 from aiida_difftre.workchains.pretrain import PretrainBaseWorkChain
 from aiida_difftre.workchains.protocols import deep_merge
@@ -47,7 +48,7 @@ def unlabelled_configurations(**structures: orm.StructureData) -> Any:
     return DatasetData.from_ase([structures[name].get_ase() for name in sorted(structures)])
 
 
-class TrainWorkChain(ProtocolMixin, IndexedMixin, WorkChain):
+class TrainWorkChain(ProtocolMixin, IndexedMixin, SubmitOnceMixin, WorkChain):
     """Make a potential that agrees with structures and measurements, and confirm it in long independent runs.
 
     Labels (made here by DFT, or given) train a first potential (or one is given; or it gets its initial parameters and

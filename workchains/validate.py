@@ -23,6 +23,7 @@ from aiida_difftre.workchains.builders import ProtocolMixin, settings_validator
 from aiida_difftre.workchains.comparison import derived_seed
 from aiida_difftre.workchains.engine import options_of_another
 from aiida_difftre.workchains.facts import IndexedMixin
+from aiida_difftre.workchains.once import SubmitOnceMixin
 from aiida_difftre.workchains.predict import PredictBaseWorkChain
 from aiida_difftre.workchains.sample import SampleBaseWorkChain
 from aiida_difftre.workchains.state_points import (
@@ -46,7 +47,7 @@ def configurations(**structures: orm.StructureData) -> Any:
     return DatasetData.from_ase([structures[label].get_ase() for label in sorted(structures)])
 
 
-class ValidateWorkChain(ProtocolMixin, IndexedMixin, WorkChain):
+class ValidateWorkChain(ProtocolMixin, IndexedMixin, SubmitOnceMixin, WorkChain):
     """Confirm a refined potential by runs that share nothing with its training but the potential.
 
     Every run starts from the structure of its state point, equilibrates afresh with a seed of its own, and predicts

@@ -131,16 +131,22 @@ def kill_broker(scene: Scene) -> bool:
 
 def kill_daemon(scene: Scene) -> bool:
     """kill -9 of the daemon with everything that it started, as when a machine goes down; then it is started again."""
-    pid = scene.daemon.get_daemon_pid()
-    if pid is None:
-        return False
-    watcher = psutil.Process(pid)
-    processes = [watcher, *watcher.children(recursive=True)]
+    processes = [one for one in psutil.process_iter() if is_of_daemon(one, scene.daemon.profile.name)]
     for process in processes:
-        process.kill()
-    psutil.wait_procs(processes)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(processes, timeout=STOP_S)
     scene.daemon.start_daemon()
     return True
+
+
+def is_of_daemon(process: psutil.Process, profile: str) -> bool:
+    """Whether a process is the daemon of a profile, one of its workers, or its broker."""
+    try:
+        words = process.cmdline()
+    except psutil.Error:
+        return False
+    return profile in words and ("daemon" in words or "broker" in words)
 
 
 def restart_daemon(scene: Scene) -> bool:
@@ -163,12 +169,19 @@ def lock_database(scene: Scene) -> bool:
 
 
 def pause_and_play(scene: Scene) -> bool:
-    """The user pauses the run, and lets it go on."""
-    for action in ("pause", "play"):
-        subprocess.run(["verdi", "-p", scene.daemon.profile.name, "process", action, str(scene.run.pk)], check=False,
-                       capture_output=True, timeout=120)  # fmt: skip
+    """The user pauses the run, and lets it go on, once more where the daemon was too busy to hear it."""
+    steer(scene, "pause")
+    time.sleep(1.0)
+    while not steer(scene, "play") or scene.run.paused:
         time.sleep(1.0)
     return True
+
+
+def steer(scene: Scene, action: str) -> bool:
+    """Let a worker pause the run or let it go on; whether one did."""
+    command = ["verdi", "-p", scene.daemon.profile.name, "process", action, str(scene.run.pk)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
+    return done.returncode == 0 and "Error" not in done.stdout + done.stderr
 
 
 KINDS: dict[str, Callable[[Scene], bool]] = {
@@ -190,6 +203,7 @@ def disturb(scene: Scene, chance: random.Random, left: int) -> Iterator[str]:
     while not scene.run.is_terminated and time.monotonic() < end:
         time.sleep(chance.uniform(*PAUSE_S))
         if done < min(left, AT_MOST_IN_ONE_RUN) and not scene.run.is_terminated:
+            end = time.monotonic() + PATIENCE_S
             kind = chance.choice(list(KINDS))
             # What ended by itself a moment before was not disturbed.
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -198,10 +212,10 @@ def disturb(scene: Scene, chance: random.Random, left: int) -> Iterator[str]:
                     yield kind
 
 
-def check(run: orm.ProcessNode, undisturbed: Fingerprint) -> None:
+def check(run: orm.ProcessNode, undisturbed: Fingerprint, story: str) -> None:
     """Nothing is lost, nothing is counted twice, and every number is what it would have been."""
-    assert run.is_terminated, f"the run has not ended\n{explain(run)}"
-    assert run.is_finished_ok, explain(run)
+    assert run.is_terminated, f"the run has not ended, paused: {run.paused}, {story}\n{explain(run)}"
+    assert run.is_finished_ok, f"{story}\n{explain(run)}"
     links = [
         link
         for chain in run.called
@@ -223,9 +237,9 @@ def test_faults(undisturbed: Fingerprint, refinement: Any, daemon: DaemonClient,
     runs = 0
     while counts.total() < FAULTS:
         run = submit(refinement())
-        for kind in disturb(Scene(run, daemon, database), chance, FAULTS - counts.total()):
-            counts[kind] += 1
-        check(run, undisturbed)
+        story = list(disturb(Scene(run, daemon, database), chance, FAULTS - counts.total()))
+        check(run, undisturbed, " then ".join(story))
+        counts.update(story)
         runs += 1
         if REPORT is not None:
             Path(REPORT).write_text(json.dumps({"runs": runs, "faults": counts}, indent=2))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from aiida import orm
 from aiida.engine import submit
 from aiida.engine.daemon.client import DaemonClient, get_daemon_client
 
+from aiida_difftre.calculations.scheduler import SchedulerStatus
 from aiida_difftre.workchains.from_input import read_builder
 from aiida_difftre.workchains.refine import RefineWorkChain
 from aiida_difftre.workchains.train import TrainWorkChain
@@ -40,9 +41,13 @@ def two_workers(aiida_profile: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator
 
 
 @pytest.fixture
-def cluster(aiida_profile: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[orm.Computer]:
-    """Slurm behind a real sshd as a computer of core.ssh_async."""
-    with services.slurm_over_ssh() as home:
+def cluster(
+    request: pytest.FixtureRequest, aiida_profile: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> Iterator[orm.Computer]:
+    """Slurm behind a real sshd as a computer of core.ssh_async; with accounting where the parameter is true."""
+    if request.config.getoption("--broker") == "zeromq" and services.RABBITMQ.exists():
+        pytest.skip("it runs on PostgreSQL and RabbitMQ, below")
+    with services.slurm_over_ssh(has_accounting=request.param) as home:
         monkeypatch.setenv("HOME", str(home))  # where ssh looks for its configuration
         monkeypatch.setenv("SLURM_CONF", str(home / "slurm.conf"))
         computer = orm.Computer(
@@ -79,16 +84,12 @@ def test_a_run_with_two_workers(argon_input: Any, two_workers: DaemonClient) -> 
     assert run.outputs.potential.is_stored
 
 
-def test_slurm_over_ssh(
-    request: pytest.FixtureRequest, cluster: orm.Computer, engine_script: str, argon_input: Any
-) -> None:
-    """A refinement on a GPU node; its first job is cancelled past AiiDA, which Slurm tells without naming who."""
-    if request.config.getoption("--broker") == "zeromq" and services.RABBITMQ.exists():
-        pytest.skip("it runs on PostgreSQL and RabbitMQ, below")
-    two_workers = request.getfixturevalue("two_workers")  # after the home folder is set
+@pytest.fixture
+def on_cluster(cluster: orm.Computer, engine_script: str) -> Callable[[dict[str, Any]], None]:
+    """Changes to the content of an input, with which its jobs run on a GPU node of the cluster."""
     code = orm.InstalledCode(computer=cluster, label="difftre", filepath_executable=engine_script).store()
 
-    def on_cluster(content: dict[str, Any]) -> None:
+    def change(content: dict[str, Any]) -> None:
         one_iteration(content)
         content["sampling"]["production_fs"] = 4000.0
         for machine in ("sampling", "update"):
@@ -99,9 +100,42 @@ def test_slurm_over_ssh(
                 "prepend_text": f'export PYTHONPATH={ROOT}\necho "GPUs: $SLURM_GPUS_ON_NODE"',
             }
 
-    run = submit(read_builder(argon_input(on_cluster), RefineWorkChain))
+    return change
+
+
+def cancelled_first(run: orm.ProcessNode) -> orm.CalcJobNode:
+    """The first job of a run, which is cancelled past AiiDA."""
     first = wait_until(lambda: running_job(run, "SampleCalculation"), "a job in the queue", run)
     subprocess.run(["scancel", first.get_job_id()], check=True)
+    return first
+
+
+@pytest.mark.parametrize("cluster", [True], indirect=True)
+def test_accounting_tells_who_cancelled(request: pytest.FixtureRequest, on_cluster: Any, argon_input: Any) -> None:
+    """The owner of a job wants its run to end with it."""
+    request.getfixturevalue("two_workers")  # after the home folder is set
+
+    def end(content: dict[str, Any]) -> None:
+        on_cluster(content)
+        content["machines"]["sampling"]["on_cancelled"] = "end_if_own"
+
+    run = submit(read_builder(argon_input(end), RefineWorkChain))
+    first = cancelled_first(run)
+    wait_until(lambda: run.is_terminated, "the end", run)
+    assert first.exit_status == SchedulerStatus.CANCELLED_BY_OWNER, explain(run)
+    assert "the accounting says CANCELLED by" in first.exit_message
+    assert not run.is_finished_ok
+    assert [job for job in run.called_descendants if isinstance(job, orm.CalcJobNode)] == [first]
+
+
+@pytest.mark.parametrize("cluster", [False], indirect=True)
+def test_slurm_over_ssh(
+    request: pytest.FixtureRequest, cluster: orm.Computer, on_cluster: Any, argon_input: Any
+) -> None:
+    """A refinement on a GPU node; its first job is cancelled past AiiDA, which Slurm tells without naming who."""
+    two_workers = request.getfixturevalue("two_workers")  # after the home folder is set
+    run = submit(read_builder(argon_input(on_cluster), RefineWorkChain))
+    first = cancelled_first(run)
     jobs = ended(run)
     assert jobs["SampleCalculation"][1:] == [0, 0]
     assert jobs["UpdateCalculation"] == [0]
