@@ -118,6 +118,13 @@ class RemoteFile(Strict):
     sha256: Sha256
 
 
+BaseFile = Annotated[
+    Annotated[Path, Tag("[path]")] | Annotated[RemoteFile, Tag("[remote]")],
+    Discriminator(lambda value: "[path]" if isinstance(value, str | Path) else "[remote]"),
+]
+"""A file of a base: one here, which is kept with the node, or one that stays on the computer."""
+
+
 class Base(Strict):
     """A model of somebody else, to which the potential is a correction.
 
@@ -136,7 +143,7 @@ class Base(Strict):
     engine: Literal["ase", "torch_sim", "jax"] | None = None
     version: str | None = None
     arguments: dict[str, Any] = Field(default_factory=dict)
-    files: dict[str, Path | RemoteFile] = Field(default_factory=dict)
+    files: dict[str, BaseFile] = Field(default_factory=dict)
 
     @field_validator("node", mode="before")
     @classmethod

@@ -42,10 +42,10 @@ def base_of(run: RunInput, folder: Path) -> BasePotentialData | None:
     if given is None:
         return None
     if given.node is not None:
-        node = orm.load_node(given.node)
-        if not isinstance(node, BasePotentialData):
-            raise ValueError(f"model.base.node: {given.node!r} is a {type(node).__name__}; give a BasePotentialData")
-        return node
+        try:
+            return _node(BasePotentialData, given.node)
+        except ValueError as error:
+            raise ValueError(f"model.base.node: {error}") from None
     remote = {name: file for name, file in given.files.items() if isinstance(file, RemoteFile)}
     computer = load_code("sampling", run.machines.sampling, code_of(run)).computer if remote else None
     species = None if run.model.correction is None else run.model.correction.species
@@ -173,10 +173,19 @@ def node_or_file(kind: type[NodeT], identifier: str, folder: Path) -> NodeT:
     path = folder / identifier
     if path.is_file():
         return the_same(kind.from_file(path, label=path.stem))  # type: ignore[return-value]
+    return _node(kind, identifier, f"neither a file in {folder} nor a node")
+
+
+def _node(kind: type[NodeT], identifier: str, otherwise: str = "no node") -> NodeT:
+    """A node by PK, UUID or label.
+
+    Raises:
+        ValueError: naming what was given, and what it is if it is none.
+    """
     try:
         node = orm.load_node(identifier)
     except (NotExistent, MultipleObjectsError, ValueError) as error:
-        raise ValueError(f"{identifier!r} is neither a file in {folder} nor a node: {error}") from None
+        raise ValueError(f"{identifier!r} is {otherwise}: {error}") from None
     if not isinstance(node, kind):
         raise ValueError(f"node {identifier!r} is a {type(node).__name__}; a {kind.__name__} is needed")
     return node

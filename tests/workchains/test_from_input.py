@@ -325,6 +325,11 @@ def test_a_correction_to_a_base(tmp_path: Path, content: dict[str, Any]) -> None
         ({"base": {"name": "emtt"}}, "model.base: unknown base 'emtt'"),
         ({"base": {"name": "emt"}, "correction": {"species": ["Si"]}}, "model.base: base 'emt' does not know Si"),
         ({"base": {"name": "mace", "files": {"model": "no.model"}}}, "model.base: base 'mace': there is no file"),
+        (
+            {"base": {"name": "mace", "files": {"model": {"path": "/x", "sha256": "12"}}}},
+            "files.model.sha256: ",
+        ),
+        ({"base": {"node": "999999"}}, "model.base.node: '999999' is no node: "),
         ({"base": {}}, "give either name .* or node"),
         ({"potential": "argon.safetensors"}, "give one of potential"),
     ],
