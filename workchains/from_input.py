@@ -20,6 +20,7 @@ from aiida_difftre.workchains import estimate
 from aiida_difftre.workchains.absorption import without_paths
 from aiida_difftre.workchains.cells import labelled_cell, labelled_files, of_stage, simulation_cell
 from aiida_difftre.workchains.codes import CHAIN_OF, code_of, load_code
+from aiida_difftre.workchains.earlier_runs import run_of, with_earlier_runs
 from aiida_difftre.workchains.estimate import Sampling
 from aiida_difftre.workchains.input_models import Dft, RunInput
 from aiida_difftre.workchains.inputs import check_fixed_volumes, read_input
@@ -138,6 +139,8 @@ def _train(run: RunInput, folder: Path) -> ProcessBuilder:
     else:
         del needed["dft"]
     points = with_trajectories(state_points(run, folder), run, folder)
+    if (form := spec if potential is None else potential.spec) is not None:
+        points = _with_pool(run, points, form)
     if not without_paths(points):
         del needed["feff"]
     return TrainWorkChain.get_builder_from_protocol(
@@ -165,6 +168,8 @@ def _part(run: RunInput, folder: Path, chain: type[WorkChain]) -> ProcessBuilder
     if chain is not RefineWorkChain:
         _check_static_stiffness(run, potential, dataset)
     points = state_points(run, folder)
+    if chain is RefineWorkChain:
+        points = _with_pool(run, with_trajectories(points, run, folder), potential.spec)
     second = "update" if chain is RefineWorkChain else "prediction"
     section = "refine" if chain is RefineWorkChain else "validate"
     return chain.get_builder_from_protocol(  # type: ignore[attr-defined]
@@ -172,12 +177,28 @@ def _part(run: RunInput, folder: Path, chain: type[WorkChain]) -> ProcessBuilder
         **{f"{CHAIN_OF[second]}_code": load_code(second, getattr(run.machines, second), code_of(run))},
         sample_code=load_code("sampling", run.machines.sampling, code_of(run)),
         base=base_of(run, folder),
-        state_points=with_trajectories(points, run, folder) if chain is RefineWorkChain else points,
+        state_points=points,
         dataset=dataset,
         protocol=run.protocol,
         overrides=overrides(run)[section],
         options={CHAIN_OF[kind]: getattr(run.machines, kind).options for kind in ("sampling", second)},
     )
+
+
+def _with_pool(run: RunInput, points: dict[str, dict[str, Any]], spec: PotentialSpec) -> dict[str, dict[str, Any]]:
+    """State points with the trajectories of the earlier runs that the input names.
+
+    Raises:
+        ValueError: naming the run, and why nothing of it serves.
+    """
+    if run.refinement.pool is None:
+        return points
+    sampling = _sampling(run.protocol, load_protocol("refine", run.protocol, overrides(run)["refine"]))
+    try:
+        runs = [run_of(name) for name in run.refinement.pool.runs]
+        return with_earlier_runs(points, runs, spec, sampling)
+    except ValueError as error:
+        raise ValueError(f"refinement.pool.runs: {error}") from None
 
 
 def _check_static_stiffness(run: RunInput, potential: PotentialData | None, dataset: DatasetData | None) -> None:

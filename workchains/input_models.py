@@ -270,6 +270,22 @@ class Stage(Strict):
     update: dict[str, Any] = Field(default_factory=dict)
 
 
+class EarlierRuns(Strict):
+    """Earlier runs whose trajectories updates take as well, where they overlap with the present potential.
+
+    Args:
+        runs: Runs (PK, UUID or label) that sampled the same system at the same state points, with potentials of one
+            form.
+    """
+
+    runs: list[str] = Field(min_length=1)
+
+    @field_validator("runs", mode="before")
+    @classmethod
+    def _identifiers(cls, value: Any) -> Any:
+        return [str(one) if isinstance(one, int) else one for one in value] if isinstance(value, list) else value
+
+
 class Refinement(Strict):
     """The loop; everything that is not given comes from the protocol.
 
@@ -279,10 +295,12 @@ class Refinement(Strict):
         update: Settings of each update job.
         trajectory: trajectories that exist, by the label of their state points, in place of the first sampling: a node
             (PK, UUID, label), a trajectory.npz, or files of another program (``TrajectoryFiles``).
+        pool: earlier runs whose trajectories updates take as well, as ``pool: {runs: [PK, ...]}``.
     """
 
     stages: list[Stage] = Field(default_factory=list, max_length=9)
     trajectory: dict[Label, Existing] = Field(default_factory=dict)
+    pool: EarlierRuns | None = None
     settings: dict[str, Any] = Field(default_factory=dict)
     update: dict[str, Any] = Field(default_factory=dict)
 

@@ -158,6 +158,8 @@ class RefineWorkChain(ProtocolMixin, IndexedMixin, SubmitOnceMixin, WorkChain):
         for label, point in self._state_points().items():
             if advice := quantum_advice(point):
                 self.report(f"{label}: {advice}")
+            if told := pools.left_out(point.get("earlier") or {}, self.inputs.potential):
+                self.report(f"{label}: {told}")
 
     def _state_points(self) -> dict[str, Any]:
         return in_refinement(self.inputs.state_points)
@@ -318,7 +320,11 @@ class RefineWorkChain(ProtocolMixin, IndexedMixin, SubmitOnceMixin, WorkChain):
         inputs.calc.state_points = {
             label: {
                 **pools.trajectories(
-                    self.ctx.pools, label, reference["potential"], neighbours=settings.pool_neighbours
+                    self.ctx.pools,
+                    label,
+                    reference["potential"],
+                    neighbours=settings.pool_neighbours,
+                    of_runs=point.get("earlier") or {},
                 ),
                 "targets": dict(point["targets"]),
             }

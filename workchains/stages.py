@@ -141,6 +141,7 @@ def apply_stage(refine: dict[str, Any], stage: Mapping[str, Any]) -> None:
         calc["parameters"] = orm.Dict({**calc["parameters"].get_dict(), key: found[key]})
     structures = stage.get("structures") or {}
     for label, point in refine["state_points"].items():
-        point.pop("trajectory", None)  # which is one of the cell of the run
+        for name in ("trajectory", "earlier"):  # which are of the cell of the run
+            point.pop(name, None)
         if label in structures:
             point["structure"] = structures[label]

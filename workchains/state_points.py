@@ -21,6 +21,7 @@ from aiida_difftre.calculations.checks import (
     masses_of,
     symbols_of,
 )
+from aiida_difftre.calculations.update import check_earlier
 from aiida_difftre.data.base import BasePotentialData
 from aiida_difftre.data.potential import PotentialData
 from aiida_difftre.data.target import TargetData
@@ -61,7 +62,8 @@ def define_state_points(spec: ProcessSpec) -> None:
         help="By label (letters, digits, single underscores): `structure` StructureData (the simulation cell), "
         "`temperature` Float (K), `pressure` Float (GPa; optional, for sampling with a barostat), "
         "`targets` namespace of TargetData by label, `trajectory` TrajectoryEnsembleData (optional; the first "
-        "reference of a refinement, in place of its first sampling).",
+        "reference of a refinement, in place of its first sampling), `earlier` {NAME: {trajectory, potential}} "
+        "(optional; trajectories of earlier runs there, which the updates of a refinement take where they overlap).",
         validator=check_state_points,
     )
 
@@ -119,8 +121,12 @@ def _check_state_point(point: Any) -> str | None:
         return f"pressure is {type(point['pressure']).__name__}; it must be Float (GPa)"
     if not isinstance(point.get("trajectory"), TrajectoryEnsembleData | None):
         return f"trajectory is {type(point['trajectory']).__name__}; it must be TrajectoryEnsembleData"
-    if unknown := set(point) - {"structure", "temperature", "pressure", "targets", "trajectory"}:
-        return f"unknown inputs {sorted(unknown)}; known: structure, temperature, pressure, targets, trajectory"
+    if unknown := set(point) - {"structure", "temperature", "pressure", "targets", "trajectory", "earlier"}:
+        return (
+            f"unknown inputs {sorted(unknown)}; known: structure, temperature, pressure, targets, trajectory, earlier"
+        )
+    if problem := check_earlier(point.get("earlier") or {}):
+        return problem
     if problem := _conditions_problem(point["temperature"].value, pressure_of(point)):
         return problem
     targets = point.get("targets") or {}
@@ -201,6 +207,9 @@ def check_trajectories(state_points: Mapping[str, Any], sampling: orm.Dict) -> s
     """
     settings = validate(SamplingSettings, sampling.get_dict().get("sampling", {}))
     for label, point in state_points.items():
+        for name, one in (point.get("earlier") or {}).items():
+            if one["trajectory"].symbols != list(symbols_of(point["structure"])):
+                return f"state point {label!r}: earlier.{name} is of other atoms than its structure; leave it out"
         if point.get("trajectory") is None:
             continue
         temperature, pressure = point["temperature"].value, pressure_of(point)

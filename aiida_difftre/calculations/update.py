@@ -35,6 +35,7 @@ from aiida_difftre.engine.contract.jobs import (
     POTENTIAL_OUT,
     UpdateJob,
 )
+from aiida_difftre.engine.contract.neighbours import is_same_model
 
 UpdateParameters = parameters_model(
     UpdateJob, ("potential", "optimizer_state", "state_points", "dataset", "keys", "base_labels")
@@ -115,13 +116,13 @@ def job_state_points(points: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def check_form(potential: PotentialData, point: Mapping[str, Any]) -> str | None:
-    """Weights take the energies of every potential on all snapshots, with parameters of one form."""
+    """Weights take the energies of every potential on all snapshots, of which the base gave a part."""
     sampled_by = {f"earlier.{name}": one["potential"] for name, one in (point.get("earlier") or {}).items()}
     if point.get("potential") is not None:
         sampled_by["its trajectory"] = point["potential"]
     for name, one in sampled_by.items():
-        if one.spec != potential.spec:
-            return f"{name} was sampled with a potential of another form; give those of one refinement"
+        if not is_same_model(one.spec, potential.spec):
+            return f"{name} was sampled with a potential of other species or another base; give those of one system"
     return None
 
 

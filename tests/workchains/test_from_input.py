@@ -292,6 +292,15 @@ def test_a_trajectory_that_does_not_fit_is_refused(
         read(tmp_path, content)
 
 
+@pytest.mark.parametrize("chain", [RefineWorkChain, TrainWorkChain])
+def test_an_earlier_run_that_does_not_serve_is_refused(tmp_path: Path, content: dict[str, Any], chain: Any) -> None:
+    run = orm.WorkChainNode().store()
+    for named, message in (("nothing", "'nothing' is no run"), (run.pk, f"run {run.pk}: none of its trajectories")):
+        content["refinement"]["pool"] = {"runs": [named]}
+        with pytest.raises(ValueError, match=f"refinement.pool.runs: {message}"):
+            read(tmp_path, content, chain)
+
+
 def with_base(content: dict[str, Any], **model: Any) -> dict[str, Any]:
     terms = [{"architecture": "pair_spline", "cutoff": 6.0}]
     copper = {"bulk": {"element": "Cu", "structure": "fcc", "lattice_constant": 3.615}}

@@ -8,8 +8,11 @@ from typing import Any
 import numpy as np
 
 from aiida_difftre.data.trajectory import TrajectoryEnsembleData
+from aiida_difftre.engine.contract.settings import PotentialSpec, TermSpec
 from aiida_difftre.engine.contract.trajectories import Trajectory
 from aiida_difftre.workchains import pools
+
+TERM = TermSpec(architecture="lennard_jones", cutoff=5.0)
 
 
 def trajectory(temperature: float, size: float = 10.0) -> TrajectoryEnsembleData:
@@ -35,16 +38,23 @@ def test_own_trajectories_and_those_of_neighbours(aiida_profile: Any) -> None:
         "warm": remembered(remembered([], 0, first, warm), 1, second, warmer),
         "large": remembered([], 0, first, large),
     }
-    alone = pools.trajectories(held, "cold", second, neighbours=False)
+    alone = pools.trajectories(held, "cold", second, neighbours=False, of_runs={})
     assert alone == {"trajectory": cold, "remote": "folder0", "potential": first}
-    found = pools.trajectories(held, "cold", second, neighbours=True)
+    found = pools.trajectories(held, "cold", second, neighbours=True, of_runs={})
     assert {name: one["trajectory"] for name, one in found["earlier"].items()} == {
         "neighbour_warm_sampling001": warmer, "neighbour_warm_sampling000": warm,
     }  # fmt: skip
-    newest = pools.trajectories(held, "warm", second, neighbours=False)
+    newest = pools.trajectories(held, "warm", second, neighbours=False, of_runs={})
     assert "potential" not in newest
     assert newest["earlier"] == {"sampling000": {"trajectory": warm, "remote": "folder0", "potential": first}}
     # The names, from the last one on, are in the order of a pool.
-    both = pools.trajectories(held, "warm", second, neighbours=True)["earlier"]
+    both = pools.trajectories(held, "warm", second, neighbours=True, of_runs={})["earlier"]
     assert sorted(both, reverse=True) == ["sampling000", "neighbour_cold_sampling000"]
+    # Of an earlier run, where its potential is of the same form.
+    alike, unlike = (SimpleNamespace(spec=PotentialSpec(species=[name], terms=[TERM])) for name in ("Ar", "Kr"))
+    of_runs = {"run7_0000": {"potential": alike, "trajectory": cold}, "run7_0001": {"potential": unlike}}
+    present = SimpleNamespace(uuid="second", spec=alike.spec)
+    given = pools.trajectories(held, "cold", present, neighbours=False, of_runs=of_runs)
+    assert pools.left_out(of_runs, present).startswith("run7_0001 are of other species")
+    assert given["earlier"] == {"run7_0000": {"potential": alike, "trajectory": cold}}
     assert [one["name"] for one in remembered(held["warm"], 2, second, warm)] == ["sampling002", "sampling001"]

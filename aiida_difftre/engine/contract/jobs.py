@@ -231,7 +231,7 @@ class Earlier(Strict):
     Args:
         label: Name by which results tell of it.
         trajectory: file.
-        potential: file, with which it was sampled; of the same form as the potential of the job.
+        potential: file, with which it was sampled; of the same species and base as the potential of the job.
     """
 
     label: Name = Field(min_length=1)
@@ -243,8 +243,8 @@ class PooledStatePoint(StatePointTrajectory):
     """A reference trajectory, the targets that it serves, and earlier trajectories to be pooled with it.
 
     Args:
-        potential: file of the potential that sampled ``trajectory``, of the same form, where that is not the potential
-            of the job, whose observables are then reweighted; None for that of the job.
+        potential: file of what sampled ``trajectory``, of the same species and base, where that is not the potential of
+            the job, whose observables are then reweighted; None for that of the job.
         earlier: trajectories of earlier potentials, the latest first; those that overlap too little are left out.
     """
 
@@ -297,7 +297,8 @@ class RefineStatePoint(Strict):
     """A state point of the loop in one process: its structure, temperature (K), pressure (GPa) and targets.
 
     It is sampled in each iteration where it has a training target with a weight or a selection target, and is else
-    validated alone. A ``trajectory`` that exists takes the place of the first sampling.
+    validated alone. A ``trajectory`` that exists takes the place of the first sampling; ``earlier`` trajectories, with
+    the potentials that sampled them, are taken by updates where they overlap.
     """
 
     label: Name = Field(min_length=1)
@@ -305,6 +306,7 @@ class RefineStatePoint(Strict):
     pressure: Pressure | None = None
     structure: FileName = STRUCTURE
     trajectory: FileName | None = None
+    earlier: list[Earlier] = Field(default_factory=list)
     targets: list[Target] = Field(min_length=1)
 
 

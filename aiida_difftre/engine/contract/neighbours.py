@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aiida_difftre.engine.contract.observables import Ensemble
+from aiida_difftre.engine.contract.settings import PotentialSpec
 
 
 def is_alike(cell: NDArray[np.float64], other: NDArray[np.float64], ensemble: Ensemble) -> bool:
@@ -29,7 +30,7 @@ def is_alike(cell: NDArray[np.float64], other: NDArray[np.float64], ensemble: En
         [False, True]
     """
     factor = 1.0 if ensemble == "NVT" else float(np.cbrt(np.linalg.det(cell) / np.linalg.det(other)))
-    return bool(np.allclose(cell, factor * other, rtol=1e-9, atol=1e-9 * float(np.abs(cell).max())))
+    return bool(np.allclose(cell, factor * other, rtol=1e-7, atol=1e-7 * float(np.abs(cell).max())))
 
 
 class OfSystem(Protocol):
@@ -60,6 +61,19 @@ def is_neighbour(one: OfSystem, other: OfSystem) -> bool:
     """
     is_same = list(one.symbols) == list(other.symbols) and one.ensemble == other.ensemble
     return is_same and is_alike(one.cell, other.cell, one.ensemble)
+
+
+def is_same_model(spec: PotentialSpec, other: PotentialSpec) -> bool:
+    """Find out whether what one potential sampled may be weighed for another.
+
+    Args:
+        spec: The one.
+        other: The other.
+
+    Returns:
+        True for the same species and base; terms may differ, whose energies each of the potentials gives itself.
+    """
+    return set(spec.species) == set(other.species) and spec.base == other.base
 
 
 def neighbour_name(label: str, name: str) -> str:

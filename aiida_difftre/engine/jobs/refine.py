@@ -78,6 +78,7 @@ class Setup:
         potential: The potential to refine.
         base: Its base; None for none.
         structures: Start of the first trajectories, by state point.
+        earlier: Trajectories of earlier potentials that the job gives, by state point.
         extra: The DFT term of the loss; None for none.
         prior: That of smooth splines; None for none.
         progress: Takes reports of all jobs.
@@ -89,6 +90,7 @@ class Setup:
     potential: Potential
     base: BasePotential | None
     structures: dict[str, Start]
+    earlier: dict[str, list[EarlierTrajectory]]
     extra: ExtraLoss | None
     prior: CurvaturePrior | None
     progress: Reporter
@@ -183,6 +185,10 @@ def run(job: RefineJob, folder: Path, progress: Reporter) -> RefineResults:
         check_temperature(potential, point.temperature)
     for structure in structures.values():
         species_of(potential, structure.symbols)
+    earlier = {
+        point.label: [update.earlier_trajectory(one, potential.spec, folder) for one in point.earlier]
+        for point in job.state_points
+    }
     base = of_potential(potential.spec, folder, job.base_files)
     extra = matching_loss(
         potential,
@@ -196,7 +202,7 @@ def run(job: RefineJob, folder: Path, progress: Reporter) -> RefineResults:
     course = Course(policy.start(job, job.sampling.production_fs), Candidate(parameters), parameters)
     steps = {Action.SAMPLE: _sample, Action.JUDGE: _judge, Action.UPDATE: _update}
     with Stop(job.machine.walltime_s) as stop:
-        setup = Setup(job, folder, potential, base, structures, extra, prior, progress, stop)
+        setup = Setup(job, folder, potential, base, structures, earlier, extra, prior, progress, stop)
         while course.state.action is not Action.END:
             steps[course.state.action](setup, course)
         if course.state.best is None and course.failure is not None:
@@ -289,8 +295,9 @@ def _prepared(setup: Setup, course: Course, reference: Candidate) -> list[Prepar
         newest, *earlier = course.pools[point.label]
         if job.pool_neighbours:
             earlier += neighbours(course.pools, point.label)
+        earlier += setup.earlier.get(point.label, [])
         state, targets = StatePoint(point.temperature, newest.trajectory.pressure), update.without_tests(point.targets)
-        by = None if newest.parameters is reference.parameters else newest.parameters
+        by = None if newest.parameters is reference.parameters else (newest.parameters, setup.potential)
         sampled = SampledStatePoint(point.label, newest.trajectory, targets, state, earlier, by)
         seed = job.seed + course.state.iteration
         prepared.append(

@@ -16,6 +16,7 @@ from aiida_difftre.engine.contract import agreement
 from aiida_difftre.engine.contract.agreement import Role
 from aiida_difftre.engine.contract.jobs import OPTIMIZER_OUT, POTENTIAL_OUT, Earlier, UpdateJob
 from aiida_difftre.engine.contract.labels import Labelled
+from aiida_difftre.engine.contract.neighbours import is_same_model
 from aiida_difftre.engine.contract.predictions import Prediction
 from aiida_difftre.engine.contract.reasons import Reason
 from aiida_difftre.engine.contract.records import Timings
@@ -32,7 +33,7 @@ from aiida_difftre.engine.contract.trajectories import read_trajectory
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.matching import base_labels
 from aiida_difftre.engine.matching.matching import matching_loss
-from aiida_difftre.engine.potentials.potential import load, save
+from aiida_difftre.engine.potentials.potential import Potential, load, save
 from aiida_difftre.engine.potentials.term import Parameters
 from aiida_difftre.engine.refinement import losses
 from aiida_difftre.engine.refinement.curvature import curvature_prior
@@ -83,8 +84,8 @@ def run(job: UpdateJob, folder: Path, progress: Reporter) -> UpdateResults:
             read_trajectory(folder / point.trajectory),
             targets,
             StatePoint(point.temperature, point.pressure),
-            [_earlier(one, potential.spec, folder) for one in point.earlier],
-            None if point.potential is None else _of_form(point.potential, "newest", potential.spec, folder),
+            [earlier_trajectory(one, potential.spec, folder) for one in point.earlier],
+            None if point.potential is None else _sampled_by(point.potential, "newest", potential.spec, folder),
         )
         for point, targets in looked_at
     ]
@@ -115,22 +116,23 @@ def run(job: UpdateJob, folder: Path, progress: Reporter) -> UpdateResults:
     return UpdateResults(**dict(summary(data, outcome)), timings=timings)
 
 
-def _earlier(one: Earlier, spec: PotentialSpec, folder: Path) -> EarlierTrajectory:
-    """An earlier trajectory with the parameters that sampled it; refuse those of a potential of another form."""
-    parameters = _of_form(one.potential, one.label, spec, folder)
-    return EarlierTrajectory(one.label, read_trajectory(folder / one.trajectory), parameters)
+def earlier_trajectory(one: Earlier, spec: PotentialSpec, folder: Path) -> EarlierTrajectory:
+    """An earlier trajectory with the potential that sampled it; refuse one of other species or another base."""
+    return EarlierTrajectory(
+        one.label, read_trajectory(folder / one.trajectory), *_sampled_by(one.potential, one.label, spec, folder)
+    )
 
 
-def _of_form(name: str, label: str, spec: PotentialSpec, folder: Path) -> Parameters:
-    """Parameters of another potential of the same form."""
+def _sampled_by(name: str, label: str, spec: PotentialSpec, folder: Path) -> tuple[Parameters, Potential]:
+    """Another potential, of the same species and base, and its parameters."""
     other, parameters = load(folder / name)
-    if other.spec != spec:
+    if not is_same_model(other.spec, spec):
         raise EngineError(
             ExitStatus.INVALID_INPUT,
-            f"the earlier trajectory {label!r} was sampled with a potential of another form ({name}); give those of "
-            "one refinement",
+            f"the earlier trajectory {label!r} was sampled with a potential of other species or another base ({name}); "
+            "give those of one system and base",
         )
-    return parameters
+    return parameters, other
 
 
 def without_base(job: UpdateJob, spec: PotentialSpec, folder: Path) -> Callable[[Labelled], Labelled] | None:

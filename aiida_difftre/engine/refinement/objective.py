@@ -115,7 +115,7 @@ class SampledStatePoint:
         targets: Targets of its observables.
         point: temperature and pressure; without a pressure, that of the trajectory.
         earlier: Trajectories of earlier potentials there, the latest first.
-        sampled_by: Parameters of the potential that sampled the trajectory; None for that of the update.
+        sampled_by: The potential that sampled the trajectory, after its parameters; None for that of the update.
     """
 
     label: str
@@ -123,7 +123,7 @@ class SampledStatePoint:
     targets: Sequence[Target]
     point: StatePoint
     earlier: Sequence[EarlierTrajectory] = ()
-    sampled_by: Parameters | None = None
+    sampled_by: tuple[Parameters, Potential] | None = None
 
 
 def prepare(
@@ -157,8 +157,8 @@ def prepare(
     targets = sampled.targets
     check_sampled_at(sampled.trajectory, sampled.point)
     requests = [target.request() for target in targets]
-    by = parameters if sampled.sampled_by is None else sampled.sampled_by
-    newest = EarlierTrajectory("newest", sampled.trajectory, by)
+    by = sampled.sampled_by or (parameters, potential)
+    newest = EarlierTrajectory("newest", sampled.trajectory, *by)
     found = pool(potential, parameters, newest, sampled.earlier, settings.pool, machine.batch_size)
     ref = prepare_pooled(potential, parameters, found, requests, machine, sampled.point)
     known, values = reweighted_predictions(ref, parameters, replicates=settings.bootstrap, seed=seed)

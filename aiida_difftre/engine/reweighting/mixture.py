@@ -29,11 +29,12 @@ from aiida_difftre.engine import units
 from aiida_difftre.engine.contract.observables import ObservableRequest
 from aiida_difftre.engine.contract.settings import Machine
 from aiida_difftre.engine.contract.state_points import StatePoint
+from aiida_difftre.engine.contract.trajectories import Trajectory
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.potentials.potential import Potential
 from aiida_difftre.engine.potentials.term import Parameters
 from aiida_difftre.engine.reweighting import mbar
-from aiida_difftre.engine.reweighting.pool import Pool
+from aiida_difftre.engine.reweighting.pool import EarlierTrajectory, Pool
 from aiida_difftre.engine.reweighting.reference import (
     Pooled,
     Reference,
@@ -44,6 +45,7 @@ from aiida_difftre.engine.reweighting.reference import (
     unchecked_reference,
 )
 from aiida_difftre.engine.reweighting.weights import reduced_energies, reliable_size
+from aiida_difftre.engine.snapshots.snapshots import Coordinates, Snapshots
 
 
 def prepare_pooled(
@@ -57,8 +59,8 @@ def prepare_pooled(
     """Prepare a pool as the reference of a potential: a trajectory whose reference energies are those of the mixture.
 
     Args:
-        potential: The form of all the potentials.
-        parameters: Parameters of the potential for which the pool was made.
+        potential: The form of the potential for which the pool was made.
+        parameters: Its parameters.
         pooled: The pool.
         requests: Observables.
         machine: Precision and batches.
@@ -121,7 +123,7 @@ def prepare_pooled(
     energies = {id(parameters): terms}
     for member in pooled.members:
         if id(member.parameters) not in energies:
-            energies[id(member.parameters)] = ref.snapshots.energies(member.parameters)
+            energies[id(member.parameters)] = _energies(potential, member, pooled.trajectory, ref, machine)
     # From those for which snapshots are weighed: the differences have the digits that the energies lose.
     reduced = np.stack(
         [
@@ -142,6 +144,17 @@ def prepare_pooled(
         point=replace(ref.point, volume=volume),
         pooled=Pooled(np.repeat(np.arange(len(pooled.members), dtype=np.int32), pooled.counts), size),
     )
+
+
+def _energies(
+    potential: Potential, member: EarlierTrajectory, pooled: Trajectory, ref: Reference, machine: Machine
+) -> NDArray[np.float64]:
+    """Energies of all snapshots with the potential that sampled one of the trajectories, (snapshots,), eV."""
+    other = member.of_other_form(potential)
+    if other is None:
+        return ref.snapshots.energies(member.parameters)
+    double = machine.model_copy(update={"precision": "float64"})
+    return Snapshots(other, Coordinates.of(pooled), double).energies(member.parameters)
 
 
 def newest_alone(

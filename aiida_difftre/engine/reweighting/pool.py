@@ -25,17 +25,24 @@ from aiida_difftre.engine.snapshots.snapshots import Coordinates, Snapshots
 
 @dataclass(frozen=True)
 class EarlierTrajectory:
-    """A trajectory, and what sampled it: another potential of the same form, maybe at another state point.
+    """A trajectory, and what sampled it: a potential of the same species and base, maybe at another state point.
 
     Args:
         label: Name by which results tell of it.
         trajectory: The snapshots.
         parameters: Parameters of the potential that sampled them.
+        potential: That potential, where it may be of another form than that of the update; None for the same form.
     """
 
     label: str
     trajectory: Trajectory
     parameters: Parameters
+    potential: Potential | None = None
+
+    def of_other_form(self, potential: Potential) -> Potential | None:
+        """The potential that sampled, where it is of another form than a given one; None where it is not."""
+        other = self.potential
+        return None if other is None or other.spec == potential.spec else other
 
 
 @dataclass(frozen=True)
@@ -93,8 +100,8 @@ def pool(
     """Choose the trajectories that overlap with the ensemble of a potential.
 
     Args:
-        potential: The form of all the potentials.
-        parameters: Parameters of the potential that is asked for, at the state point of ``newest``.
+        potential: The form of the potential that is asked for.
+        parameters: Its parameters, at the state point of ``newest``.
         newest: The trajectory that is always taken, which these parameters need not have sampled.
         earlier: Others, the latest first.
         settings: Overlap that an earlier trajectory must have, and snapshots of the pool at most.
@@ -154,7 +161,7 @@ class _Member:
     """A trajectory, whose energies tell what is left of it for a potential.
 
     Args:
-        potential: The form of the potentials.
+        potential: The form of the potential that is asked for.
         of: The trajectory.
         batch_size: Snapshots evaluated at once; 0 for as many as memory allows.
     """
@@ -163,10 +170,12 @@ class _Member:
         self._of = of
         machine = Machine(precision="float64", batch_size=batch_size)
         self._snapshots = Snapshots(potential, Coordinates.of(of.trajectory), machine)
+        other = of.of_other_form(potential)
+        self._own = self._snapshots if other is None else Snapshots(other, Coordinates.of(of.trajectory), machine)
 
     def check_sampled(self) -> NDArray[np.float64]:
         """Energies of the terms of the potential that sampled; refuse another one."""
-        energies, held = self._snapshots.energies(self._of.parameters), self._of.trajectory
+        energies, held = self._own.energies(self._of.parameters), self._of.trajectory
         stored = held.energies if held.base is None else held.energies - held.base.energies
         if not agree(stored, energies):
             raise EngineError(

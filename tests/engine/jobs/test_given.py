@@ -143,9 +143,15 @@ def test_without_energies_the_potential_gives_them_and_zeros_never_count(folder:
         taken(folder, "zeros.npz")
 
 
-def test_a_refinement_begins_without_dynamics(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refinement_begins_without_dynamics(
+    folder: Path, sampled: tuple[Potential, Parameters, Trajectory], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The first update is over before anything is sampled; what comes after starts along the trajectory."""
-    point = {"label": "cold", "temperature": KELVIN, "trajectory": "foreign.npz", "targets": [PRESSURE]}
+    write_trajectory(folder / "earlier.npz", sampled[2])
+    earlier = {"label": "run1", "trajectory": "earlier.npz", "potential": "potential.safetensors"}
+    point = {
+        "label": "cold", "temperature": KELVIN, "trajectory": "foreign.npz", "targets": [PRESSURE], "earlier": [earlier]
+    }  # fmt: skip
     job = validate(
         RefineJob,
         {
@@ -166,6 +172,8 @@ def test_a_refinement_begins_without_dynamics(folder: Path, monkeypatch: pytest.
     first, last = results.iterations
     assert first.update is not None
     assert first.update.steps >= 1
+    (pooled,) = first.update.state_points["cold"].pool
+    assert (pooled.label, pooled.is_used) == ("run1", True)
     assert abs(last.predictions["cold"][0].values[0]) < abs(first.predictions["cold"][0].values[0])
 
 

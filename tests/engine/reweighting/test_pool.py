@@ -34,6 +34,7 @@ from tests.fixtures.engine import DOUBLE, lennard_jones, trajectory
 TEMPERATURE, SAMPLES = 60.0, 400
 KT = units.BOLTZMANN * TEMPERATURE
 POTENTIAL, START = lennard_jones(cutoff=4.9)
+CELL = 10.0 * np.eye(3)
 DIMER = Atoms("Ar2", cell=[10.0] * 3, pbc=True)
 
 
@@ -109,6 +110,24 @@ def test_weights_are_those_of_pymbar() -> None:
     np.testing.assert_allclose(weights(ref, 1.15), solved.weights()[:, -1], rtol=1e-8, atol=1e-15)
 
 
+def test_potentials_of_another_form_give_their_own_energies() -> None:
+    """Here with a shorter cutoff; weights are those of pymbar."""
+    other, parameters = lennard_jones(cutoff=4.2)
+    held = dataclasses.replace(
+        sampled(1.1, 1), energies=snapshots.energies(other, parameters, sampled(1.1, 1).positions, CELL, ("Ar", "Ar"))
+    )
+    with pytest.raises(EngineError, match="'shorter' was not sampled with the potential"):
+        pooled(sampled(1.0, 0), EarlierTrajectory("shorter", held, parameters))
+    found = pooled(sampled(1.0, 0), EarlierTrajectory("shorter", held, parameters, other))
+    ref = prepare_pooled(POTENTIAL, START, found, [], DOUBLE)
+    own = snapshots.energies(other, parameters, found.trajectory.positions, CELL, ("Ar", "Ar"))
+    from pymbar import MBAR
+
+    at = np.stack([ref.snapshots.energies(START), own, ref.snapshots.energies(scaled(0.9))]) / KT
+    solved = MBAR(at, np.array([SAMPLES, SAMPLES, 0]), solver_protocol="robust")
+    np.testing.assert_allclose(weights(ref, 0.9), solved.weights()[:, -1], rtol=1e-8, atol=1e-15)
+
+
 def test_averages_and_their_errors() -> None:
     """Of repeated runs: no bias, errors that are those of the scatter, and smaller than of the newest alone."""
     exact = float(probabilities(1.0) @ energies(1.0)) / 2
@@ -154,7 +173,12 @@ def test_a_potential_that_sampled_nothing_is_judged_by_all_trajectories() -> Non
     """With errors that are larger than those of its own trajectory of as many snapshots."""
     exact = float(probabilities(1.0) @ energies(1.0)) / 2
     point = SampledStatePoint(
-        "dimer", sampled(1.3, 0), [energy_target(exact)], StatePoint(TEMPERATURE, None), (earlier(1.2, 1),), scaled(1.3)
+        "dimer",
+        sampled(1.3, 0),
+        [energy_target(exact)],
+        StatePoint(TEMPERATURE, None),
+        (earlier(1.2, 1),),
+        (scaled(1.3), POTENTIAL),
     )
     found = prepare(POTENTIAL, START, point, UpdateSettings(bootstrap=50), DOUBLE, seed=1)
     own = prepared(sampled(1.0, 0, 2 * SAMPLES), energy_target(exact), ())
