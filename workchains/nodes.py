@@ -25,6 +25,7 @@ from aiida_difftre.workchains.input_models import RemoteFile, RunInput, Trajecto
 from aiida_difftre.workchains.inputs import check_fixed_volumes
 
 NodeT = TypeVar("NodeT", PotentialData, DatasetData, TrajectoryEnsembleData)
+DataT = TypeVar("DataT", bound=orm.Data)
 
 
 def potential_of(run: RunInput, folder: Path) -> PotentialData | None:
@@ -176,7 +177,7 @@ def node_or_file(kind: type[NodeT], identifier: str, folder: Path) -> NodeT:
     return _node(kind, identifier, f"neither a file in {folder} nor a node")
 
 
-def _node(kind: type[NodeT], identifier: str, otherwise: str = "no node") -> NodeT:
+def _node(kind: type[DataT], identifier: str, otherwise: str = "no node") -> DataT:
     """A node by PK, UUID or label.
 
     Raises:

@@ -37,6 +37,14 @@ IONS = [
     },
     {"architecture": "repulsion", "cutoff": 4.0, "hyperparameters": {"epsilon": 0.3, "sigma": 2.0}},
 ]
+EXPONENTIALS = [
+    {"architecture": "born_mayer", "cutoff": 4.0, "hyperparameters": {"amplitude": 800.0, "rho": 0.3}},
+    {"architecture": "dispersion", "cutoff": 5.0, "hyperparameters": {"c6": 20.0, "radius": 2.5}},
+    {
+        "architecture": "buckingham", "cutoff": 5.0,
+        "hyperparameters": {"amplitude": 500.0, "rho": 0.3, "c6": 5.0, "feynman_hibbs": 300.0},
+    },
+]  # fmt: skip
 ANGLES = {"architecture": "stillinger_weber", "cutoff": 2.0951 * 1.8}
 NETWORK = {
     "architecture": "moment_network",
@@ -96,7 +104,9 @@ def cell_of(data: Path) -> np.ndarray:
 
 
 @pytest.mark.skipif(lammps.LMP is None, reason="there is no LAMMPS (lmp)")
-@pytest.mark.parametrize("terms", [PAIRS, IONS, [*PAIRS, ANGLES]], ids=["table", "ions", "hybrid"])
+@pytest.mark.parametrize(
+    "terms", [PAIRS, IONS, EXPONENTIALS, [*PAIRS, ANGLES]], ids=["table", "ions", "exponentials", "hybrid"]
+)
 def test_pair_styles_of_lammps(terms: list[dict[str, object]], alloy: Atoms, tmp_path: Path) -> None:
     potential, parameters = example(*terms)
     folder = exported(potential, parameters, alloy, tmp_path)
