@@ -17,6 +17,7 @@ from ase.calculators.calculator import BaseCalculator, Calculator
 from numpy.typing import NDArray
 
 from aiida_difftre.engine.bases.protocol import EVERYTHING, PERIODIC, Evaluation, Quantity
+from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.geometry import voigt
 
 
@@ -74,6 +75,12 @@ class CalculatorBase:
         if changes or any(name not in calculator.results for name in what):
             calculator.calculate(atoms, list(what), changes)
         results: dict[str, Any] = calculator.results
+        if missing := [name for name in what if name not in results]:
+            raise EngineError(
+                ExitStatus.INVALID_INPUT,
+                f"the calculator {type(calculator).__name__} gives no {' and no '.join(missing)}, which a base needs; "
+                "take another one",
+            )
         return results
 
 

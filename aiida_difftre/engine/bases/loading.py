@@ -119,7 +119,8 @@ def _checked(spec: BaseSpec, known: KnownBase, argument: str, folder: Path) -> P
             f"{file.path} is not the {argument} of the base {spec.name!r} that the potential is made for: its SHA-256 "
             f"is {found}, and not {file.sha256}; give that file (base_files says where it is)"
         )
-    if known.runs_code and found not in os.environ.get(TRUSTED, "").split(","):
+    trusted = [digest.strip() for digest in os.environ.get(TRUSTED, "").split(",")]
+    if known.runs_code and found not in trusted:
         raise EngineError(
             ExitStatus.INVALID_INPUT,
             f"{file.path}, the {argument} of the base {spec.name!r}, can run any code when it is read; if you trust "

@@ -238,7 +238,7 @@ def test_bad_bases_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(known_bases, "check_installed", lambda spec: None)
     trusted = refusal(spec, ["Si"], tmp_path)
     assert f"DIFFTRE_TRUSTED_MODELS={digest}" in trusted.message
-    monkeypatch.setenv("DIFFTRE_TRUSTED_MODELS", f"{64 * '1'},{digest}")
+    monkeypatch.setenv("DIFFTRE_TRUSTED_MODELS", f"{64 * '1'}, {digest}")
     assert "No module named" in refusal(spec, ["Si"], tmp_path).message  # it was to be read now
     model.write_bytes(b"other weights")
     changed = refusal(spec, ["Si"], tmp_path)
@@ -255,8 +255,15 @@ def test_a_base_that_fails_or_gives_no_numbers_is_refused_first() -> None:
         def calculate(self, *arguments: Any, **options: Any) -> None:
             self.results = {"energy": np.nan, "forces": np.zeros((8, 3)), "stress": np.zeros(6)}
 
+    class Stressless(Calculator):
+        implemented_properties = ["energy", "forces"]
+
+        def calculate(self, *arguments: Any, **options: Any) -> None:
+            self.results = {"energy": 0.0, "forces": np.zeros((8, 3))}
+
     atoms = silicon()
     for base, status, message in (
+        (CalculatorBase(Stressless()), ExitStatus.INVALID_INPUT, "Stressless gives no stress, which a base needs"),
         (CalculatorBase(Broken()), ExitStatus.NOT_FINITE, "the energy that the base gives .* is not finite"),
         (CalculatorBase(EMT()), ExitStatus.INVALID_INPUT, "the base potential failed: .*No EMT-potential for Si"),
     ):
