@@ -121,8 +121,9 @@ def read(path: Path, spec: BaseSpec, found: Labelled) -> BaseLabels:
     with reading.reading(path, "file of predictions of a potential with a base"):
         labels = BaseLabels(
             str(arrays["base_digest"]), arrays["base_energies"], arrays["base_forces"],
-            arrays["base_stresses"] / EV_PER_A3_IN_GPA, arrays["base_positions"],
+            arrays["base_stresses"], arrays["base_positions"],
         )  # fmt: skip
+        _check(labels)
     if labels.digest != spec.digest:
         raise EngineError(
             ExitStatus.INVALID_INPUT,
@@ -139,7 +140,26 @@ def read(path: Path, spec: BaseSpec, found: Labelled) -> BaseLabels:
             ExitStatus.INVALID_INPUT,
             f"{path.name} is of other configurations than the dataset; predict the dataset with this potential",
         )
-    return labels
+    return replace(labels, stresses=labels.stresses / EV_PER_A3_IN_GPA)
+
+
+def _check(labels: BaseLabels) -> None:
+    """Refuse arrays that do not belong together, or hold no numbers; only stresses may be missing.
+
+    Raises:
+        ValueError: naming the array.
+    """
+    count, atoms = len(labels.energies), len(labels.positions)
+    for name, array, shape in (
+        ("energies", labels.energies, (count,)),
+        ("forces", labels.forces, (atoms, 3)),
+        ("stresses", labels.stresses, (count, 6)),
+        ("positions", labels.positions, (atoms, 3)),
+    ):
+        if array.shape != shape or array.dtype.kind not in "fiu":
+            raise ValueError(f"base_{name} is {array.dtype} of the shape {array.shape}, not numbers of {shape}")
+        if name != "stresses" and not np.isfinite(array).all():
+            raise ValueError(f"base_{name} holds what is no finite number")
 
 
 def subtracted(found: Labelled, base: BaseLabels) -> Labelled:

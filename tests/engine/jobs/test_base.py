@@ -150,6 +150,22 @@ def test_an_update_takes_the_labels_of_the_base_from_a_prediction(folder: Path) 
     other.frames[0].positions += 0.1
     with pytest.raises(EngineError, match="is of other configurations than the dataset"):
         without(other)
+    found = read_labelled(folder / DATASET)
+    whole = files.read_npz(folder / PREDICTIONS)
+    for name, array, message in (
+        (
+            "base_forces",
+            whole["base_forces"][1:],
+            r"base_forces is float64 of the shape \(23, 3\), not",
+        ),
+        ("base_energies", np.full(6, np.nan), "base_energies holds what is no finite number"),
+        ("base_digest", None, "is not a readable file of predictions of a potential with a base"),
+    ):
+        changed = {key: value for key, value in (whole | {name: array}).items() if value is not None}
+        files.write_npz(folder / PREDICTIONS, changed)
+        with pytest.raises(EngineError, match=message):
+            without(found)
+    files.write_npz(folder / PREDICTIONS, whole)
     wrong = spec(REPULSION, base={"engine": "jax", "name": "lennard_jones"})
     with pytest.raises(EngineError, match="is of a base with the digest"):
         update.without_base(job, wrong, folder)(other)  # type: ignore[misc]  # there is one
