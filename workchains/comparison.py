@@ -21,11 +21,11 @@ of a curve, what was fitted of the measurement, and the independent snapshots be
 def compare(target: Target, prediction: Prediction) -> Comparison:
     """Put a prediction beside what was measured.
 
-    chi² is the mean of (pred - exp)²/(σ_exp² + σ_sim²), ``rms`` the root of the mean of (pred - exp)², in ``unit``.
+    chi² is the mean of (pred - exp)²/(σ_exp² + σ_sim²), along principal axes (``points``: deviations and both errors)
+    where the points of the measurement share errors; ``rms`` is the root of the mean of (pred - exp)², in ``unit``.
     """
-    measured, errors = np.array(target.values), np.array(target.errors)
-    values, simulated = np.array(prediction.values), np.array(prediction.errors)
-    chi2 = np.mean((values - measured) ** 2 / (errors**2 + simulated**2))
+    measured, values = np.array(target.values), np.array(prediction.values)
+    points = target.points(values, np.array(prediction.errors))
     return {
         "observable": target.observable,
         # A curve is known by its grid.
@@ -38,7 +38,8 @@ def compare(target: Target, prediction: Prediction) -> Comparison:
         "experiment_errors": list(target.errors),
         "values": list(prediction.values),
         "errors": list(prediction.errors),
-        "chi2": float(chi2),
+        "chi2": float(np.mean(points.squares())),
+        **({} if target.axes() is None else {"points": [column.tolist() for column in points]}),
         "rms": float(np.sqrt(np.mean((values - measured) ** 2))),
         # Parameters of the measurement, where the observable has some.
         **({"fitted": dict(prediction.fitted)} if prediction.fitted else {}),
@@ -65,7 +66,9 @@ def _compared(comparisons: Iterable[Comparison]) -> list[Compared]:
         Compared(
             item["role"],
             item["weight"],
-            Points(
+            Points(*(np.array(column) for column in item["points"]))
+            if "points" in item
+            else Points(
                 np.subtract(item["values"], item["experiment"]),
                 np.array(item["experiment_errors"]),
                 np.array(item["errors"]),

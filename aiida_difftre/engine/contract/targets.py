@@ -7,19 +7,22 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import Field, field_validator, model_validator
+from numpy.typing import NDArray
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
-from aiida_difftre.engine.contract.agreement import Role
+from aiida_difftre.engine.contract.agreement import Points, Role
 from aiida_difftre.engine.contract.base import Name, Strict
 from aiida_difftre.engine.contract.bounds import (
     Density,
     GridValue,
+    Limits,
     Measurement,
     Pressure,
     Temperature,
     Weight,
     is_entering,
 )
+from aiida_difftre.engine.contract.correlations import Axes, Systematic, covariance, principal_axes
 from aiida_difftre.engine.contract.documents import read_yaml
 from aiida_difftre.engine.contract.filters import NOTHING_LOST
 from aiida_difftre.engine.contract.observables import Measured, ObservableRequest, observable
@@ -27,6 +30,10 @@ from aiida_difftre.engine.contract.validation import validate
 
 SMALLEST_ERROR = 1e-12
 """In any unit; its square is still a number in float32."""
+
+
+CORRELATIONS = ("correlation_length", "covariance", "systematic")
+"""Fields that only targets have whose points share errors."""
 
 
 class Conditions(Strict):
@@ -72,6 +79,10 @@ class Target(Strict):
         values: Measured values, in ``unit``, in the order of the observable's labels or of the grid.
         errors: Standard errors of the values, in ``unit``, positive.
         unit: Unit of values and errors, which must be the observable's own.
+        correlation_length: Distance on the grid within which the noise of a curve is correlated, in its grid unit; None
+            for independent points.
+        covariance: Covariance of the noise of all points, in ``unit`` squared, in place of that length.
+        systematic: Errors that all points share, such as of the scale: standard deviations of their priors.
         error_source: Whether the errors were ``measured``, or are ``assumed`` by the user.
         conditions: Conditions of the measurement.
         citation: The publication.
@@ -105,6 +116,9 @@ class Target(Strict):
     values: list[Measurement]
     errors: list[Measurement]
     unit: str
+    correlation_length: Annotated[float, Limits(above=0, most=1e6, reason="a curve is shorter")] | None = None
+    covariance: list[list[float]] | None = None
+    systematic: Systematic | None = None
     error_source: Literal["measured", "assumed"] = "measured"
     conditions: Conditions
     citation: str = Field(min_length=1)
@@ -158,7 +172,52 @@ class Target(Strict):
         if is_entering():
             self._check_curve()
         self._check_errors()
+        self._check_covariance()
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_independence(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # What has independent errors is written as it was before there were others: nodes stay the same.
+        content: dict[str, Any] = handler(self)
+        return {key: value for key, value in content.items() if key not in CORRELATIONS or value is not None}
+
+    def _check_covariance(self) -> None:
+        if self.covariance is not None and self.correlation_length is not None:
+            raise ValueError(f"target {self.name!r}: give covariance or correlation_length, not both")
+        try:
+            self.axes()
+        except ValueError as problem:
+            raise ValueError(f"target {self.name!r}: {problem}") from None
+
+    def axes(self) -> Axes | None:
+        """Find the principal axes of the errors of the measurement.
+
+        Returns:
+            The axes; None where the points are independent.
+        """
+        if self.covariance is None and self.correlation_length is None and self.systematic is None:
+            return None
+        return principal_axes(
+            covariance(
+                self.values, self.errors, self.grid,
+                length=self.correlation_length, systematic=self.systematic, given=self.covariance,
+            )
+        )  # fmt: skip
+
+    def points(self, values: NDArray[np.float64], errors: NDArray[np.float64]) -> Points:
+        """Put a prediction beside the measurement.
+
+        Args:
+            values: Predicted values, (points,), in the unit of the target.
+            errors: Their standard errors, (points,).
+
+        Returns:
+            Deviations and errors; along the principal axes where points of the measurement share errors.
+        """
+        deviations, axes = np.subtract(values, self.values), self.axes()
+        if axes is None:
+            return Points(deviations, np.asarray(self.errors), errors)
+        return Points(axes.rows @ deviations, axes.errors, axes.errors_along(errors))
 
     def _check_curve(self) -> None:
         """Refuse values that are not those of the observable, or that have not gone through its filter."""

@@ -107,7 +107,7 @@ def run(job: AssessJob, folder: Path, progress: Reporter) -> AssessResults:
     values = [np.asarray(p.values) for point in seen for p in point.predictions[: len(point.terms)]]
     chi2 = losses.reduced_chi2(values, terms, "training")
     residuals = [
-        rows / np.sqrt(term.variance)[:, None]
+        term.whitened(rows)
         for point in seen
         for term, rows in zip(point.terms, point.rows[: len(point.terms)], strict=True)
         if term.target.is_in_loss

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from functools import cached_property
+from typing import Any, Literal
 
 import jax.numpy as jnp
 import numpy as np
@@ -16,7 +17,8 @@ from jaxtyping import Array, Float
 from numpy.typing import NDArray
 
 from aiida_difftre.engine.contract import agreement
-from aiida_difftre.engine.contract.agreement import Compared, Points, Role
+from aiida_difftre.engine.contract.agreement import Compared, Role
+from aiida_difftre.engine.contract.correlations import Axes
 from aiida_difftre.engine.contract.targets import Target
 
 
@@ -43,10 +45,27 @@ class TargetTerm:
     target: Target
     simulation_errors: NDArray[np.float64]
 
+    @cached_property
+    def axes(self) -> Axes | None:
+        """Principal axes of the errors of the measurement; None where points are independent."""
+        return self.target.axes()
+
+    @property
+    def noise(self) -> NDArray[np.float64]:
+        """Variances σ_sim² of the prediction, along the principal axes where there are some, (points,)."""
+        errors = self.simulation_errors if self.axes is None else self.axes.errors_along(self.simulation_errors)
+        return errors**2
+
     @property
     def variance(self) -> NDArray[np.float64]:
-        """Variances σ_exp² + σ_sim² of the differences between prediction and experiment, (points,)."""
-        return np.asarray(self.target.errors) ** 2 + self.simulation_errors**2
+        """Variances σ_exp² + σ_sim² of the differences between prediction and experiment, likewise, (points,)."""
+        errors = np.asarray(self.target.errors) if self.axes is None else self.axes.errors
+        return errors**2 + self.noise
+
+    def whitened(self, deviations: Any) -> Any:
+        """Deviations, or columns of derivatives, in units of independent standard errors, (points, ...)."""
+        along = deviations if self.axes is None else self.axes.rows @ deviations
+        return along / np.sqrt(self.variance).reshape(-1, *(1,) * (along.ndim - 1))
 
 
 def chi2(prediction: Float[Array | np.ndarray, " points"], term: TargetTerm) -> Float[Array | np.ndarray, ""] | float:
@@ -54,6 +73,8 @@ def chi2(prediction: Float[Array | np.ndarray, " points"], term: TargetTerm) -> 
 
     .. math:: \chi^2 = \frac{1}{n} \sum_i \frac{(y_i - y_i^\mathrm{exp})^2}{\sigma_{\mathrm{exp},i}^2 +
         \sigma_{\mathrm{sim},i}^2}
+
+    Where points of the measurement share errors, the sum is over the principal axes of their covariance.
 
     Args:
         prediction: Predicted values y, (points,), in the target's unit.
@@ -73,7 +94,7 @@ def chi2(prediction: Float[Array | np.ndarray, " points"], term: TargetTerm) -> 
         >>> float(chi2(np.array([1384.0]), TargetTerm(target, np.array([4.0]))))
         4.0
     """
-    return ((prediction - np.asarray(term.target.values)) ** 2 / term.variance).mean()
+    return (term.whitened(prediction - np.asarray(term.target.values)) ** 2).mean()
 
 
 def mse(prediction: Float[Array | np.ndarray, " points"], term: TargetTerm) -> Float[Array | np.ndarray, ""] | float:
@@ -157,8 +178,8 @@ def noise(terms: Sequence[TargetTerm], kind: Literal["chi2", "mse"]) -> float:
         >>> round(noise([TargetTerm(target, np.array([4.0]))], "chi2"), 2)
         0.64
     """
-    off = [np.asarray(term.target.values) + term.simulation_errors for term in terms]
-    return float(target_loss(off, terms, kind))
+    parts = {"chi2": lambda term: term.noise / term.variance, "mse": lambda term: term.noise}[kind]
+    return float(sum(term.target.weight * parts(term).mean() for term in terms if term.target.is_in_loss))
 
 
 def residuals(
@@ -190,16 +211,15 @@ def residuals(
     for prediction, term in zip(predictions, terms, strict=True):
         if term.target.is_in_loss:
             values = jnp.asarray(term.target.values)
-            scale = jnp.sqrt(jnp.asarray(term.variance)) if kind == "chi2" else jnp.ones(values.shape)
-            parts.append((prediction - values) / scale * (term.target.weight / len(values)) ** 0.5)
+            off = term.whitened(prediction - values) if kind == "chi2" else prediction - values
+            parts.append(off * (term.target.weight / len(values)) ** 0.5)
     return jnp.concatenate(parts) if parts else jnp.zeros(0)
 
 
 def compared(prediction: NDArray[np.float64], term: TargetTerm) -> Compared:
     """A target beside a prediction of it, with the errors of the term."""
     target = term.target
-    deviations = np.subtract(prediction, target.values)
-    return Compared(target.role, target.weight, Points(deviations, np.asarray(target.errors), term.simulation_errors))
+    return Compared(target.role, target.weight, target.points(prediction, term.simulation_errors))
 
 
 def reduced_chi2(predictions: Sequence[NDArray[np.float64]], terms: Sequence[TargetTerm], role: Role) -> float | None:
