@@ -32,9 +32,9 @@ class SubmitOnceMixin:
         label = (kwargs if inputs is None else inputs).get("metadata", {}).get("call_link_label")
         node: orm.ProcessNode = self.node  # type: ignore[attr-defined] # of the chain
         if label is not None:
-            links = node.base.links.get_outgoing(link_type=CALLS, link_label_filter=label).all()
-            for link in links:
-                called: orm.ProcessNode = link.node
+            links = node.base.links.get_outgoing(orm.ProcessNode, link_type=CALLS, link_label_filter=label)
+            for link in links.all():
+                called: Any = link.node
                 # The filter takes an underscore for any character.
                 if link.link_label == label and called.process_type == process.build_process_type():
                     self.report(f"{label} was submitted before, as {process.__name__}<{called.pk}>")  # type: ignore[attr-defined]

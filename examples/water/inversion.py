@@ -22,15 +22,17 @@ from numpy.typing import NDArray
 
 from aiida_difftre.engine.contract.jobs import Machine, PotentialSpec, SamplingSettings
 from aiida_difftre.engine.contract.observables import ObservableRequest
+from aiida_difftre.engine.contract.settings import LangevinSpec
 from aiida_difftre.engine.contract.state_points import StatePoint
 from aiida_difftre.engine.contract.trajectories import Trajectory
+from aiida_difftre.engine.contract.validation import validate
 from aiida_difftre.engine.potentials.potential import build
 from aiida_difftre.engine.potentials.term import Parameters
 from aiida_difftre.engine.reweighting.predictions import predict_trajectory
 from aiida_difftre.engine.runtime import device
 from aiida_difftre.engine.runtime.progress import Silent
 from aiida_difftre.engine.sampling import protocol
-from aiida_difftre.engine.sampling.starts import read_structure, start_on_device
+from aiida_difftre.engine.sampling.starts import Start, read_structure, start_on_device
 from aiida_difftre.engine.units import BOLTZMANN
 
 FOLDER = Path(__file__).parent
@@ -45,9 +47,9 @@ LAMBDA_GAIN = 14.0
 PRESSURE_GAIN = 25.7
 """GPa by which a line of 1 eV at zero distance raises the pressure: (2π/3) ρ² r_c³/4 with g = 1."""
 
-SPEC = PotentialSpec(
-    species=["O"],
-    terms=[
+SPEC = validate(PotentialSpec, {
+    "species": ["O"],
+    "terms": [
         {
             "architecture": "stillinger_weber",
             "cutoff": 4.3065,
@@ -55,21 +57,21 @@ SPEC = PotentialSpec(
         },
         {"architecture": "pair_spline", "cutoff": CUTOFF, "hyperparameters": {"inner": INNER, "knots": KNOTS}},
     ],
-)  # fmt: skip
+})  # fmt: skip
 SAMPLING = SamplingSettings(
-    thermostat={"name": "langevin", "friction_per_ps": 5.0}, timestep_fs=6.0, walkers=4, equilibration_fs=1200.0,
+    thermostat=LangevinSpec(friction_per_ps=5.0), timestep_fs=6.0, walkers=4, equilibration_fs=1200.0,
     production_fs=3600.0, stride_fs=120.0, min_distance=1.2,
 )  # fmt: skip
 
 
-class Start(NamedTuple):
+class Guess(NamedTuple):
     """Strength of the three-body term, and energies of the spline at its knots, eV."""
 
     strength: float
     values: NDArray[np.float64]
 
 
-def parameters(start: Start) -> Parameters:
+def parameters(start: Guess) -> Parameters:
     """The parameters of the potential: control points with which the spline goes through the values."""
     matrix = (np.eye(KNOTS, k=-1) + 4 * np.eye(KNOTS) + np.eye(KNOTS, k=1)) / 6
     matrix[0, :2] = 1.0, 0.0
@@ -79,7 +81,7 @@ def parameters(start: Start) -> Parameters:
     return tree
 
 
-def corrected(start: Start, targets: dict[str, dict], found: list[NDArray[np.float64]]) -> Start:
+def corrected(start: Guess, targets: dict[str, dict], found: list[NDArray[np.float64]]) -> Guess:
     """The next start, from g(r), the angles and the pressure (GPa) of this one."""
     rdf, adf, (pressure,) = found
     grid, wanted = np.array(targets["rdf"]["grid"]), np.array(targets["rdf"]["values"])
@@ -92,7 +94,7 @@ def corrected(start: Start, targets: dict[str, dict], found: list[NDArray[np.flo
     at_knots -= np.clip(pressure, -0.5, 0.5) / PRESSURE_GAIN * (1 - knots / CUTOFF)
     angles = targets["adf"]["grid"]
     off = np.interp(100.0, angles, targets["adf"]["values"]) - np.interp(100.0, angles, adf)
-    return Start(start.strength + LAMBDA_GAIN * float(np.clip(off, -0.25, 0.25)), start.values + GAIN * at_knots)
+    return Guess(start.strength + LAMBDA_GAIN * float(np.clip(off, -0.25, 0.25)), start.values + GAIN * at_knots)
 
 
 def main() -> None:
@@ -111,7 +113,7 @@ def main() -> None:
     machine, potential = Machine(threads=1), build(SPEC)
     device.configure(machine)
     structure = read_structure(FOLDER / "beads_270.extxyz")
-    start, trajectory = Start(given.strength, np.zeros(KNOTS)), None
+    start, trajectory = Guess(given.strength, np.zeros(KNOTS)), None
     for number in range(given.iterations):
         trajectory = sample(start, structure, trajectory, number, machine)
         predicted = predict_trajectory(potential, parameters(start), trajectory, requests, machine=machine, seed=0)
@@ -122,7 +124,7 @@ def main() -> None:
         print(f"lambda: {start.strength:.2f}, values: {[round(float(value), 5) for value in start.values]}", flush=True)
 
 
-def sample(start: Start, structure: object, last: Trajectory | None, number: int, machine: Machine) -> Trajectory:
+def sample(start: Guess, structure: Start, last: Trajectory | None, number: int, machine: Machine) -> Trajectory:
     """A trajectory with this start, from the last snapshots of the one before."""
     begin, settings = start_on_device(SAMPLING, structure, last)
     run = protocol.Run(machine, number, Silent(), None)
