@@ -112,6 +112,36 @@ def pool(
 
     Raises:
         EngineError: With status INVALID_INPUT, for an earlier trajectory of another system or potential.
+
+    Example:
+        Two trajectories of one potential are one of twice the length:
+
+        >>> import jax, numpy as np
+        >>> from aiida_difftre.engine.contract.settings import PoolSettings, PotentialSpec, TermSpec
+        >>> from aiida_difftre.engine.contract.trajectories import Trajectory
+        >>> from aiida_difftre.engine.potentials.potential import build
+        >>> from aiida_difftre.engine.reweighting.pool import EarlierTrajectory, pool
+        >>> from aiida_difftre.engine.snapshots.snapshots import energies
+        >>> term = TermSpec(architecture="lennard_jones", cutoff=4.5, hyperparameters={"epsilon": 0.01, "sigma": 3.4})
+        >>> potential = build(PotentialSpec(species=["Ar"], terms=[term]))
+        >>> parameters, cell = potential.init(jax.random.key(0)), 10.0 * np.eye(3)
+        >>> context = jax.enable_x64(True)  # as in all jobs
+        >>> context.__enter__()
+        >>> positions = np.array([[[0, 0, 0], [x, 0, 0]] for x in (0.36, 0.38, 0.4)], np.float32)
+        >>> sampled = Trajectory.from_arrays(
+        ...     {
+        ...         "positions": positions, "cell": cell, "walkers": np.zeros(3, np.int32), "times": np.arange(3.0),
+        ...         "energies": energies(potential, parameters, positions, cell, ("Ar", "Ar")),
+        ...         "temperatures": np.full(3, 90.0), "last_positions": np.float64(positions[-1:]),
+        ...         "last_velocities": np.zeros((1, 2, 3)),
+        ...     },
+        ...     species=("Ar", "Ar"), temperature=90.0, pressure=None,
+        ... )
+        >>> newest, before = (EarlierTrajectory(name, sampled, parameters) for name in ("newest", "before"))
+        >>> found = pool(potential, parameters, newest, [before], PoolSettings(overlap=0.1))
+        >>> len(found.trajectory.energies), found.records[0].is_used
+        (6, True)
+        >>> context.__exit__(None, None, None)
     """
     if newest.parameters is not parameters:
         _Member(potential, newest, batch_size).check_sampled()
