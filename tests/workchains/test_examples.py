@@ -58,7 +58,7 @@ def test_quick_presets_are_small() -> None:
     [("quick", "quick", 64), ("cpu", "cpu", 216), ("paper", "quick", 1000), ("published", "paper", 1000)],
 )
 def test_diamond_from_scratch_needs_no_labels(name: str, preset: str, atoms: int) -> None:
-    """The settings are those that the jobs will read; the network starts at zero, and the prior does not move."""
+    """The settings are those that the jobs will read; the network starts at zero, and the prior moves in `paper`."""
     path = FOLDER / "diamond_scratch" / f"{name}.yaml"
     run = read_input(path)
     assert run.protocol == preset
@@ -66,7 +66,7 @@ def test_diamond_from_scratch_needs_no_labels(name: str, preset: str, atoms: int
     assert run.model.spec is not None
     network, prior = run.model.spec.terms
     assert network.hyperparameters["output_scale"] == 0
-    assert not prior.trainable
+    assert prior.trainable == (name == "paper")
     assert len(simulation_cell(run, "ambient", path.parent)) == atoms
     changes = overrides(run)["refine"]
     inputs = load_protocol("refine", preset, changes)
