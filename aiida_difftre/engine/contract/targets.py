@@ -117,7 +117,7 @@ class Target(Strict):
     errors: list[Measurement]
     unit: str
     correlation_length: Annotated[float, Limits(above=0, most=1e6, reason="a curve is shorter")] | None = None
-    covariance: list[list[float]] | None = None
+    covariance: list[list[Measurement]] | None = None
     systematic: Systematic | None = None
     error_source: Literal["measured", "assumed"] = "measured"
     conditions: Conditions
