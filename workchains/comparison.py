@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Mapping
 from typing import Any, get_args
 
@@ -86,12 +85,6 @@ def decisive_points(comparisons: Iterable[Comparison]) -> Points:
 def noise(comparisons: Iterable[Comparison]) -> float:
     """The share of the simulation in the errors; see :func:`aiida_difftre.engine.contract.agreement.noise`."""
     return agreement.noise(_compared(comparisons))
-
-
-def derived_seed(seed: int, *names: object) -> int:
-    """A seed for one job: deterministic, and different for different names."""
-    text = "/".join(str(name) for name in (seed, *names))
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4]) >> 1
 
 
 def judgement(comparisons: Iterable[Comparison]) -> dict[str, Any]:

@@ -14,13 +14,14 @@ from aiida_difftre.data.base import BasePotentialData
 from aiida_difftre.data.dataset import DatasetData
 from aiida_difftre.data.potential import PotentialData
 from aiida_difftre.engine.contract import policy
+from aiida_difftre.engine.contract.base import derived_seed
 from aiida_difftre.engine.contract.policy import Action
 from aiida_difftre.engine.contract.predictions import Prediction
 from aiida_difftre.engine.contract.reasons import RETRIED_WITH_SMALLER_STEPS, Reason
 from aiida_difftre.engine.contract.validation import validate
 from aiida_difftre.workchains import base_labels, exit_codes, pools, records
 from aiida_difftre.workchains.builders import ProtocolMixin
-from aiida_difftre.workchains.comparison import decisive_points, derived_seed, noise
+from aiida_difftre.workchains.comparison import decisive_points, noise
 from aiida_difftre.workchains.engine import lowered_for_memory
 from aiida_difftre.workchains.facts import IndexedMixin
 from aiida_difftre.workchains.history import collect_history, decisions, iteration_name, update_label, updates_of
@@ -128,7 +129,7 @@ class RefineWorkChain(ProtocolMixin, IndexedMixin, SubmitOnceMixin, WorkChain):
         spec.exit_code(exit_codes.UPDATE_FAILED, "ERROR_UPDATE_FAILED", message="The update failed: {reason}")
         spec.exit_code(
             exit_codes.PREDICTION_FAILED,
-            "ERROR_BASE_LABELS_FAILED",
+            "ERROR_PREDICTION_FAILED",
             message="The base failed on the dataset that is to be matched: {reason}",
         )
         spec.exit_code(
@@ -196,7 +197,7 @@ class RefineWorkChain(ProtocolMixin, IndexedMixin, SubmitOnceMixin, WorkChain):
         """Keep what it gives."""
         node = self.ctx.base_labels
         if not node.is_finished_ok:
-            return self.exit_codes.ERROR_BASE_LABELS_FAILED.format(reason=reason_of(node))
+            return self.exit_codes.ERROR_PREDICTION_FAILED.format(reason=reason_of(node))
         self.out("base_labels", node.outputs.predictions)
         return None
 

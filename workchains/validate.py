@@ -14,13 +14,13 @@ from aiida_difftre.data.base import BasePotentialData
 from aiida_difftre.data.dataset import DatasetData
 from aiida_difftre.data.potential import PotentialData
 from aiida_difftre.engine.contract.assessment import AssessResults
+from aiida_difftre.engine.contract.base import derived_seed
 from aiida_difftre.engine.contract.records import read
 from aiida_difftre.engine.contract.results import PredictResults, SampleResults
 from aiida_difftre.engine.contract.validation import validate
 from aiida_difftre.workchains import exit_codes
 from aiida_difftre.workchains.assess import AssessBaseWorkChain
 from aiida_difftre.workchains.builders import ProtocolMixin, settings_validator
-from aiida_difftre.workchains.comparison import derived_seed
 from aiida_difftre.workchains.engine import options_of_another
 from aiida_difftre.workchains.facts import IndexedMixin
 from aiida_difftre.workchains.once import SubmitOnceMixin

@@ -1,8 +1,9 @@
 import pytest
 
+from aiida_difftre.engine.contract.base import derived_seed
 from aiida_difftre.engine.contract.predictions import Prediction
 from aiida_difftre.engine.contract.targets import Conditions, Target
-from aiida_difftre.workchains.comparison import compare, compare_all, decisive_points, derived_seed, judgement
+from aiida_difftre.workchains.comparison import compare, compare_all, decisive_points, judgement
 
 
 def make(role: str, label: str, value: float) -> Target:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import re
 from collections.abc import Mapping
@@ -17,6 +18,12 @@ SEEDS = 2**62
 
 Seed = Annotated[int, Limits(least=0, below=SEEDS, reason="JAX takes integers of 64 bits")]
 """Of pseudo-random numbers."""
+
+
+def derived_seed(seed: int, *names: object) -> int:
+    """A seed for one part of a run: deterministic, and different for different names."""
+    text = "/".join(str(name) for name in (seed, *names))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4]) >> 1
 
 
 LONGEST_LABEL = 100

@@ -16,6 +16,7 @@ from aiida_difftre.engine.bases.loading import of_potential
 from aiida_difftre.engine.bases.protocol import BasePotential
 from aiida_difftre.engine.contract import policy
 from aiida_difftre.engine.contract.agreement import decisive_points, noise, reduced_chi2
+from aiida_difftre.engine.contract.base import derived_seed
 from aiida_difftre.engine.contract.jobs import POTENTIAL_OUT, RESULTS, RefineJob, RefineStatePoint, SamplingSettings
 from aiida_difftre.engine.contract.policy import Action
 from aiida_difftre.engine.contract.predictions import Prediction
@@ -245,7 +246,7 @@ def _sample(setup: Setup, course: Course) -> None:
     # What was kept of the last trajectories makes room for the next ones.
     course.data = []
     trajectories = {}
-    for number, point in enumerate(setup.sampled):
+    for point in setup.sampled:
         if point.label in state.held:
             continue
         previous = course.pools[point.label][0].trajectory if point.label in course.pools else None
@@ -253,7 +254,8 @@ def _sample(setup: Setup, course: Course) -> None:
         if previous is not None and job.continued_equilibration_fs is not None:
             changes["equilibration_fs"] = job.continued_equilibration_fs
         settings = job.sampling.model_copy(update=changes)
-        seed = job.seed + 1000 * state.samplings + number
+        # As the work chain has it.
+        seed = derived_seed(job.seed, "sample", state.samplings, point.label)
         try:
             trajectories[point.label] = (
                 _given(setup, point, course.candidate.parameters)
@@ -299,7 +301,7 @@ def _prepared(setup: Setup, course: Course, reference: Candidate) -> list[Prepar
         state, targets = StatePoint(point.temperature, newest.trajectory.pressure), update.without_tests(point.targets)
         by = None if newest.parameters is reference.parameters else (newest.parameters, setup.potential)
         sampled = SampledStatePoint(point.label, newest.trajectory, targets, state, earlier, by)
-        seed = job.seed + course.state.iteration
+        seed = derived_seed(job.seed, "update", course.state.iteration)
         prepared.append(
             objective.prepare(setup.potential, reference.parameters, sampled, job.update, machine, seed=seed)
         )
@@ -323,7 +325,7 @@ def _update(setup: Setup, course: Course) -> None:
     try:
         outcome = minimise(
             Objective(course.data, settings, reference.parameters, setup.extra, setup.prior), setup.potential, memory,
-            seed=job.seed + state.iteration, progress=setup.progress, stop=setup.stop,
+            seed=derived_seed(job.seed, "update", state.iteration), progress=setup.progress, stop=setup.stop,
         )  # fmt: skip
     except EngineError as error:
         is_curable = error.status in RETRIED_WITH_SMALLER_STEPS
@@ -440,11 +442,10 @@ def _validate(setup: Setup, parameters: Parameters) -> tuple[Validation | None, 
         return None, None
     report: Validation = {}
     failure: EngineError | None = None
-    for number, point in enumerate(job.state_points):
+    for point in job.state_points:
+        seed = derived_seed(job.seed, "validate", point.label)
         try:
-            trajectory = _simulate(
-                setup, point, parameters, None, settings=job.validation, seed=job.seed + 1_000_000 + number
-            )
+            trajectory = _simulate(setup, point, parameters, None, settings=job.validation, seed=seed)
             predictions = predict_trajectory(
                 setup.potential, parameters, trajectory, [target.request() for target in point.targets],
                 machine=job.machine, seed=job.seed,

@@ -67,7 +67,7 @@ def prepare_pooled(
         point: State point of the averages, that of the newest trajectory; None for that.
 
     Returns:
-        The reference, exactly that of :func:`~aiida_difftre.engine.reweighting.reference.prepare_reference` for a
+        The reference, exactly that of ``prepare_reference`` for a
         trajectory alone that these parameters sampled.
 
     Raises:
