@@ -77,11 +77,11 @@ class World:
         draw = random.Random(f"{self._seed} sample {self.samplings}")
         return draw.choices(["stable", "unstable", "failed"], [20, 4, 1])[0]
 
-    def updated(self, iteration: int, scale: float, is_fresh: bool, is_over: bool = False) -> str:
+    def updated(self, seed: int, scale: float, is_fresh: bool, is_over: bool = False) -> str:
         """How an update ends.
 
         Args:
-            iteration: of which it is.
+            seed: with which it draws.
             scale: of the learning rate.
             is_fresh: whether the optimizer has no memory.
             is_over: whether the judgement of its trajectories ends the refinement. The engine then spares the update,
@@ -89,7 +89,7 @@ class World:
         """
         if is_over:
             return "moved"
-        self.asked.append(("update", iteration, scale, is_fresh))
+        self.asked.append(("update", seed, scale, is_fresh))
         self.updates += 1
         draw = random.Random(f"{self._seed} update {self.updates}")
         return draw.choices(["moved", "stuck", "lost", "failed"], [20, 4, 4, 1])[0]
@@ -204,7 +204,6 @@ def make_chain(
                     found = world.sampled(parameters["sampling"]["production_fs"])
                     return ended(found, trajectory=object(), remote_folder=object(), predictions=world.predictions())
                 before = [prediction.model_dump() for prediction in world.predictions()]
-                iteration = int(inputs["metadata"]["call_link_label"].split("_")[1])
                 is_fresh = "optimizer_state" not in inputs["calc"]
                 compared = chain.records.compare_points(
                     {"solid": chain.targets_of(targets)}, {"solid": world.predictions()}
@@ -215,7 +214,7 @@ def make_chain(
                     chi2["training"], chi2["selection"], chain.decisive_points(found), chain.noise(found)
                 )
                 is_over = policy.decide(process._course(), judged, settings).action is policy.Action.END
-                found = world.updated(iteration, parameters["learning_rate_scale"], is_fresh, is_over)
+                found = world.updated(parameters["seed"], parameters["learning_rate_scale"], is_fresh, is_over)
                 content = {
                     **UPDATE, "reason": "gate", "history": [STEP, STEP] if found == "moved" else [STEP],
                     "state_points": {"solid": {**world.state_points()["solid"], "before": before}},
