@@ -110,9 +110,13 @@ def cancelled_first(run: orm.ProcessNode) -> orm.CalcJobNode:
     return first
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("cluster", [True], indirect=True)
 def test_accounting_tells_who_cancelled(request: pytest.FixtureRequest, on_cluster: Any, argon_input: Any) -> None:
-    """The owner of a job wants its run to end with it."""
+    """The owner of a job wants its run to end with it.
+
+    By hand: ``pytest -n 0 -m long --db postgresql --broker rabbitmq tests/stacks``, with slurmdbd and MariaDB.
+    """
     request.getfixturevalue("two_workers")  # after the home folder is set
 
     def end(content: dict[str, Any]) -> None:
@@ -160,7 +164,7 @@ def test_on_postgresql_and_rabbitmq(request: pytest.FixtureRequest) -> None:
     if not services.RABBITMQ.exists():
         pytest.skip("rabbitmq-server is not installed; .ci/run installs it")
     environment = {name: value for name, value in os.environ.items() if name != "AIIDA_PATH"}
-    options = ["-q", "-rs", "-n", "0", "-p", "no:cacheprovider", "-m", "slow"]
+    options = ["-q", "-rs", "-n", "0", "-p", "no:cacheprovider", "-m", "slow and not long"]
     options += ["--db", "postgresql", "--broker", "rabbitmq"]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", *options, __file__],
