@@ -19,6 +19,9 @@ PACKAGES = ("qepy==7.2.0", "numpy<2")
 OPENBLAS = "scipy==1.12.0"
 """The last series whose OpenBLAS has plain Fortran symbols; optional, see qepy_program."""
 
+LAST_WHEELS = (3, 12)
+"""The last Python for which there are wheels of these; later ones take them too, since nothing of them is imported."""
+
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
@@ -194,7 +197,13 @@ def _site_packages(environment: Path) -> Path | None:
     return found[0] if found else None
 
 
-def install_environment(environment: Path, packages: Sequence[str], optional: Sequence[str] = ()) -> None:
+def install_environment(
+    environment: Path,
+    packages: Sequence[str],
+    optional: Sequence[str] = (),
+    *,
+    of_python: tuple[int, int] | None = None,
+) -> None:
     """Make a virtual environment with packages.
 
     It is made under a temporary name of this process and renamed: an interrupted installation leaves nothing that looks
@@ -204,6 +213,7 @@ def install_environment(environment: Path, packages: Sequence[str], optional: Se
         environment: folder; what is there beforehand is replaced.
         packages: requirements.
         optional: a requirement and options of pip, whose failure does not matter.
+        of_python: take the wheels of this version of Python, without what they require; those of this one by default.
 
     Raises:
         OSError: where the folder cannot be made.
@@ -215,10 +225,23 @@ def install_environment(environment: Path, packages: Sequence[str], optional: Se
         shutil.rmtree(leftover, ignore_errors=True)
     try:
         venv.create(part, with_pip=True)
-        _pip(part, *packages)
+        foreign: tuple[str, ...] = ()
+        if of_python is not None:
+            (site_packages,) = part.glob("lib/python*/site-packages")
+            version = ".".join(map(str, of_python))
+            foreign = (
+                "--no-deps",
+                "--only-binary",
+                ":all:",
+                "--python-version",
+                version,
+                "--target",
+                str(site_packages),
+            )
+        _pip(part, *foreign, *packages)
         if optional:
             with contextlib.suppress(subprocess.SubprocessError):
-                _pip(part, *optional)
+                _pip(part, *foreign, *optional)
         try:
             part.rename(environment)
         except OSError:
@@ -230,7 +253,9 @@ def install_environment(environment: Path, packages: Sequence[str], optional: Se
 
 def _install(environment: Path) -> None:
     try:
-        install_environment(environment, PACKAGES, ("--no-deps", OPENBLAS))  # only the speed depends on OpenBLAS
+        of_python = LAST_WHEELS if sys.version_info[:2] > LAST_WHEELS else None
+        # Only the speed depends on OpenBLAS.
+        install_environment(environment, PACKAGES, ("--no-deps", OPENBLAS), of_python=of_python)
     except (OSError, subprocess.SubprocessError) as error:
         said = (getattr(error, "stderr", None) or str(error)).strip()[-600:]
         raise QuantumEspressoError(
