@@ -1,12 +1,13 @@
 """Whether a long refinement grows: memory, time, database and repository by iteration. Prints JSON, draws a figure.
 
     python tests/benchmarks/long_run.py [--iterations 200] [--state-points 4] [--engine warm] [--minutes 60]
-                                        [--output FILE] [--figure FILE]
+                                        [--services] [--workers 1] [--output FILE] [--figure FILE]
 
-A real refinement of argon with dynamics of a few steps, run by one worker of a real daemon in a profile of its own.
-After each update this process notes what the worker, the database and the repository hold. ``--engine warm`` keeps the
-engine in one process for all jobs, so that more iterations fit into the time: its jobs are the same, their start is
-saved. Times are CPU seconds of the worker. The slopes are least-squares fits over the second half of the run.
+A real refinement of argon with dynamics of a few steps, run by a real daemon in a profile of its own, on SQLite and the
+ZeroMQ broker, or with ``--services`` on PostgreSQL and RabbitMQ. After each update this process notes what the workers,
+the database and the repository hold. ``--engine warm`` keeps the engine in one process for all jobs, so that more
+iterations fit into the time: its jobs are the same, their start is saved. Times are CPU seconds of the workers; memory,
+times, files and connections are sums over the workers. The slopes are least-squares fits over the second half.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from collections.abc import Callable
 from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import unquote, urlparse
 
 import measure
 import numpy as np
@@ -45,34 +47,18 @@ def size_of(folder: Path, pattern: str) -> int:
     return total
 
 
-def worker() -> psutil.Process:
-    """The one worker of the daemon."""
+def workers(number: int) -> list[psutil.Process]:
+    """The workers of the daemon, once they have started."""
     from aiida.engine.daemon.client import get_daemon_client
 
     client = get_daemon_client()
     deadline = time.monotonic() + START_S
     while time.monotonic() < deadline:
         found = client.get_worker_info().get("info") or {}
-        if found:
-            return psutil.Process(int(next(iter(found))))
+        if len(found) == number:
+            return [psutil.Process(int(pid)) for pid in found]
         time.sleep(0.5)
-    raise TimeoutError(f"the daemon has no worker after {START_S:g} s; see `verdi daemon logshow`")
-
-
-def sample(state: State, process: psutil.Process, storage: Path, began: float) -> dict[str, float]:
-    """What there is after an iteration."""
-    times = process.cpu_times()
-    return {
-        "iteration": state.updates,
-        "wall_s": time.monotonic() - began,
-        "worker_cpu_s": times.user + times.system,
-        "programs_cpu_s": times.children_user + times.children_system,
-        "worker_rss_mib": process.memory_info().rss / MEBIBYTE,
-        "worker_open_files": process.num_fds(),
-        "database_mib": size_of(storage, "database.sqlite*") / MEBIBYTE,
-        "repository_mib": size_of(storage / "container", "*") / MEBIBYTE,
-        "checkpoint_kib": state.checkpoint / 1024,
-    }
+    raise TimeoutError(f"the daemon has no {number} workers after {START_S:g} s; see `verdi daemon logshow`")
 
 
 class State(NamedTuple):
@@ -83,48 +69,116 @@ class State(NamedTuple):
     checkpoint: int
 
 
-STATE = """
-select json_extract(attributes, '$.process_state'), coalesce(length(json_extract(attributes, '$.checkpoints')), 0), (
-    select count(*) from db_dbnode where process_type = 'aiida.calculations:difftre.update'
-    and json_extract(attributes, '$.process_state') = 'finished'
-) from db_dbnode where id = ?
-"""
+class Sqlite:
+    """What an SQLite profile holds, read with connections of a moment, so that workers hardly ever wait."""
+
+    statement = """
+    select json_extract(attributes, '$.process_state'), coalesce(length(json_extract(attributes, '$.checkpoints')), 0),
+    (
+        select count(*) from db_dbnode where process_type = 'aiida.calculations:difftre.update'
+        and json_extract(attributes, '$.process_state') = 'finished'
+    ) from db_dbnode where id = ?
+    """
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        self._folder = Path(config["filepath"])
+        self.repository = self._folder / "container"
+
+    def state(self, pk: int) -> State | None:
+        """None where the database is busy."""
+        try:
+            with closing(sqlite3.connect(f"file:{self._folder / 'database.sqlite'}?mode=ro", uri=True)) as connection:
+                process, checkpoint, updates = connection.execute(self.statement, (pk,)).fetchone()
+        except sqlite3.OperationalError:
+            return None
+        return State(process, updates, checkpoint)
+
+    def sizes(self) -> dict[str, float]:
+        """Of the database."""
+        return {"database_mib": size_of(self._folder, "database.sqlite*") / MEBIBYTE}
 
 
-def state_of(pk: int, storage: Path) -> State | None:
-    """Read with a connection of a moment, so that the worker hardly ever waits; None where the database is busy."""
-    try:
-        with closing(sqlite3.connect(f"file:{storage / 'database.sqlite'}?mode=ro", uri=True)) as connection:
-            process, checkpoint, updates = connection.execute(STATE, (pk,)).fetchone()
-    except sqlite3.OperationalError:
-        return None
-    return State(process, updates, checkpoint)
+class Postgresql:
+    """What a profile on PostgreSQL holds."""
+
+    statement = """
+    select attributes->>'process_state', coalesce(length(attributes->>'checkpoints'), 0), (
+        select count(*) from db_dbnode where process_type = 'aiida.calculations:difftre.update'
+        and attributes->>'process_state' = 'finished'
+    ) from db_dbnode where id = %s
+    """
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        names = {"hostname": "host", "port": "port", "name": "dbname", "username": "user", "password": "password"}
+        self._where = {name: config[f"database_{theirs}"] for theirs, name in names.items()}
+        self.repository = Path(unquote(urlparse(config["repository_uri"]).path)) / "container"
+
+    def _row(self, statement: str, *values: object) -> tuple[Any, ...]:
+        import psycopg
+
+        with psycopg.connect(**self._where, application_name="benchmark") as connection:
+            row = connection.execute(statement, values).fetchone()
+        assert row is not None
+        return row
+
+    def state(self, pk: int) -> State | None:
+        """Of the run."""
+        process, checkpoint, updates = self._row(self.statement, pk)
+        return State(process, updates, checkpoint)
+
+    def sizes(self) -> dict[str, float]:
+        """Of the database, and how many connections it has besides this one."""
+        size, connections = self._row(
+            "select pg_database_size(current_database()), (select count(*) from pg_stat_activity"
+            " where datname = current_database() and application_name <> 'benchmark')"
+        )
+        return {"database_mib": size / MEBIBYTE, "database_connections": connections}
+
+
+Storage = Sqlite | Postgresql
+
+
+def sample(state: State, processes: list[psutil.Process], storage: Storage, began: float) -> dict[str, float]:
+    """What there is after an iteration."""
+    times = [process.cpu_times() for process in processes]
+    return {
+        "iteration": state.updates,
+        "wall_s": time.monotonic() - began,
+        "worker_cpu_s": sum(one.user + one.system for one in times),
+        "programs_cpu_s": sum(one.children_user + one.children_system for one in times),
+        "worker_rss_mib": sum(process.memory_info().rss for process in processes) / MEBIBYTE,
+        "worker_open_files": sum(process.num_fds() for process in processes),
+        "worker_connections": sum(len(process.net_connections()) for process in processes),
+        **storage.sizes(),
+        "repository_mib": size_of(storage.repository, "*") / MEBIBYTE,
+        "checkpoint_kib": state.checkpoint / 1024,
+    }
 
 
 Keep = Callable[[list[dict[str, float]], str], None]
 
 
 def watch(
-    pk: int, process: psutil.Process, storage: Path, minutes: float, keep: Keep
+    pk: int, processes: list[psutil.Process], storage: Storage, minutes: float, keep: Keep
 ) -> tuple[list[dict[str, float]], str]:
     """A record for each iteration until the run ends or the time is up; and the last state of the run.
 
     Args:
         pk: of the run.
-        process: the worker.
-        storage: folder of the profile's database and repository.
+        processes: the workers.
+        storage: of the profile.
         minutes: after which the run is left.
         keep: is given what there is after each iteration, so that a run of hours that is stopped is not lost.
     """
     began, records, ended = time.monotonic(), [], "unknown"
     while ended not in ENDED and time.monotonic() - began < 60 * minutes:
         time.sleep(LOOK_S)
-        state = state_of(pk, storage)
+        state = storage.state(pk)
         if state is None:
             continue
         ended = state.process
         if state.updates > (records[-1]["iteration"] if records else 0):
-            records.append(sample(state, process, storage, began))
+            records.append(sample(state, processes, storage, began))
             print(json.dumps(records[-1]), file=sys.stderr, flush=True)
             keep(records, ended)
     return records, ended
@@ -176,7 +230,7 @@ def draw(records: list[dict[str, float]], path: Path) -> None:
 def watched_run(options: argparse.Namespace, keep: Keep) -> tuple[list[dict[str, float]], str]:
     """Run and watch."""
     with ExitStack() as stack:
-        root = stack.enter_context(tiny_refinement.profile(options.poll_interval))
+        root = stack.enter_context(tiny_refinement.profile(options.poll_interval, has_services=options.services))
         from aiida.engine import submit
         from aiida.engine.daemon.client import get_daemon_client
         from aiida.manage import get_manager
@@ -186,11 +240,12 @@ def watched_run(options: argparse.Namespace, keep: Keep) -> tuple[list[dict[str,
             import warm_engine
 
             program = stack.enter_context(warm_engine.program(root))
-        storage = Path(get_manager().get_profile().storage_config["filepath"])
+        config = get_manager().get_profile().storage_config
+        storage = Postgresql(config) if options.services else Sqlite(config)
         client = get_daemon_client()
-        client.start_daemon(number_workers=1)
+        client.start_daemon(number_workers=options.workers)
         try:
-            process = worker()
+            processes = workers(options.workers)
             node = submit(
                 tiny_refinement.builder(
                     root,
@@ -199,7 +254,7 @@ def watched_run(options: argparse.Namespace, keep: Keep) -> tuple[list[dict[str,
                     state_points=options.state_points,
                 )
             )
-            return watch(node.pk, process, storage, options.minutes, keep)
+            return watch(node.pk, processes, storage, options.minutes, keep)
         finally:
             client.stop_daemon(wait=True, timeout=90)
 
@@ -208,7 +263,9 @@ def main() -> None:
     """Command line."""
     parser = measure.parser(__doc__)
     parser.add_argument("--iterations", type=int, default=200)
-    parser.add_argument("--state-points", type=int, default=4, choices=range(1, 5))
+    parser.add_argument("--state-points", type=int, default=4)
+    parser.add_argument("--services", action="store_true", help="PostgreSQL and RabbitMQ, which have to be installed")
+    parser.add_argument("--workers", type=int, default=1, help="of the daemon")
     parser.add_argument("--engine", choices=("script", "warm"), default="warm")
     parser.add_argument("--minutes", type=float, default=60.0, help="the run is left after this time")
     parser.add_argument("--poll-interval", type=float, help="s between looks at the jobs; that of setup by default")
@@ -224,6 +281,8 @@ def main() -> None:
             "versions": versions,
             "engine": options.engine,
             "state_points": options.state_points,
+            "services": options.services,
+            "workers": options.workers,
             "iterations_asked": options.iterations,
             "iterations_run": int(records[-1]["iteration"]),
             "state": state,

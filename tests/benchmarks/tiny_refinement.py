@@ -7,7 +7,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,18 +17,19 @@ import measure
 EPSILON, SIGMA, LATTICE = 0.0103, 3.4, 5.4
 """Argon: depth (eV) and diameter (Å) of the pair energy, edge (Å) of the cubic cell of four atoms."""
 
-TEMPERATURES = (60.0, 70.0, 80.0, 90.0)
-"""K, of the state points."""
+COLDEST, STEP, HOTTEST = 60.0, 10.0, 90.0
+"""K: of the state points; more than four are closer."""
 
 PROFILE = "benchmark"
 
 
 @contextmanager
-def profile(poll_interval: float | None = None) -> Iterator[Path]:
-    """A new profile (SQLite, ZeroMQ broker) with the engine as a code, loaded; deleted with all that was run in it.
+def profile(poll_interval: float | None = None, *, has_services: bool = False) -> Iterator[Path]:
+    """A new profile with the engine as a code, loaded; deleted with all that was run in it.
 
     Args:
         poll_interval: between looks at the jobs, s; None for that of ``aiida-difftre setup``.
+        has_services: PostgreSQL and RabbitMQ, started for it, instead of SQLite and the ZeroMQ broker.
     """
     root = Path(tempfile.mkdtemp(prefix="difftre-benchmark-"))
     os.environ["AIIDA_PATH"] = str(root)
@@ -37,15 +38,43 @@ def profile(poll_interval: float | None = None) -> Iterator[Path]:
     os.environ.setdefault("DIFFTRE_CACHE", str(Path(tempfile.gettempdir()) / f"difftre-benchmark-cache-{os.getuid()}"))
     from aiida_difftre.cli.setup import setup
 
-    setup(PROFILE, dft=False, make_default=True)
-    if poll_interval is not None:
-        from aiida import orm
+    with ExitStack() as stack:
+        stack.callback(shutil.rmtree, root, ignore_errors=True)
+        if has_services:
+            stack.enter_context(_services(root))
+        setup(PROFILE, dft=False, make_default=True)
+        if poll_interval is not None:
+            from aiida import orm
 
-        orm.load_computer("localhost").set_minimum_job_poll_interval(poll_interval)
-    try:
+            orm.load_computer("localhost").set_minimum_job_poll_interval(poll_interval)
         yield root
-    finally:
-        shutil.rmtree(root, ignore_errors=True)
+
+
+@contextmanager
+def _services(root: Path) -> Iterator[None]:
+    """The profile on a PostgreSQL cluster and a RabbitMQ of its own, both on the loopback interface."""
+    sys.path.append(str(Path(__file__).parents[2]))
+    from aiida.manage import get_manager
+    from aiida.manage.configuration import create_profile, get_config
+    from aiida.tools.pytest_fixtures.storage import PostgresCluster
+
+    from tests.fixtures.postgres import adapted_to_this_machine
+    from tests.fixtures.services import rabbitmq
+
+    cluster = PostgresCluster()
+    with adapted_to_this_machine(), rabbitmq() as broker:
+        try:
+            storage = cluster.create_database()
+            storage["repository_uri"] = (root / "repository").as_uri()
+            create_profile(
+                get_config(create=True), name=PROFILE, email="benchmark@localhost",
+                storage_backend="core.psql_dos", storage_config=storage,
+                broker_backend="core.rabbitmq", broker_config=broker,
+            )  # fmt: skip
+            yield
+        finally:
+            get_manager().unload_profile()
+            cluster._close()
 
 
 def code(program: Path | None = None) -> Any:
@@ -86,7 +115,9 @@ def builder(folder: Path, engine: Any, *, iterations: int, state_points: int, wa
     )
     structure = orm.StructureData(ase=bulk("Ar", "fcc", a=LATTICE, cubic=True)).store()
     points = {}
-    for number, temperature in enumerate(TEMPERATURES[:state_points]):
+    step = min(STEP, (HOTTEST - COLDEST) / max(1, state_points - 1))
+    for number in range(state_points):
+        temperature = COLDEST + number * step
         target = {
             "observable": "pressure",
             "values": [0.05 * (-1) ** number],

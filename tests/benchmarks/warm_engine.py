@@ -53,7 +53,7 @@ def serve(address: str) -> None:
     done = 0
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(address)
-        listener.listen(16)
+        listener.listen(256)
         while True:
             connection, _ = listener.accept()
             with connection:
