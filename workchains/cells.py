@@ -49,12 +49,15 @@ def elements_to_label(run: RunInput, folder: Path) -> list[str]:
 
 
 def of_stage(run: RunInput, stage: Stage) -> RunInput:
-    """The run with the cells and the settings of one of its stages."""
+    """The run with the cells, the targets and the settings of one of its stages."""
     points = dict(run.state_points)
-    for label, cell in stage.state_points.items():
-        changes: dict[str, Any] = {"structure": cell.structure}
-        if cell.repeat is not None:
-            changes["repeat"] = cell.repeat
+    for label, point in stage.state_points.items():
+        merged = {**points[label].targets, **point.targets}
+        changes: dict[str, Any] = {"targets": {name: one for name, one in merged.items() if one is not None}}
+        if point.structure is not None:
+            changes["structure"] = point.structure
+        if point.repeat is not None:
+            changes |= {"structure": None, "repeat": point.repeat}
         points[label] = points[label].model_copy(update=changes)
     refinement = Refinement(
         settings=deep_merge(run.refinement.settings, stage.settings),

@@ -236,21 +236,26 @@ Existing = Annotated[
 """A trajectory that exists: files of another program, or a node (PK, UUID, label) or a trajectory.npz."""
 
 
-class StageCell(Strict):
-    """The cell of a state point in a stage.
+class StagePoint(Strict):
+    """A state point in a stage.
 
     Args:
         repeat: Repetitions of the system's cell along each lattice vector; or
-        structure: file of a simulation cell.
+        structure: file of a simulation cell; without either the cell is that of the run.
+        targets: what is compared in place of the targets of the same labels, which the cell may not hold; null leaves
+            one out. The others stay.
     """
 
     repeat: Repeat | None = None
     structure: Path | None = None
+    targets: dict[Label, Measured | None] = Field(default_factory=dict)
 
     @model_validator(mode="after")
-    def _one(self) -> StageCell:
-        if (self.repeat is None) == (self.structure is None):
+    def _changes_something(self) -> StagePoint:
+        if self.repeat is not None and self.structure is not None:
             raise ValueError("give either repeat or structure of the cell of the stage")
+        if self.repeat is None and self.structure is None and not self.targets:
+            raise ValueError("give repeat or structure of the cell of the stage, or its targets")
         return self
 
 
@@ -258,13 +263,13 @@ class Stage(Strict):
     """A refinement before that of the run, in other cells, with whose potential the next one goes on.
 
     Args:
-        state_points: cells by label of the state point; the others keep those of the run.
+        state_points: cells and targets by label of the state point; the others keep those of the run.
         settings: merged into the settings of the refinement.
         sampling: merged into the settings of its reference trajectories.
         update: merged into the settings of each of its updates.
     """
 
-    state_points: dict[Label, StageCell] = Field(default_factory=dict)
+    state_points: dict[Label, StagePoint] = Field(default_factory=dict)
     settings: dict[str, Any] = Field(default_factory=dict)
     sampling: dict[str, Any] = Field(default_factory=dict)
     update: dict[str, Any] = Field(default_factory=dict)
@@ -391,6 +396,13 @@ class RunInput(Strict):
             if unknown := sorted(set(stage.state_points) - set(self.state_points)):
                 known = ", ".join(self.state_points)
                 raise ValueError(f"refinement.stages.{number} names the state point {unknown[0]!r}; there are: {known}")
+            for label, point in stage.state_points.items():
+                if unknown := sorted(set(point.targets) - set(self.state_points[label].targets)):
+                    known = ", ".join(self.state_points[label].targets)
+                    raise ValueError(
+                        f"refinement.stages.{number}: the targets of {label!r} name {unknown[0]!r}; what they replace "
+                        f"are those of the run: {known}"
+                    )
         if unknown := sorted(set(self.refinement.trajectory) - set(self.state_points)):
             known = ", ".join(self.state_points)
             raise ValueError(f"refinement.trajectory names the state point {unknown[0]!r}; there are: {known}")

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, MutableMapping
 from importlib.resources import files
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from aiida_difftre import catalogue
 from aiida_difftre.engine.contract.base import Strict
@@ -12,7 +13,7 @@ from aiida_difftre.engine.contract.documents import read_yaml
 from aiida_difftre.engine.contract.targets import Target
 from aiida_difftre.engine.contract.validation import validate
 from aiida_difftre.workchains import consistency
-from aiida_difftre.workchains.cells import simulation_cell
+from aiida_difftre.workchains.cells import of_stage, simulation_cell
 from aiida_difftre.workchains.input_models import RunInput, StatePoint
 
 ModelT = TypeVar("ModelT", bound=Strict)
@@ -54,22 +55,64 @@ def read_input(path: Path) -> RunInput:
     """
     run = _read_model(path, RunInput)
     for label, point in run.state_points.items():
-        for name, target in point.targets.items():
-            checked = _read_target(path.parent, target) if isinstance(target, Path) else target
-            point.targets[name] = checked.model_copy(update={"label": name})
+        _read_targets(path.parent, point.targets)
         _check_conditions(label, point)
-    targets = [target for point in run.state_points.values() for target in point.targets.values()]
-    if not any(target.is_in_loss for target in targets if isinstance(target, Target)):
-        raise ValueError(f"{path.name}: no training target with a positive weight: nothing to refine towards")
+    _check_training(run, path.name)
+    for number, stage in enumerate(run.refinement.stages):
+        where = f"refinement.stages.{number}"
+        for label, changed in stage.state_points.items():
+            _read_targets(path.parent, changed.targets)
+            _check_replaced(f"{where}: {label}.targets", run.state_points[label].targets, changed.targets)
+        try:
+            small = of_stage(run, stage)
+            for label in stage.state_points:
+                _check_conditions(label, small.state_points[label])
+        except ValueError as error:
+            raise ValueError(f"{where}: {error}") from None
+        _check_training(small, where)
     return run
 
 
+def _read_targets(folder: Path, targets: MutableMapping[str, Any]) -> None:
+    """Put targets in the places of the files that hold them, with the label they are given."""
+    for name, target in targets.items():
+        if target is not None:
+            checked = _read_target(folder, target) if isinstance(target, Path) else target
+            targets[name] = checked.model_copy(update={"label": name})
+
+
+def _check_replaced(where: str, targets: Mapping[str, Any], replaced: Mapping[str, Any]) -> None:
+    """Refuse test targets in a stage, and to train on what the run holds out."""
+    for name, target in replaced.items():
+        if target is None:
+            continue
+        if target.role == "test":
+            raise ValueError(f"{where}.{name} has the role test, which no stage takes; leave it out")
+        if targets[name].role == "test":
+            raise ValueError(
+                f"{where}.{name} replaces a target of role test, which never influences the run; leave it out"
+            )
+
+
+def _check_training(run: RunInput, where: str) -> None:
+    targets = [target for point in run.state_points.values() for target in point.targets.values()]
+    if not any(target.is_in_loss for target in targets if isinstance(target, Target)):
+        raise ValueError(f"{where}: no training target with a positive weight: nothing to refine towards")
+
+
 def check_fixed_volumes(run: RunInput, folder: Path) -> None:
-    """Refuse targets that the cells of their state points do not fit, where no barostat moves these.
+    """Refuse targets that the cells of their state points, in the run and its stages, do not fit.
+
+    A cell that a barostat moves fits.
 
     Raises:
         ValueError: naming the state point, the target, and what to state.
     """
+    for number, stage in enumerate(run.refinement.stages):
+        try:
+            check_fixed_volumes(of_stage(run, stage), folder)
+        except ValueError as error:
+            raise ValueError(f"refinement.stages.{number}: {error}") from None
     for label, point in run.state_points.items():
         if point.pressure is not None and run.sampling.get("barostat") is not None:
             continue

@@ -115,7 +115,7 @@ def state_points(run: RunInput, folder: Path) -> dict[str, dict[str, Any]]:
             "structure": orm.StructureData(ase=simulation_cell(run, label, folder), description=_padding(run, label)),
             "temperature": orm.Float(point.temperature),
             **({} if point.pressure is None else {"pressure": orm.Float(point.pressure)}),
-            "targets": {name: the_same(TargetData(target, label=name)) for name, target in point.targets.items()},  # type: ignore[arg-type]
+            "targets": {name: _target_node(name, target) for name, target in point.targets.items()},
         }
         for label, point in run.state_points.items()
     }
@@ -156,13 +156,28 @@ def stages_of(run: RunInput, folder: Path) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     for number, stage in enumerate(run.refinement.stages):
         small = of_stage(run, stage)
+        points = stage.state_points
+        changes = stage.model_dump(include={"settings", "sampling", "update"})
+        without = {
+            label: [name for name, one in point.targets.items() if one is None] for label, point in points.items()
+        }
         found[f"stage_{number}"] = {
             "structures": {
-                label: orm.StructureData(ase=simulation_cell(small, label, folder)) for label in stage.state_points
+                label: orm.StructureData(ase=simulation_cell(small, label, folder))
+                for label, point in points.items()
+                if point.repeat is not None or point.structure is not None
             },
-            "changes": orm.Dict(stage.model_dump(include={"settings", "sampling", "update"})),
+            "targets": {
+                label: {name: _target_node(name, one) for name, one in point.targets.items() if one is not None}
+                for label, point in points.items()
+            },
+            "changes": orm.Dict({**changes, "without": {label: names for label, names in without.items() if names}}),
         }
     return found
+
+
+def _target_node(name: str, target: Any) -> TargetData:
+    return the_same(TargetData(target, label=name))
 
 
 def node_or_file(kind: type[NodeT], identifier: str, folder: Path) -> NodeT:

@@ -14,6 +14,7 @@ from aiida_difftre.calculations.feff import FeffCalculation, attach_paths
 from aiida_difftre.data.base import BasePotentialData
 from aiida_difftre.data.dataset import DatasetData
 from aiida_difftre.data.potential import PotentialData
+from aiida_difftre.data.target import TargetData
 from aiida_difftre.workchains import absorption, exit_codes
 from aiida_difftre.workchains.builders import ProtocolMixin, load_code, refuse_unknown
 from aiida_difftre.workchains.dataset import DftDatasetWorkChain
@@ -104,11 +105,12 @@ class TrainWorkChain(ProtocolMixin, IndexedMixin, SubmitOnceMixin, WorkChain):
             "stages",
             dynamic=True,
             required=False,
-            valid_type=(orm.StructureData, orm.Dict),
+            valid_type=(orm.StructureData, TargetData, orm.Dict),
             validator=check_stages,
             help="Refinements before that of the run, in the order of their names: `structures` StructureData by label "
-            "of the state point (smaller cells), `changes` Dict (settings, sampling, update, merged into those of "
-            "refine).",
+            "of the state point (smaller cells), `targets` TargetData by label of the state point and of the target "
+            "that they replace, `changes` Dict (settings, sampling, update, merged into those of refine; `without`, "
+            "labels of targets to leave out by state point).",
         )
         spec.inputs["refine"].validator = None
         spec.inputs["validate"].validator = None
@@ -339,8 +341,8 @@ class TrainWorkChain(ProtocolMixin, IndexedMixin, SubmitOnceMixin, WorkChain):
             potential: Potential to start from, in place of pretraining; without it, dataset and labels the run starts
                 from the initial parameters of ``spec``.
             base: Base to which the potential is a correction, where it is one.
-            stages: Refinements in smaller cells that come first: ``structures`` by label of the state point, and
-                ``changes`` of settings, sampling and update.
+            stages: Refinements in smaller cells that come first: ``structures`` and ``targets`` by label of the state
+                point, and ``changes`` of settings, sampling and update.
             protocol: ``quick`` (default), ``cpu`` or ``paper``.
             overrides: Changes that are merged into the presets of ``dataset``, ``feff``, ``pretrain``, ``refine`` and
                 ``validate``.

@@ -107,7 +107,8 @@ def test_water_can_give_its_targets(path: Path) -> None:
     run = read_input(path)
     assert run.protocol == {"paper": "quick", "published": "paper"}.get(path.stem, path.stem)
     cell = simulation_cell(run, "liquid", path.parent)
-    small = [simulation_cell(of_stage(run, stage), "liquid", path.parent) for stage in run.refinement.stages]
+    staged = [of_stage(run, stage) for stage in run.refinement.stages]
+    small = [simulation_cell(one, "liquid", path.parent) for one in staged]
     for one in (cell, *small):
         assert one.get_masses() == pytest.approx([18.0154] * len(one))
         assert len(one) / one.get_volume() == pytest.approx(901 / 30**3, rel=1e-4)
@@ -118,9 +119,9 @@ def test_water_can_give_its_targets(path: Path) -> None:
     validate(RefineSettings, inputs["settings"])
     validate(SamplingSettings, inputs["sample"]["calc"]["parameters"]["sampling"])
     validate(UpdateSettings, load_protocol("update", run.protocol, changes["update"])["calc"]["parameters"]["update"])
-    for target in targets:
-        for one in (cell, *small):
-            target.request().check_system(one.get_chemical_symbols(), one.cell.array)
+    for of, one in zip((run, *staged), (cell, *small), strict=True):
+        for target in of.state_points["liquid"].targets.values():
+            target.request().check_system(one.get_chemical_symbols(), one.cell.array)  # type: ignore[union-attr]
 
 
 def test_values_of_water_are_those_of_its_script() -> None:
