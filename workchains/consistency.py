@@ -99,16 +99,16 @@ def _quantity(target: Target) -> tuple[str, Any]:
 
 def _contradiction(one: Target, other: Target) -> str | None:
     """How two measurements of one quantity contradict each other; None where they do not."""
-    values, errors = np.array(one.values), np.array(one.errors)
+    values, errors = np.array(one.values), one.total_errors()
     if one.grid is None or other.grid is None:
-        labels, found, deviations = one.component_labels(), np.array(other.values), np.array(other.errors)
+        labels, found, deviations = one.component_labels(), np.array(other.values), other.total_errors()
     else:
         grid = np.array(one.grid)
         common = (grid >= other.grid[0]) & (grid <= other.grid[-1])
         if not common.any():
             return None
         found = np.interp(grid[common], other.grid, other.values)
-        deviations = np.interp(grid[common], other.grid, other.errors)
+        deviations = np.interp(grid[common], other.grid, other.total_errors())
         values, errors = values[common], errors[common]
         labels = [f"at {value:g}" for value in grid[common]]
     scaled = np.abs(values - found) / np.hypot(errors, deviations)

@@ -22,6 +22,7 @@ from aiida_difftre.engine.contract.verdict import (
 )
 from aiida_difftre.engine.units import BOLTZMANN
 from aiida_difftre.workchains.comparison import Comparison
+from aiida_difftre.workchains.significance import significance
 
 MET = 4.0
 """Reduced chi² of two standard errors."""
@@ -58,33 +59,6 @@ class Sampled(NamedTuple):
 
     temperature: float
     arrangement: Arrangement | None = None
-
-
-def significance(before: Comparison, after: Comparison) -> float:
-    r"""By how many combined errors a prediction came nearer to experiment; negative where it went away.
-
-    .. math:: z = \frac{T}{\sigma(T)}, \qquad T = \sum_i \frac{d_{b,i}^2 - s_{b,i}^2 - d_{a,i}^2 + s_{a,i}^2}{v_i}
-
-    with the deviations d from experiment, the errors s of the simulations and v = σ² + (s_b² + s_a²)/2. The error of
-    the experiment, σ, is the same before and after: for two predictions on one side of it, it cancels. Errors of the
-    points of a curve are taken to be the same throughout, which is careful.
-    """
-    measured, error = (np.array(after[name]) for name in ("experiment", "experiment_errors"))
-    (first, spread_before), (second, spread_after) = (
-        (np.array(item["values"]) - measured, np.array(item["errors"])) for item in (before, after)
-    )
-    scale = error**2 + (spread_before**2 + spread_after**2) / 2
-    gained = (first**2 - spread_before**2 - second**2 + spread_after**2) / scale
-    # Of the square of a normal number with the mean m the variance is 4 m² s² + 2 s⁴, and m² is some d² - s².
-    variance = sum(
-        np.maximum(4 * deviation**2 * spread**2 - 2 * spread**4, 2 * spread**4)
-        for deviation, spread in ((first, spread_before), (second, spread_after))
-    )
-    apart = np.maximum((first - second) ** 2 - spread_before**2 - spread_after**2, 0.0)
-    variance = variance + 4 * apart * error**2
-    deviations = np.sqrt(variance) / scale
-    combined = deviations.sum() if after["grid"] is not None else np.sqrt(np.sum(deviations**2))
-    return float(gained.sum() / combined) if combined > 0 else 0.0
 
 
 def target_verdicts(state_points: Mapping[str, Mapping[str, Mapping[str, Comparison]]]) -> list[TargetVerdict]:

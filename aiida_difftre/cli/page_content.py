@@ -123,7 +123,9 @@ def _target(label: str, node: Any) -> dict[str, Any]:
     unit = words.unit(target.unit)
     if target.grid is None and len(target.values) <= FEW:
         names = [words.symbol(name) for name in target.component_labels()]
-        numbers = [f"{value:.6g} ± {error:.2g}" for value, error in zip(target.values, target.errors, strict=True)]
+        numbers = [
+            f"{value:.6g} ± {error:.2g}" for value, error in zip(target.values, target.total_errors(), strict=True)
+        ]
         if len(set(numbers)) == 1:
             names, numbers = [", ".join(names)], numbers[:1]
         shown = ", ".join(f"{name} = {number}" for name, number in zip(names, numbers, strict=True))

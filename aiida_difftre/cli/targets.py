@@ -238,13 +238,14 @@ def _measured(target: Target) -> str:
     if target.grid is not None:
         return f"{target.observable}, {len(target.grid)} points from {target.grid[0]:g} to {target.grid[-1]:g}"
     unit = "" if target.unit == "1" else f" {target.unit}"
-    numbers = zip(target.component_labels(), target.values, target.errors, strict=True)
+    numbers = zip(target.component_labels(), target.values, target.total_errors(), strict=True)
     return ", ".join(f"{name} {value:g} ± {error:g}" for name, value, error in numbers) + unit
 
 
 def summary(target: Target) -> list[str]:
     """What was read, for a person to check."""
-    count = f"{len(target.values)} values" if len(target.values) > 1 else f"{target.values[0]:g} ± {target.errors[0]:g}"
+    error = float(target.total_errors()[0])
+    count = f"{len(target.values)} values" if len(target.values) > 1 else f"{target.values[0]:g} ± {error:g}"
     place = "" if target.grid is None else f" from {target.grid[0]:g} to {target.grid[-1]:g}"
     lines = [f"{target.name}: {count}{place} at {target.conditions.temperature:g} K, errors {target.error_source}"]
     if target.source is not None and target.source.processing:

@@ -145,7 +145,7 @@ class TargetData(orm.Data):
         if target.grid is not None:
             measured: Any = display.curve(target.grid, target.values)
         elif len(target.values) <= display.MOST_VALUES:
-            numbers = zip(target.component_labels(), target.values, target.errors, strict=True)
+            numbers = zip(target.component_labels(), target.values, target.total_errors(), strict=True)
             measured = ", ".join(f"{name} = {value:.6g} ± {error:.2g}" for name, value, error in numbers)
         else:
             measured = f"{len(target.values)} values"
@@ -153,7 +153,7 @@ class TargetData(orm.Data):
             ("observable", target.observable),
             ("measured", measured),
             ("unit", target.unit if target.unit != "1" else None),
-            ("errors", target.error_source),
+            ("errors", ", ".join([target.error_source, *target.shared_in_words()])),
             ("at", ", ".join(where)),
             ("role", target.role + (f", weight {target.weight:g}" if target.weight != 1 else "")),
             ("source", target.citation),

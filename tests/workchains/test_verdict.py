@@ -9,8 +9,9 @@ import pytest
 
 from aiida_difftre.engine.contract.validation import validate
 from aiida_difftre.engine.contract.verdict import Arrangement, Branches, Dimer, Lattice, MeasuredPhonon, Mode
+from aiida_difftre.workchains.significance import significance
 from aiida_difftre.workchains.validate_checks import ValidateSettings
-from aiida_difftre.workchains.verdict import Sampled, hole, instabilities, of_report, significance, verdict
+from aiida_difftre.workchains.verdict import Sampled, hole, instabilities, of_report, verdict
 
 
 def comparison(value: float, error: float, experiment: float = 10.0, experiment_error: float = 1.0) -> dict[str, Any]:

@@ -6,25 +6,25 @@ r"""Errors of a measurement that its points share: correlated noise, and systema
 
 A systematic error shifts all points along s_k by an amount that nobody knows; its prior has the standard deviation
 σ_k, and to average over it (or to take its likeliest value) is to add its outer product to the covariance: for the
-scale s is the measured curve, for an offset 1 and for a slope a straight line. Residuals are rotated to the principal
-axes of C, where they are independent. The errors of the simulation, which are independent between points, are rotated
-along, and what they share between axes is left out: exact where all are equal, or small beside those of the experiment.
+scale s is the measured curve, for an offset 1 and for a slope a straight line. The errors of the simulation are taken
+to be independent between points. Combinations of the points in which both are independent make chi² a sum of squares.
 Free of JAX.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
 
+from aiida_difftre.engine.contract.agreement import Points
 from aiida_difftre.engine.contract.base import Strict
 from aiida_difftre.engine.contract.bounds import Limits
 
 LEAST_EIGENVALUE = 1e-12
-"""Of a covariance, over its largest one; below it a matrix is not positive definite in double precision."""
+"""Of a matrix of correlations; below it a covariance is not positive definite in double precision."""
 
 Prior = Annotated[float, Limits(above=0, most=1e9, reason="a prior that wide leaves the points nothing to tell")]
 
@@ -42,23 +42,6 @@ class Systematic(Strict):
     scale: Prior | None = None
     offset: Prior | None = None
     slope: Prior | None = None
-
-
-class Axes(NamedTuple):
-    """Principal axes of a covariance.
-
-    Args:
-        rows: The axes, (points, points).
-        errors: Standard errors along them, (points,).
-    """
-
-    rows: NDArray[np.float64]
-    errors: NDArray[np.float64]
-
-    def errors_along(self, errors: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Standard errors along the axes of independent errors of the points, (points,)."""
-        along: NDArray[np.float64] = np.sqrt(self.rows**2 @ errors**2)
-        return along
 
 
 def covariance(
@@ -97,19 +80,31 @@ def covariance(
     elif length is not None:
         if grid is None:
             raise ValueError("correlation_length is a distance on the grid of a curve; give covariance instead")
+        if length > (extent := float(np.ptp(grid))):
+            raise ValueError(
+                f"correlation_length {length:g} is longer than the grid, {extent:g}; an error that all of a curve "
+                "shares is systematic: {offset: ...} or {scale: ...}"
+            )
         found = np.outer(sigma, sigma) * np.exp(-np.abs(np.subtract.outer(grid, grid)) / length)
     if systematic is not None:
         found = found + sum(
             np.outer(shape, shape) * prior**2 for shape, prior in _shapes(values, grid, systematic) if prior is not None
         )
-    squares = np.linalg.eigvalsh(found)
-    least, most = float(squares[0]), float(squares[-1])
-    if least < LEAST_EIGENVALUE * most:
-        raise ValueError(
-            f"the covariance is not positive definite: its smallest eigenvalue is {least:.3g}, its largest {most:.3g}; "
-            "give that of all errors, the noise of single points included"
-        )
+    _check_definite(found, systematic is not None)
     return found
+
+
+def _check_definite(matrix: NDArray[np.float64], has_systematic: bool) -> None:
+    """Refuse a covariance that is singular. Errors of different sizes are none: that of correlations is looked at."""
+    deviations = np.sqrt(np.diag(matrix))
+    least = float(np.linalg.eigvalsh(matrix / np.outer(deviations, deviations))[0])
+    if least < LEAST_EIGENVALUE:
+        remedy = "give that of all errors, the noise of single points included"
+        if has_systematic:
+            remedy += ", and priors of systematic errors that are at most ten thousand times as wide as that"
+        raise ValueError(
+            f"the covariance is not positive definite: its correlations have the eigenvalue {least:.3g}; {remedy}"
+        )
 
 
 def _shapes(
@@ -120,7 +115,9 @@ def _shapes(
     if systematic.slope is not None:
         if grid is None or len(set(grid)) < 2:
             raise ValueError("systematic.slope is along the grid of a curve; this target has none")
-        line = (np.asarray(grid) - np.mean(grid)) / (np.max(grid) - np.min(grid))
+        line = (np.asarray(grid) - np.mean(grid)) / np.ptp(grid)
+    if systematic.scale is not None and not np.any(values):
+        raise ValueError("systematic.scale is relative, and all values are zero; give systematic.offset instead")
     return [
         (np.asarray(values), systematic.scale),
         (np.ones(len(values)), systematic.offset),
@@ -140,14 +137,21 @@ def _checked(given: Sequence[Sequence[float]], errors: NDArray[np.float64]) -> N
     return (found + found.T) / 2
 
 
-def principal_axes(matrix: NDArray[np.float64]) -> Axes:
-    """Principal axes of a covariance.
+def independent(deviations: NDArray[np.float64], matrix: NDArray[np.float64], errors: NDArray[np.float64]) -> Points:
+    r"""Combine points so that the errors of experiment and simulation are both independent: chi² is then exact.
+
+    The combinations are the rows of W with :math:`W C W^\mathsf{T} = 1` and :math:`W C_\mathrm{sim} W^\mathsf{T}`
+    diagonal.
 
     Args:
-        matrix: The covariance, (points, points).
+        deviations: Prediction minus experiment, (points,).
+        matrix: Covariance C of the experiment, (points, points).
+        errors: Standard errors of the simulation, independent between points, (points,).
 
     Returns:
-        The axes, and the standard errors along them.
+        The combinations, as many as there are points, in units of the error of the experiment.
     """
-    squares, columns = np.linalg.eigh(matrix)
-    return Axes(columns.T, np.sqrt(squares))
+    inverse_root = np.linalg.solve(np.linalg.cholesky(matrix), np.eye(len(matrix)))
+    squares, columns = np.linalg.eigh((inverse_root * errors**2) @ inverse_root.T)
+    combined = columns.T @ (inverse_root @ deviations)
+    return Points(combined, np.ones(len(matrix)), np.sqrt(np.maximum(squares, 0.0)))

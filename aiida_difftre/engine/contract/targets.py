@@ -22,7 +22,7 @@ from aiida_difftre.engine.contract.bounds import (
     Weight,
     is_entering,
 )
-from aiida_difftre.engine.contract.correlations import Axes, Systematic, covariance, principal_axes
+from aiida_difftre.engine.contract.correlations import Systematic, covariance, independent
 from aiida_difftre.engine.contract.documents import read_yaml
 from aiida_difftre.engine.contract.filters import NOTHING_LOST
 from aiida_difftre.engine.contract.observables import Measured, ObservableRequest, observable
@@ -184,25 +184,44 @@ class Target(Strict):
     def _check_covariance(self) -> None:
         if self.covariance is not None and self.correlation_length is not None:
             raise ValueError(f"target {self.name!r}: give covariance or correlation_length, not both")
+        if is_entering() and self.systematic is not None and not self.systematic.model_dump(exclude_none=True):
+            raise ValueError(
+                f"target {self.name!r}: systematic names no error; give scale, offset or slope, or leave it"
+            )
         try:
-            self.axes()
+            self.shared_errors()
         except ValueError as problem:
             raise ValueError(f"target {self.name!r}: {problem}") from None
 
-    def axes(self) -> Axes | None:
-        """Find the principal axes of the errors of the measurement.
+    def shared_errors(self) -> NDArray[np.float64] | None:
+        """Compute the covariance of the errors of the measurement.
 
         Returns:
-            The axes; None where the points are independent.
+            The covariance, systematic errors included, (points, points), in ``unit`` squared; None where the points are
+            independent.
         """
         if self.covariance is None and self.correlation_length is None and self.systematic is None:
             return None
-        return principal_axes(
-            covariance(
-                self.values, self.errors, self.grid,
-                length=self.correlation_length, systematic=self.systematic, given=self.covariance,
-            )
+        return covariance(
+            self.values, self.errors, self.grid,
+            length=self.correlation_length, systematic=self.systematic, given=self.covariance,
         )  # fmt: skip
+
+    def correlations(self) -> dict[str, Any]:
+        """What the points of the measurement share, by field; empty where they are independent."""
+        return self.model_dump(mode="json", include=set(CORRELATIONS), exclude_none=True)
+
+    def shared_in_words(self) -> list[str]:
+        """Say what the points of the measurement share; nothing where they are independent."""
+        systematic = {} if self.systematic is None else self.systematic.model_dump(exclude_none=True)
+        length = [] if self.correlation_length is None else [f"correlated over {self.correlation_length:g}"]
+        given = [] if self.covariance is None else ["with a covariance"]
+        return [*length, *given, *(f"systematic {name} {prior:g}" for name, prior in systematic.items())]
+
+    def total_errors(self) -> NDArray[np.float64]:
+        """Standard errors of single points, what they share included, (points,), in ``unit``."""
+        shared = self.shared_errors()
+        return np.asarray(self.errors) if shared is None else np.sqrt(np.diag(shared))
 
     def points(self, values: NDArray[np.float64], errors: NDArray[np.float64]) -> Points:
         """Put a prediction beside the measurement.
@@ -212,12 +231,12 @@ class Target(Strict):
             errors: Their standard errors, (points,).
 
         Returns:
-            Deviations and errors; along the principal axes where points of the measurement share errors.
+            Deviations and errors; of independent combinations, where points of the measurement share errors.
         """
-        deviations, axes = np.subtract(values, self.values), self.axes()
-        if axes is None:
+        deviations, matrix = np.subtract(values, self.values), self.shared_errors()
+        if matrix is None:
             return Points(deviations, np.asarray(self.errors), errors)
-        return Points(axes.rows @ deviations, axes.errors, axes.errors_along(errors))
+        return independent(deviations, matrix, np.asarray(errors))
 
     def _check_curve(self) -> None:
         """Refuse values that are not those of the observable, or that have not gone through its filter."""

@@ -204,7 +204,7 @@ def _assessed(point: _Seen, found: Posterior) -> list[AssessedTarget]:
             model_errors=found.deviations(rows).tolist(),
             prior_errors=found.prior_deviations(rows).tolist(),
             measured=list(term.target.values),
-            measured_errors=list(term.target.errors),
+            measured_errors=term.target.total_errors().tolist(),
         )
         for term, prediction, rows in zip(point.terms, point.predictions, point.rows, strict=False)
     ]

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from aiida_difftre.engine.contract import agreement
 from aiida_difftre.engine.contract.agreement import Compared, Role
-from aiida_difftre.engine.contract.correlations import Axes
 from aiida_difftre.engine.contract.targets import Target
 
 
@@ -38,34 +37,32 @@ class TargetTerm:
         ...     observable="density", values=[1374.0], errors=[3.0], unit="kg/m3", conditions={"temperature": 90.0},
         ...     citation="a paper",
         ... )
-        >>> TargetTerm(target, np.array([4.0])).variance.tolist()
-        [25.0]
+        >>> TargetTerm(target, np.array([4.0])).whitened(np.array([10.0])).tolist()
+        [2.0]
     """
 
     target: Target
     simulation_errors: NDArray[np.float64]
 
     @cached_property
-    def axes(self) -> Axes | None:
-        """Principal axes of the errors of the measurement; None where points are independent."""
-        return self.target.axes()
-
-    @property
-    def noise(self) -> NDArray[np.float64]:
-        """Variances σ_sim² of the prediction, along the principal axes where there are some, (points,)."""
-        errors = self.simulation_errors if self.axes is None else self.axes.errors_along(self.simulation_errors)
-        return errors**2
-
-    @property
-    def variance(self) -> NDArray[np.float64]:
-        """Variances σ_exp² + σ_sim² of the differences between prediction and experiment, likewise, (points,)."""
-        errors = np.asarray(self.target.errors) if self.axes is None else self.axes.errors
-        return errors**2 + self.noise
+    def _inverse_root(self) -> NDArray[np.float64] | None:
+        """L⁻¹ with L Lᵀ the covariance of the differences between prediction and experiment; None if it is diagonal."""
+        shared = self.target.shared_errors()
+        if shared is None:
+            return None
+        root = np.linalg.cholesky(shared + np.diag(self.simulation_errors**2))
+        return np.asarray(np.linalg.solve(root, np.eye(len(root))))
 
     def whitened(self, deviations: Any) -> Any:
         """Deviations, or columns of derivatives, in units of independent standard errors, (points, ...)."""
-        along = deviations if self.axes is None else self.axes.rows @ deviations
-        return along / np.sqrt(self.variance).reshape(-1, *(1,) * (along.ndim - 1))
+        if self._inverse_root is not None:
+            return self._inverse_root @ deviations
+        errors = np.sqrt(np.square(self.target.errors) + self.simulation_errors**2)
+        return deviations / errors.reshape(-1, *(1,) * (deviations.ndim - 1))
+
+    def noise(self) -> float:
+        """The share of the simulation in the errors, see :class:`~aiida_difftre.engine.contract.agreement.Points`."""
+        return self.target.points(np.asarray(self.target.values), self.simulation_errors).noise()
 
 
 def chi2(prediction: Float[Array | np.ndarray, " points"], term: TargetTerm) -> Float[Array | np.ndarray, ""] | float:
@@ -74,7 +71,7 @@ def chi2(prediction: Float[Array | np.ndarray, " points"], term: TargetTerm) -> 
     .. math:: \chi^2 = \frac{1}{n} \sum_i \frac{(y_i - y_i^\mathrm{exp})^2}{\sigma_{\mathrm{exp},i}^2 +
         \sigma_{\mathrm{sim},i}^2}
 
-    Where points of the measurement share errors, the sum is over the principal axes of their covariance.
+    Where points of the measurement share errors, it is rᵀ (C_exp + C_sim)⁻¹ r/n with the covariance of these.
 
     Args:
         prediction: Predicted values y, (points,), in the target's unit.
@@ -178,8 +175,10 @@ def noise(terms: Sequence[TargetTerm], kind: Literal["chi2", "mse"]) -> float:
         >>> round(noise([TargetTerm(target, np.array([4.0]))], "chi2"), 2)
         0.64
     """
-    parts = {"chi2": lambda term: term.noise / term.variance, "mse": lambda term: term.noise}[kind]
-    return float(sum(term.target.weight * parts(term).mean() for term in terms if term.target.is_in_loss))
+    trained = [term for term in terms if term.target.is_in_loss]
+    if kind == "chi2":
+        return sum(term.target.weight * term.noise() for term in trained)
+    return float(sum(term.target.weight * np.mean(term.simulation_errors**2) for term in trained))
 
 
 def residuals(
