@@ -57,8 +57,9 @@ class RefineWorkChain(ProtocolMixin, IndexedMixin, SubmitOnceMixin, WorkChain):
     Each iteration samples a trajectory at every state point that has a training or selection target, continuing from
     the last snapshots of the previous one, and moves the parameters on these trajectories until too few effective
     samples are left. A potential is judged by the reduced chi² of the trajectory that it sampled itself (of selection
-    targets where there are some, else of training targets), never by the reweighted loss; the best one is returned.
-    Test targets have no part in it. A trajectory that a state point brings with it takes the place of its first
+    targets where there are some, else of training targets), never by the reweighted loss; the latest one
+    is returned whose chi² does not differ from the lowest by more than the noise of the trajectories. Test targets have
+    no part in it. A trajectory that a state point brings with it takes the place of its first
     sampling. A potential that makes the dynamics unstable is rolled back and the learning rate
     halved. The last iteration only samples, so that every potential that is considered has been judged.
     """
@@ -113,7 +114,11 @@ class RefineWorkChain(ProtocolMixin, IndexedMixin, SubmitOnceMixin, WorkChain):
             ),
             cls.conclude,
         )
-        spec.output("potential", valid_type=PotentialData, help="The best potential by chi² on fresh trajectories.")
+        spec.output(
+            "potential",
+            valid_type=PotentialData,
+            help="The best by chi² on fresh trajectories: the latest one within the noise of the lowest.",
+        )
         spec.output("history", valid_type=orm.Dict, help="Per iteration: predictions, chi², optimizer steps.")
         spec.output(
             "base_labels",

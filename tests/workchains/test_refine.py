@@ -80,6 +80,11 @@ def history(node: orm.WorkChainNode) -> Mapping[str, Any]:
     return node.outputs.history.get_dict()
 
 
+def noise(found: Mapping[str, Any]) -> float:
+    """Largest error of the simulated pressure of a refinement's iterations, GPa."""
+    return max(item["state_points"]["solid"]["pressure"]["errors"][0] for item in found["iterations"])
+
+
 def depth(potential: PotentialData) -> float:
     """Of the wells, eV."""
     return float(potential.get_parameters()["terms/0_lennard_jones/epsilon"][0])
@@ -126,7 +131,9 @@ def test_last_iteration_only_samples(refine: Any) -> None:
     assert values[0] == update.outputs.output_parameters["state_points"]["solid"]["before"][0]["values"]
     assert values[1] == pytest.approx(second.outputs.predictions.get_array("pressure_values").tolist())
     off = [abs(pressure + 0.5) for (pressure,) in values]
-    assert off[found["best"]] == min(off)  # with the same errors, whatever each trajectory's own
+    # The longer way off is returned only where the noise of the trajectories may be the difference.
+    assert off[found["best"]] == min(off) or off[1] - off[0] < 4 * noise(found)
+    assert found["selected"]["leader"] == int(off[1] < off[0])  # with the same errors, whatever each trajectory's own
     assert node.outputs.potential.uuid == found["iterations"][found["best"]]["potential"]
     assert len(list(generations(update.outputs.potential))) == 2
 
@@ -151,8 +158,10 @@ def test_patience_keeps_the_best(refine: Any) -> None:
         assert json.loads(job.base.repository.get_object_content(JOB))["digests"], "a trajectory was not linked to"
     assert sampled[0].outputs.remote_folder.mtime < updates[1].ctime < sampled[1].outputs.remote_folder.mtime
     off = [abs(item["state_points"]["solid"]["pressure"]["values"][0] - 0.2) for item in found["iterations"]]
-    assert off[found["best"]] == min(off)
-    assert found["best"] >= len(off) - 2  # the last one may be better by less than min_improvement
+    assert off[found["selected"]["leader"]] == min(off)
+    # As good as the leader within the noise, and those after it are not.
+    within = [index for index, one in enumerate(off) if one - min(off) < 4 * noise(found)]
+    assert found["best"] == within[-1] >= len(off) - 2
     assert node.outputs.potential.uuid == found["iterations"][found["best"]]["potential"]
 
 

@@ -5,7 +5,8 @@ Free of JAX and AiiDA: ``difftre refine`` and the work chain judge alike.
 
 Reduced chi² counts the error of the simulation, so that a potential whose observables hardly converge (a crystal about
 to lose its order) may have a low one. Two potentials are therefore compared with the same errors of the simulation, at
-each point the smaller of the two; and a low chi² is agreement only where the share of this error in it is small.
+each point the smaller of the two; and a low chi² is agreement only where the share of this error in it is small. Of
+two whose chi² differ by less than the noise of their trajectories, the lower one is lower by chance.
 """
 
 from __future__ import annotations
@@ -21,6 +22,9 @@ Role = Literal["training", "selection", "test"]
 
 Criterion = Literal["training", "selection"]
 """The role of the targets that decide."""
+
+SIGNIFICANT = 2.0
+"""Standard errors by which chi² has to be above another one to be worse: of equals, one in twenty seems to be."""
 
 
 class Points(NamedTuple):
@@ -169,7 +173,48 @@ def is_better(candidate: Points, incumbent: Points, margin: float = 0.0) -> bool
         >>> is_better(near, best), is_better(vague, best)
         (True, False)
     """
-    errors = np.minimum(candidate.simulation_errors, incumbent.simulation_errors)
-    variance = np.square(candidate.experiment_errors) + np.square(errors)
-    found, best = (np.sum(np.square(points.deviations) / variance) for points in (candidate, incumbent))
-    return bool(found < (1 - margin) * best)
+    found, best, _ = _with_equal_errors(candidate, incumbent)
+    return bool(np.sum(found) < (1 - margin) * np.sum(best))
+
+
+def is_worse(candidate: Points, incumbent: Points) -> bool:
+    r"""Tell whether one potential agrees significantly worse than another, which noise alone would not explain.
+
+    With the smaller error of the simulation at each point for both, as in :func:`is_better`, and f its share of the
+    squared error, a point that is missed by m² squared errors in truth has the χ² of m² + f, with the variance
+    4 f m² + 2 f². So the difference of the sums over the points, of two trajectories of equally good potentials, has
+
+        variance = Σ 8 f max(χ² - f, 0) + 4 f²
+
+    with χ² of the incumbent. The candidate is worse where its sum is above the other by more than ``SIGNIFICANT``
+    roots of it. Points count as independent.
+
+    Args:
+        candidate: Points of one potential.
+        incumbent: Points of the other, of the same targets, which seems the better one.
+
+    Returns:
+        Whether it is.
+
+    Example:
+        Off by two errors where the other is off by a half: with the noise of a simulation, and without:
+
+        >>> import numpy as np
+        >>> from aiida_difftre.engine.contract.agreement import Points, is_worse
+        >>> def points(deviation, experiment, simulation):
+        ...     return Points(np.array([deviation]), np.array([experiment]), np.array([simulation]))
+        >>> [is_worse(points(2.0, *errors), points(0.5, *errors)) for errors in ((0.1, 1.0), (1.0, 0.1))]
+        [False, True]
+    """
+    found, best, share = _with_equal_errors(candidate, incumbent)
+    variance = np.sum(8 * share * np.maximum(best - share, 0) + 4 * np.square(share))
+    return bool(np.sum(found) - np.sum(best) > SIGNIFICANT * np.sqrt(variance))
+
+
+def _with_equal_errors(candidate: Points, incumbent: Points) -> list[Float[np.ndarray, " points"]]:
+    """The squares of both with the smaller error of the simulation at each point, and its share of the variance."""
+    simulated = np.square(np.minimum(candidate.simulation_errors, incumbent.simulation_errors))
+    variance = np.square(candidate.experiment_errors) + simulated
+    return [
+        squares / variance for squares in (*map(np.square, (candidate.deviations, incumbent.deviations)), simulated)
+    ]

@@ -14,6 +14,10 @@ A refinement has *converged* where, on trajectories that the best potential samp
 The first alone is met by chance as well: chi² tends to one, whatever the potential, as the error σ_sim of the
 trajectories outgrows that of the targets. Where the second fails trajectories grow, and the same potential is sampled
 again; where they may not grow any more, the refinement ends for the reason ``noise``.
+
+The *best* potential, which a refinement returns, is the latest one whose chi² is not significantly above the lowest
+(:func:`~aiida_difftre.engine.contract.agreement.is_worse`). Among those that agree alike within the noise of their
+trajectories the lowest is luck, while later ones were moved on more of them.
 """
 
 from __future__ import annotations
@@ -26,7 +30,7 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from aiida_difftre.engine.contract.agreement import Criterion, Points, is_better
+from aiida_difftre.engine.contract.agreement import Criterion, Points, is_better, is_worse
 from aiida_difftre.engine.contract.base import Strict
 from aiida_difftre.engine.contract.loop_settings import LoopSettings
 from aiida_difftre.engine.contract.reasons import Reason
@@ -77,8 +81,8 @@ class Judged(Strict):
     training: float
 
 
-class Best(Judged):
-    """The best iteration.
+class Leader(Judged):
+    """The iteration with the lowest chi² of the targets that decide, with which others are compared.
 
     Args:
         points: Columns of :class:`~aiida_difftre.engine.contract.agreement.Points`, for the targets that decide.
@@ -97,12 +101,15 @@ class Selected(Strict):
         iteration: Number of the chosen iteration.
         training: Reduced chi² of the training targets in the chosen iteration.
         lowest: The iteration with the lowest such chi², on trajectories of the same length.
+        leader: The iteration with the lowest chi² of the targets that decided, from which noise does not tell the
+            chosen one; None where an earlier version chose that one.
     """
 
     criterion: Criterion
     iteration: int
     training: float
     lowest: Judged
+    leader: int | None = None
 
     def sentence(self) -> str:
         """The choice in words.
@@ -112,7 +119,10 @@ class Selected(Strict):
         """
         other = f"lowest {self.lowest.training:.3g} at iteration {self.lowest.iteration}"
         lowest = "the lowest" if self.lowest.iteration == self.iteration else other
-        return f"iteration {self.iteration}, by {self.criterion} targets: training chi² {self.training:.3g}, {lowest}"
+        by = f"by {self.criterion} targets"
+        if self.leader not in {None, self.iteration}:
+            by += f", the latest within the noise of iteration {self.leader}"
+        return f"iteration {self.iteration}, {by}: training chi² {self.training:.3g}, {lowest}"
 
 
 class State(Strict):
@@ -134,9 +144,11 @@ class State(Strict):
         is_stalled: True if the last update found no step.
         reference: Trajectories of the present iteration; None before the first ones.
         criterion: Role of the targets that decide; None before the first judgement.
-        best: The best iteration; None before the first judgement.
+        leader: The iteration with the lowest chi² of the targets that decide, on the longest trajectories so far; None
+            before the first judgement.
+        best: The best iteration, which is the leader or later; None before the first judgement.
         lowest: The iteration with the lowest chi² of the training targets alone, on trajectories as long as those of
-            the best.
+            the leader.
         reason: Reason for the end; None while the refinement goes on.
         failure: Message of what ended it; empty where nothing failed.
         message: The last decision in words, for a log.
@@ -157,7 +169,8 @@ class State(Strict):
     is_stalled: bool = False
     reference: Reference | None = None
     criterion: Criterion | None = None
-    best: Best | None = None
+    leader: Leader | None = None
+    best: Judged | None = None
     lowest: Judged | None = None
     reason: Reason | None = None
     failure: str = ""
@@ -180,10 +193,15 @@ class State(Strict):
         Returns:
             The choice; None before the first judgement.
         """
-        if self.best is None or self.lowest is None or self.criterion is None:
+        if self.best is None or self.leader is None or self.lowest is None or self.criterion is None:
             return None
-        best = self.best
-        return Selected(criterion=self.criterion, iteration=best.iteration, training=best.training, lowest=self.lowest)
+        return Selected(
+            criterion=self.criterion,
+            iteration=self.best.iteration,
+            training=self.best.training,
+            lowest=self.lowest,
+            leader=self.leader.iteration,
+        )
 
 
 @dataclass(frozen=True)
@@ -418,27 +436,24 @@ def _agreed(state: State, verdict: Agreement, settings: LoopSettings) -> tuple[S
 
 def _with_best(state: State, reference: Reference, verdict: Agreement, settings: LoopSettings) -> State:
     """Only trajectories of equal length compare: a short one hides differences behind its own error."""
-    best, number = state.best, state.iteration
-    incumbent = None
-    if best is not None and reference.production_fs <= best.production_fs:
-        incumbent = Points(*(np.array(column) for column in best.points))
+    leader, incumbent = state.leader, None
+    if leader is not None and reference.production_fs <= leader.production_fs:
+        incumbent = Points(*(np.array(column) for column in leader.points))
     is_improved = incumbent is None or is_better(verdict.points, incumbent, settings.min_improvement)
-    is_best = incumbent is None or is_better(verdict.points, incumbent)
-    this = Judged(iteration=number, training=verdict.training)
+    leads = incumbent is None or is_better(verdict.points, incumbent)
+    is_best = incumbent is None or leads or not is_worse(verdict.points, incumbent)
+    this = Judged(iteration=state.iteration, training=verdict.training)
     is_lowest = incumbent is None or state.lowest is None or this.training < state.lowest.training
+    if leads:
+        columns = tuple(column.tolist() for column in verdict.points)
+        leader = Leader(**dict(this), points=columns, production_fs=reference.production_fs)
     return _changed(
         state,
         since_best=0 if is_improved else state.since_best + 1,
         reference=reference.model_copy(update={"is_judged": True, "is_best": is_best}),
+        leader=leader,
+        best=this if is_best else state.best,
         lowest=this if is_lowest else state.lowest,
-        best=best
-        if not is_best
-        else Best(
-            iteration=number,
-            training=verdict.training,
-            points=tuple(column.tolist() for column in verdict.points),
-            production_fs=reference.production_fs,
-        ),
     )
 
 

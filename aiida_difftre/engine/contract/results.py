@@ -376,6 +376,8 @@ class Selection(Record):
         iteration: Number of the chosen iteration.
         training: Reduced chi² of the training targets in the chosen iteration.
         lowest: The iteration with the lowest such chi², on trajectories of the same length.
+        leader: The iteration with the lowest chi² of the targets that decided, from which noise does not tell the
+            chosen one; None in results of an earlier version.
         sentence: All this in words.
     """
 
@@ -384,6 +386,7 @@ class Selection(Record):
     training: float
     lowest: Judged
     sentence: str
+    leader: int | None = None
 
 
 class RefineResults(Results):

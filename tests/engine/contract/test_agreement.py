@@ -11,6 +11,7 @@ from aiida_difftre.engine.contract.agreement import (
     criterion,
     decisive_points,
     is_better,
+    is_worse,
     reduced_chi2,
 )
 
@@ -88,3 +89,26 @@ def test_two_potentials_in_units_of_the_same_errors(
     )
     assert is_better(first, second) is expected
     assert is_better(second, first) is not expected
+
+
+@pytest.mark.parametrize("shares", [(1.0, 1.0), (0.5, 0.5), (0.99, 0.1), (0.05, 0.05)])
+@pytest.mark.parametrize("missed", [0.0, 3.0])
+def test_equally_good_ones_seem_worse_once_in_twenty_times(shares: tuple[float, float], missed: float) -> None:
+    """Whatever the share of the simulation in the errors of ten points, and whatever both miss in truth."""
+    draw, simulation = np.random.default_rng(0), np.sqrt(np.repeat(shares, 5))
+    experiment = np.sqrt(1 - simulation**2)
+    first, second = (
+        [Points(one, experiment, simulation) for one in draw.normal(missed, simulation, (2000, 10))] for _ in range(2)
+    )
+    worse = np.mean([is_worse(one, other) for one, other in zip(first, second, strict=True)])
+    assert 0.01 < worse < 0.05  # of a normal distribution 0.023
+    # Off by one error more, which trajectories with a share below a half tell.
+    if max(shares) <= 0.5:
+        farther = [one._replace(deviations=one.deviations + 1.5) for one in first]
+        assert np.mean([is_worse(one, other) for one, other in zip(farther, second, strict=True)]) > 0.6
+
+
+def test_a_large_error_of_its_own_does_not_excuse_a_potential() -> None:
+    vague = Points(np.array([100.0, 80.0]), GOOD.experiment_errors, np.array([300.0, 200.0]))
+    assert is_worse(vague, GOOD)
+    assert not is_worse(GOOD, vague)
