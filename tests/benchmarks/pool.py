@@ -209,11 +209,16 @@ def measured(system: System, ways: list[str], seeds: int, folder: Path, *, tiny:
         if tiny:
             way = Way(0.2 * way.length, 2, way.gate, way.loop | ({"resample_below": 0.1} if "needed" in name else {}))
         outcomes = [refined(folder, system, targets, way, seed=SEED_STEP * (1 + seed)) for seed in range(seeds)]
-        errors = np.sqrt(np.mean(np.square([deviations for deviations, *_ in outcomes]), axis=0))
+        percent = 100 * np.array([deviations for deviations, *_ in outcomes])  # (seeds, potentials, parameters)
+        potentials = ("returned", "lowest", "last")
+        errors = np.sqrt(np.mean(np.square(percent), axis=0)).round(4).tolist()
         found[name] = {
-            "error_percent": dict(zip(system.truth, (100 * errors[0]).round(4).tolist(), strict=True)),
-            "error_of_the_lowest_percent": dict(zip(system.truth, (100 * errors[1]).round(4).tolist(), strict=True)),
-            "error_of_the_last_percent": dict(zip(system.truth, (100 * errors[2]).round(4).tolist(), strict=True)),
+            "error_percent": {
+                which: dict(zip(system.truth, of, strict=True)) for which, of in zip(potentials, errors, strict=True)
+            },
+            "deviations_percent": {
+                which: percent[:, index].round(4).tolist() for index, which in enumerate(potentials)
+            },
             "sampled_ps": round(float(np.mean([sampled for _, sampled, _ in outcomes])) / 1000, 3),
             "samplings": round(float(np.mean([count for *_, count in outcomes])), 2),
         }

@@ -23,8 +23,9 @@ Role = Literal["training", "selection", "test"]
 Criterion = Literal["training", "selection"]
 """The role of the targets that decide."""
 
-SIGNIFICANT = 2.0
-"""Standard errors by which chi² has to be above another one to be worse: of equals, one in twenty seems to be."""
+TOLERANCE = 1.0
+"""Standard errors of the difference by which chi² may be above another one without being worse. Where later potentials
+know more, two would return what is 3 % nearer to the truth, but 6 % farther from it where they do not."""
 
 
 class Points(NamedTuple):
@@ -178,7 +179,7 @@ def is_better(candidate: Points, incumbent: Points, margin: float = 0.0) -> bool
 
 
 def is_worse(candidate: Points, incumbent: Points) -> bool:
-    r"""Tell whether one potential agrees significantly worse than another, which noise alone would not explain.
+    r"""Tell whether one potential agrees worse than another by more than a standard error, the noise of trajectories.
 
     With the smaller error of the simulation at each point for both, as in :func:`is_better`, and f its share of the
     squared error, a point that is missed by m² squared errors in truth has the χ² of m² + f, with the variance
@@ -186,7 +187,7 @@ def is_worse(candidate: Points, incumbent: Points) -> bool:
 
         variance = Σ 8 f max(χ² - f, 0) + 4 f²
 
-    with χ² of the incumbent. The candidate is worse where its sum is above the other by more than ``SIGNIFICANT``
+    with χ² of the incumbent. The candidate is worse where its sum is above the other by more than ``TOLERANCE``
     roots of it. Points count as independent.
 
     Args:
@@ -197,18 +198,18 @@ def is_worse(candidate: Points, incumbent: Points) -> bool:
         Whether it is.
 
     Example:
-        Off by two errors where the other is off by a half: with the noise of a simulation, and without:
+        Off by 1.2 errors where the other is off by a half: with the noise of a simulation, and without:
 
         >>> import numpy as np
         >>> from aiida_difftre.engine.contract.agreement import Points, is_worse
         >>> def points(deviation, experiment, simulation):
         ...     return Points(np.array([deviation]), np.array([experiment]), np.array([simulation]))
-        >>> [is_worse(points(2.0, *errors), points(0.5, *errors)) for errors in ((0.1, 1.0), (1.0, 0.1))]
+        >>> [is_worse(points(1.2, *errors), points(0.5, *errors)) for errors in ((0.1, 1.0), (1.0, 0.1))]
         [False, True]
     """
     found, best, share = _with_equal_errors(candidate, incumbent)
     variance = np.sum(8 * share * np.maximum(best - share, 0) + 4 * np.square(share))
-    return bool(np.sum(found) - np.sum(best) > SIGNIFICANT * np.sqrt(variance))
+    return bool(np.sum(found) - np.sum(best) > TOLERANCE * np.sqrt(variance))
 
 
 def _with_equal_errors(candidate: Points, incumbent: Points) -> list[Float[np.ndarray, " points"]]:

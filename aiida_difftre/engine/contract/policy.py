@@ -15,9 +15,9 @@ The first alone is met by chance as well: chi² tends to one, whatever the poten
 trajectories outgrows that of the targets. Where the second fails trajectories grow, and the same potential is sampled
 again; where they may not grow any more, the refinement ends for the reason ``noise``.
 
-The *best* potential, which a refinement returns, is the latest one whose chi² is not significantly above the lowest
-(:func:`~aiida_difftre.engine.contract.agreement.is_worse`). Among those that agree alike within the noise of their
-trajectories the lowest is luck, while later ones were moved on more of them.
+The *best* potential, which a refinement returns, is the latest one whose chi² is above the lowest by no more than the
+standard error of their difference (:func:`~aiida_difftre.engine.contract.agreement.is_worse`). Among those that agree
+alike within the noise of their trajectories the lowest is luck, while later ones were moved on more of them.
 """
 
 from __future__ import annotations

@@ -93,7 +93,7 @@ def test_two_potentials_in_units_of_the_same_errors(
 
 @pytest.mark.parametrize("shares", [(1.0, 1.0), (0.5, 0.5), (0.99, 0.1), (0.05, 0.05)])
 @pytest.mark.parametrize("missed", [0.0, 3.0])
-def test_equally_good_ones_seem_worse_once_in_twenty_times(shares: tuple[float, float], missed: float) -> None:
+def test_equally_good_ones_seem_worse_one_time_in_six(shares: tuple[float, float], missed: float) -> None:
     """Whatever the share of the simulation in the errors of ten points, and whatever both miss in truth."""
     draw, simulation = np.random.default_rng(0), np.sqrt(np.repeat(shares, 5))
     experiment = np.sqrt(1 - simulation**2)
@@ -101,11 +101,12 @@ def test_equally_good_ones_seem_worse_once_in_twenty_times(shares: tuple[float, 
         [Points(one, experiment, simulation) for one in draw.normal(missed, simulation, (2000, 10))] for _ in range(2)
     )
     worse = np.mean([is_worse(one, other) for one, other in zip(first, second, strict=True)])
-    assert 0.01 < worse < 0.05  # of a normal distribution 0.023
+    # 0.16 of a normal distribution; less where the square of what is missed is cut at zero.
+    assert 0.09 < worse < 0.18
     # Off by one error more, which trajectories with a share below a half tell.
     if max(shares) <= 0.5:
         farther = [one._replace(deviations=one.deviations + 1.5) for one in first]
-        assert np.mean([is_worse(one, other) for one, other in zip(farther, second, strict=True)]) > 0.6
+        assert np.mean([is_worse(one, other) for one, other in zip(farther, second, strict=True)]) > 0.9
 
 
 def test_a_large_error_of_its_own_does_not_excuse_a_potential() -> None:
