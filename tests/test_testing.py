@@ -19,6 +19,7 @@ from aiida_difftre import testing
 from aiida_difftre.engine.contract import architectures, samplers
 from aiida_difftre.engine.contract.jobs import PotentialSpec, TermSpec
 from aiida_difftre.engine.contract.observables import ObservableRequest, registered
+from aiida_difftre.engine.contract.observables import observable as spec_of
 from aiida_difftre.engine.contract.trajectories import Trajectory
 from aiida_difftre.engine.potentials.potential import Potential
 from aiida_difftre.engine.potentials.potential import build as make
@@ -193,7 +194,7 @@ def observable_example(name: str) -> testing.ObservableExample:
 
 
 @pytest.mark.parametrize("check", testing.OBSERVABLE_CHECKS.values(), ids=testing.OBSERVABLE_CHECKS.keys())
-@pytest.mark.parametrize("name", sorted(registered()))
+@pytest.mark.parametrize("name", sorted(name for name in registered() if not spec_of(name).is_dynamic))
 def test_every_registered_observable(name: str, check: testing.ObservableCheck) -> None:
     assert name in REQUESTS, f"give an example of the observable {name!r}, on which the contract tests are run"
     check(observable_example(name))

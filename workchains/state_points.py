@@ -27,6 +27,7 @@ from aiida_difftre.data.potential import PotentialData
 from aiida_difftre.data.target import TargetData
 from aiida_difftre.data.trajectory import TrajectoryEnsembleData
 from aiida_difftre.engine.contract import quantum
+from aiida_difftre.engine.contract.dynamic_requests import check_dynamic_requests
 from aiida_difftre.engine.contract.jobs import SampleJob, SamplingSettings
 from aiida_difftre.engine.contract.observables import check_requests
 from aiida_difftre.engine.contract.settings import WALKERS
@@ -193,6 +194,22 @@ def check_targets(state_points: Mapping[str, Any], sampling: orm.Dict) -> str | 
         requests = [target.target.request() for target in point["targets"].values()]
         try:
             check_requests(requests, settings.ensemble(pressure_of(point)))
+        except ValueError as error:
+            return f"state point {label!r}: {error}"
+    return None
+
+
+def check_dynamic_targets(state_points: Mapping[str, Any], sampling: orm.Dict) -> str | None:
+    """A message where the dynamics of a validation cannot give a target that is a property of it, or None.
+
+    Args:
+        state_points: targets.
+        sampling: parameters of the sampling jobs.
+    """
+    settings = validate(SamplingSettings, sampling.get_dict().get("sampling", {}))
+    for label, point in state_points.items():
+        try:
+            check_dynamic_requests([target.target.request() for target in point["targets"].values()], settings)
         except ValueError as error:
             return f"state point {label!r}: {error}"
     return None

@@ -13,6 +13,7 @@ from aiida_difftre.workchains import absorption
 from aiida_difftre.workchains.refine_checks import check_dataset_weight, check_smoothness
 from aiida_difftre.workchains.stages import changed, check_stages_with, stage_names
 from aiida_difftre.workchains.state_points import (
+    check_dynamic_targets,
     check_structures,
     check_targets,
     check_training_target,
@@ -51,6 +52,10 @@ def check_inputs(inputs: Mapping[str, Any], _: Any) -> str | None:
             problem = check_targets(inputs["state_points"], inputs[part]["sample"]["calc"]["parameters"])
             if problem:
                 return f"{part}: {problem}"
+    if "validate" in inputs:
+        sampling = inputs["validate"]["sample"]["calc"]["parameters"]
+        if problem := check_dynamic_targets(inputs["state_points"], sampling):
+            return f"validate: {problem}"
     if problem := check_trajectories(inputs["state_points"], inputs["refine"]["sample"]["calc"]["parameters"]):
         return f"refine: {problem}"
     if problem := check_stages_with(inputs, has_dataset=has_labels) or _check_smoothness(inputs):

@@ -14,7 +14,7 @@ from aiida_difftre.engine.contract.base import Seed, Strict
 from aiida_difftre.engine.contract.validation import validate
 from aiida_difftre.engine.contract.verdict import MeasuredPhonon
 from aiida_difftre.workchains import absorption
-from aiida_difftre.workchains.state_points import check_structures, check_targets
+from aiida_difftre.workchains.state_points import check_dynamic_targets, check_structures, check_targets
 
 WHEN = ("before", "after")
 """The potentials that a validation may have."""
@@ -71,4 +71,5 @@ def check_inputs(inputs: Mapping[str, Any], _: Any) -> str | None:
             return f"settings.phonons: there is no state point {label!r}; there are {', '.join(inputs['state_points'])}"
     if settings.phonons and "predict" not in inputs:
         return "settings.phonons were given, but no `predict` inputs with the code that looks at the lattice"
-    return check_targets(inputs["state_points"], inputs["sample"]["calc"]["parameters"])
+    points, sampling = inputs["state_points"], inputs["sample"]["calc"]["parameters"]
+    return check_targets(points, sampling) or check_dynamic_targets(points, sampling)

@@ -19,6 +19,7 @@ from aiida_difftre.calculations.checks import (
 from aiida_difftre.calculations.engine import EngineCalculation, Submission
 from aiida_difftre.data.dataset import DatasetData
 from aiida_difftre.data.trajectory import TrajectoryEnsembleData
+from aiida_difftre.engine.contract.dynamic_requests import check_dynamic_requests
 from aiida_difftre.engine.contract.jobs import DATASET, POTENTIAL_IN, PREDICTIONS, TRAJECTORY, PredictJob
 from aiida_difftre.engine.contract.observables import ObservableRequest, check_requests
 from aiida_difftre.engine.contract.validation import validate
@@ -86,6 +87,7 @@ class PredictCalculation(EngineCalculation):
         requests = [validate(ObservableRequest, one) for one in asked]
         try:
             check_requests(requests, trajectory.ensemble)
+            check_dynamic_requests(requests, None)
         except ValueError as error:
             return str(error)
         return check_energies(trajectory, "the trajectory") or check_observables(requests, trajectory, "the trajectory")

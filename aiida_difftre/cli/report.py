@@ -10,6 +10,7 @@ from typing import Any
 from aiida_difftre.cli.live import rows
 from aiida_difftre.cli.snapshots import Snapshot
 from aiida_difftre.engine.contract.matching_results import MatchingErrors
+from aiida_difftre.engine.contract.observables import observable
 from aiida_difftre.engine.contract.records import read
 from aiida_difftre.engine.contract.results import StaticElasticity, Stationarity
 from aiida_difftre.workchains import records
@@ -185,7 +186,9 @@ def notes(snapshot: Snapshot) -> list[str]:
             for when, item in by_potential.items():
                 if item.get("fitted"):
                     described = ", ".join(f"{name} {value:.3g}" for name, value in item["fitted"].items())
-                    found.append(f"fitted with {label} of {point}, {when}: {described}")
+                    # Of the dynamics nothing is fitted: it is what the value is made of.
+                    how = "behind" if observable(item["observable"]).is_dynamic else "fitted with"
+                    found.append(f"{how} {label} of {point}, {when}: {described}")
     found += _samples(report)
     for one in of_report(report).phonons:
         value = "not found" if one.value is None else f"{one.value:.5g}"

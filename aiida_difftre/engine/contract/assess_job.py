@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from aiida_difftre.engine.contract.base import FileName, Name, Strict
 from aiida_difftre.engine.contract.bounds import GridValue, Limits, Measurement
+from aiida_difftre.engine.contract.dynamic_requests import check_dynamic_requests
 from aiida_difftre.engine.contract.jobs import POTENTIAL_IN, Job, StatePointTrajectory
 from aiida_difftre.engine.contract.observables import ObservableRequest, check_requests
 from aiida_difftre.engine.contract.validation import validate
@@ -85,7 +86,9 @@ class AssessJob(Job):
                 )
         for point in self.state_points:
             requests = [target.request() for target in point.targets]
-            requests += [one.request() for one in self.candidates if one.state_point == point.label]
+            candidates = [one.request() for one in self.candidates if one.state_point == point.label]
+            check_dynamic_requests(candidates, None)
+            requests += candidates
             check_requests(requests, "NVT" if point.pressure is None else "NPT")
         if self.pair_distances is not None and (min(self.pair_distances, default=0) <= 0):
             raise ValueError(f"pair_distances: {self.pair_distances[:3]} must be distances above 0 Å")

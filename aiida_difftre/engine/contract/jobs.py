@@ -23,6 +23,7 @@ from aiida_difftre.engine.contract.bounds import (
     Pressure,
     Temperature,
 )
+from aiida_difftre.engine.contract.dynamic_requests import check_dynamic_requests
 from aiida_difftre.engine.contract.label_names import LabelKeys
 from aiida_difftre.engine.contract.loop_settings import LoopSettings
 from aiida_difftre.engine.contract.observables import ObservableRequest, check_requests
@@ -197,6 +198,7 @@ class SampleJob(Job):
     @model_validator(mode="after")
     def _ensemble(self) -> SampleJob:
         check_requests(self.observables, self.sampling.ensemble(self.pressure))
+        check_dynamic_requests(self.observables, self.sampling if self.trajectory is None else None)
         if self.trajectory is not None and self.start_trajectory is not None:
             raise ValueError("give either trajectory (to take) or start_trajectory (to continue from)")
         return self
@@ -369,6 +371,7 @@ class PredictJob(Job):
         for what in ("observables", "temperature", "pressure"):
             if self.trajectory is None and getattr(self, what) not in (None, []):
                 raise ValueError(f"{what}: observables are averages over a trajectory, and none is given; give one")
+        check_dynamic_requests(self.observables, None)
         return self
 
 
@@ -410,4 +413,6 @@ class RefineJob(Job, LoopSettings):
             for settings in (self.sampling, self.validation):
                 if settings is not None:
                     check_requests([t.request() for t in point.targets], settings.ensemble(point.pressure))
+            if self.validation is not None:
+                check_dynamic_requests([target.request() for target in point.targets], self.validation)
         return self

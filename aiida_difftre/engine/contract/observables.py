@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -22,6 +22,9 @@ from aiida_difftre.engine.contract.base import Name, Strict
 from aiida_difftre.engine.contract.bounds import GridValue, Measurement, is_entering
 from aiida_difftre.engine.contract.filters import Filter
 from aiida_difftre.engine.errors import did_you_mean
+
+if TYPE_CHECKING:  # settings name ensembles, which are declared here
+    from aiida_difftre.engine.contract.settings import SamplingSettings
 
 ENTRY_POINT_GROUP = "difftre.observables"
 
@@ -70,6 +73,9 @@ class ObservableSpec:
         is_fitted: Whether the observable fits parameters of the measurement; a request then carries what was measured.
         ensembles: Function from complete options to the ensembles whose trajectories can give the observable; None for
             all.
+        check_dynamics: Of a property of the dynamics, which no weights of snapshots reach: function that refuses
+            settings of sampling whose dynamics cannot give it, from complete options and settings. None for averages
+            over configurations.
         symbol: What the axis of a figure calls the values of a curve, such as ``g(r)``; the name where it is None.
         grid_symbol: What it calls the independent variable, such as ``r``; None for the unit alone.
 
@@ -112,6 +118,7 @@ class ObservableSpec:
     tables: tuple[str, ...] = ()
     is_fitted: bool = False
     ensembles: Callable[[dict[str, Any]], tuple[Ensemble, ...]] | None = None
+    check_dynamics: Callable[[dict[str, Any], SamplingSettings], None] | None = None
     symbol: str | None = None
     grid_symbol: str | None = None
 
@@ -136,6 +143,11 @@ class ObservableSpec:
         if self.check is not None and is_entering():
             self.check(completed)
         return completed
+
+    @property
+    def is_dynamic(self) -> bool:
+        """Whether it is a property of the dynamics, which only the job that samples can predict."""
+        return self.check_dynamics is not None
 
     def unit_for(self, options: dict[str, Any]) -> str:
         """Tell the unit of the values.

@@ -160,6 +160,11 @@ class Target(Strict):
         request = self.request()
         spec = observable(self.observable)
         self.options.update(request.options)
+        if spec.is_dynamic and self.role != "test":
+            raise ValueError(
+                f"target {self.name!r} has the role {self.role}, but {self.observable} is a property of the dynamics, "
+                "which no weights of snapshots tell: reweighting cannot train it; give it role: test"
+            )
         unit = spec.unit_for(self.options)
         if self.unit != unit:
             raise ValueError(

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from aiida_difftre.engine.contract.assess_job import AssessJob, Candidate
 from aiida_difftre.engine.contract.assessment import Advice, AssessedTarget, AssessResults, PairBand, Prior, Well
+from aiida_difftre.engine.contract.dynamic_requests import is_dynamic
 from aiida_difftre.engine.contract.jobs import StatePointTrajectory
 from aiida_difftre.engine.contract.predictions import Prediction
 from aiida_difftre.engine.contract.records import Timings
@@ -101,7 +102,8 @@ def run(job: AssessJob, folder: Path, progress: Reporter) -> AssessResults:
     model, seen = _Model(potential, parameters, movable), []
     for number, point in enumerate(job.state_points):
         candidates = [one for one in job.candidates if one.state_point == point.label]
-        seen.append(_look(job, folder, model, point, candidates))
+        if candidates or not all(is_dynamic(target.request()) for target in point.targets):
+            seen.append(_look(job, folder, model, point, candidates))
         progress.report("assess", number + 1, len(job.state_points))
     terms = [term for point in seen for term in point.terms]
     values = [np.asarray(p.values) for point in seen for p in point.predictions[: len(point.terms)]]
@@ -148,7 +150,9 @@ def _look(
     trajectory = read_trajectory(folder / point.trajectory)
     state = StatePoint(point.temperature, point.pressure)
     check_sampled_at(trajectory, state)
-    requests = [target.request() for target in point.targets] + [one.request() for one in candidates]
+    # How parameters move what the dynamics alone tells is not known here.
+    targets = [target for target in point.targets if not is_dynamic(target.request())]
+    requests = [target.request() for target in targets] + [one.request() for one in candidates]
     size = sum(leaf.size for leaf, moves in zip(jax.tree.leaves(parameters), movable, strict=True) if moves)
     if len(trajectory.energies) * size * 8 > LARGEST_BYTES:
         raise EngineError(
@@ -169,7 +173,7 @@ def _look(
     parts = tuple(jacobian[end - len(p.values) : end] for p, end in zip(predictions, ends, strict=True))
     terms = tuple(
         TargetTerm(target, np.asarray(prediction.errors))
-        for target, prediction in zip(point.targets, predictions, strict=False)
+        for target, prediction in zip(targets, predictions, strict=False)
     )
     metric = np.sum(rows**2, axis=0)
     return _Seen(point.label, terms, tuple(predictions), parts, metric, len(trajectory.species))

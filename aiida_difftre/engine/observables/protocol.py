@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any, NamedTuple, Protocol, Self, runtime_checkable
 
 import numpy as np
 from jaxtyping import Array, Float
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from aiida_difftre.engine import units
 from aiida_difftre.engine.contract.observables import ObservableRequest, observable
 from aiida_difftre.engine.contract.predictions import Prediction
+from aiida_difftre.engine.contract.trajectories import Trajectory
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.snapshots.snapshots import Directions
 
@@ -184,6 +185,34 @@ class Spanning(Protocol):
         cls, request: ObservableRequest, species: tuple[str, ...], cell: NDArray[np.float64], largest: float
     ) -> Observable:
         """Prepare the observable for cells up to ``largest`` times as long as ``cell``."""
+
+
+class Observed(NamedTuple):
+    """A property of the dynamics, as its paths tell it.
+
+    Args:
+        values: Values in the unit of the observable, (values,).
+        errors: Their standard errors, (values,).
+        told: Numbers behind them, by name, which results record.
+        samples: Number of independent paths.
+    """
+
+    values: NDArray[np.float64]
+    errors: NDArray[np.float64]
+    told: dict[str, float]
+    samples: float
+
+
+@runtime_checkable
+class Dynamic(Protocol):
+    """A property of the dynamics, which takes the paths of all walkers and no weights of snapshots."""
+
+    def of_trajectory(self, trajectory: Trajectory, masses: NDArray[np.float64]) -> Observed:
+        """The values, for paths in the order of time and masses in amu.
+
+        Raises:
+            ValueError: where the paths do not tell it.
+        """
 
 
 def make(

@@ -12,13 +12,15 @@ import numpy as np
 from jaxtyping import Array
 from numpy.typing import NDArray
 
+from aiida_difftre.engine.contract.dynamic_requests import is_dynamic
 from aiida_difftre.engine.contract.jobs import Machine
 from aiida_difftre.engine.contract.observables import ObservableRequest
 from aiida_difftre.engine.contract.predictions import Prediction
 from aiida_difftre.engine.contract.trajectories import Trajectory
+from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.observables import protocol
 from aiida_difftre.engine.potentials.potential import Potential
-from aiida_difftre.engine.potentials.term import Parameters
+from aiida_difftre.engine.potentials.term import Parameters, masses
 from aiida_difftre.engine.reweighting import extrapolation, statistics
 from aiida_difftre.engine.reweighting.reference import Quantities, Reference, prepare_reference
 from aiida_difftre.engine.reweighting.weights import reliable_size
@@ -175,7 +177,34 @@ def predict_trajectory(
     Returns:
         The predictions with bootstrap errors, one for each request.
     """
-    if not requests:
-        return []
-    ref = prepare_reference(potential, parameters, trajectory, requests, machine)
-    return reweighted_predictions(ref, parameters, replicates=REPLICATES, seed=seed)[0]
+    found = {request.name: of_dynamics(trajectory, request) for request in requests if is_dynamic(request)}
+    if averages := [request for request in requests if not is_dynamic(request)]:
+        ref = prepare_reference(potential, parameters, trajectory, averages, machine)
+        predictions = reweighted_predictions(ref, parameters, replicates=REPLICATES, seed=seed)[0]
+        found |= {prediction.label: prediction for prediction in predictions}
+    return [found[request.name] for request in requests]
+
+
+def of_dynamics(trajectory: Trajectory, request: ObservableRequest) -> Prediction:
+    """Predict a property of the dynamics from the paths of a trajectory.
+
+    Args:
+        trajectory: The trajectory; what moved its atoms has to be known to whoever calls.
+        request: The property.
+
+    Returns:
+        The prediction, with an error from independent walkers.
+
+    Raises:
+        EngineError: With status INVALID_INPUT, where the system or the paths cannot give it.
+    """
+    implementation = protocol.make(request, trajectory.species, trajectory.cell, masses=trajectory.masses)
+    if not isinstance(implementation, protocol.Dynamic):
+        raise TypeError(f"{type(implementation).__name__} has no method of_trajectory, as a dynamic observable has")
+    try:
+        observed = implementation.of_trajectory(
+            trajectory, masses(trajectory.species) if trajectory.masses is None else trajectory.masses
+        )
+    except ValueError as error:
+        raise EngineError(ExitStatus.INVALID_INPUT, f"observable {request.name!r}: {error}") from None
+    return protocol.prediction(request, observed.values, observed.errors, observed.told, observed.samples)

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 from numpy.typing import NDArray
 
 from aiida_difftre.engine.contract.bases import BaseSpec
+from aiida_difftre.engine.contract.dynamic_requests import check_dynamic_requests
 from aiida_difftre.engine.contract.jobs import Machine
 from aiida_difftre.engine.contract.observables import ObservableRequest, check_requests
 from aiida_difftre.engine.contract.state_points import StatePoint
@@ -225,6 +226,7 @@ def unchecked_reference(
     point = _state_point(trajectory, point)
     try:
         check_requests(requests, trajectory.ensemble)
+        check_dynamic_requests(requests, None)
     except ValueError as error:
         raise EngineError(ExitStatus.INVALID_INPUT, str(error)) from None
     made = _implementations(requests, trajectory)

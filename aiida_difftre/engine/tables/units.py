@@ -46,6 +46,10 @@ KINDS: Final[dict[str, dict[str, float]]] = {
         "dyn/cm2": 1e-10, "eV/A3": units.EV_PER_A3_IN_GPA, "eV/angstrom3": units.EV_PER_A3_IN_GPA,
     },
     "compressibility": {"1/GPa": 1.0, "1/MPa": 1e3, "1/Pa": 1e9, "1/bar": 1e4, "1/kbar": 10.0},
+    "diffusion coefficient": {
+        "1e-9m2/s": 1.0, "m2/s": 1e9, "cm2/s": 1e5, "1e-5cm2/s": 1.0, "mm2/s": 1e3, "A2/ps": 10.0, "angstrom2/ps": 10.0,
+        "nm2/ns": 1.0, "nm2/ps": 1e3, "um2/s": 1e-3,
+    },
     "temperature": {"K": 1.0},
     "inverse temperature": {"1/K": 1.0, "1e-6/K": 1e-6, "ppm/K": 1e-6, "1/degC": 1.0},
     "energy": {
