@@ -31,7 +31,8 @@ class ValidateSettings(Strict):
     Args:
         seed: Seed from which that of each job follows; other streams than those of a refinement with the same seed.
         static_stiffness: also the static stiffness of each potential (T = 0), to compare with that of DFT: at the
-            undistorted cell of the dataset, else at the structure of the first state point.
+            undistorted cell of the dataset, else at the structure of the first state point; of a crystal, at its
+            primitive cell, which gives the same.
         verdict: also whether the refined potential holds the lattices of the state points at rest, and pairs of atoms
             apart at short distances; the report says for what it may be used, and for what not.
         phonons: Measured frequencies by state point and name, with which the refined potential at rest is compared.

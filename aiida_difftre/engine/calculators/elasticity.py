@@ -9,6 +9,7 @@ from ase import Atoms
 from ase.optimize import BFGS
 from numpy.typing import NDArray
 
+from aiida_difftre.engine.calculators.crystal import primitive, primitive_atoms
 from aiida_difftre.engine.calculators.difftre import DiffTReCalculator
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.geometry import voigt
@@ -23,6 +24,9 @@ FORCE_TOLERANCE = 1e-4
 
 RELAXATION_STEPS = 500
 
+SAME_PLACE = 1e-3
+"""Å, within which a translation has to bring each atom onto another for the primitive cell to stand for the whole."""
+
 
 def static_stiffness(atoms: Atoms, calculator: DiffTReCalculator, progress: Reporter) -> dict[str, Any]:
     r"""Compute stress and stiffness of a crystal at rest (T = 0), in its cell as it is.
@@ -31,6 +35,9 @@ def static_stiffness(atoms: Atoms, calculator: DiffTReCalculator, progress: Repo
 
     by central differences with symmetric strains; the atoms relax in every strained cell. Under a stress these
     stress-strain coefficients differ from second derivatives of the energy.
+
+    A uniform strain moves the atoms of every primitive cell alike: of a cell that repeats a smaller one, the smallest
+    is strained. Neighbours are counted with their images, however small it is.
 
     Args:
         atoms: The crystal, periodic in all directions.
@@ -68,7 +75,7 @@ def static_stiffness(atoms: Atoms, calculator: DiffTReCalculator, progress: Repo
             ExitStatus.INVALID_INPUT,
             f"static_stiffness needs a structure that is periodic in all directions; its pbc is {atoms.pbc.tolist()}",
         )
-    rest = relaxed(atoms, np.zeros(6), calculator)
+    rest = relaxed(_smallest(atoms, calculator), np.zeros(6), calculator)
     tensor = np.zeros((6, 6))
     for component in range(6):
         strain = STRAIN * np.eye(6)[component]
@@ -81,10 +88,17 @@ def static_stiffness(atoms: Atoms, calculator: DiffTReCalculator, progress: Repo
         "stress": stress.tolist(),
         "stiffness": cubic_averages(tensor),
         "tensor": tensor.tolist(),
-        "density": float(rest.get_masses().sum() / rest.get_volume() * AMU_PER_A3_IN_KG_PER_M3),
+        "density": float(atoms.get_masses().sum() / atoms.get_volume() * AMU_PER_A3_IN_KG_PER_M3),
         "energy": rest.get_potential_energy() / len(rest),
         "strain": STRAIN,
     }
+
+
+def _smallest(atoms: Atoms, calculator: DiffTReCalculator) -> Atoms:
+    """The primitive cell; the cell as it is in an external field, which no translation leaves as it is."""
+    if calculator.potential.has_external:
+        return atoms
+    return primitive_atoms(atoms, primitive(atoms, SAME_PLACE))
 
 
 def cubic_averages(tensor: NDArray[np.float64]) -> dict[str, float]:
