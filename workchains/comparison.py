@@ -90,7 +90,9 @@ def _points(item: Comparison) -> Points:
 
 
 def _compared(comparisons: Iterable[Comparison]) -> list[Compared]:
-    return [Compared(item["role"], item["weight"], _points(item)) for item in comparisons]
+    return [
+        Compared(item["role"], item["weight"], _points(item), item.get("effective_samples")) for item in comparisons
+    ]
 
 
 def decisive_points(comparisons: Iterable[Comparison]) -> Points:

@@ -28,6 +28,11 @@ TOLERANCE = 1.0
 know more, two would return what is 3 % nearer to the truth, but 6 % farther from it where they do not."""
 
 
+FEWEST_SNAPSHOTS = 5
+"""Independent snapshots below which nothing is known of the error of a prediction: that of one is zero, and that of a
+few of one walker, which hardly moved in between, mostly less than a third of the true one."""
+
+
 class Points(NamedTuple):
     """Points of targets beside their predictions.
 
@@ -78,15 +83,26 @@ class Compared(NamedTuple):
         role: Role of the target.
         weight: Weight of the target; a training target without one counts for nothing.
         points: its points.
+        effective_samples: Independent snapshots behind the prediction; None where that is not known.
     """
 
     role: Role
     weight: float
     points: Points
+    effective_samples: float | None = None
+
+    def noise(self) -> float:
+        """The share of the simulation in the errors; all of it where too few snapshots tell how large its error is."""
+        count = self.effective_samples
+        return 1.0 if count is not None and count < FEWEST_SNAPSHOTS else self.points.noise()
+
+
+def _counts(item: Compared, role: Role) -> bool:
+    return item.role == role and (role != "training" or item.weight > 0)
 
 
 def _of_role(compared: Iterable[Compared], role: Role) -> list[Points]:
-    return [item.points for item in compared if item.role == role and (role != "training" or item.weight > 0)]
+    return [item.points for item in compared if _counts(item, role)]
 
 
 def reduced_chi2(compared: Iterable[Compared], role: Role) -> float | None:
@@ -114,9 +130,9 @@ def noise(compared: Iterable[Compared]) -> float:
         compared: targets of all state points.
 
     Returns:
-        The largest :meth:`Points.noise`.
+        The largest :meth:`Compared.noise`.
     """
-    return max((points.noise() for points in _of_role(compared, "training")), default=0.0)
+    return max((item.noise() for item in compared if _counts(item, "training")), default=0.0)
 
 
 def criterion(compared: Iterable[Compared]) -> Criterion:

@@ -46,8 +46,9 @@ class LoopSettings(Strict):
         chi2_stop: Stop when the reduced chi² of the training targets, on fresh trajectories, is at most this; an update
             ends at it as well, unless its own ``chi2_stop`` is given.
         max_noise: Largest share of the simulation in the errors of a training target, σ_sim²/(σ_exp² + σ_sim²) in the
-            mean over its points, at which a chi² below ``chi2_stop`` counts; with more the trajectories grow, and where
-            they cannot the refinement ends as ``noise`` and not as ``converged``. 1 asks for nothing.
+            mean over its points, at which a chi² below ``chi2_stop`` counts; with more, and with fewer than five
+            independent snapshots, the trajectories grow, and where they cannot the refinement ends as ``noise`` and
+            not as ``converged``. 1 asks for nothing.
         max_roll_backs: Number of times that the potential may be rolled back, the learning rate halved each time.
         continued_equilibration_fs: Equilibration of a trajectory that continues the previous one, fs; None for that of
             the sampling parameters.

@@ -215,10 +215,11 @@ def residuals(
     return jnp.concatenate(parts) if parts else jnp.zeros(0)
 
 
-def compared(prediction: NDArray[np.float64], term: TargetTerm) -> Compared:
-    """A target beside a prediction of it, with the errors of the term."""
+def compared(prediction: NDArray[np.float64], term: TargetTerm, effective_samples: float | None = None) -> Compared:
+    """A target beside a prediction of it, with the errors of the term and the independent snapshots behind it."""
     target = term.target
-    return Compared(target.role, target.weight, target.points(prediction, term.simulation_errors))
+    points = target.points(prediction, term.simulation_errors)
+    return Compared(target.role, target.weight, points, effective_samples)
 
 
 def reduced_chi2(predictions: Sequence[NDArray[np.float64]], terms: Sequence[TargetTerm], role: Role) -> float | None:

@@ -70,7 +70,7 @@ class PreparedStatePoint:
         has seen confirm that a potential is right.
         """
         return [
-            losses.compared(np.asarray(prediction.values), term)
+            losses.compared(np.asarray(prediction.values), term, prediction.effective_samples)
             for prediction, term in zip(self.before, self.judged, strict=True)
         ]
 

@@ -12,6 +12,7 @@ from aiida_difftre.engine.contract.agreement import (
     decisive_points,
     is_better,
     is_worse,
+    noise,
     reduced_chi2,
 )
 
@@ -113,3 +114,11 @@ def test_a_large_error_of_its_own_does_not_excuse_a_potential() -> None:
     vague = Points(np.array([100.0, 80.0]), GOOD.experiment_errors, np.array([300.0, 200.0]))
     assert is_worse(vague, GOOD)
     assert not is_worse(GOOD, vague)
+
+
+def test_a_few_snapshots_tell_nothing_of_their_error() -> None:
+    """That of a single one is zero: a share of nothing, and agreement by chance."""
+    alone = Points(np.array([0.3]), np.array([1.0]), np.array([0.0]))
+    for number, share in ((1.0, 1.0), (4.9, 1.0), (5.0, 0.0), (None, 0.0)):
+        assert noise([Compared("training", 1.0, alone, number)]) == share
+        assert noise([Compared("training", 0.0, alone, number), Compared("test", 1.0, alone, number)]) == 0.0
