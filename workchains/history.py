@@ -9,6 +9,8 @@ from aiida import orm
 from aiida.common.links import LinkType
 from aiida.engine import calcfunction
 
+from aiida_difftre.engine.contract.choice import Selected
+from aiida_difftre.engine.contract.loop_state import State
 from aiida_difftre.workchains import records
 from aiida_difftre.workchains.state_points import targets_of
 
@@ -75,6 +77,28 @@ def decisions(
     return made
 
 
+def plan_of(
+    state: State, selected: Selected, updates: Mapping[int, orm.WorkChainNode], *, sampled: str
+) -> dict[str, Any]:
+    """What a refinement decided, as :func:`collect_history` takes it.
+
+    Args:
+        state: state of the loop.
+        selected: the iteration that is kept.
+        updates: see :func:`updates_of`.
+        sampled: UUID of the potential that sampled last.
+    """
+    return {
+        "iterations": decisions(
+            state.iteration, updates, sampled=sampled, settings_from=state.settings_from, discarded=state.discarded
+        ),
+        "best": selected.iteration,
+        "selected": selected.model_dump(mode="json"),
+        "outcome": str(state.reason),
+        "roll_backs": state.roll_backs,
+    }
+
+
 @calcfunction
 def collect_history(plan: orm.Dict, **nodes: Any) -> orm.Dict:
     """The course of a refinement in one node.
@@ -86,7 +110,7 @@ def collect_history(plan: orm.Dict, **nodes: Any) -> orm.Dict:
 
     Returns:
         ``iterations`` (see :func:`records.iteration_record`), ``best`` (index of the kept potential's),
-        ``selected`` (:class:`~aiida_difftre.engine.contract.policy.Selected`), ``outcome``.
+        ``selected`` (:class:`~aiida_difftre.engine.contract.choice.Selected`), ``outcome``.
     """
     content = plan.get_dict()
     targets = {label: targets_of(group) for label, group in nodes["targets"].items()}

@@ -13,31 +13,30 @@ from aiida.engine.processes.workchains.workchain import WorkChainSpec
 from aiida_difftre.data.base import BasePotentialData
 from aiida_difftre.data.dataset import DatasetData
 from aiida_difftre.data.potential import PotentialData
+from aiida_difftre.engine.contract import loop_verdicts as verdicts
 from aiida_difftre.engine.contract import policy
 from aiida_difftre.engine.contract.base import derived_seed
-from aiida_difftre.engine.contract.policy import Action
+from aiida_difftre.engine.contract.loop_state import Action, State
 from aiida_difftre.engine.contract.predictions import Prediction
 from aiida_difftre.engine.contract.reasons import RETRIED_WITH_SMALLER_STEPS, Reason
 from aiida_difftre.engine.contract.validation import validate
-from aiida_difftre.workchains import base_labels, exit_codes, pools, records
+from aiida_difftre.workchains import base_labels, pools, records
 from aiida_difftre.workchains.builders import ProtocolMixin
 from aiida_difftre.workchains.comparison import decisive_points, noise
 from aiida_difftre.workchains.engine import lowered_for_memory
 from aiida_difftre.workchains.facts import IndexedMixin
-from aiida_difftre.workchains.history import collect_history, decisions, iteration_name, update_label, updates_of
+from aiida_difftre.workchains.history import collect_history, iteration_name, plan_of, update_label, updates_of
 from aiida_difftre.workchains.once import SubmitOnceMixin
 from aiida_difftre.workchains.predict import PredictBaseWorkChain
 from aiida_difftre.workchains.protocols import deep_merge
 from aiida_difftre.workchains.refine_checks import check_inputs
-from aiida_difftre.workchains.refine_settings import RefineSettings, check_settings
+from aiida_difftre.workchains.refine_ports import define_inputs, define_outputs
+from aiida_difftre.workchains.refine_settings import RefineSettings
 from aiida_difftre.workchains.sample import SampleBaseWorkChain
 from aiida_difftre.workchains.scratch import clean
 from aiida_difftre.workchains.state_points import (
     add_base,
     base_born_stride,
-    define_base,
-    define_state_points,
-    expose_sampling,
     in_refinement,
     is_unstable,
     make_builder,
@@ -70,40 +69,7 @@ class RefineWorkChain(ProtocolMixin, IndexedMixin, SubmitOnceMixin, WorkChain):
     def define(cls, spec: WorkChainSpec) -> None:
         """Declare inputs, outline, outputs and exit codes."""
         super().define(spec)
-        spec.input("potential", valid_type=PotentialData, help="The potential to refine.")
-        define_base(spec)
-        define_state_points(spec)
-        spec.input(
-            "dataset",
-            valid_type=DatasetData,
-            required=False,
-            help="First-principles labels for the matching term of the loss (used where loss.dataset_weight > 0).",
-        )
-        spec.input(
-            "base_labels",
-            valid_type=orm.ArrayData,
-            required=False,
-            help="What the base gives for the dataset, as predictions of difftre.predict hold it; computed first, with "
-            "the code of sampling, where updates need it and it is left out.",
-        )
-        expose_sampling(spec)
-        given = ("potential", "base", "optimizer_state", "dataset", "base_labels", "state_points")
-        spec.expose_inputs(
-            UpdateBaseWorkChain,
-            namespace="update",
-            exclude=[f"calc.{name}" for name in given],
-            namespace_options={"help": "Of the update of each iteration."},
-        )
-        spec.input(
-            "settings",
-            valid_type=orm.Dict,
-            default=lambda: orm.Dict({}),
-            serializer=orm.to_aiida_type,
-            validator=check_settings,
-            help="max_iterations, patience, min_improvement, chi2_stop, max_noise, max_roll_backs, "
-            "continued_equilibration_fs, growth {factor, thresholds, against_noise}, pool_iterations, "
-            "pool_neighbours, resample_below, seed.",
-        )
+        define_inputs(spec)
         spec.inputs.validator = check_inputs
         spec.outline(
             cls.prepare,
@@ -114,41 +80,7 @@ class RefineWorkChain(ProtocolMixin, IndexedMixin, SubmitOnceMixin, WorkChain):
             ),
             cls.conclude,
         )
-        spec.output(
-            "potential",
-            valid_type=PotentialData,
-            help="The best by chi² on fresh trajectories: the latest one within the noise of the lowest.",
-        )
-        spec.output("history", valid_type=orm.Dict, help="Per iteration: predictions, chi², optimizer steps.")
-        spec.output(
-            "base_labels",
-            valid_type=orm.ArrayData,
-            required=False,
-            help="What the base gives for the dataset, where it was computed here.",
-        )
-        spec.exit_code(
-            exit_codes.SAMPLING_FAILED,
-            "ERROR_SAMPLING_FAILED",
-            message="Sampling at state point {label} failed: {reason}",
-        )
-        spec.exit_code(exit_codes.UPDATE_FAILED, "ERROR_UPDATE_FAILED", message="The update failed: {reason}")
-        spec.exit_code(
-            exit_codes.PREDICTION_FAILED,
-            "ERROR_PREDICTION_FAILED",
-            message="The base failed on the dataset that is to be matched: {reason}",
-        )
-        spec.exit_code(
-            exit_codes.UNSTABLE,
-            "ERROR_INITIAL_POTENTIAL_UNSTABLE",
-            message="The dynamics of the given potential at state point {label} is unstable: {reason}. Pretrain it on "
-            "more rattled structures, or use a smaller timestep_fs.",
-        )
-        spec.exit_code(
-            exit_codes.TOO_MANY_ROLL_BACKS,
-            "ERROR_TOO_MANY_ROLL_BACKS",
-            message="The potential was rolled back {number} times and the next one still fails: {reason}. Use a "
-            "smaller learning rate; the outputs hold the best potential until then.",
-        )
+        define_outputs(spec)
 
     def prepare(self) -> None:
         """Set up the state of the loop."""
@@ -173,13 +105,13 @@ class RefineWorkChain(ProtocolMixin, IndexedMixin, SubmitOnceMixin, WorkChain):
     def _settings(self) -> RefineSettings:
         return validate(RefineSettings, self.inputs.settings.get_dict())
 
-    def _course(self) -> policy.State:
-        return validate(policy.State, self.ctx.state)
+    def _course(self) -> State:
+        return validate(State, self.ctx.state)
 
-    def _remember(self, state: policy.State) -> None:
+    def _remember(self, state: State) -> None:
         self.ctx.state = state.model_dump(mode="json")
 
-    def _decide(self, verdict: policy.Verdict) -> policy.State:
+    def _decide(self, verdict: verdicts.Verdict) -> State:
         """Go on to what follows from a verdict, and report it."""
         state = policy.decide(self._course(), verdict, self._settings())
         self._remember(state)
@@ -261,11 +193,11 @@ class RefineWorkChain(ProtocolMixin, IndexedMixin, SubmitOnceMixin, WorkChain):
                 continue
             reason = reason_of(node)
             if not is_unstable(node):
-                self._decide(policy.Stopped(Reason.FAILED, reason))
+                self._decide(verdicts.Stopped(Reason.FAILED, reason))
                 self._publish()
                 return self.exit_codes.ERROR_SAMPLING_FAILED.format(label=label, reason=reason)
             self._clean(nodes.values())
-            if self._decide(policy.Unstable(label, reason)).reason is Reason.UNSTABLE_START:
+            if self._decide(verdicts.Unstable(label, reason)).reason is Reason.UNSTABLE_START:
                 return self.exit_codes.ERROR_INITIAL_POTENTIAL_UNSTABLE.format(label=label, reason=reason)
             return None
         for label, node in nodes.items():
@@ -277,7 +209,7 @@ class RefineWorkChain(ProtocolMixin, IndexedMixin, SubmitOnceMixin, WorkChain):
             label: pools.remember(self.ctx.pools.get(label, []), name, potential, node, most=most)
             for label, node in nodes.items()
         }
-        if self._decide(policy.Sampled()).action is Action.JUDGE:
+        if self._decide(verdicts.Sampled()).action is Action.JUDGE:
             self.ctx.sampled = {label: node.outputs.predictions for label, node in nodes.items()}
             self._judge({label: records.predictions_of(node) for label, node in self.ctx.sampled.items()})
         return None
@@ -345,20 +277,20 @@ class RefineWorkChain(ProtocolMixin, IndexedMixin, SubmitOnceMixin, WorkChain):
         if not node.is_finished_ok:
             reason = reason_of(node)
             if node.exit_status not in RETRIED_WITH_SMALLER_STEPS:
-                self._decide(policy.Stopped(Reason.FAILED, reason))
+                self._decide(verdicts.Stopped(Reason.FAILED, reason))
                 self._publish()
                 return self.exit_codes.ERROR_UPDATE_FAILED.format(reason=reason)
-            self._decide(policy.UpdateFailed(reason))
+            self._decide(verdicts.UpdateFailed(reason))
             return None
         self._remember_memory("update", node)
         update = records.update_results(node.outputs.output_parameters)
         state = self._judge(records.predictions_before(update))
         if state.action is not Action.END:
             self.ctx.candidate = {"potential": node.outputs.potential, "optimizer_state": node.outputs.optimizer_state}
-            self._decide(policy.Updated(update.has_moved, update.reason, update.held))
+            self._decide(verdicts.Updated(update.has_moved, update.reason, update.held))
         return None
 
-    def _judge(self, predictions: Mapping[str, list[Prediction]]) -> policy.State:
+    def _judge(self, predictions: Mapping[str, list[Prediction]]) -> State:
         """Compare the reference with the targets, and keep its potential where it is the best.
 
         Args:
@@ -368,7 +300,7 @@ class RefineWorkChain(ProtocolMixin, IndexedMixin, SubmitOnceMixin, WorkChain):
         compared = records.compare_points(targets, predictions)
         chi2 = records.judge(compared)
         found = [item for items in compared.values() for item in items.values()]
-        verdict = policy.Agreement(chi2["training"], chi2["selection"], decisive_points(found), noise(found))
+        verdict = verdicts.Agreement(chi2["training"], chi2["selection"], decisive_points(found), noise(found))
         state = self._decide(verdict)
         if state.reference is not None and state.reference.is_best:
             self.ctx.best = self.ctx.reference["potential"]
@@ -389,19 +321,7 @@ class RefineWorkChain(ProtocolMixin, IndexedMixin, SubmitOnceMixin, WorkChain):
         if selected is None:
             return
         updates = updates_of(self.node)
-        plan = {
-            "iterations": decisions(
-                state.iteration,
-                updates,
-                sampled=self.ctx.reference["potential"].uuid,
-                settings_from=state.settings_from,
-                discarded=state.discarded,
-            ),
-            "best": selected.iteration,
-            "selected": selected.model_dump(mode="json"),
-            "outcome": str(state.reason),
-            "roll_backs": state.roll_backs,
-        }
+        plan = plan_of(state, selected, updates, sampled=self.ctx.reference["potential"].uuid)
         history = collect_history(
             orm.Dict(plan),
             targets={label: dict(point["targets"]) for label, point in self._state_points().items()},

@@ -16,9 +16,9 @@ from aiida_difftre.cli.doer import farewell
 from aiida_difftre.cli.expectation import expected
 from aiida_difftre.data.base import BasePotentialData
 from aiida_difftre.data.potential import PotentialData
+from aiida_difftre.engine.contract.choice import Selected
 from aiida_difftre.engine.contract.jobs import PROGRESS
 from aiida_difftre.engine.contract.matching_results import PretrainResults
-from aiida_difftre.engine.contract.policy import Selected
 from aiida_difftre.engine.contract.records import ProgressLine, read
 from aiida_difftre.engine.contract.results import UpdateStep
 from aiida_difftre.engine.contract.validation import validate

@@ -39,7 +39,7 @@ from aiida_difftre.engine.contract.kinds import RESULTS_OF
 from aiida_difftre.engine.contract.records import ErrorReport, ProgressLine
 from aiida_difftre.engine.contract.trajectories import read_trajectory
 from aiida_difftre.engine.errors import ExitStatus
-from aiida_difftre.engine.jobs import refine
+from aiida_difftre.engine.jobs import refine, refine_trajectories
 from aiida_difftre.engine.potentials import potential as potentials
 from tests.fixtures.engine import argon, lennard_jones, target
 
@@ -288,7 +288,7 @@ def fail_with_results(folder: Path, **changes: Any) -> tuple[dict[str, Any], dic
 
 
 def test_a_validation_that_fails_leaves_the_refinement(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sample = refine.protocol.sample
+    sample = refine_trajectories.protocol.sample
 
     def unstable(*arguments: Any, **keywords: Any) -> Any:
         *_, point, _, _ = arguments
@@ -296,7 +296,7 @@ def test_a_validation_that_fails_leaves_the_refinement(folder: Path, monkeypatch
             raise cli.EngineError(ExitStatus.NOT_FINITE, "it exploded", {"last": np.inf})
         return sample(*arguments, **keywords)
 
-    monkeypatch.setattr(refine.protocol, "sample", unstable)
+    monkeypatch.setattr(refine_trajectories.protocol, "sample", unstable)
     results, error = fail_with_results(folder)
     assert (results["reason"], len(results["iterations"])) == ("max_iterations", 2)
     described = {"status": "NOT_FINITE", "message": "it exploded", "diagnostics": {"last": "inf"}}
@@ -308,7 +308,7 @@ def test_a_validation_that_fails_leaves_the_refinement(folder: Path, monkeypatch
 
 @pytest.mark.parametrize("part", ["sampling", "update"])
 def test_the_last_roll_back_leaves_the_refinement(folder: Path, monkeypatch: pytest.MonkeyPatch, part: str) -> None:
-    sample = refine.protocol.sample
+    sample = refine_trajectories.protocol.sample
     first = derived_seed(0, "sample", 0, "cold")
 
     def explode(*arguments: Any, **_: Any) -> Any:
@@ -316,7 +316,9 @@ def test_the_last_roll_back_leaves_the_refinement(folder: Path, monkeypatch: pyt
             return sample(*arguments)
         raise cli.EngineError(ExitStatus.NOT_FINITE, "it exploded")
 
-    monkeypatch.setattr(*((refine.protocol, "sample") if part == "sampling" else (refine, "minimise")), explode)
+    monkeypatch.setattr(
+        *((refine_trajectories.protocol, "sample") if part == "sampling" else (refine, "minimise")), explode
+    )
     results, error = fail_with_results(folder, max_roll_backs=0, max_iterations=2)
     assert (results["reason"], results["best_iteration"], results["validation"]) == ("too_many_roll_backs", 0, None)
     assert results["error"]["message"] == "it exploded"
@@ -329,7 +331,7 @@ def test_a_first_trajectory_that_fails_leaves_no_results(folder: Path, monkeypat
     def explode(*_: Any, **__: Any) -> Any:
         raise cli.EngineError(ExitStatus.NOT_FINITE, "it exploded")
 
-    monkeypatch.setattr(refine.protocol, "sample", explode)
+    monkeypatch.setattr(refine_trajectories.protocol, "sample", explode)
     assert fail(folder, "refine", **REFINEMENT)["message"] == "it exploded"
 
 

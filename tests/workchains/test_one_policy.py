@@ -16,14 +16,17 @@ from aiida.engine.utils import instantiate_process
 from aiida.manage import get_manager
 
 from aiida_difftre.data.target import TargetData
+from aiida_difftre.engine.contract import loop_verdicts as verdicts
 from aiida_difftre.engine.contract import policy
 from aiida_difftre.engine.contract.jobs import RefineJob
+from aiida_difftre.engine.contract.loop_state import Action, State
 from aiida_difftre.engine.contract.predictions import Prediction
 from aiida_difftre.engine.contract.reasons import Reason
 from aiida_difftre.engine.contract.records import read
 from aiida_difftre.engine.contract.results import UpdateSummary
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.jobs import refine as engine
+from aiida_difftre.engine.jobs import refine_course
 from aiida_difftre.engine.refinement.losses import TargetTerm, compared
 from aiida_difftre.engine.refinement.minimise import OptimizerMemory
 from aiida_difftre.engine.runtime.progress import Silent
@@ -117,12 +120,12 @@ def explain(kind: str) -> EngineError:
 
 
 @pytest.fixture
-def run_engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[World, list[TargetData]], policy.State]:
+def run_engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[World, list[TargetData]], State]:
     """A function that gives a world to ``difftre refine``."""
-    courses: list[engine.Course] = []
-    make_course = engine.Course
+    courses: list[refine_course.Course] = []
+    make_course = refine_course.Course
 
-    def run(world: World, nodes: list[TargetData]) -> policy.State:
+    def run(world: World, nodes: list[TargetData]) -> State:
         targets = [node.target for node in nodes]
 
         def simulate(*_: Any, settings: Any, **__: Any) -> Any:
@@ -130,7 +133,7 @@ def run_engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Wor
                 raise explain(found)
             return SimpleNamespace(predictions=world.predictions())
 
-        def prepared(_: Any, course: engine.Course, __: Any) -> list[Any]:
+        def prepared(_: Any, course: refine_course.Course, __: Any) -> list[Any]:
             before = tuple(course.pools["solid"][0].trajectory.predictions)
             terms = [TargetTerm(target, np.array(one.errors)) for target, one in zip(targets, before, strict=True)]
             agreement = [compared(np.asarray(one.values), term) for one, term in zip(before, terms, strict=True)]
@@ -150,8 +153,8 @@ def run_engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Wor
         def member(label: str, trajectory: Any, parameters: Any) -> Any:
             return SimpleNamespace(label=label, trajectory=trajectory, parameters=parameters)
 
-        monkeypatch.setattr(engine, "EarlierTrajectory", member)
-        monkeypatch.setattr(engine, "_simulate", simulate)
+        monkeypatch.setattr(refine_course, "EarlierTrajectory", member)
+        monkeypatch.setattr(engine, "simulated", simulate)
         monkeypatch.setattr(engine, "_prepared", prepared)
         monkeypatch.setattr(engine, "Objective", lambda *_: None)
         monkeypatch.setattr(engine, "minimise", minimise)
@@ -176,10 +179,10 @@ def run_engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Wor
 @pytest.fixture
 def make_chain(
     code: Any, argon_potential: Any, argon_state_points: Any, monkeypatch: pytest.MonkeyPatch
-) -> Callable[[list[TargetData]], Callable[[World], policy.State]]:
+) -> Callable[[list[TargetData]], Callable[[World], State]]:
     """A function (targets) -> a function that gives a world to the work chain."""
 
-    def make(nodes: list[TargetData]) -> Callable[[World], policy.State]:
+    def make(nodes: list[TargetData]) -> Callable[[World], State]:
         targets = {node.target.name: node for node in nodes}
         builder = chain.RefineWorkChain.get_builder_from_protocol(
             potential=argon_potential(),
@@ -195,7 +198,7 @@ def make_chain(
                 process_label="Job", process_state=None, pk=1, called=[], outputs=SimpleNamespace(**outputs),
             )  # fmt: skip
 
-        def run(world: World) -> policy.State:
+        def run(world: World) -> State:
             settings = RefineSettings.model_validate(world.settings)
 
             def submit(kind: Any, **inputs: Any) -> Any:
@@ -210,10 +213,10 @@ def make_chain(
                 )
                 chi2 = chain.records.judge(compared)
                 found = list(compared["solid"].values())
-                judged = policy.Agreement(
+                judged = verdicts.Agreement(
                     chi2["training"], chi2["selection"], chain.decisive_points(found), chain.noise(found)
                 )
-                is_over = policy.decide(process._course(), judged, settings).action is policy.Action.END
+                is_over = policy.decide(process._course(), judged, settings).action is Action.END
                 found = world.updated(parameters["seed"], parameters["learning_rate_scale"], is_fresh, is_over)
                 content = {
                     **UPDATE, "reason": "gate", "history": [STEP, STEP] if found == "moved" else [STEP],

@@ -18,7 +18,7 @@ from aiida_difftre.cli.lineage import generations, lines
 from aiida_difftre.data.potential import PotentialData
 from aiida_difftre.data.target import TargetData
 from aiida_difftre.data.trajectory import TrajectoryEnsembleData
-from aiida_difftre.engine.contract import policy
+from aiida_difftre.engine.contract import loop_verdicts as verdicts
 from aiida_difftre.engine.contract.jobs import JOB, RESULTS
 from aiida_difftre.engine.contract.predictions import Prediction
 from aiida_difftre.engine.trajectories.importing import ImportSettings, import_trajectory
@@ -281,13 +281,13 @@ def test_state_of_the_loop_does_not_grow(code: Any, argon_potential: Any, argon_
     sizes = []
     for number in range(20):
         process.ctx.reference = {**process.ctx.candidate, "points": {}}
-        process._decide(policy.Sampled())
+        process._decide(verdicts.Sampled())
         found = Prediction(
             label="pressure", observable="pressure", unit="GPa", labels=["pressure"], values=[9.0 - 0.125 * number],
             errors=[0.5],
         )  # fmt: skip
         process._judge({"solid": [found]})
-        process._decide(policy.Updated(has_moved=True))
+        process._decide(verdicts.Updated(has_moved=True))
         sizes.append(len(serialize(process.ctx)))
     assert process.ctx.state["iteration"] == 20
     assert sizes[-1] - sizes[1] < 20
@@ -380,8 +380,8 @@ def test_next_iteration_starts_with_what_fitted_into_memory(
     monkeypatch.setattr(process, "to_context", lambda **awaited: None)
     process.prepare()
     process.sample_state_points()
-    process._decide(policy.Sampled())
-    process._decide(policy.Updated(has_moved=True))
+    process._decide(verdicts.Sampled())
+    process._decide(verdicts.Updated(has_moved=True))
     process.ctx.lowered["sample_solid"] = {"machine": {"batch_size": 8}, "sampling": {"walkers": 4}}
     process.sample_state_points()
     first, second = (inputs["calc"]["parameters"].get_dict() for inputs in submitted)

@@ -15,271 +15,26 @@ The first alone is met by chance as well: chi² tends to one, whatever the poten
 trajectories outgrows that of the targets. Where the second fails trajectories grow, and the same potential is sampled
 again; where they may not grow any more, the refinement ends for the reason ``noise``.
 
-The *best* potential, which a refinement returns, is the latest one whose chi² is above the lowest by no more than the
-standard error of their difference (:func:`~aiida_difftre.engine.contract.agreement.is_worse`). Among those that agree
-alike within the noise of their trajectories the lowest is luck, while later ones were moved on more of them.
+Which potential is the *best*, which is returned, is told in :mod:`~aiida_difftre.engine.contract.choice`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Any
 
-import numpy as np
-from pydantic import Field
-
-from aiida_difftre.engine.contract.agreement import Criterion, Points, is_better, is_worse
-from aiida_difftre.engine.contract.base import Strict
+from aiida_difftre.engine.contract.choice import Judged, Leader, standing
 from aiida_difftre.engine.contract.loop_settings import LoopSettings
+from aiida_difftre.engine.contract.loop_state import Action, Reference, State
+from aiida_difftre.engine.contract.loop_verdicts import (
+    Agreement,
+    Sampled,
+    Stopped,
+    Unstable,
+    Updated,
+    UpdateFailed,
+    Verdict,
+)
 from aiida_difftre.engine.contract.reasons import Reason
-
-
-class Action(StrEnum):
-    """What to do next."""
-
-    SAMPLE = "sample"
-    """Sample trajectories with the candidate, which become the reference if the dynamics is stable."""
-    JUDGE = "judge"
-    """Compare the reference's trajectories with the targets; there is no update after it."""
-    UPDATE = "update"
-    """Judge the reference where that was not done yet, and move its parameters."""
-    END = "end"
-    """Nothing: the refinement is over."""
-
-
-class Reference(Strict):
-    """What is known of the last trajectories that were stable.
-
-    Args:
-        production_fs: Sampled time of each walker, fs.
-        is_judged: True once they were compared with the targets.
-        is_updated: True once an update has started from them.
-        is_best: True if the potential that sampled them is the best so far.
-        has_fresh_optimizer: True if the next update starts without the optimizer's memory.
-        held: Labels of the state points that the potential did not sample: what earlier ones sampled stands for it.
-    """
-
-    production_fs: float
-    is_judged: bool = False
-    is_updated: bool = False
-    is_best: bool = False
-    has_fresh_optimizer: bool = False
-    held: list[str] = Field(default_factory=list)
-
-
-class Judged(Strict):
-    """An iteration whose trajectories were compared with the targets.
-
-    Args:
-        iteration: Number of the iteration, from 0.
-        training: Reduced chi² of the training targets.
-    """
-
-    iteration: int
-    training: float
-
-
-class Leader(Judged):
-    """The iteration with the lowest chi² of the targets that decide, with which others are compared.
-
-    Args:
-        points: Columns of :class:`~aiida_difftre.engine.contract.agreement.Points`, for the targets that decide.
-        production_fs: Sampled time of each walker of its trajectories, fs.
-    """
-
-    points: tuple[list[float], list[float], list[float]]
-    production_fs: float
-
-
-class Selected(Strict):
-    """Which iteration was chosen, by what, and what was given up for it.
-
-    Args:
-        criterion: Role of the targets that decided.
-        iteration: Number of the chosen iteration.
-        training: Reduced chi² of the training targets in the chosen iteration.
-        lowest: The iteration with the lowest such chi², on trajectories of the same length.
-        leader: The iteration with the lowest chi² of the targets that decided, from which noise does not tell the
-            chosen one; None where an earlier version chose that one.
-    """
-
-    criterion: Criterion
-    iteration: int
-    training: float
-    lowest: Judged
-    leader: int | None = None
-
-    def sentence(self) -> str:
-        """The choice in words.
-
-        Returns:
-            One line for a log or a report.
-        """
-        other = f"lowest {self.lowest.training:.3g} at iteration {self.lowest.iteration}"
-        lowest = "the lowest" if self.lowest.iteration == self.iteration else other
-        by = f"by {self.criterion} targets"
-        if self.leader not in {None, self.iteration}:
-            by += f", the latest within the noise of iteration {self.leader}"
-        return f"iteration {self.iteration}, {by}: training chi² {self.training:.3g}, {lowest}"
-
-
-class State(Strict):
-    """Everything on which the decisions depend; of bounded size but for the iterations that were discarded.
-
-    Args:
-        action: The next thing to do.
-        production_fs: Sampled time of each walker in the next sampling, fs.
-        thresholds: Thresholds of growth that chi² has not yet passed.
-        grown_against_noise: Number of times that the trajectories grew because their own error was too large.
-        learning_rate_scale: Factor on the learning rate of the next update.
-        iteration: Number of the present iteration, from 0; an iteration ends with its update.
-        discarded: Numbers of the iterations whose update was done again.
-        settings_from: First iteration, production_fs and learning_rate_scale, each time that these changed.
-        held: Labels of the state points that the next sampling leaves out.
-        samplings: Number of samplings so far.
-        roll_backs: Number of roll-backs so far.
-        since_best: Number of iterations since chi² has last improved.
-        is_stalled: True if the last update found no step.
-        reference: Trajectories of the present iteration; None before the first ones.
-        criterion: Role of the targets that decide; None before the first judgement.
-        leader: The iteration with the lowest chi² of the targets that decide, on the longest trajectories so far; None
-            before the first judgement.
-        best: The best iteration, which is the leader or later; None before the first judgement.
-        lowest: The iteration with the lowest chi² of the training targets alone, on trajectories as long as those of
-            the leader.
-        reason: Reason for the end; None while the refinement goes on.
-        failure: Message of what ended it; empty where nothing failed.
-        message: The last decision in words, for a log.
-    """
-
-    action: Action = Action.SAMPLE
-    production_fs: float
-    thresholds: list[float] = Field(default_factory=list)
-    grown_against_noise: int = 0
-    learning_rate_scale: float = 1.0
-    iteration: int = 0
-    discarded: list[int] = Field(default_factory=list)
-    settings_from: list[tuple[int, float, float]] = Field(default_factory=list)
-    held: list[str] = Field(default_factory=list)
-    samplings: int = 0
-    roll_backs: int = 0
-    since_best: int = 0
-    is_stalled: bool = False
-    reference: Reference | None = None
-    criterion: Criterion | None = None
-    leader: Leader | None = None
-    best: Judged | None = None
-    lowest: Judged | None = None
-    reason: Reason | None = None
-    failure: str = ""
-    message: str = ""
-
-    def is_last(self, settings: LoopSettings) -> bool:
-        """Whether the next trajectories are only judged, since there were as many updates as there may be.
-
-        Args:
-            settings: Settings of the loop.
-
-        Returns:
-            True once ``max_iterations`` updates were made and not discarded.
-        """
-        return self.iteration - len(self.discarded) >= settings.max_iterations
-
-    def selected(self) -> Selected | None:
-        """The iteration that is kept, and the targets that decided.
-
-        Returns:
-            The choice; None before the first judgement.
-        """
-        if self.best is None or self.leader is None or self.lowest is None or self.criterion is None:
-            return None
-        return Selected(
-            criterion=self.criterion,
-            iteration=self.best.iteration,
-            training=self.best.training,
-            lowest=self.lowest,
-            leader=self.leader.iteration,
-        )
-
-
-@dataclass(frozen=True)
-class Sampled:
-    """Verdict of sampling: the trajectories of all state points are stable."""
-
-
-@dataclass(frozen=True)
-class Unstable:
-    """Verdict of sampling: the dynamics became unstable.
-
-    Args:
-        label: Label of a state point where it did.
-        reason: Message of the job that failed.
-    """
-
-    label: str
-    reason: str
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """Verdict on the reference: how well its trajectories agree with the targets.
-
-    Args:
-        training: Reduced chi² of the training targets.
-        selection: Reduced chi² of the selection targets; None where there are none.
-        points: Data points of the targets that decide.
-        noise: Share of the simulation in the errors of the noisiest training target.
-    """
-
-    training: float
-    selection: float | None
-    points: Points
-    noise: float
-
-
-@dataclass(frozen=True)
-class Updated:
-    """Verdict of an update that ended well.
-
-    Args:
-        has_moved: True if it made a step, or had no reason to make one.
-        reason: Why it ended.
-        held: For each state point that is sampled, the effective independent snapshots that its trajectories have for
-            the new potential, over those of its newest trajectory.
-    """
-
-    has_moved: bool
-    reason: Reason | None = None
-    held: Mapping[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class UpdateFailed:
-    """Verdict of an update: it failed in a way that smaller steps may cure.
-
-    Args:
-        reason: Message of the job that failed.
-    """
-
-    reason: str
-
-
-@dataclass(frozen=True)
-class Stopped:
-    """The refinement cannot go on, whatever the steps.
-
-    Args:
-        reason: Reason for the end: a failure, a walltime or a signal.
-        message: Message of the job that stopped.
-    """
-
-    reason: Reason
-    message: str
-
-
-Verdict = Sampled | Unstable | Agreement | Updated | UpdateFailed | Stopped
 
 
 def start(settings: LoopSettings, production_fs: float) -> State:
@@ -294,7 +49,8 @@ def start(settings: LoopSettings, production_fs: float) -> State:
 
     Example:
         >>> from aiida_difftre.engine.contract.loop_settings import LoopSettings
-        >>> from aiida_difftre.engine.contract.policy import Sampled, decide, start
+        >>> from aiida_difftre.engine.contract.loop_verdicts import Sampled
+        >>> from aiida_difftre.engine.contract.policy import decide, start
         >>> settings = LoopSettings()
         >>> state = start(settings, production_fs=5000.0)
         >>> state.action.value, decide(state, Sampled(), settings).action.value
@@ -385,19 +141,13 @@ def _judged(state: State, verdict: Agreement, settings: LoopSettings) -> State:
     reference = _reference(state)
     if reference.is_judged:
         return _changed(state, action=Action.UPDATE)
-    number = state.iteration
-    told = f"iteration {number}: reduced chi² {verdict.training:.3g} "
-    if reference.held:
-        told += f"by earlier trajectories at {', '.join(reference.held)}"
-    else:
-        told += f"on fresh trajectories of {reference.production_fs:g} fs"
-    if verdict.selection is not None:
-        told += f", selection targets {verdict.selection:.3g}"
     if reference.held:
         # What was fitted to these trajectories neither confirms a potential nor makes it the best.
+        told = _told(state, verdict, f"by earlier trajectories at {', '.join(reference.held)}")
         judged = reference.model_copy(update={"is_judged": True})
         return _changed(state, message=told, reference=judged, action=Action.UPDATE)
     state = _with_best(state, reference, verdict, settings)
+    told = _told(state, verdict, f"on fresh trajectories of {reference.production_fs:g} fs")
     state = _changed(state, message=told, criterion="training" if verdict.selection is None else "selection")
     reason = None
     passed = [threshold for threshold in state.thresholds if verdict.training < threshold]
@@ -415,6 +165,11 @@ def _judged(state: State, verdict: Agreement, settings: LoopSettings) -> State:
     if reason is None and state.action is Action.JUDGE:
         reason = Reason.MAX_ITERATIONS
     return _changed(state, action=Action.UPDATE) if reason is None else _ended(_closed(state), reason)
+
+
+def _told(state: State, verdict: Agreement, by: str) -> str:
+    told = f"iteration {state.iteration}: reduced chi² {verdict.training:.3g} {by}"
+    return told if verdict.selection is None else f"{told}, selection targets {verdict.selection:.3g}"
 
 
 def _agreed(state: State, verdict: Agreement, settings: LoopSettings) -> tuple[State, Reason | None]:
@@ -435,24 +190,20 @@ def _agreed(state: State, verdict: Agreement, settings: LoopSettings) -> tuple[S
 
 
 def _with_best(state: State, reference: Reference, verdict: Agreement, settings: LoopSettings) -> State:
-    """Only trajectories of equal length compare: a short one hides differences behind its own error."""
-    leader, incumbent = state.leader, None
-    if leader is not None and reference.production_fs <= leader.production_fs:
-        incumbent = Points(*(np.array(column) for column in leader.points))
-    is_improved = incumbent is None or is_better(verdict.points, incumbent, settings.min_improvement)
-    leads = incumbent is None or is_better(verdict.points, incumbent)
-    is_best = incumbent is None or leads or not is_worse(verdict.points, incumbent)
+    """Keep the potential where it is the best."""
+    found = standing(verdict.points, reference.production_fs, state.leader, settings.min_improvement)
     this = Judged(iteration=state.iteration, training=verdict.training)
-    is_lowest = incumbent is None or state.lowest is None or this.training < state.lowest.training
-    if leads:
+    is_lowest = found.is_first or state.lowest is None or this.training < state.lowest.training
+    leader = state.leader
+    if found.leads:
         columns = tuple(column.tolist() for column in verdict.points)
         leader = Leader(**dict(this), points=columns, production_fs=reference.production_fs)
     return _changed(
         state,
-        since_best=0 if is_improved else state.since_best + 1,
-        reference=reference.model_copy(update={"is_judged": True, "is_best": is_best}),
+        since_best=0 if found.is_improved else state.since_best + 1,
+        reference=reference.model_copy(update={"is_judged": True, "is_best": found.is_best}),
         leader=leader,
-        best=this if is_best else state.best,
+        best=this if found.is_best else state.best,
         lowest=this if is_lowest else state.lowest,
     )
 

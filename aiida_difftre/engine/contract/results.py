@@ -7,9 +7,9 @@ from typing import Any, Literal
 from pydantic import Field
 
 from aiida_difftre.engine.contract.agreement import Criterion
+from aiida_difftre.engine.contract.choice import Judged
 from aiida_difftre.engine.contract.matching_results import MatchingErrors
 from aiida_difftre.engine.contract.observables import Ensemble
-from aiida_difftre.engine.contract.policy import Judged
 from aiida_difftre.engine.contract.predictions import Prediction
 from aiida_difftre.engine.contract.reasons import Reason
 from aiida_difftre.engine.contract.records import Record, Results

@@ -160,13 +160,13 @@ def test_a_refinement_begins_without_dynamics(
         },
     )  # fmt: skip
     begun: list[int] = []
-    simulate_ = refine._simulate
+    simulate_ = refine.simulated
 
     def noticed(setup, point, parameters, previous, **options):  # type: ignore[no-untyped-def]
         begun.append(len(previous.energies))
         return simulate_(setup, point, parameters, previous, **options)
 
-    monkeypatch.setattr(refine, "_simulate", noticed)
+    monkeypatch.setattr(refine, "simulated", noticed)
     results = refine.run(job, folder, Silent())
     assert begun == [len(read_trajectory(folder / "foreign.npz").energies)]  # the second iteration alone
     first, last = results.iterations
