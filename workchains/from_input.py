@@ -38,7 +38,7 @@ from aiida_difftre.workchains.protocols import load_protocol
 from aiida_difftre.workchains.refine import RefineWorkChain
 from aiida_difftre.workchains.refine_settings import RefineSettings
 from aiida_difftre.workchains.train import TrainWorkChain
-from aiida_difftre.workchains.validate_checks import has_undistorted_cell
+from aiida_difftre.workchains.validate_checks import ValidateSettings, has_undistorted_cell
 
 
 def read_builder(file: Path, chain: type[WorkChain] = TrainWorkChain, *, seed: int | None = None) -> ProcessBuilder:
@@ -82,14 +82,20 @@ def plan(run: RunInput, folder: Path, spec: PotentialSpec) -> list[Sampling]:
     moving, lasting = (_sampling(run.protocol, preset) for preset in (refine, validate_))
     settings = validate(RefineSettings, refine["settings"])
     growth = settings.growth.factor ** len(settings.growth.thresholds)
+    hot = validate(ValidateSettings, validate_["settings"]).hot
     parts = []
     for label, point in run.state_points.items():
         cell = simulation_cell(run, label, folder)
         size: dict[str, Any] = {"atoms": len(cell), "volume": float(cell.get_volume())}
         if any(isinstance(target, Target) and target.is_in_loss for target in point.targets.values()):
-            name, times = f"refinement at {label}", settings.max_iterations + settings.max_roll_backs
-            parts.append(estimate.sampling(name, moving, spec, times=times, growth=growth, **size))
+            name, most = f"refinement at {label}", settings.max_iterations + settings.max_roll_backs
+            parts.append(estimate.sampling(name, moving, spec, times=most, growth=growth, **size))
         parts.append(estimate.sampling(f"validation at {label}", lasting, spec, times=2, **size))
+        if hot is not None:
+            times = {"equilibration_fs": 0.0, "production_fs": hot.time_fs, "walkers": hot.walkers}
+            heated = lasting.model_copy(update=times)
+            name, factors = f"hot runs at {label}", len(hot.factors)
+            parts.append(estimate.sampling(name, heated, spec, times=factors, **size))
     for number, stage in reversed(list(enumerate(run.refinement.stages))):
         refined = [one for one in plan(of_stage(run, stage), folder, spec) if one.label.startswith("refinement")]
         parts = [*(replace(one, label=f"stage {number}, {one.label}") for one in refined), *parts]

@@ -84,7 +84,7 @@ class ValidateWorkChain(ProtocolMixin, IndexedMixin, SubmitOnceMixin, WorkChain)
             default=lambda: orm.Dict({}),
             serializer=orm.to_aiida_type,
             validator=settings_validator(ValidateSettings),
-            help="seed, static_stiffness, verdict, phonons, assessment.",
+            help="seed, static_stiffness, verdict, phonons, assessment, hot.",
         )
         spec.inputs.validator = check_inputs
         spec.outline(
@@ -104,6 +104,11 @@ class ValidateWorkChain(ProtocolMixin, IndexedMixin, SubmitOnceMixin, WorkChain)
         )
         spec.output_namespace("predictions", dynamic=True, help="By potential and state point.")
         spec.output_namespace("trajectories", dynamic=True, help="By potential and state point.")
+        spec.output_namespace(
+            "blown_up",
+            dynamic=True,
+            help="By state point: structures of hot runs on the way to where walkers blew up, without labels.",
+        )
         spec.exit_code(
             exit_codes.UNSTABLE,
             "ERROR_UNSTABLE",
@@ -155,16 +160,18 @@ class ValidateWorkChain(ProtocolMixin, IndexedMixin, SubmitOnceMixin, WorkChain)
         return configurations(**structures, metadata=metadata)
 
     def _submit_sampling(self, when: str, label: str) -> orm.ProcessNode:
-        seed = validate(ValidateSettings, self.inputs.settings.get_dict()).seed
+        settings = validate(ValidateSettings, self.inputs.settings.get_dict())
         point = self.inputs.state_points[label]
         inputs = AttributeDict(self.exposed_inputs(SampleBaseWorkChain, namespace="sample"))
         inputs.calc.potential = self.inputs[when]
         add_base(inputs.calc, self.inputs)
         inputs.calc.structure = point["structure"]
         template = inputs.calc.parameters.get_dict()
-        inputs.calc.parameters = orm.Dict(
-            sampling_parameters(template, point, seed=derived_seed(seed, "validate", when, label), predict=True)
-        )
+        seed = derived_seed(settings.seed, "validate", when, label)
+        parameters = sampling_parameters(template, point, seed=seed, predict=True)
+        if when == "after" and settings.hot is not None:
+            parameters["hot"] = settings.hot.model_dump(mode="json")
+        inputs.calc.parameters = orm.Dict(parameters)
         inputs.metadata.call_link_label = f"sample_{when}_{label}"
         return self.submit(SampleBaseWorkChain, **inputs)
 
@@ -235,11 +242,14 @@ class ValidateWorkChain(ProtocolMixin, IndexedMixin, SubmitOnceMixin, WorkChain)
         predictions: dict[str, dict[str, Any]] = {}
         trajectories: dict[str, dict[str, Any]] = {}
         sampled: dict[str, dict[str, Any]] = {}
+        blown_up: dict[str, Any] = {}
         for when, label in self._runs():
             node = self.ctx[f"sample_{when}_{label}"]
             predictions.setdefault(when, {})[label] = node.outputs.predictions
             trajectories.setdefault(when, {})[label] = node.outputs.trajectory
             parameters = node.outputs.output_parameters
+            if "blown_up" in node.outputs:
+                blown_up[label] = node.outputs.blown_up
             # Jobs of an earlier version, found in the cache, do not say.
             if (stationarity := read(SampleResults, parameters.get_dict()).stationarity) is not None:
                 sampled.setdefault(when, {})[label] = parameters
@@ -263,6 +273,8 @@ class ValidateWorkChain(ProtocolMixin, IndexedMixin, SubmitOnceMixin, WorkChain)
         self.out("report", report)
         self.out("predictions", predictions)
         self.out("trajectories", trajectories)
+        if blown_up:
+            self.out("blown_up", blown_up)
 
     @classmethod
     def get_builder_from_protocol(

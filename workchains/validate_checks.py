@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from aiida_difftre.calculations.checks import check_base
 from aiida_difftre.data.dataset import DatasetData
 from aiida_difftre.data.structures import EQUILIBRIUM
 from aiida_difftre.engine.contract.base import Seed, Strict
+from aiida_difftre.engine.contract.hot import HotSettings
+from aiida_difftre.engine.contract.samplers import JAX_MD
 from aiida_difftre.engine.contract.validation import validate
 from aiida_difftre.engine.contract.verdict import MeasuredPhonon
 from aiida_difftre.workchains import absorption
@@ -38,6 +40,9 @@ class ValidateSettings(Strict):
         phonons: Measured frequencies by state point and name, with which the refined potential at rest is compared.
         assessment: also what the training targets determine of the refined potential and what they leave open
             (:mod:`aiida_difftre.workchains.assess`), on the trajectories of the validation.
+        hot: also short runs of the refined potential above the temperature of each state point, of which the verdict
+            tells; what blows up is kept as structures. True for 1.5 and 2 times the temperature, or how hot and how
+            long.
     """
 
     seed: Seed = 0
@@ -45,6 +50,12 @@ class ValidateSettings(Strict):
     verdict: bool = True
     phonons: dict[str, dict[str, MeasuredPhonon]] = Field(default_factory=dict)
     assessment: bool = False
+    hot: HotSettings | None = None
+
+    @field_validator("hot", mode="before")
+    @classmethod
+    def _in_one_word(cls, given: Any) -> Any:
+        return ({} if given else None) if isinstance(given, bool) else given
 
     @model_validator(mode="after")
     def _looked_at(self) -> ValidateSettings:
@@ -73,4 +84,11 @@ def check_inputs(inputs: Mapping[str, Any], _: Any) -> str | None:
     if settings.phonons and "predict" not in inputs:
         return "settings.phonons were given, but no `predict` inputs with the code that looks at the lattice"
     points, sampling = inputs["state_points"], inputs["sample"]["calc"]["parameters"]
+    if settings.hot is not None and (name := _sampler(sampling)) != JAX_MD:
+        return f"settings.hot: hot runs are molecular dynamics, and the sampler is {name!r}; set hot to false"
     return check_targets(points, sampling) or check_dynamic_targets(points, sampling)
+
+
+def _sampler(parameters: Any) -> str:
+    """The sampler that parameters of sampling name."""
+    return str(parameters.get_dict().get("sampling", {}).get("sampler", JAX_MD))

@@ -71,7 +71,7 @@ def _verdict(
     sampled = {}
     for label, node in runs.items():
         results = read(SampleResults, node.get_dict())
-        sampled[label] = Sampled(results.mean_temperature, results.arrangement)
+        sampled[label] = Sampled(results.mean_temperature, results.arrangement, tuple(results.hot or ()))
     if not looked:
         return verdict(content["state_points"], sampled)
     (found,) = looked.values()

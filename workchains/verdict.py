@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from aiida_difftre.engine.contract.hot import HotRun
 from aiida_difftre.engine.contract.records import read
 from aiida_difftre.engine.contract.verdict import (
     PER_THZ,
@@ -55,10 +56,12 @@ class Sampled(NamedTuple):
     Args:
         temperature: Temperature, K.
         arrangement: Where the atoms were; None where an earlier version did not tell.
+        hot: Hot runs after it.
     """
 
     temperature: float
     arrangement: Arrangement | None = None
+    hot: tuple[HotRun, ...] = ()
 
 
 def target_verdicts(state_points: Mapping[str, Mapping[str, Mapping[str, Comparison]]]) -> list[TargetVerdict]:
@@ -250,6 +253,13 @@ def verdict(
             )
         elif words := instabilities(lattice):
             unstable[label] = words
+    hot = {label: list(run.hot) for label, run in sampled.items() if run.hot}
+    unchecked += [
+        f"{label} at {one.temperature:.4g} K: {one.skipped}"
+        for label, runs in hot.items()
+        for one in runs
+        if one.skipped
+    ]
     if lattices is None:
         unchecked.append("lattices at rest and short distances")
     unchecked += _not_told(dimers or [], sampled)
@@ -257,14 +267,17 @@ def verdict(
     hottest = max((run.temperature for run in sampled.values()), default=math.nan)
     near = [one for one in found if not one.barrier > HIGH_BARRIER * BOLTZMANN * hottest]
     return Verdict(
-        line=_line(targets, unstable, near, unchecked, hottest),
-        is_sound=bool(targets) and all(one.is_met for one in targets) and not unstable and not near,
+        line=_line(targets, unstable, near, unchecked, hottest, hot),
+        is_sound=bool(targets)
+        and all(one.is_met for one in targets)
+        and not (unstable or near or any(one.blown_up for runs in hot.values() for one in runs)),
         targets=targets,
         lattices=dict(lattices or {}),
         unstable=unstable,
         holes=found,
         unchecked=unchecked,
         phonons=phonon_verdicts(measured or {}, lattices or {}),
+        hot=hot,
     )
 
 
@@ -274,6 +287,7 @@ def _line(
     found: Sequence[Hole],
     unchecked: Sequence[str],
     temperature: float,
+    hot: Mapping[str, Sequence[HotRun]],
 ) -> str:
     met, failed = ([one for one in targets if one.is_met is wanted] for wanted in (True, False))
     if met:
@@ -286,9 +300,23 @@ def _line(
         way = "without a barrier" if one.barrier == 0 else f"behind {one.barrier:.2g} eV"
         heat = f" ({one.barrier / (BOLTZMANN * temperature):.0f} kT)" if one.barrier and temperature > 0 else ""
         against.append(f"{one.pair} closer than {one.distance:.2g} Å, where they attract {way}{heat}")
+    against += [f"{label} at {words}" for label, runs in hot.items() if (words := blown_up(runs)) is not None]
     against += ["what is not among its targets"] if met else []
     line = f"{said}; not for {'; '.join(against)}." if against else f"{said}."
     return line + (f" Not looked at: {'; '.join(unchecked)}." if unchecked else "")
+
+
+def blown_up(runs: Sequence[HotRun]) -> str | None:
+    """The coolest of the hot runs of a state point in which walkers blew up, in words; None where all held."""
+    gone = [one for one in runs if one.blown_up]
+    if not gone:
+        return None
+    coolest = min(gone, key=lambda one: one.temperature)
+    first = min(coolest.blown_up, key=lambda one: one.time_fs)
+    return (
+        f"{coolest.temperature:.4g} K ({coolest.factor:g} T), where {len(coolest.blown_up)} of {coolest.walkers} "
+        f"walkers blew up, the first after {first.time_fs:g} fs ({first.reason})"
+    )
 
 
 def _named(targets: Iterable[TargetVerdict]) -> str:

@@ -20,7 +20,9 @@ from aiida_difftre.calculations.checks import (
     symbols_of,
 )
 from aiida_difftre.calculations.engine import EngineCalculation, Submission
+from aiida_difftre.data.dataset import DatasetData
 from aiida_difftre.data.trajectory import TrajectoryEnsembleData
+from aiida_difftre.engine.contract.hot import BLOWN_UP
 from aiida_difftre.engine.contract.jobs import POTENTIAL_IN, STRUCTURE, TRAJECTORY, SampleJob
 from aiida_difftre.engine.contract.observables import ObservableRequest
 from aiida_difftre.engine.contract.validation import validate
@@ -37,7 +39,7 @@ class SampleCalculation(EngineCalculation):
     JOB_MODEL = SampleJob
     KIND = "sample"
     NEEDED = ("parameters", "potential", "structure")
-    RETRIEVE_TEMPORARY = (TRAJECTORY,)
+    RETRIEVE_TEMPORARY = (TRAJECTORY, BLOWN_UP)
 
     @classmethod
     def define(cls, spec: CalcJobProcessSpec) -> None:  # type: ignore[override]
@@ -70,6 +72,12 @@ class SampleCalculation(EngineCalculation):
         )
         ports.parent_folder(spec)
         spec.output("trajectory", valid_type=TrajectoryEnsembleData, help="Snapshots of all walkers.")
+        spec.output(
+            "blown_up",
+            valid_type=DatasetData,
+            required=False,
+            help="Structures of hot runs on the way to where walkers blew up, without labels.",
+        )
         spec.output(
             "predictions",
             valid_type=orm.ArrayData,

@@ -245,6 +245,7 @@ def verdict(snapshot: Snapshot) -> dict[str, Any] | None:
         "unstable": found.unstable,
         "holes": found.holes,
         "phonons": found.phonons,
+        "hot": report.hot_notes(found.hot),
     }
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from aiida_difftre.cli.live import rows
 from aiida_difftre.cli.snapshots import Snapshot
+from aiida_difftre.engine.contract.hot import HotRun
 from aiida_difftre.engine.contract.matching_results import MatchingErrors
 from aiida_difftre.engine.contract.observables import observable
 from aiida_difftre.engine.contract.records import read
@@ -195,6 +197,7 @@ def notes(snapshot: Snapshot) -> list[str]:
         found.append(
             f"{one.name} of {one.state_point} / {one.unit}: {value} at rest, measured {one.measured:g} ± {one.error:g}"
         )
+    found += hot_notes(of_report(report).hot)
     for when, errors in report["dataset"].items():
         shown = records.shown_errors(read(MatchingErrors, errors))
         described = ", ".join(f"{name} {value:.3g} {unit}" for name, (value, unit) in shown.items())
@@ -204,6 +207,26 @@ def notes(snapshot: Snapshot) -> list[str]:
         found.append(f"static {when} (T = 0, no vibrations): {described}")
     if snapshot.reference:
         found.append(f"static DFT as labelled: {_in_gpa(snapshot.reference)}")
+    return found
+
+
+def hot_notes(hot: Mapping[str, Sequence[HotRun]]) -> list[str]:
+    """What became of the hot runs, one sentence for each."""
+    found = []
+    for label, runs in hot.items():
+        for one in runs:
+            where = (
+                f"{label} at {one.temperature:.4g} K ({one.factor:g} T), {one.walkers} walkers of {one.time_fs:g} fs"
+            )
+            if one.skipped:
+                found.append(f"{where}: {one.skipped}")
+                continue
+            told = [
+                f"walker {gone.walker} blew up after {gone.time_fs:g} fs: {gone.reason}" for gone in one.blown_up
+            ] or ["all held"]
+            told += [f"closest approach {one.closest:.3g} Å"] if one.closest is not None else []
+            told += [f"drift {1000 * one.drift:.2g} meV/atom"] if one.drift is not None else []
+            found.append(f"{where}: {'; '.join(told)}")
     return found
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from aiida import orm
 
+from aiida_difftre.data.dataset import DatasetData
 from aiida_difftre.data.trajectory import TrajectoryEnsembleData
+from aiida_difftre.engine.contract.hot import BLOWN_UP
 from aiida_difftre.engine.contract.jobs import TRAJECTORY
 from aiida_difftre.engine.contract.results import SampleResults
 from aiida_difftre.parsers.engine import EngineParser
@@ -22,6 +24,7 @@ class SampleParser(EngineParser[SampleResults]):
         if results.stationarity is not None and results.stationarity.warning:
             self.logger.warning(results.stationarity.warning)
         self.attach("trajectory", TRAJECTORY, TrajectoryEnsembleData.from_file)
+        self.attach("blown_up", BLOWN_UP, DatasetData.from_file, lenient=True)
         if predictions is not None:
             self.out("predictions", predictions)
 

@@ -60,7 +60,7 @@ def test_files(prepare: Any, inputs: dict[str, Any]) -> None:
     assert sorted(path.name for path in folder.iterdir()) == ["job.json", "structure.extxyz"]
     assert info.local_copy_list == [(inputs["potential"].uuid, "potential.safetensors", job.potential)]
     assert info.retrieve_list == ["results.json", "error.json", "progress.jsonl", "memory_events.txt"]
-    assert info.retrieve_temporary_list == ["trajectory.npz"]
+    assert info.retrieve_temporary_list == ["trajectory.npz", "blown_up.extxyz"]
     assert info.codes_info[0].cmdline_params == ["sample", "job.json"]
     assert info.remote_copy_list == info.remote_symlink_list == []
 

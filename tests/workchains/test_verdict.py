@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from aiida_difftre.cli.report import hot_notes
+from aiida_difftre.engine.contract.hot import BlowUp, HotRun, HotSettings
 from aiida_difftre.engine.contract.validation import validate
 from aiida_difftre.engine.contract.verdict import Arrangement, Branches, Dimer, Lattice, MeasuredPhonon, Mode
 from aiida_difftre.workchains.significance import significance
@@ -146,6 +148,41 @@ def test_measured_phonons() -> None:
     assert raman.value == pytest.approx(1332.4, abs=0.1)
     assert seventh.value is another.value is None
     assert of_report({"state_points": points, "verdict": found.content()}).phonons == found.phonons
+
+
+def test_a_potential_that_blows_up_where_it_is_hot() -> None:
+    points = {"liquid": {"pressure": {"after": comparison(10.0, 0.5)}}}
+    held = HotRun(factor=1.5, temperature=127.5, time_fs=1000.0, walkers=4, closest=3.0, drift=0.0003)
+    gone = BlowUp(walker=2, time_fs=240.0, reason="two atoms 0.9 Å apart (limit 2 Å)", closest=0.9)
+    hot = HotRun(factor=2.0, temperature=170.0, time_fs=1000.0, walkers=4, closest=2.7, blown_up=[gone])
+    skipped = HotRun(factor=3.0, temperature=255.0, time_fs=1000.0, walkers=4, skipped="it is for 85 K alone")
+    found = verdict(points, {"liquid": Sampled(85.0, None, (held,))}, {}, [])
+    assert found.is_sound
+    assert found.line == "May be used for pressure at liquid; not for what is not among its targets."
+    found = verdict(points, {"liquid": Sampled(85.0, None, (held, hot, skipped))}, {}, [])
+    assert not found.is_sound
+    assert (
+        "not for liquid at 170 K (2 T), where 1 of 4 walkers blew up, the first after 240 fs (two atoms 0.9 Å apart"
+        in found.line
+    )
+    assert "Not looked at: liquid at 255 K: it is for 85 K alone." in found.line
+    stored = of_report({"state_points": points, "verdict": found.content()})
+    assert stored.hot == found.hot
+    assert hot_notes(stored.hot) == [
+        "liquid at 127.5 K (1.5 T), 4 walkers of 1000 fs: all held; closest approach 3 Å; drift 0.3 meV/atom",
+        "liquid at 170 K (2 T), 4 walkers of 1000 fs: walker 2 blew up after 240 fs: two atoms 0.9 Å apart (limit 2 "
+        "Å); closest approach 2.7 Å",
+        "liquid at 255 K (3 T), 4 walkers of 1000 fs: it is for 85 K alone",
+    ]
+
+
+def test_settings_of_hot_runs() -> None:
+    assert validate(ValidateSettings, {}).hot is None
+    assert validate(ValidateSettings, {"hot": False}).hot is None
+    assert validate(ValidateSettings, {"hot": True}).hot == HotSettings()
+    assert validate(ValidateSettings, {"hot": {"factors": [3.0]}}).hot == HotSettings(factors=[3.0])
+    with pytest.raises(ValueError, match=r"^hot\.factors\.0: must be above 1 and at most 100"):
+        validate(ValidateSettings, {"hot": {"factors": [0.5]}})
 
 
 def test_settings_of_phonons() -> None:

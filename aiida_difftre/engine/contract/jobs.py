@@ -13,6 +13,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
+from aiida_difftre.engine.contract import samplers
 from aiida_difftre.engine.contract.architectures import NewPotential
 from aiida_difftre.engine.contract.base import FileName, Name, Seed, Sha256, Strict
 from aiida_difftre.engine.contract.bases import BasePath
@@ -24,6 +25,7 @@ from aiida_difftre.engine.contract.bounds import (
     Temperature,
 )
 from aiida_difftre.engine.contract.dynamic_requests import check_dynamic_requests
+from aiida_difftre.engine.contract.hot import HotSettings
 from aiida_difftre.engine.contract.label_names import LabelKeys
 from aiida_difftre.engine.contract.loop_settings import LoopSettings
 from aiida_difftre.engine.contract.observables import ObservableRequest, check_requests
@@ -178,9 +180,10 @@ class SampleJob(Job):
         observables: predicted on the trajectory, with errors.
         base_born_stride: every so many snapshots get a Born term of the base of the potential, for stiffness targets of
             updates on this trajectory; 0 for as many as ``observables`` need.
+        hot: short runs above the temperature, from the last snapshots; None for none.
 
-    Writes: ``trajectory.npz``, ``results.json`` (predictions, mean temperature, statistical inefficiency,
-    stationarity with a ``warning`` where the trajectory still drifts, ...),
+    Writes: ``trajectory.npz``, ``blown_up.extxyz`` (where walkers of hot runs blew up), ``results.json`` (predictions,
+    mean temperature, statistical inefficiency, stationarity with a ``warning`` where the trajectory still drifts, ...),
     ``checkpoint.safetensors`` while it runs; a run with a checkpoint beside its job file continues from it.
     """
 
@@ -194,6 +197,7 @@ class SampleJob(Job):
     sampling: SamplingSettings = Field(default_factory=SamplingSettings)
     observables: list[ObservableRequest] = Field(default_factory=list)
     base_born_stride: Annotated[int, Limits(least=0, most=1_000_000, reason="no trajectory has more snapshots")] = 0
+    hot: HotSettings | None = None
 
     @model_validator(mode="after")
     def _ensemble(self) -> SampleJob:
@@ -201,6 +205,11 @@ class SampleJob(Job):
         check_dynamic_requests(self.observables, self.sampling if self.trajectory is None else None)
         if self.trajectory is not None and self.start_trajectory is not None:
             raise ValueError("give either trajectory (to take) or start_trajectory (to continue from)")
+        if self.hot is not None and self.sampling.sampler != samplers.JAX_MD:
+            raise ValueError(
+                f"hot runs are molecular dynamics, and the sampler is {self.sampling.sampler!r}; sample with "
+                f"{samplers.JAX_MD}, or leave out hot"
+            )
         return self
 
 

@@ -78,6 +78,7 @@ class Timings(Record):
         total_s: Duration of the job, s.
         cpu_s: CPU time of all threads of the process, s.
         sampling_s: Equilibration and production, s.
+        hot_s: Hot runs, s.
         observables_s: Predictions on the trajectory, s.
         prepare_s: Observables of the references of an update, s.
         update_s: Steps of an update and the predictions after them, s.
@@ -91,6 +92,7 @@ class Timings(Record):
     total_s: float | None = None
     cpu_s: float | None = None
     sampling_s: float | None = None
+    hot_s: float | None = None
     observables_s: float | None = None
     prepare_s: float | None = None
     update_s: float | None = None

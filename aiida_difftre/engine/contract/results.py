@@ -8,6 +8,7 @@ from pydantic import Field
 
 from aiida_difftre.engine.contract.agreement import Criterion
 from aiida_difftre.engine.contract.choice import Judged
+from aiida_difftre.engine.contract.hot import HotRun
 from aiida_difftre.engine.contract.matching_results import MatchingErrors
 from aiida_difftre.engine.contract.observables import Ensemble
 from aiida_difftre.engine.contract.predictions import Prediction
@@ -73,6 +74,7 @@ class SampleResults(Results):
         given: How well a trajectory that was taken in place of sampling stands for the potential; None for one that was
             sampled.
         arrangement: Where the atoms are; None in results before this was told.
+        hot: What became of the hot runs; None where none were asked for.
         predictions: The observables of the job.
     """
 
@@ -87,6 +89,7 @@ class SampleResults(Results):
     stationarity: Stationarity | None = None
     given: GivenReference | None = None
     arrangement: Arrangement | None = None
+    hot: list[HotRun] | None = None
     predictions: list[Prediction] = Field(default_factory=list)
 
 

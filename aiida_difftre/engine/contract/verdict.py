@@ -9,6 +9,7 @@ from pydantic import Field
 from aiida_difftre.engine.contract.agreement import Role
 from aiida_difftre.engine.contract.base import Strict
 from aiida_difftre.engine.contract.bounds import Limits
+from aiida_difftre.engine.contract.hot import HotRun
 from aiida_difftre.engine.contract.records import Record
 
 Change = Literal["improved", "unchanged", "worse"]
@@ -222,6 +223,7 @@ class Verdict(Record):
         holes: Pairs that attract each other at short distances.
         unchecked: What was not looked at, and why.
         phonons: Measured frequencies, which nothing trained.
+        hot: Hot runs by the label of the state point; empty where none were asked for.
     """
 
     line: str
@@ -232,3 +234,4 @@ class Verdict(Record):
     holes: list[Hole] = Field(default_factory=list)
     unchecked: list[str] = Field(default_factory=list)
     phonons: list[PhononVerdict] = Field(default_factory=list)
+    hot: dict[str, list[HotRun]] = Field(default_factory=dict)

@@ -19,6 +19,7 @@ from aiida_difftre.engine.contract.results import GivenReference, SampleResults,
 from aiida_difftre.engine.contract.state_points import StatePoint
 from aiida_difftre.engine.contract.trajectories import Trajectory, read_trajectory, write_trajectory
 from aiida_difftre.engine.jobs.given import given_reference, held_at
+from aiida_difftre.engine.jobs.hot import hot_runs
 from aiida_difftre.engine.observables.protocol import make
 from aiida_difftre.engine.potentials.potential import Potential, check_temperature, load, species_of
 from aiida_difftre.engine.potentials.term import Parameters
@@ -75,7 +76,10 @@ def run(job: SampleJob, folder: Path, progress: Reporter) -> SampleResults:
     with Stop(job.machine.walltime_s) as stop:
         trajectory, given = _trajectory(job, folder, moving, progress, stop)
         write_trajectory(folder / TRAJECTORY, trajectory)
-    sampled = time.monotonic()
+        sampled = time.monotonic()
+        model = (potential, parameters, base)
+        hot = None if job.hot is None else hot_runs(job, job.hot, model, trajectory, folder, progress, stop)
+    heated = time.monotonic()
     predictions = predict_trajectory(
         potential, parameters, trajectory, job.observables, machine=job.machine, seed=job.seed
     )
@@ -91,8 +95,13 @@ def run(job: SampleJob, folder: Path, progress: Reporter) -> SampleResults:
         stationarity=Stationarity(**stationarity.of_trajectory(trajectory)),
         given=given,
         arrangement=arrangement(trajectory, structure.positions[0]),
+        hot=hot,
         predictions=predictions,
-        timings=Timings(sampling_s=sampled - began, observables_s=time.monotonic() - sampled),
+        timings=Timings(
+            sampling_s=sampled - began,
+            observables_s=time.monotonic() - heated,
+            **({} if hot is None else {"hot_s": heated - sampled}),
+        ),
     )
 
 
