@@ -322,7 +322,7 @@ class Validation(Strict):
 
     Args:
         sampling: merged into that of the protocol.
-        settings: Settings of the work chain: static_stiffness, verdict, phonons, assessment, hot.
+        settings: Settings of the work chain: static_stiffness, verdict, phonons, assessment, members, hot.
     """
 
     sampling: dict[str, Any] = Field(default_factory=dict)

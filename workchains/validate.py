@@ -84,7 +84,7 @@ class ValidateWorkChain(ProtocolMixin, IndexedMixin, SubmitOnceMixin, WorkChain)
             default=lambda: orm.Dict({}),
             serializer=orm.to_aiida_type,
             validator=settings_validator(ValidateSettings),
-            help="seed, static_stiffness, verdict, phonons, assessment, hot.",
+            help="seed, static_stiffness, verdict, phonons, assessment, members, hot.",
         )
         spec.inputs.validator = check_inputs
         spec.outline(
@@ -101,6 +101,9 @@ class ValidateWorkChain(ProtocolMixin, IndexedMixin, SubmitOnceMixin, WorkChain)
             valid_type=orm.Dict,
             required=False,
             help="What the training targets determine of the refined potential, and what they leave open.",
+        )
+        spec.output_namespace(
+            "members", valid_type=PotentialData, dynamic=True, help="Potentials that the assessment drew."
         )
         spec.output_namespace("predictions", dynamic=True, help="By potential and state point.")
         spec.output_namespace("trajectories", dynamic=True, help="By potential and state point.")
@@ -207,7 +210,10 @@ class ValidateWorkChain(ProtocolMixin, IndexedMixin, SubmitOnceMixin, WorkChain)
         """Submit the assessment of the refined potential on the trajectories that it sampled here."""
         sampling = self.inputs.sample.calc
         job = self.inputs.predict.calc if "predict" in self.inputs else sampling
-        parameters = {"seed": validate(ValidateSettings, self.inputs.settings.get_dict()).seed}
+        settings = validate(ValidateSettings, self.inputs.settings.get_dict())
+        parameters: dict[str, Any] = {"seed": settings.seed}
+        if settings.members:
+            parameters["members"] = settings.members
         if (machine := job.parameters.get_dict().get("machine")) is not None:
             parameters["machine"] = machine
         inputs = AttributeDict({"calc": {"code": job.code, "potential": self.inputs.after}})
@@ -235,6 +241,8 @@ class ValidateWorkChain(ProtocolMixin, IndexedMixin, SubmitOnceMixin, WorkChain)
         for sentence in read(AssessResults, node.outputs.output_parameters.get_dict()).sentences:
             self.report(sentence)
         self.out("assessment", node.outputs.output_parameters)
+        if "members" in node.outputs:
+            self.out("members", dict(node.outputs.members))
         return None
 
     def conclude(self) -> None:

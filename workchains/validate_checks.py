@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field, field_validator, model_validator
 
@@ -11,6 +11,7 @@ from aiida_difftre.calculations.checks import check_base
 from aiida_difftre.data.dataset import DatasetData
 from aiida_difftre.data.structures import EQUILIBRIUM
 from aiida_difftre.engine.contract.base import Seed, Strict
+from aiida_difftre.engine.contract.bounds import Limits
 from aiida_difftre.engine.contract.hot import HotSettings
 from aiida_difftre.engine.contract.samplers import JAX_MD
 from aiida_difftre.engine.contract.validation import validate
@@ -40,6 +41,7 @@ class ValidateSettings(Strict):
         phonons: Measured frequencies by state point and name, with which the refined potential at rest is compared.
         assessment: also what the training targets determine of the refined potential and what they leave open
             (:mod:`aiida_difftre.workchains.assess`), on the trajectories of the validation.
+        members: potentials that the assessment draws from what the targets leave open, as an ensemble; 0 for none.
         hot: also short runs of the refined potential above the temperature of each state point, of which the verdict
             tells; what blows up is kept as structures. True for 1.5 and 2 times the temperature, or how hot and how
             long.
@@ -50,6 +52,7 @@ class ValidateSettings(Strict):
     verdict: bool = True
     phonons: dict[str, dict[str, MeasuredPhonon]] = Field(default_factory=dict)
     assessment: bool = False
+    members: Annotated[int, Limits(least=0, most=1000, reason="a few dozen tell a spread")] = 0
     hot: HotSettings | None = None
 
     @field_validator("hot", mode="before")
@@ -61,6 +64,8 @@ class ValidateSettings(Strict):
     def _looked_at(self) -> ValidateSettings:
         if self.phonons and not self.verdict:
             raise ValueError("phonons are looked at for the verdict; leave verdict true, or phonons out")
+        if self.members and not self.assessment:
+            raise ValueError(f"members = {self.members} are drawn by the assessment; set assessment to true")
         return self
 
 

@@ -12,7 +12,7 @@ from aiida_difftre.calculations.checks import check_observables, check_species, 
 from aiida_difftre.calculations.engine import EngineCalculation, Submission
 from aiida_difftre.calculations.update import define_state_points, job_state_points, trajectory_name
 from aiida_difftre.data.potential import PotentialData
-from aiida_difftre.engine.contract.assess_job import AssessJob, Candidate
+from aiida_difftre.engine.contract.assess_job import MEMBERS, AssessJob, Candidate
 from aiida_difftre.engine.contract.jobs import POTENTIAL_IN
 from aiida_difftre.engine.contract.validation import validate
 
@@ -27,6 +27,7 @@ class AssessCalculation(EngineCalculation):
     JOB_MODEL = AssessJob
     KIND = "assess"
     NEEDED = ("potential", "state_points")
+    RETRIEVE_TEMPORARY = (MEMBERS,)
 
     @classmethod
     def define(cls, spec: CalcJobProcessSpec) -> None:  # type: ignore[override]
@@ -35,7 +36,8 @@ class AssessCalculation(EngineCalculation):
         ports.parameters(
             spec,
             AssessParameters,
-            "Candidates for a measurement, prior_width, pair_distances, seed, machine: AssessJob without its files.",
+            "Candidates for a measurement, prior_width, pair_distances, members, seed, machine: AssessJob without its "
+            "files.",
             required=False,
         )
         ports.potential(spec, "The refined potential, which sampled the trajectories.")
@@ -46,6 +48,12 @@ class AssessCalculation(EngineCalculation):
             help="The potential before refinement; how far it moved tells whether the prior is too narrow.",
         )
         define_state_points(spec)
+        spec.output_namespace(
+            "members",
+            valid_type=PotentialData,
+            dynamic=True,
+            help="Potentials drawn from what the targets leave open, as many as `members` of the parameters says.",
+        )
 
     @classmethod
     def check(cls, inputs: Mapping[str, Any]) -> str | None:

@@ -18,12 +18,16 @@ pytestmark = pytest.mark.slow
 
 def test_assessment(argon_input: Any, cli: Any) -> None:
     def change(content: dict[str, Any]) -> None:
-        content["validation"]["settings"]["assessment"] = True
+        content["validation"]["settings"] |= {"assessment": True, "members": 3}
 
     _, validation = run_get_node(read_builder(argon_input(change), ValidateWorkChain))
     assert validation.is_finished_ok, explain(validation)
     found = read(AssessResults, validation.outputs.assessment.get_dict())
     assert found.parameters == 2
+    assert len(found.members) == 3
+    members = dict(validation.outputs.members)
+    assert sorted(members) == ["member_000", "member_001", "member_002"]
+    assert all(member.spec == validation.inputs.after.spec for member in members.values())
     assert {one.label for one in found.state_points["solid"]} == {"pressure", "energy"}
     assert any("determine" in sentence for sentence in found.sentences)
 

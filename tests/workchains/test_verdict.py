@@ -185,6 +185,12 @@ def test_settings_of_hot_runs() -> None:
         validate(ValidateSettings, {"hot": {"factors": [0.5]}})
 
 
+def test_settings_of_an_ensemble() -> None:
+    assert validate(ValidateSettings, {"assessment": True, "members": 3}).members == 3
+    with pytest.raises(ValueError, match="members = 3 are drawn by the assessment; set assessment to true"):
+        validate(ValidateSettings, {"members": 3})
+
+
 def test_settings_of_phonons() -> None:
     line = {"wave_vector": [0, 0, 0], "value": 1332.4, "error": 10.0, "unit": "1/cm", "citation": "a test"}
     assert validate(ValidateSettings, {"phonons": {"ambient": {"Raman line": line}}}).phonons

@@ -44,6 +44,15 @@ class Candidate(Strict):
         return self
 
 
+MEMBERS = "member_*.safetensors"
+"""Files of the members of an ensemble."""
+
+
+def member_file(number: int) -> str:
+    """The file of a member."""
+    return MEMBERS.replace("*", f"{number:03d}")
+
+
 class AssessJob(Job):
     """Tell what the targets determine of a potential, what they leave open, and which measurement would tell most.
 
@@ -57,8 +66,9 @@ class AssessJob(Job):
         prior_width: how well energies are known before the experiment, in units of kT for each atom
             (:func:`aiida_difftre.engine.refinement.posterior.prior_widths`).
         pair_distances: distances for the energies of pairs, Å; None for those from where pairs were seen to the cutoff.
+        members: potentials to draw from what the targets leave open; 0 for none.
 
-    Writes: ``results.json``.
+    Writes: ``results.json``; ``member_000.safetensors`` and so on.
     """
 
     kind: Literal["assess"] = "assess"
@@ -70,6 +80,7 @@ class AssessJob(Job):
         float, Limits(above=0, most=1000, unit="kT", reason="energies off by more are no start of a refinement")
     ] = 1.0
     pair_distances: list[GridValue] | None = None
+    members: Annotated[int, Limits(least=0, most=1000, reason="a few dozen tell a spread")] = 0
 
     @model_validator(mode="after")
     def _consistent(self) -> AssessJob:

@@ -25,6 +25,8 @@ class AssessedTarget(Record):
         prior_errors: Standard deviations before the experiment.
         measured: What was measured.
         measured_errors: Standard errors of that.
+        member_errors: Standard deviations of what the members of an ensemble predict, by reweighting; None without one,
+            and where the snapshots stand for too few of them.
     """
 
     label: str
@@ -38,6 +40,7 @@ class AssessedTarget(Record):
     prior_errors: list[float]
     measured: list[float]
     measured_errors: list[float]
+    member_errors: list[float] | None = None
 
 
 class Well(Record):
@@ -108,6 +111,20 @@ class Advice(Record):
     mean_left: float
 
 
+class Member(Record):
+    """A potential that is as likely as the assessed one is to be right, drawn from what the targets leave open.
+
+    Args:
+        file: Its file.
+        effective: Fraction of the snapshots that stand for it, by state point.
+        held: State points at which these are enough for predictions; elsewhere it has to be sampled.
+    """
+
+    file: str
+    effective: dict[str, float]
+    held: list[str]
+
+
 class AssessResults(Results):
     """Results of an assessment.
 
@@ -122,6 +139,7 @@ class AssessResults(Results):
         state_points: What is known of each target, by state point.
         pairs: Energies of pairs; none of potentials with external fields.
         advice: The candidates, the most telling first.
+        members: Members of an ensemble, where they were asked for.
         sentences: All this in words.
     """
 
@@ -136,4 +154,5 @@ class AssessResults(Results):
     state_points: dict[str, list[AssessedTarget]]
     pairs: list[PairBand] = Field(default_factory=list)
     advice: list[Advice] = Field(default_factory=list)
+    members: list[Member] = Field(default_factory=list)
     sentences: list[str] = Field(default_factory=list)

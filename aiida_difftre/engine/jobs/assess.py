@@ -25,6 +25,7 @@ from aiida_difftre.engine.contract.records import Timings
 from aiida_difftre.engine.contract.state_points import StatePoint
 from aiida_difftre.engine.contract.trajectories import Trajectory, read_trajectory
 from aiida_difftre.engine.errors import EngineError, ExitStatus
+from aiida_difftre.engine.jobs.members import drawn
 from aiida_difftre.engine.potentials.potential import Potential, load
 from aiida_difftre.engine.potentials.term import Environment, Parameters
 from aiida_difftre.engine.refinement import losses
@@ -32,7 +33,7 @@ from aiida_difftre.engine.refinement.losses import TargetTerm
 from aiida_difftre.engine.refinement.posterior import Posterior, evidence, posterior, prior_widths
 from aiida_difftre.engine.refinement.sensitivities import columns, derivatives
 from aiida_difftre.engine.reweighting.predictions import REPLICATES, reweighted_predictions
-from aiida_difftre.engine.reweighting.reference import check_sampled_at, prepare_reference
+from aiida_difftre.engine.reweighting.reference import Reference, check_sampled_at, prepare_reference
 from aiida_difftre.engine.runtime.progress import Reporter
 
 DISTANCES = 60
@@ -70,6 +71,7 @@ class _Seen:
         rows: Derivatives of each of these by the parameters.
         metric: Diagonal of the metric of the ensemble, (parameters,).
         atoms: Number of atoms.
+        reference: The trajectory.
     """
 
     label: str
@@ -78,6 +80,7 @@ class _Seen:
     rows: tuple[Float[np.ndarray, "values parameters"], ...]
     metric: Float[np.ndarray, " parameters"]
     atoms: int
+    reference: Reference
 
 
 def run(job: AssessJob, folder: Path, progress: Reporter) -> AssessResults:
@@ -138,6 +141,13 @@ def run(job: AssessJob, folder: Path, progress: Reporter) -> AssessResults:
         advice=_advice(job, seen, found, pairs, pair_rows),
         timings=Timings(update_s=time.monotonic() - began),
     )
+    if job.members:
+        of_points = {point.label: point.reference for point in seen}
+        ensemble = drawn(job.members, (potential, parameters, movable), found, of_points, folder, job.seed)
+        results.members = ensemble.members
+        for label, spreads in ensemble.spreads.items():
+            for target, spread in zip(results.state_points[label], spreads or [], strict=False):
+                target.member_errors = spread.tolist()
     results.sentences = sentences(results)
     return results
 
@@ -176,7 +186,7 @@ def _look(
         for target, prediction in zip(targets, predictions, strict=False)
     )
     metric = np.sum(rows**2, axis=0)
-    return _Seen(point.label, terms, tuple(predictions), parts, metric, len(trajectory.species))
+    return _Seen(point.label, terms, tuple(predictions), parts, metric, len(trajectory.species), ref)
 
 
 def _suggested(job: AssessJob, folder: Path, model: _Model, found: Posterior) -> float | None:
@@ -377,6 +387,7 @@ def sentences(results: AssessResults) -> list[str]:
                     f"{label}: the training targets leave {target.label} open by ± {model:.2g} {target.unit}, beside "
                     f"± {sampling:.2g} {target.unit} of sampling."
                 )
+    said += _of_members(results)
     if results.prior.suggested is not None and results.prior.suggested > 2 * results.prior.width:
         said.append(
             f"The refinement moved further than a prior width of {results.prior.width:g} kT per atom makes likely; "
@@ -388,4 +399,26 @@ def sentences(results: AssessResults) -> list[str]:
             f"Of the measurements that could be made, {best.name} at {best.state_point} would tell most: it would "
             f"leave {best.mean_left:.0%} of the open deviations."
         )
+    return said
+
+
+def _of_members(results: AssessResults) -> list[str]:
+    """How far the members spread beside what was propagated, at each state point."""
+    said = []
+    for label, targets in results.state_points.items():
+        held = sum(label in member.held for member in results.members)
+        if not results.members:
+            continue
+        sentence = f"{label}: the trajectory stands for {held} of {len(results.members)} members of the ensemble"
+        ratios = [
+            _size(np.array(target.member_errors)) / model
+            for target in targets
+            if target.member_errors is not None and (model := _size(np.array(target.model_errors))) > 0
+        ]
+        if ratios:
+            said.append(
+                f"{sentence}; their spread is {min(ratios):.2g} to {max(ratios):.2g} of what the targets leave."
+            )
+        else:
+            said.append(f"{sentence}, too few for a spread: sample with them.")
     return said

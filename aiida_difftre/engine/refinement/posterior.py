@@ -83,6 +83,28 @@ class Posterior:
         across = scaled - along @ self.directions.T
         return np.concatenate([along / np.sqrt(1 + self.gains), across], axis=1)
 
+    def draws(self, number: int, *, seed: int) -> Rows:
+        """Draw changes of the parameters.
+
+        Args:
+            number: Number of changes.
+            seed: Seed of the draws.
+
+        Returns:
+            Independent changes, (number, parameters), with the covariance of the posterior.
+
+        Example:
+            >>> import numpy as np
+            >>> from aiida_difftre.engine.refinement.posterior import posterior
+            >>> known = posterior(np.array([[2.0, 0.0]]), np.ones(2))
+            >>> known.draws(100_000, seed=1).std(axis=0).round(2).tolist()
+            [0.45, 1.0]
+        """
+        normal = np.random.default_rng(seed).standard_normal((number, len(self.widths)))
+        along = normal @ self.directions
+        across = normal - along @ self.directions.T
+        return self.widths * ((along / np.sqrt(1 + self.gains)) @ self.directions.T + across)
+
     def deviations(self, rows: Rows) -> Float[np.ndarray, " rows"]:
         """Compute the standard deviations that the posterior leaves to averages.
 

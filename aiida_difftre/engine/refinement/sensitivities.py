@@ -45,6 +45,28 @@ def columns(tree: Parameters, movable: Sequence[bool], rows: int = 1) -> NDArray
     return np.concatenate([np.asarray(leaf, np.float64).reshape(rows, -1) for leaf in leaves], axis=1)
 
 
+def moved(tree: Parameters, movable: Sequence[bool], change: NDArray[np.float64]) -> Parameters:
+    """Add a change of the leaves that may move, which stand beside each other as :func:`columns` puts them.
+
+    Args:
+        tree: Parameters.
+        movable: Whether each leaf may move.
+        change: The change, (parameters,).
+
+    Returns:
+        The changed parameters.
+    """
+    leaves, structure = jax.tree.flatten(tree)
+    ends = np.cumsum([leaf.size if moves else 0 for leaf, moves in zip(leaves, movable, strict=True)])
+    return jax.tree.unflatten(
+        structure,
+        [
+            leaf + change[end - leaf.size : end].reshape(leaf.shape) if moves else leaf
+            for leaf, moves, end in zip(leaves, movable, ends, strict=True)
+        ],
+    )
+
+
 def products(cotangents: Cotangents) -> list[int]:
     """Find which values take a vector-Jacobian product: those that depend on the parameters besides the weights.
 

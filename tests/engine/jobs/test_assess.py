@@ -18,7 +18,7 @@ from aiida_difftre.engine.contract.trajectories import write_trajectory
 from aiida_difftre.engine.contract.validation import validate
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.jobs import assess
-from aiida_difftre.engine.potentials.potential import save
+from aiida_difftre.engine.potentials.potential import load, save
 from aiida_difftre.engine.runtime.progress import Silent
 from tests.fixtures.engine import argon, build, lennard_jones, rattled, target
 
@@ -107,6 +107,41 @@ def test_two_parameters_and_the_curve_of_a_pair(folder: Path, tmp_path: Path) ->
     assert found.parameters == 2
     assert len(found.gains) == 2
     assert found.state_points["cold"][0].role == "training"
+
+
+def test_members_spread_as_far_as_the_targets_leave_open(tmp_path: Path) -> None:
+    """Reweighted to first order and beyond, of parameters that the targets determine; else members are not reached."""
+    potential, parameters = lennard_jones()
+    save(tmp_path / POTENTIAL_IN, potential, parameters)
+    write_trajectory(
+        tmp_path / TRAJECTORY,
+        rattled(potential, parameters, argon(2), snapshots=200, amplitude=0.1, temperature=TEMPERATURE, walkers=4),
+    )
+    energy, pressure = (
+        one.values
+        for one in assessed(tmp_path, [target("potential_energy", [0.0]), target("pressure", [0.0])]).state_points[
+            "cold"
+        ]
+    )
+    tight = [target("potential_energy", energy, error=1e-4), target("pressure", pressure, error=1e-3)]
+    found = assessed(tmp_path, tight, members=60, seed=2)
+    assert found.chi2 == pytest.approx(0)
+    assert [member.held for member in found.members] == [["cold"]] * 60
+    for one in found.state_points["cold"]:
+        # The error of a standard deviation of 60 is 9 %.
+        assert one.member_errors == pytest.approx(one.model_errors, rel=0.3)
+        assert 0 < one.model_errors[0] < 2 * one.measured_errors[0]
+    assert any("stands for 60 of 60 members of the ensemble; their spread is" in one for one in found.sentences)
+    leaves = [jax.tree.leaves(load(tmp_path / one.file)[1]) for one in found.members]
+    changed = sum(
+        np.std([np.asarray(leaf) for leaf in column], axis=0).max() > 0 for column in zip(*leaves, strict=True)
+    )
+    assert changed == 2, "well and distance, and no reference energy"
+
+    wide = assessed(tmp_path, [target("pressure", pressure, error=1e3)], members=4)
+    assert all(member.held == [] and member.effective["cold"] < 0.2 for member in wide.members)
+    assert wide.state_points["cold"][0].member_errors is None
+    assert any("0 of 4 members of the ensemble, too few for a spread: sample with" in one for one in wide.sentences)
 
 
 def test_what_tells_nothing_is_refused(folder: Path, tmp_path: Path) -> None:
