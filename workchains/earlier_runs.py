@@ -42,7 +42,8 @@ def with_earlier_runs(
     """State points with the trajectories that earlier runs sampled there, for the pools of updates.
 
     Those are taken that a potential of the same architectures and base sampled, of the same atoms and cell, at the same
-    temperature and pressure. Whether they overlap with the present potential is for each update to say.
+    temperature and pressure; once, where two of the runs have it. Whether they overlap with the present potential is
+    for each update to say.
 
     Args:
         points: State points by label.
@@ -57,6 +58,8 @@ def with_earlier_runs(
         ValueError: For a run of which no trajectory is of any state point, with the reasons.
     """
     found: dict[str, dict[str, Any]] = {label: {} for label in points}
+    known: set[tuple[str, str]] = set()
+    digits = max((len(str(run.pk)) for run in runs), default=1)  # names tell the order
     for run in runs:
         reasons: Counter[str] = Counter()
         number = 0
@@ -65,8 +68,10 @@ def with_earlier_runs(
             trajectory = job.outputs.trajectory
             at = {label: unlike or _other_place(trajectory, point, sampling) for label, point in points.items()}
             for label in (label for label, reason in at.items() if not reason):
-                name = f"run{run.pk}_{number:04d}"
-                found[label][name] = {"trajectory": trajectory, "potential": job.inputs.potential}
+                name = f"run{run.pk:0{digits}d}_{number:04d}"
+                if (label, trajectory.uuid) not in known:
+                    found[label][name] = {"trajectory": trajectory, "potential": job.inputs.potential}
+                known.add((label, trajectory.uuid))
                 number += 1
             if all(at.values()):
                 reasons[" or ".join(sorted(set(at.values())))] += 1

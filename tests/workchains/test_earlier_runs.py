@@ -52,6 +52,10 @@ def test_trajectories_of_the_same_state_point_and_model(
     assert name == f"run{run.pk}_0000"
     assert found["earlier"][name]["potential"].spec != potential.spec
     assert name < "sampling000"  # which is the order of a pool, from the last one on
+    twice = with_earlier_runs(
+        points(), [run, *(job for job in run.called_descendants if job.is_finished_ok), run], potential.spec, NVT
+    )["solid"]
+    assert list(twice["earlier"]) == [name], "a run and a part of it are one"
     builder = RefineWorkChain.get_builder_from_protocol(
         state_points={"solid": found}, potential=potential, sample_code=code
     )

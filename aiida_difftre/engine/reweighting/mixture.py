@@ -91,17 +91,19 @@ def prepare_pooled(
         >>> parameters, cell = potential.init(jax.random.key(0)), 10.0 * np.eye(3)
         >>> context = jax.enable_x64(True)  # as in all jobs
         >>> context.__enter__()
-        >>> positions = np.array([[[0, 0, 0], [x, 0, 0]] for x in (0.36, 0.38, 0.4)], np.float32)
-        >>> sampled = Trajectory.from_arrays(
-        ...     {
-        ...         "positions": positions, "cell": cell, "walkers": np.zeros(3, np.int32), "times": np.arange(3.0),
-        ...         "energies": energies(potential, parameters, positions, cell, ("Ar", "Ar")),
-        ...         "temperatures": np.full(3, 90.0), "last_positions": np.float64(positions[-1:]),
-        ...         "last_velocities": np.zeros((1, 2, 3)),
-        ...     },
-        ...     species=("Ar", "Ar"), temperature=90.0, pressure=None,
-        ... )
-        >>> newest, before = (EarlierTrajectory(label, sampled, parameters) for label in ("newest", "before"))
+        >>> def sampled(*distances):
+        ...     positions = np.array([[[0, 0, 0], [x, 0, 0]] for x in distances], np.float32)
+        ...     return Trajectory.from_arrays(
+        ...         {
+        ...             "positions": positions, "cell": cell, "walkers": np.zeros(3, np.int32), "times": np.arange(3.0),
+        ...             "energies": energies(potential, parameters, positions, cell, ("Ar", "Ar")),
+        ...             "temperatures": np.full(3, 90.0), "last_positions": np.float64(positions[-1:]),
+        ...             "last_velocities": np.zeros((1, 2, 3)),
+        ...         },
+        ...         species=("Ar", "Ar"), temperature=90.0, pressure=None,
+        ...     )
+        >>> newest = EarlierTrajectory("newest", sampled(0.36, 0.38, 0.4), parameters)
+        >>> before = EarlierTrajectory("before", sampled(0.37, 0.39, 0.4), parameters)
         >>> found = pool(potential, parameters, newest, [before], PoolSettings(overlap=0.1))
         >>> found.is_pooled, found.records[0].is_used
         (True, True)

@@ -127,17 +127,19 @@ def pool(
         >>> parameters, cell = potential.init(jax.random.key(0)), 10.0 * np.eye(3)
         >>> context = jax.enable_x64(True)  # as in all jobs
         >>> context.__enter__()
-        >>> positions = np.array([[[0, 0, 0], [x, 0, 0]] for x in (0.36, 0.38, 0.4)], np.float32)
-        >>> sampled = Trajectory.from_arrays(
-        ...     {
-        ...         "positions": positions, "cell": cell, "walkers": np.zeros(3, np.int32), "times": np.arange(3.0),
-        ...         "energies": energies(potential, parameters, positions, cell, ("Ar", "Ar")),
-        ...         "temperatures": np.full(3, 90.0), "last_positions": np.float64(positions[-1:]),
-        ...         "last_velocities": np.zeros((1, 2, 3)),
-        ...     },
-        ...     species=("Ar", "Ar"), temperature=90.0, pressure=None,
-        ... )
-        >>> newest, before = (EarlierTrajectory(name, sampled, parameters) for name in ("newest", "before"))
+        >>> def sampled(*distances):
+        ...     positions = np.array([[[0, 0, 0], [x, 0, 0]] for x in distances], np.float32)
+        ...     return Trajectory.from_arrays(
+        ...         {
+        ...             "positions": positions, "cell": cell, "walkers": np.zeros(3, np.int32), "times": np.arange(3.0),
+        ...             "energies": energies(potential, parameters, positions, cell, ("Ar", "Ar")),
+        ...             "temperatures": np.full(3, 90.0), "last_positions": np.float64(positions[-1:]),
+        ...             "last_velocities": np.zeros((1, 2, 3)),
+        ...         },
+        ...         species=("Ar", "Ar"), temperature=90.0, pressure=None,
+        ...     )
+        >>> newest = EarlierTrajectory("newest", sampled(0.36, 0.38, 0.4), parameters)
+        >>> before = EarlierTrajectory("before", sampled(0.37, 0.39, 0.4), parameters)
         >>> found = pool(potential, parameters, newest, [before], PoolSettings(overlap=0.1))
         >>> len(found.trajectory.energies), found.records[0].is_used
         (6, True)
@@ -154,7 +156,7 @@ def pool(
         if record.snapshots > room:
             record.reason = f"the pool holds at most {settings.max_snapshots} snapshots"
             room = 0  # those before it are less like the newest one
-        elif not (reason := _unlike(one.trajectory, newest.trajectory)):
+        elif not (reason := _unlike(one.trajectory, newest.trajectory) or _known(one, members)):
             record.overlap = _Member(potential, one, batch_size).overlap(parameters, sampled_at(newest.trajectory))
             if record.overlap >= settings.overlap:
                 members.append(one)
@@ -167,6 +169,7 @@ def pool(
     if len(members) > 1:
         cell = newest.trajectory.cell
         members = [replace(one, trajectory=_whole_strides(_in_cell(one.trajectory, cell))) for one in members]
+        members = [replace(one, trajectory=_with_born_of(newest.trajectory, one.trajectory)) for one in members]
     return Pool(tuple(members), _joined([member.trajectory for member in members]), tuple(records))
 
 
@@ -178,7 +181,33 @@ def _unlike(other: Trajectory, newest: Trajectory) -> str:
         return f"its ensemble is {other.ensemble}, and that of the newest {newest.ensemble}"
     if not is_alike(other.cell, newest.cell, newest.ensemble):
         return "it has another cell"
+    wanted, held = (0 if one.base is None else one.base.born_stride for one in (newest, other))
+    if wanted and held != wanted:
+        born = f"one for every {held} snapshots" if held else "none"
+        return f"of Born terms of the base it has {born}, and the newest one for every {wanted}"
     return ""
+
+
+def _known(one: EarlierTrajectory, members: Sequence[EarlierTrajectory]) -> str:
+    """Which of some trajectories one repeats, whose snapshots would count twice; empty where it repeats none.
+
+    So does the same run under two names, a copy of it, and one with the same seeds and for a longer time.
+    """
+    for member in members:
+        if _runs_along(one.trajectory, member.trajectory) or _runs_along(member.trajectory, one.trajectory):
+            return f"it is {member.label!r} once more, or a part of it"
+    return ""
+
+
+def _runs_along(one: Trajectory, other: Trajectory) -> bool:
+    """Whether a walker of one trajectory starts within that of another one, and goes the same way to the end."""
+    first, second = (held.positions[held.walkers == held.walkers[0]] for held in (one, other))
+    least = min(2, len(first), len(second))
+    for start in np.flatnonzero((second == first[0]).all(axis=(1, 2))):
+        common = min(len(first), len(second) - int(start))
+        if common >= least and np.array_equal(first[:common], second[start : start + common]):
+            return True
+    return False
 
 
 def _in_cell(trajectory: Trajectory, cell: NDArray[np.float64]) -> Trajectory:
@@ -244,8 +273,16 @@ def _check_fits(one: EarlierTrajectory, newest: Trajectory) -> None:
         )
 
 
-def _of_base(trajectory: Trajectory) -> tuple[str, int] | None:
-    return None if trajectory.base is None else (trajectory.base.digest, trajectory.base.born_stride)
+def _of_base(trajectory: Trajectory) -> str | None:
+    return None if trajectory.base is None else trajectory.base.digest
+
+
+def _with_born_of(newest: Trajectory, trajectory: Trajectory) -> Trajectory:
+    """Without the Born terms of the base, where the newest trajectory has none."""
+    base = trajectory.base
+    if base is None or newest.base is None or newest.base.born is not None:
+        return trajectory
+    return replace(trajectory, base=replace(base, born=None, born_stride=0))
 
 
 def _whole_strides(trajectory: Trajectory) -> Trajectory:

@@ -14,6 +14,7 @@ from ase import Atoms
 from scipy import special
 
 from aiida_difftre.engine import units
+from aiida_difftre.engine.contract.base_arrays import BaseArrays
 from aiida_difftre.engine.contract.reasons import Reason
 from aiida_difftre.engine.contract.settings import PoolSettings, UpdateSettings
 from aiida_difftre.engine.contract.state_points import StatePoint
@@ -213,6 +214,44 @@ def test_the_gradient_of_a_pooled_loss() -> None:
     start = jax.tree.leaves({name: term["epsilon"] for name, term in START["terms"].items()})[0]
     up, down = (objective.evaluate([point], scaled(factor)).loss for factor in (1.0501, 1.0499))
     assert float(np.sum(slope * start)) == pytest.approx((up - down) / 2e-4, rel=1e-5)
+
+
+def first(of: Trajectory, count: int) -> Trajectory:
+    """The first snapshots of each walker."""
+    kept = np.concatenate([np.flatnonzero(of.walkers == walker)[:count] for walker in np.unique(of.walkers)])
+    names = ("positions", "energies", "walkers", "times", "temperatures", "scales")
+    return dataclasses.replace(of, **{name: getattr(of, name)[kept] for name in names})
+
+
+def test_no_snapshot_counts_twice() -> None:
+    """The same run by two names, and one that went on for longer with the same seeds."""
+    newest, one = sampled(1.0, 0), earlier(1.1, 1)
+    copy, again = (dataclasses.replace(one, label=label) for label in ("copy", "again"))
+    part = dataclasses.replace(one, label="part", trajectory=first(one.trajectory, 30))
+    whole = EarlierTrajectory("whole", sampled(1.0, 0, SAMPLES), START)
+    found = pooled(first(newest, 50), whole, copy, again, part)
+    assert [member.is_used for member in found.records] == [False, True, False, False]
+    assert found.records[0].reason == "it is 'newest' once more, or a part of it"
+    assert found.records[2].reason == found.records[3].reason == "it is 'copy' once more, or a part of it"
+    assert found.counts.tolist() == [200, SAMPLES]
+
+
+def test_born_terms_of_a_base_that_targets_of_before_asked_for() -> None:
+    """They are left out where nothing needs them, and so is a trajectory that lacks those that are needed."""
+
+    def with_base(seed: int, stride: int) -> EarlierTrajectory:
+        born = np.zeros((-(-SAMPLES // stride), 6, 6)) if stride else None
+        base = BaseArrays("0" * 64, np.zeros(SAMPLES), np.zeros((SAMPLES, 6)), born, stride)
+        return earlier(1.0, seed, base=base)
+
+    newest = with_base(0, 0)
+    found = pool(POTENTIAL, scaled(1.0), newest, [with_base(1, 2)], PoolSettings())
+    assert found.is_pooled
+    assert found.trajectory.base is not None
+    assert (found.trajectory.base.born, found.trajectory.base.born_stride) == (None, 0)
+    found = pool(POTENTIAL, scaled(1.0), with_base(0, 2), [with_base(1, 0), with_base(2, 2)], PoolSettings())
+    assert [member.is_used for member in found.records] == [False, True]
+    assert found.records[0].reason == "of Born terms of the base it has none, and the newest one for every 2"
 
 
 def test_what_does_not_overlap_or_fit_is_left_out_or_refused() -> None:
