@@ -157,6 +157,7 @@ def lines(parts: Sequence[Sampling]) -> list[str]:
         *map(str, parts),
         f"sampling takes at most {_time(total)} of one core and {_disk(sum(part.disk_gib for part in parts))}; rough "
         "numbers, good to a factor of three, without labels, pretraining, updates, a base and the start of each job",
+        "an update takes some 1 GiB of memory, half of it for what it keeps of its snapshots (snapshot_cache_mib)",
     ]
 
 

@@ -60,5 +60,6 @@ def test_the_plan_of_an_example(name: str) -> None:
     assert sum(part.label.startswith("validation") for part in parts) == len(run.state_points)
     check(parts)
     shown = lines(parts)
-    assert len(shown) == len(parts) + 1
-    assert "rough numbers" in shown[-1]
+    assert len(shown) == len(parts) + 2
+    assert "rough numbers" in shown[-2]
+    assert "an update takes some 1 GiB of memory" in shown[-1]

@@ -156,7 +156,7 @@ def _energies(
     if other is None:
         return ref.snapshots.energies(member.parameters)
     double = machine.model_copy(update={"precision": "float64"})
-    return Snapshots(other, Coordinates.of(pooled), double).energies(member.parameters)
+    return Snapshots(other, Coordinates.of(pooled), double, once=True).energies(member.parameters)
 
 
 def newest_alone(

@@ -31,7 +31,7 @@ from aiida_difftre.engine.geometry import neighbor_list
 from aiida_difftre.engine.potentials.potential import Potential, species_of
 from aiida_difftre.engine.potentials.term import Environment, Parameters, densities, species_index
 from aiida_difftre.engine.snapshots.compact_lists import Compact, Lists, surroundings
-from aiida_difftre.engine.snapshots.kernels import Batch, Shared, kernels
+from aiida_difftre.engine.snapshots.kernels import Batch, Kernels, Shared, kernels
 
 ATOMS_PER_BATCH = 1024
 """Atoms in a batch on one device, where the job does not say how many snapshots."""
@@ -176,6 +176,32 @@ class Prepared:
             yield self._made(start)
 
 
+class _Source(NamedTuple):
+    """What projections are prepared from; not :class:`Snapshots` itself, which would hold itself by them.
+
+    Objects that do are freed by Python now and then alone, so that those of several trajectories add up.
+    """
+
+    positions: NDArray[Any]
+    scales: NDArray[np.float64]
+    lists: Lists
+    kernels: Kernels
+    shared: Shared
+    stress: bool
+
+    def take(self, index: NDArray[np.intp]) -> Batch:
+        return Batch(self.positions[index], self.lists.take(index), self.scales[index])  # type: ignore[arg-type]  # NumPy
+
+    def main(self, index: NDArray[np.intp], rows: NDArray[np.intp]) -> tuple[Any, ...]:
+        batch = self.take(index)
+        if self.stress:
+            return tuple(self.kernels.slopes(batch, self.shared))
+        return (self.kernels.project(batch, self.shared),)
+
+    def curves(self, vectors: NDArray[np.float64], index: NDArray[np.intp], rows: NDArray[np.intp]) -> tuple[Any, ...]:
+        return tuple(self.kernels.curves(self.take(index), self.shared, jnp.asarray(vectors[rows])))
+
+
 class Snapshots:
     """All snapshots of a trajectory, ready for evaluation with any parameters of one potential.
 
@@ -186,6 +212,7 @@ class Snapshots:
             what is kept of all snapshots.
         stress: True if stresses are wanted.
         directions: strain directions of Born terms, by label.
+        once: True for a single evaluation, for which projections are prepared batch by batch and not kept.
     """
 
     def __init__(
@@ -196,6 +223,7 @@ class Snapshots:
         *,
         stress: bool = False,
         directions: Mapping[str, Directions] | None = None,
+        once: bool = False,
     ) -> None:
         positions, cell, symbols, scales = coordinates
         precision = machine.precision
@@ -220,14 +248,16 @@ class Snapshots:
         species = species_of(potential, symbols)
         self._species = len(potential.spec.species)
         self._shared = Shared(jnp.asarray(cell), jnp.asarray(self._lists.images, jnp.int32), jnp.asarray(species))
-        self._main = Prepared(self._prepare_main, np.arange(self.count), self._batch)
+        source = _Source(self._positions, self._scales, self._lists, self._kernels, self._shared, stress)
+        self._main = Prepared(source.main, np.arange(self.count), self._batch)
         self._curves = {
             label: Prepared(
-                functools.partial(self._prepare_curves, wanted), np.arange(0, self.count, wanted.stride), self._batch
+                functools.partial(source.curves, wanted.vectors), np.arange(0, self.count, wanted.stride), self._batch
             )
             for label, wanted in self._directions.items()
         }
-        self._keep(budget)
+        if not once:
+            self._keep(budget)
 
     def _keep(self, budget: int) -> None:
         """Keep what fits: all of a kind of projections or none of it, then lists for the others."""
@@ -259,18 +289,6 @@ class Snapshots:
         positions = self._positions[0].astype(self._precision).astype(float)  # as the images of the lists were counted
         found: Environment = _first(positions, self._scales[0], self._shared, self._first, count=self._species)
         return found
-
-    def _take(self, index: NDArray[np.intp]) -> Batch:
-        return Batch(self._positions[index], self._lists.take(index), self._scales[index])  # type: ignore[arg-type]  # NumPy
-
-    def _prepare_main(self, index: NDArray[np.intp], rows: NDArray[np.intp]) -> tuple[Any, ...]:
-        batch = self._take(index)
-        if self._stress:
-            return tuple(self._kernels.slopes(batch, self._shared))
-        return (self._kernels.project(batch, self._shared),)
-
-    def _prepare_curves(self, wanted: Directions, index: NDArray[np.intp], rows: NDArray[np.intp]) -> tuple[Any, ...]:
-        return tuple(self._kernels.curves(self._take(index), self._shared, jnp.asarray(wanted.vectors[rows])))
 
     def energies(self, parameters: Parameters) -> NDArray[np.float64]:
         """Potential energies without atomic reference energies, (snapshots,), eV, float64."""
@@ -394,5 +412,5 @@ def total_energies(
     """
     species = species_index(tuple(coordinates.symbols), potential.spec.species)
     reference = np.asarray(parameters["atomic_energies"])[species].sum()
-    snapshots = Snapshots(potential, coordinates, Machine(precision="float64", batch_size=batch_size))
+    snapshots = Snapshots(potential, coordinates, Machine(precision="float64", batch_size=batch_size), once=True)
     return snapshots.energies(parameters) + reference

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import subprocess
 import sys
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -205,6 +207,28 @@ def test_memory_does_not_grow_with_snapshots() -> None:
     batch = kept[0] / 2
     # Besides the budget the projections of one batch, whose lists may hold more neighbours than those of the first.
     assert all(0.9 * budget < nbytes <= budget + 1.3 * batch for nbytes in kept[1:])
+
+
+def test_what_is_kept_is_freed_with_the_snapshots() -> None:
+    """At once, and not when Python next looks for objects that hold themselves: several would add up till then."""
+    wanted = {"born": Directions(1, np.ones((3, 1, 6)))}
+    made = [snapshots(lennard_jones()[0], argon(1, 5.1), positions_of(argon(1, 5.1), 3), directions=wanted)]
+    held = weakref.ref(made[0]._main)
+    gc.disable()
+    try:
+        made.clear()
+        assert held() is None
+    finally:
+        gc.enable()
+
+
+def test_a_single_evaluation_keeps_no_projections() -> None:
+    (potential, parameters), atoms = lennard_jones(), argon(2)
+    often, once = (
+        snapshots(potential, atoms, positions_of(atoms, 40), batch_size=2, once=once) for once in (False, True)
+    )
+    np.testing.assert_array_equal(once.energies(parameters), often.energies(parameters))
+    assert once.nbytes < 0.3 * often.nbytes
 
 
 def test_energies_without_stress_and_with_references() -> None:
