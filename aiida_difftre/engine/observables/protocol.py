@@ -208,10 +208,17 @@ class Dynamic(Protocol):
     """A property of the dynamics, which takes the paths of all walkers and no weights of snapshots."""
 
     def of_trajectory(self, trajectory: Trajectory, masses: NDArray[np.float64]) -> Observed:
-        """The values, for paths in the order of time and masses in amu.
+        """Compute the values from the paths.
+
+        Args:
+            trajectory: The trajectory, whose snapshots of each walker are in the order of time.
+            masses: Masses of the atoms, (atoms,), amu.
+
+        Returns:
+            Values and errors in the unit of the observable.
 
         Raises:
-            ValueError: where the paths do not tell it.
+            ValueError: Where the paths do not tell it.
         """
 
 
