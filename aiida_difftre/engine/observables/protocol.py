@@ -195,6 +195,12 @@ class Observed(NamedTuple):
         errors: Their standard errors, (values,).
         told: Numbers behind them, by name, which results record.
         samples: Number of independent paths.
+
+    Example:
+        >>> import numpy as np
+        >>> from aiida_difftre.engine.observables.protocol import Observed
+        >>> Observed(np.array([2.3]), np.array([0.1]), {}, samples=8.0).values.tolist()
+        [2.3]
     """
 
     values: NDArray[np.float64]
@@ -205,7 +211,16 @@ class Observed(NamedTuple):
 
 @runtime_checkable
 class Dynamic(Protocol):
-    """A property of the dynamics, which takes the paths of all walkers and no weights of snapshots."""
+    """A property of the dynamics, which takes the paths of all walkers and no weights of snapshots.
+
+    Example:
+        >>> import numpy as np
+        >>> from aiida_difftre.engine.observable_specs import ObservableRequest
+        >>> from aiida_difftre.engine.observables.protocol import Dynamic, make
+        >>> diffusion = make(ObservableRequest(observable="diffusion"), ("Ar", "Ar"), 10 * np.eye(3))
+        >>> isinstance(diffusion, Dynamic)
+        True
+    """
 
     def of_trajectory(self, trajectory: Trajectory, masses: NDArray[np.float64]) -> Observed:
         """Compute the values from the paths.
