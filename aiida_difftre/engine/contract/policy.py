@@ -180,6 +180,9 @@ def _agreed(state: State, verdict: Agreement, settings: LoopSettings) -> tuple[S
     if state.grown_against_noise >= settings.growth.against_noise:
         told = f"{state.message}, which may be chance: {share}, more than {settings.max_noise:.0%} (max_noise), and "
         return _changed(state, message=f"{told}they grow no further (growth.against_noise)"), Reason.NOISE
+    if state.action is Action.JUDGE:
+        told = f"{state.message}, which may be chance: {share}; there are no longer ones to come (max_iterations)"
+        return _changed(state, message=told), None
     state = _changed(
         state,
         grown_against_noise=state.grown_against_noise + 1,

@@ -139,6 +139,9 @@ def test_agreement_of_noise_is_not_convergence() -> None:
     assert over.message.endswith("60% of the squared error of a target is that of the trajectories, more than 50% "
                                  "(max_noise), and they grow no further (growth.against_noise)")  # fmt: skip
     assert follow(*noisy, Sampled(), agreement(0.4, noise=0.6), growth=growth, max_iterations=1).reason is Reason.NOISE
+    last = follow(*iteration(6.0), Sampled(), agreement(0.4, noise=0.6), growth=growth, max_iterations=1)
+    assert (last.reason, last.grown_against_noise) == (Reason.MAX_ITERATIONS, 0)
+    assert last.message.endswith("there are no longer ones to come (max_iterations)")
     assert follow(Sampled(), agreement(0.4, noise=0.83), max_noise=1.0).reason is Reason.CONVERGED
 
 
