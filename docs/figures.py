@@ -191,6 +191,7 @@ PICTURES = {
     "diamond_values.png": measured("diamond", "prior", "seed 1"),
     "aluminium_values.png": measured("aluminium", "pretrained on LDA", "refined, seed 1"),
     "nacl_values.png": measured("nacl", "published start", "refined"),
+    "sic_values.png": measured("sic", "pretrained on LDA", "refined, seed 1"),
     "own_model_values.png": measured("own_model", "validation, before", "validation, after"),
     "own_trajectory_values.png": measured("own_trajectory", "validation, before", "validation, after"),
     "scaling.png": Picture("a benchmark", command="python tests/benchmarks/scaling.py --figure {path}"),

@@ -14,13 +14,14 @@ from aiida_difftre.engine.contract.jobs import SamplingSettings, UpdateSettings
 from aiida_difftre.engine.contract.targets import Target
 from aiida_difftre.engine.contract.validation import validate
 from aiida_difftre.workchains.cells import elements_to_label, labelled_cell, of_stage, simulation_cell
+from aiida_difftre.workchains.consistency import density_of
 from aiida_difftre.workchains.from_input import overrides
 from aiida_difftre.workchains.inputs import example, read_input, read_yaml
 from aiida_difftre.workchains.protocols import load_protocol
 from aiida_difftre.workchains.refine_settings import RefineSettings
 
 FOLDER = example("diamond/quick.yaml").parents[1]
-LABELLED = ("aluminium", "argon", "copper", "diamond", "titanium")
+LABELLED = ("aluminium", "argon", "copper", "diamond", "sic", "titanium")
 INPUTS = [path for system in LABELLED for path in sorted((FOLDER / system).glob("*.yaml"))]
 
 
@@ -80,6 +81,22 @@ def test_diamond_from_scratch_needs_no_labels(name: str, preset: str, atoms: int
         assert settings.optimizer.name == "gauss_newton"
     sampling = validate(SamplingSettings, inputs["sample"]["calc"]["parameters"]["sampling"])
     assert sampling.timestep_fs == (0.5 if preset == "paper" else 1.0)
+
+
+@pytest.mark.parametrize("path", sorted((FOLDER / "sic").glob("*.yaml")), ids=lambda path: path.stem)
+def test_silicon_carbide_has_the_lattice_of_its_targets(path: Path) -> None:
+    """Densities of the test targets follow from the lattice constant and the expansion measured up to 1000 °C."""
+    run = read_input(path)
+    cell = simulation_cell(run, "ambient", path.parent)
+    cold = density_of(cell)
+    lengths = np.poly1d([-0.56e-12, 1.8e-9, 3.19e-6, 0.0])  # relative, °C: integral of the coefficient of the targets
+    densities = {"expansion": cold, "hot": cold / (1 + lengths(1000.0) - lengths(24.0)) ** 3}
+    for label, expected in densities.items():
+        targets = run.state_points[label].targets
+        assert all(isinstance(target, Target) and target.role == "test" for target in targets.values())
+        assert targets["density"].values[0] == pytest.approx(expected, rel=1e-4)
+        warm = run.state_points[label].temperature - 273.15
+        assert targets["thermal_expansion"].values[0] == pytest.approx(3 * lengths.deriv()(warm), rel=2e-3)
 
 
 @pytest.mark.parametrize("path", sorted((FOLDER / "nacl").glob("*.yaml")), ids=lambda path: path.stem)
