@@ -208,7 +208,7 @@ def test_input_of_elements_without_recipe_is_told_what_there_is(tmp_path: Path):
     path.write_text(yaml.safe_dump(content))
     result = CliRunner().invoke(cli, ["run", str(path)])
     assert result.exit_code == 1
-    for fragment in ("no LDA pseudopotential for Xe", "Al, C, Cu, Ti", "aiida-pseudo install", "dft.pseudo_family"):
+    for fragment in ("no LDA pseudopotential for Xe", "Al, C, Cu, Si, Ti", "aiida-pseudo install", "dft.pseudo_family"):
         assert fragment in result.output
 
 
