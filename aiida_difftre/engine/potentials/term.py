@@ -290,15 +290,18 @@ def densities(
     return jnp.broadcast_to(atoms / volume, (len(species), count))
 
 
-def masses(symbols: tuple[str, ...] | list[str]) -> Float[np.ndarray, " atoms"]:
-    """Look up the masses of atoms in ase's table of standard atomic weights.
+def masses(symbols: tuple[str, ...] | list[str], own: NDArray[np.float64] | None = None) -> Float[np.ndarray, " atoms"]:
+    """Tell the masses of atoms: their own, or those of ase's table of standard atomic weights.
 
     Args:
         symbols: Chemical symbol of each atom.
+        own: Masses that a system states, (atoms,), amu; None for the table.
 
     Returns:
         Masses, (atoms,), amu.
     """
+    if own is not None:
+        return own
     return np.array([atomic_masses[atomic_numbers[symbol]] for symbol in symbols])
 
 

@@ -202,9 +202,7 @@ def of_dynamics(trajectory: Trajectory, request: ObservableRequest) -> Predictio
     if not isinstance(implementation, protocol.Dynamic):
         raise TypeError(f"{type(implementation).__name__} has no method of_trajectory, as a dynamic observable has")
     try:
-        observed = implementation.of_trajectory(
-            trajectory, masses(trajectory.species) if trajectory.masses is None else trajectory.masses
-        )
+        observed = implementation.of_trajectory(trajectory, masses(trajectory.species, trajectory.masses))
     except ValueError as error:
         raise EngineError(ExitStatus.INVALID_INPUT, f"observable {request.name!r}: {error}") from None
     return protocol.prediction(request, observed.values, observed.errors, observed.told, observed.samples)

@@ -242,7 +242,7 @@ def unchecked_reference(
         if implementation.static
     }
     energies = snapshots.energies(parameters)
-    atomic_masses = masses(trajectory.species) if trajectory.masses is None else trajectory.masses
+    atomic_masses = masses(trajectory.species, trajectory.masses)
     return Reference(
         tuple(requests),
         made,

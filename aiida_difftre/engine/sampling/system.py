@@ -60,7 +60,7 @@ class System:
     @property
     def mass(self) -> NDArray[np.float64]:
         """Mass of each atom, amu."""
-        return masses(self.symbols) if self.masses is None else self.masses
+        return masses(self.symbols, self.masses)
 
     @property
     def barostat(self) -> BarostatSpec | None:
