@@ -164,7 +164,7 @@ def run_engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Wor
         monkeypatch.setattr(engine, "species_of", lambda *_: None)
         monkeypatch.setattr(engine, "read_structure", lambda _: SimpleNamespace(symbols=[]))
         monkeypatch.setattr(engine.stationarity, "of_trajectory", lambda _: STATIONARITY)
-        monkeypatch.setattr(engine, "matching_loss", lambda *_: None)
+        monkeypatch.setattr(engine, "dataset_loss", lambda *_: None)
         monkeypatch.setattr(engine, "Course", lambda *given: courses.append(make_course(*given)) or courses[-1])
         point = {"label": "solid", "temperature": 85.0, "targets": [target.model_dump() for target in targets]}
         sampling = {"production_fs": PRODUCTION_FS}

@@ -24,7 +24,7 @@ from aiida_difftre.engine.jobs import update
 from aiida_difftre.engine.jobs.refine_course import Candidate, Course, Setup
 from aiida_difftre.engine.jobs.refine_trajectories import described, long_runs, simulated, taken
 from aiida_difftre.engine.matching.base_labels import subtracting
-from aiida_difftre.engine.matching.matching import matching_loss
+from aiida_difftre.engine.matching.dataset_loss import dataset_loss
 from aiida_difftre.engine.potentials.potential import check_temperature, load, save, species_of
 from aiida_difftre.engine.refinement import objective
 from aiida_difftre.engine.refinement.curvature import curvature_prior
@@ -63,7 +63,7 @@ def run(job: RefineJob, folder: Path, progress: Reporter) -> RefineResults:
         for point in job.state_points
     }
     base = of_potential(potential.spec, folder, job.base_files)
-    extra = matching_loss(
+    extra = dataset_loss(
         potential,
         folder / job.dataset if job.dataset else None,
         job.update.loss,

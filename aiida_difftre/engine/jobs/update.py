@@ -32,7 +32,7 @@ from aiida_difftre.engine.contract.targets import Target
 from aiida_difftre.engine.contract.trajectories import read_trajectory
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.matching import base_labels
-from aiida_difftre.engine.matching.matching import matching_loss
+from aiida_difftre.engine.matching.dataset_loss import dataset_loss
 from aiida_difftre.engine.potentials.potential import Potential, load, save
 from aiida_difftre.engine.potentials.term import Parameters
 from aiida_difftre.engine.refinement import losses
@@ -91,7 +91,7 @@ def run(job: UpdateJob, folder: Path, progress: Reporter) -> UpdateResults:
     ]
     machine = job.machine.share_of(len(sampled))
     data = [prepare(potential, parameters, point, settings, machine, seed=job.seed) for point in sampled]
-    extra = matching_loss(
+    extra = dataset_loss(
         potential,
         folder / job.dataset if job.dataset else None,
         settings.loss,

@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 from numpy.typing import NDArray
 
-from aiida_difftre.engine.contract.jobs import DatasetWeights, LossSettings, Machine
-from aiida_difftre.engine.contract.label_names import LabelKeys
-from aiida_difftre.engine.contract.labels import Labelled
-from aiida_difftre.engine.matching.configurations import Configurations, Labels, pad, read_training
-from aiida_difftre.engine.matching.prediction import Predicted, predict_all, predictor
-from aiida_difftre.engine.potentials.parameters import without_references
-from aiida_difftre.engine.potentials.potential import Potential
-from aiida_difftre.engine.potentials.term import Parameters
+from aiida_difftre.engine.contract.jobs import DatasetWeights
+from aiida_difftre.engine.matching.configurations import Configurations, Labels
+from aiida_difftre.engine.matching.prediction import Predicted
 from aiida_difftre.engine.units import EV_PER_A3_IN_GPA
 
 
@@ -95,60 +87,6 @@ def loss(
         + weights.force * jnp.sum(force) / jnp.maximum(jnp.sum(counted), 1)
         + weights.stress * jnp.sum(stress) / jnp.maximum(jnp.sum(labels.has_stress), 1)
     )
-
-
-def matching_loss(
-    potential: Potential,
-    path: Path | None,
-    settings: LossSettings,
-    machine: Machine,
-    keys: LabelKeys | None = None,
-    without_base: Callable[[Labelled], Labelled] | None = None,
-) -> Callable[[Parameters], tuple[float, Parameters]] | None:
-    """The matching loss of a whole dataset, for refinement that must not forget it.
-
-    Args:
-        potential: the potential.
-        path: Path of the dataset.
-        settings: ``dataset_weight`` (included in the result) and ``dataset_weights``.
-        machine: whose precision and size of batches are used.
-        keys: Names under which the dataset has its labels.
-        without_base: Takes what a base gives off the labels; None for a potential without a base.
-
-    Returns:
-        Parameters to value and gradient (zero for the atomic reference energies); None where there is no dataset or its
-        weight is zero.
-
-    Raises:
-        EngineError: for a dataset that is invalid, or does not fit the potential.
-    """
-    if path is None or settings.dataset_weight == 0:
-        return None
-    found = read_training(path, keys)
-    frames = (found if without_base is None else without_base(found)).frames
-    configurations = pad(frames, potential.spec.species, potential.cutoff)
-    dtype = jnp.dtype(machine.precision)
-    predict, batch = predictor(potential, configurations, dtype)
-    composition = jnp.asarray(compositions(configurations, len(potential.spec.species)))
-    real = jnp.asarray(configurations.real)
-
-    @jax.jit
-    def value_and_gradient(parameters: Parameters, batch: Any, labels: Labels) -> tuple[Array, Parameters]:
-        references = composition @ parameters["atomic_energies"]
-        shifted = labels._replace(energy=labels.energy - jax.lax.stop_gradient(references))
-
-        def value(parameters: Parameters) -> Array:
-            free = without_references(parameters, dtype)
-            predicted = predict_all(potential, predict, free, batch, machine.batch_size)
-            return settings.dataset_weight * loss(predicted, shifted, real, settings.dataset_weights)
-
-        return jax.value_and_grad(value)(parameters)
-
-    def evaluate(parameters: Parameters) -> tuple[float, Parameters]:
-        value, gradient = value_and_gradient(parameters, batch, configurations.labels)
-        return float(value), gradient
-
-    return evaluate
 
 
 def errors(predicted: Predicted, labels: Labels, real: NDArray[Any]) -> dict[str, float]:

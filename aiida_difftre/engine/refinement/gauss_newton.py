@@ -1,7 +1,8 @@
 r"""Gauss-Newton steps whose length is measured in effective samples.
 
-The loss is a sum of squares of residuals r, besides further terms with gradient 2e. With J = ∂r/∂θ, and with d the way
-that was already made on these snapshots, the step minimises
+The loss is a sum of squares of residuals r, besides further terms with gradient 2e and second derivative 2HᵀH: labels
+that are held on to, and the distance to the start. With J = ∂r/∂θ, below which the rows H stand with residuals of zero,
+and with d the way that was already made on these snapshots, the step minimises
 
 .. math::
 
@@ -106,6 +107,7 @@ def step(
     *,
     start: Parameters | None = None,
     prior: CurvaturePrior | None = None,
+    held: Float[np.ndarray, "rows parameters"] | None = None,
 ) -> tuple[Parameters, float, bool]:
     """Compute the Gauss-Newton step of a loss over reference trajectories.
 
@@ -118,6 +120,8 @@ def step(
         region: Largest length of the step, damping and noise.
         start: Parameters that sampled; None for those at which the step starts.
         prior: Further residuals, of the curvature of splines; None for none.
+        held: Rows whose squares are half of the second derivative of the further terms of the loss, by the parameters
+            that may move; None for none.
 
     Returns:
         The step in the shape of the parameters, the norm of the gradient of the loss, and whether the radius bounds the
@@ -138,6 +142,8 @@ def step(
         told = prior.residuals(parameters)
         slopes = columns(prior.derivatives(parameters), movable, len(told))
         parts.append(Linear(told, slopes, np.zeros((0, sum(sizes)))))
+    if held is not None:
+        parts.append(Linear(np.zeros(len(held)), held, np.zeros((0, sum(sizes)))))
     found = Linear(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
     slope = np.zeros(sum(sizes)) if extra is None else columns(extra, movable)[0] / 2
     arrays = np.repeat(np.arange(len(leaves)), sizes)

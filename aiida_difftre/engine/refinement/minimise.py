@@ -165,6 +165,9 @@ class _Descent:
         self.state = self.optimizer.init(self.objective.anchor) if self.is_fresh else self.memory.state
         self.scale = self.memory.learning_rate_scale
         self.point = self.objective(self.objective.anchor)
+        self.held = None
+        if self.objective.settings.optimizer.name == optimizer_options.GAUSS_NEWTON and self.objective.is_held:
+            self.held = self.objective.held_rows([bool(moves) for moves in jax.tree.leaves(self.free)])
 
     def record(self, progress: Reporter) -> UpdateStep:
         """Record and report the loss as it is now."""
@@ -176,7 +179,7 @@ class _Descent:
 
     def step(self, entry: UpdateStep) -> Reason | None:
         """Do a step, and record its length; why the update ends before it, else None."""
-        slopes, entry.gradient_norm, is_bounded = _direction(self.objective, self.point, self.free)
+        slopes, entry.gradient_norm, is_bounded = _direction(self.objective, self.point, self.free, self.held)
         if not np.isfinite(entry.gradient_norm):
             message = f"the gradient at step {entry.step} of the update is not finite"
             raise EngineError(ExitStatus.NOT_FINITE, message, entry.content())
@@ -229,7 +232,9 @@ def _stopped(entry: UpdateStep, stop: Stop) -> Reason | None:
     return Reason.INTERRUPTED if stopped.status == ExitStatus.INTERRUPTED else Reason.WALLTIME
 
 
-def _direction(objective: Objective, point: Point, free: Parameters) -> tuple[Parameters, float, bool]:
+def _direction(
+    objective: Objective, point: Point, free: Parameters, held: Float[np.ndarray, "rows parameters"] | None
+) -> tuple[Parameters, float, bool]:
     """What the optimizer scales, the norm of the gradient, and whether a longer step might gain more."""
     settings = objective.settings
     if settings.optimizer.name == optimizer_options.GAUSS_NEWTON:
@@ -238,7 +243,9 @@ def _direction(objective: Objective, point: Point, free: Parameters) -> tuple[Pa
             damping=optimizer_options.damping(settings.optimizer.options),
             noise=sum(losses.noise(data.terms, settings.loss.kind) for data in objective.data),
         )
-        return gauss_newton.step(objective.data, point, free, region, start=objective.anchor, prior=objective.prior)
+        return gauss_newton.step(
+            objective.data, point, free, region, start=objective.anchor, prior=objective.prior, held=held
+        )
     slopes = _masked(objective.gradient(point), free)
     return slopes, float(optax.tree.norm(slopes)), True
 

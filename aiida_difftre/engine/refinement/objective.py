@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -30,9 +30,26 @@ from aiida_difftre.engine.reweighting.predictions import predictions_from, rewei
 from aiida_difftre.engine.reweighting.reference import Reference, check_sampled_at
 from aiida_difftre.engine.reweighting.weights import EffectiveSize, effective_size
 
+MOST_HELD = 4000
+"""Parameters whose second derivatives of the DFT and anchor terms are taken into a step: 128 MB."""
+
+ROUNDING = 1e-12
+"""Curvatures below this part of the largest one are none."""
+
 Quantities = dict[str, NDArray[np.float64]]
-ExtraLoss = Callable[[Parameters], tuple[float, Parameters]]
-"""A further term of the loss, such as the DFT term: parameters -> (value, gradient)."""
+
+
+class ExtraLoss(Protocol):
+    """A further term of the loss, whose value no constant of the energy changes: the DFT term."""
+
+    def __call__(self, parameters: Parameters) -> tuple[float, Parameters]:
+        """Compute value and gradient."""
+
+    def offset(self, parameters: Parameters) -> float:
+        """Compute the constant by which the energy of each atom is too high for it, eV."""
+
+    def curvature(self, parameters: Parameters, movable: Sequence[bool]) -> NDArray[np.float64]:
+        """Compute the matrix of Gauss and Newton, half of its second derivative, of the leaves that may move."""
 
 
 @dataclass(frozen=True)
@@ -309,13 +326,40 @@ class Objective:
         return Point(parameters, evaluation, value, slope, evaluation.loss + value, fraction)
 
     def with_offset(self, parameters: Parameters, before: Parameters) -> Parameters:
-        """Parameters with the offset of :func:`fix_offset`; without one where no labels gave reference energies.
+        """Parameters with the offset of the DFT term, else of :func:`fix_offset`, else as they are.
 
-        Energies from nothing would stand in the file of a potential of pairs, whose energy is zero far apart.
+        Where no labels gave reference energies there is none: energies from nothing would stand in the file of a
+        potential of pairs, whose energy is zero far apart.
         """
-        if self.extra is None and not np.any(self.anchor["atomic_energies"]):
-            return parameters
-        return fix_offset(self.data, parameters, before)
+        if self.extra is not None:
+            return {**parameters, "atomic_energies": parameters["atomic_energies"] - self.extra.offset(parameters)}
+        return fix_offset(self.data, parameters, before) if np.any(self.anchor["atomic_energies"]) else parameters
+
+    @property
+    def is_held(self) -> bool:
+        """Whether something besides the targets and the prior of splines is in the loss."""
+        return self.extra is not None or self.settings.loss.anchor_weight > 0
+
+    def held_rows(self, movable: Sequence[bool]) -> NDArray[np.float64]:
+        """Rows X with Xᵀ X the second derivative of the DFT and anchor terms, halved, where the update starts.
+
+        Args:
+            movable: Whether each leaf of the parameters may move.
+
+        Returns:
+            Rows, (rows, parameters), at most as many as parameters; none for more than :data:`MOST_HELD` of these.
+        """
+        leaves = jax.tree.leaves(self.anchor)
+        size = sum(leaf.size for leaf, moves in zip(leaves, movable, strict=True) if moves)
+        if size > MOST_HELD:
+            return np.zeros((0, size))
+        matrix = np.zeros((size, size)) if self.extra is None else self.extra.curvature(self.anchor, movable)
+        matrix = matrix + self.settings.loss.anchor_weight * np.eye(size)
+        if not np.isfinite(matrix).all():
+            return np.zeros((0, size))
+        values, vectors = np.linalg.eigh(matrix)
+        kept = values > ROUNDING * max(values.max(), 0.0)
+        return np.asarray(np.sqrt(values[kept])[:, None] * vectors[:, kept].T)
 
     def gradient(self, point: Point) -> Parameters:
         """Its gradient."""

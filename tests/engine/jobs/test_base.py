@@ -43,7 +43,7 @@ from aiida_difftre.engine.contract.trajectories import read_trajectory, write_tr
 from aiida_difftre.engine.contract.validation import validate
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.jobs import predict, pretrain, refine, sample, update
-from aiida_difftre.engine.matching.matching import matching_loss
+from aiida_difftre.engine.matching.dataset_loss import dataset_loss
 from aiida_difftre.engine.potentials import potential as potentials
 from aiida_difftre.engine.runtime.progress import Silent
 from tests.fixtures.engine import DOUBLE, rattled, silicon, target
@@ -142,7 +142,7 @@ def test_an_update_takes_the_labels_of_the_base_from_a_prediction(folder: Path) 
     predict.run(validate(PredictJob, {"structures": DATASET, "machine": MACHINE}), folder, Silent())
     job = validate(UpdateJob, {**content, "base_labels": PREDICTIONS})
     without = update.without_base(job, potential.spec, folder)
-    extra = matching_loss(potential, folder / DATASET, job.update.loss, DOUBLE, None, without)
+    extra = dataset_loss(potential, folder / DATASET, job.update.loss, DOUBLE, None, without)
     assert extra is not None
     assert extra(parameters)[0] < 1e-10  # the repulsion is what was added to EMT
     assert without is not None

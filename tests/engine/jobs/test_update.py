@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from ase.calculators.singlepoint import SinglePointCalculator
+from numpy.typing import NDArray
+from scipy.optimize import minimize
 
 from aiida_difftre.engine import optimizers, units
 from aiida_difftre.engine.calculators.difftre import DiffTReCalculator
@@ -22,11 +25,12 @@ from aiida_difftre.engine.contract.trajectories import Trajectory, write_traject
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.geometry import neighbor_list
 from aiida_difftre.engine.jobs import update
-from aiida_difftre.engine.matching import matching
+from aiida_difftre.engine.matching.dataset_loss import dataset_loss
 from aiida_difftre.engine.potentials import potential as potentials
 from aiida_difftre.engine.potentials.potential import Potential
 from aiida_difftre.engine.potentials.term import Environment, Parameters, species_index
-from aiida_difftre.engine.refinement import objective
+from aiida_difftre.engine.refinement import gauss_newton, objective
+from aiida_difftre.engine.refinement.gauss_newton import TrustRegion
 from aiida_difftre.engine.refinement.minimise import OptimizerMemory, Outcome
 from aiida_difftre.engine.refinement.minimise import minimise as minimise_objective
 from aiida_difftre.engine.refinement.objective import ExtraLoss, PreparedStatePoint
@@ -362,7 +366,7 @@ def labelled(folder: Path) -> Path:
 def test_dataset_and_anchor_act_and_the_total_falls(tmp_path: Path) -> None:
     path = labelled(tmp_path)
     loss = LossSettings(dataset_weight=3.0, anchor_weight=50.0)
-    extra = matching.matching_loss(POTENTIAL, path, loss, DOUBLE)
+    extra = dataset_loss(POTENTIAL, path, loss, DOUBLE)
     assert extra is not None
     settings = settings_of(gate=0.2, max_steps=3, loss=loss)
     data = argon_data(settings)
@@ -396,6 +400,34 @@ def test_dataset_and_anchor_act_and_the_total_falls(tmp_path: Path) -> None:
     assert outcome.history[-1].loss_extra == pytest.approx(last.extra_loss, rel=1e-9)
 
 
+@pytest.mark.parametrize("anchor_weight", [0.0, 3000.0])
+def test_gauss_newton_finds_the_best_between_labels_and_targets(tmp_path: Path, anchor_weight: float) -> None:
+    """As a general minimiser does, which is told nothing but the loss on the same snapshots."""
+    loss = LossSettings(dataset_weight=300.0, anchor_weight=anchor_weight)
+    extra = dataset_loss(POTENTIAL, labelled(tmp_path), loss, DOUBLE)
+    data = argon_data(settings := settings_of(loss=loss))
+    whole = objective.Objective([data], settings, START, extra)
+    free = POTENTIAL.trainable(START)
+    held = whole.held_rows([bool(moves) for moves in jax.tree.leaves(free)])
+
+    def at(x: NDArray[np.float64]) -> Parameters:
+        term = START["terms"]["0_lennard_jones"]
+        moved = {"epsilon": term["epsilon"] + 1e-3 * x[0], "sigma": term["sigma"] + 1e-2 * x[1]}
+        return {**START, "terms": {"0_lennard_jones": moved}}
+
+    def after(steps: int, held: NDArray[np.float64] | None) -> float:
+        point = whole(START)
+        for _ in range(steps):
+            step = gauss_newton.step(whole.data, point, free, TrustRegion(radius=10.0, damping=1e-9), held=held)[0]
+            point = whole(jax.tree.map(jnp.add, point.parameters, step))
+        return point.loss
+
+    best = minimize(lambda x: whole(at(x)).loss, np.zeros(2), method="Nelder-Mead", options={"xatol": 1e-4})
+    first = whole(START).loss
+    assert after(3, held) - best.fun < 1e-3 * (first - best.fun)
+    assert after(1, None) > first  # a step that knows the slope of the labels only goes far beyond
+
+
 def job(**changes: Any) -> UpdateJob:
     point = {"label": "point", "temperature": 85.0, "targets": [target("pressure", [0.1], error=0.01).model_dump()]}
     return UpdateJob(**{"state_points": [point], "update": settings_of().model_dump(), **changes})
@@ -427,11 +459,18 @@ def test_gradient_that_is_not_finite_is_named() -> None:
     settings = settings_of()
     data = argon_data(settings)
 
-    def extra(parameters: Parameters) -> tuple[float, Parameters]:
-        return 0.0, jax.tree.map(lambda p: jnp.full_like(p, np.nan), parameters)
+    class NotFinite:
+        def __call__(self, parameters: Parameters) -> tuple[float, Parameters]:
+            return 0.0, jax.tree.map(lambda p: jnp.full_like(p, np.nan), parameters)
+
+        def offset(self, _: Parameters) -> float:
+            return 0.0
+
+        def curvature(self, _: Parameters, movable: Sequence[bool]) -> NDArray[np.float64]:
+            return np.full((sum(movable), sum(movable)), np.nan)
 
     with pytest.raises(EngineError, match="gradient at step 0") as caught:
-        minimise([data], settings, extra=extra)
+        minimise([data], settings, extra=NotFinite())
     assert caught.value.status == ExitStatus.NOT_FINITE
 
 

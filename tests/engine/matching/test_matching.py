@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
-import ase.io
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from ase import Atoms
-from ase.build import bulk
-from ase.calculators.singlepoint import SinglePointCalculator
 
-from aiida_difftre.engine.contract.jobs import DatasetWeights, LossSettings, Machine, PotentialSpec, TermSpec
+from aiida_difftre.engine.contract.jobs import DatasetWeights
 from aiida_difftre.engine.matching import configurations as dataset
-from aiida_difftre.engine.matching import matching, prediction
+from aiida_difftre.engine.matching import matching
 from aiida_difftre.engine.matching.prediction import (
     Predicted,
     jacobian_bytes,
@@ -25,30 +21,9 @@ from aiida_difftre.engine.matching.prediction import (
     predict_linearised,
 )
 from aiida_difftre.engine.potentials.parameters import without_references
-from aiida_difftre.engine.potentials.potential import Potential, build
 from aiida_difftre.engine.potentials.term import Parameters
 from aiida_difftre.engine.units import EV_PER_A3_IN_GPA
-
-
-def model() -> tuple[Potential, Parameters]:
-    terms = [
-        TermSpec(architecture="lennard_jones", cutoff=3.4, hyperparameters={"epsilon": 0.1, "sigma": 1.5}),
-        TermSpec(architecture="moment_network", cutoff=3.0, hyperparameters={"n_radial": 3, "hidden": [6]}),
-    ]
-    potential = build(PotentialSpec(species=["C", "O"], terms=terms))
-    parameters = potential.init(jax.random.key(0))
-    return potential, {**parameters, "atomic_energies": jnp.array([-100.0, -400.0])}
-
-
-def frames() -> list[Atoms]:
-    rng = np.random.default_rng(0)
-    crystal = bulk("C", "diamond", a=3.6, cubic=True)
-    crystal.symbols[2] = "O"
-    primitive = bulk("C", "diamond", a=3.7)
-    for atoms in (crystal, primitive):
-        atoms.set_cell(atoms.cell.array @ (np.eye(3) + rng.uniform(-0.05, 0.05, (3, 3))), scale_atoms=True)
-        atoms.positions += rng.normal(scale=0.05, size=(len(atoms), 3))
-    return [crystal, primitive]
+from tests.fixtures.mixed_configurations import frames, model
 
 
 def test_linearised_equals_direct_and_so_do_parameter_gradients() -> None:
@@ -128,45 +103,3 @@ def test_errors_with_units_and_without_offset() -> None:
     assert found["force_rmse"] == pytest.approx(500)
     assert found["stress_mae"] == pytest.approx(0.01 * EV_PER_A3_IN_GPA)
     assert "stress_mae" not in matching.errors(predicted, labels(has_stress=np.zeros(2)), real)
-
-
-@pytest.mark.parametrize(("limit", "batch_size"), [(0, 0), (1 << 30, 1)])
-def test_matching_loss_of_a_dataset(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int, batch_size: int
-) -> None:
-    monkeypatch.setattr(prediction, "JACOBIAN_LIMIT", limit)
-    potential, parameters = model()
-    given = frames()
-    for atoms in given:
-        energy = -100.0 * len(atoms) - 300.0 * sum(symbol == "O" for symbol in atoms.get_chemical_symbols())
-        atoms.calc = SinglePointCalculator(atoms, energy=energy, forces=np.zeros((len(atoms), 3)), stress=np.zeros(6))
-    path = tmp_path / "dataset.extxyz"
-    ase.io.write(path, given)
-    settings, machine = LossSettings(dataset_weight=0.5), Machine(precision="float64", batch_size=batch_size)
-    evaluate = matching.matching_loss(potential, path, settings, machine)
-    assert evaluate is not None
-    value, gradient = evaluate(parameters)
-
-    configurations = dataset.pad(given, potential.spec.species, potential.cutoff)
-    predicted = predict_directly(potential, without_references(parameters, jnp.float64), configurations)
-    labels = configurations.labels._replace(energy=np.zeros(2))
-    expected = 0.5 * matching.loss(predicted, labels, jnp.asarray(configurations.real), settings.dataset_weights)
-    assert value == pytest.approx(float(expected), rel=1e-6)
-
-    np.testing.assert_array_equal(gradient["atomic_energies"], 0)
-    step = 1e-6
-    ends = []
-    for sign in (1, -1):
-        moved = jax.tree.map(lambda leaf: leaf, parameters)
-        moved["terms"]["0_lennard_jones"]["sigma"] = (
-            parameters["terms"]["0_lennard_jones"]["sigma"].at[1].add(sign * step)
-        )
-        ends.append(evaluate(moved)[0])
-    slope = gradient["terms"]["0_lennard_jones"]["sigma"][1]
-    assert float(slope) == pytest.approx((ends[0] - ends[1]) / (2 * step), rel=1e-5)
-
-
-def test_no_matching_loss_without_dataset_or_weight(tmp_path: Path) -> None:
-    potential, _ = model()
-    assert matching.matching_loss(potential, None, LossSettings(dataset_weight=1.0), Machine()) is None
-    assert matching.matching_loss(potential, tmp_path / "absent", LossSettings(), Machine()) is None
