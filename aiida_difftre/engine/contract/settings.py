@@ -401,7 +401,8 @@ class UpdateSettings(Strict):
         max_step_loss: a single step may lose at most this fraction of the effective samples, else it is halved.
         max_halvings: halvings of a step before the update ends.
         max_steps: optimizer steps on one set of trajectories.
-        chi2_stop: stop when the reduced chi² of the training targets is below this.
+        chi2_stop: stop when the reduced chi² of the training targets is below this; where labels or the distance to the
+            start are in the loss, an update goes on to the least loss.
         chi2_converged: take no step at all when the reduced chi² of the potential that sampled is below this.
         bootstrap: replicates of the block bootstrap.
         pool: which earlier trajectories are taken, where the job has some.

@@ -262,11 +262,11 @@ def _ended(entry: UpdateStep, objective: Objective, first: float) -> Reason | No
 
     Before the first step the potential has converged where the loop calls it so: by the trajectory that it sampled
     itself, whatever a pool says. The gate counts from the effective fraction of the first point: 1, but on a trajectory
-    that something else sampled.
+    that something else sampled. Targets that are met end no update that holds on to labels, or to its start, as well.
     """
     settings = objective.settings
     has_converged = entry.step == 0 and _own_chi2(objective.data) <= settings.chi2_converged
-    if has_converged or entry.chi2 <= settings.chi2_stop:
+    if has_converged or (entry.chi2 <= settings.chi2_stop and not objective.is_held):
         return Reason.CHI2
     if entry.n_eff_fraction < settings.gate * first:
         return Reason.GATE

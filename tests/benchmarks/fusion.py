@@ -1,0 +1,196 @@
+"""What holding on to labels costs and buys: agreement with experiment against errors of DFT by weight; JSON.
+
+    python tests/benchmarks/fusion.py --run PK --weights 0 0.01 0.1 1 10 --seeds 3 --output fusion.json
+
+From a finished run with labels (``aiida-difftre run examples/diamond/quick.yaml``) come its pretrained potential, its
+labels, its structures, targets and settings. The refinement is repeated by the engine alone, with each weight and seed,
+and ends with the long independent run of the validation. Told are chi² there, the root mean square errors against all
+labels, the static elasticity at the first labelled structure (which no target tells), and the distance of the
+parameters to those before, as a length and in units of the labels' curvature. ``--anchors`` repeats it with weights of
+the distance to where each update starts.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import measure
+import numpy as np
+
+STRUCTURES = "dataset.extxyz"
+PRETRAINED = "pretrained.safetensors"
+
+
+def of_run(pk: str, profile: str | None, folder: Path) -> dict[str, Any]:
+    """Write the files of a run's refinement to a folder; the content of its job."""
+    from aiida import load_profile, orm
+
+    load_profile(profile)
+    run = orm.load_node(pk)
+    for node, name, stored in (
+        (run.outputs.potential_pretrained, PRETRAINED, "potential.safetensors"),
+        (run.outputs.dataset, STRUCTURES, "dataset.extxyz"),
+    ):
+        (folder / name).write_bytes(node.base.repository.get_object_content(stored, mode="rb"))
+    points = []
+    for label, point in run.inputs["state_points"].items():
+        structure = f"{label}.extxyz"
+        point["structure"].get_ase().write(folder / structure)
+        targets = [node.target.model_dump() for node in point["targets"].values()]
+        pressure = {"pressure": point["pressure"].value} if "pressure" in point else {}
+        points.append(
+            {
+                "label": label, "structure": structure, "temperature": point["temperature"].value, "targets": targets,
+                **pressure,
+            }
+        )  # fmt: skip
+    refine, validate = run.inputs["refine"], run.inputs["validate"]
+    loop = {name: value for name, value in refine["settings"].get_dict().items() if name in loop_fields()}
+    return {
+        **loop, "potential": PRETRAINED, "dataset": STRUCTURES, "state_points": points,
+        "sampling": refine["sample"]["calc"]["parameters"].get_dict()["sampling"],
+        "update": refine["update"]["calc"]["parameters"].get_dict()["update"],
+        "validation": validate["sample"]["calc"]["parameters"].get_dict()["sampling"],
+    }  # fmt: skip
+
+
+def loop_fields() -> set[str]:
+    """Settings of the loop that the engine has, too."""
+    from aiida_difftre.engine.contract.jobs import RefineJob
+
+    return set(RefineJob.model_fields)
+
+
+def small(folder: Path) -> dict[str, Any]:
+    """Argon with labels of another Lennard-Jones potential, to see that it runs."""
+    import ase.io
+    import jax
+    from ase.build import bulk
+    from ase.calculators.lj import LennardJones
+    from ase.calculators.singlepoint import SinglePointCalculator
+
+    from aiida_difftre.engine.contract.settings import PotentialSpec, TermSpec
+    from aiida_difftre.engine.potentials.potential import build, save
+
+    crystal = bulk("Ar", cubic=True, a=5.4).repeat(2)
+    frames = []
+    for seed in range(2):
+        frame = crystal.copy()
+        frame.rattle(0.1, seed=seed)
+        frame.calc = LennardJones(epsilon=0.011, sigma=3.45, rc=5.0)
+        found = {name: frame.calc.get_property(name, frame) for name in ("energy", "forces", "stress")}
+        frame.calc = SinglePointCalculator(frame, **found)
+        frames.append(frame)
+    ase.io.write(folder / STRUCTURES, frames)
+    crystal.write(folder / "solid.extxyz")
+    term = TermSpec(architecture="lennard_jones", cutoff=5.0, hyperparameters={"epsilon": 0.0104, "sigma": 3.4})
+    made = build(PotentialSpec(species=["Ar"], terms=[term]))
+    save(folder / PRETRAINED, made, made.init(jax.random.key(0)))
+    pressure = {
+        "observable": "pressure", "values": [0.05], "errors": [0.002], "unit": "GPa", "citation": "none",
+        "conditions": {"temperature": 85.0},
+    }  # fmt: skip
+    sampling = {"timestep_fs": 4.0, "equilibration_fs": 200.0, "production_fs": 400.0, "stride_fs": 40.0, "walkers": 2}
+    point = {"label": "solid", "structure": "solid.extxyz", "temperature": 85.0, "targets": [pressure]}
+    return {
+        "potential": PRETRAINED, "dataset": STRUCTURES, "state_points": [point], "max_iterations": 2,
+        "sampling": sampling, "validation": sampling,
+        "update": {"optimizer": {"name": "gauss_newton"}, "bootstrap": 20},
+    }  # fmt: skip
+
+
+def refined(content: dict[str, Any], folder: Path, *, weight: float, anchor: float, seed: int) -> dict[str, Any]:
+    """Refine with a weight of the labels and of the distance; what comes out."""
+    from aiida_difftre.engine.contract.agreement import Points
+    from aiida_difftre.engine.contract.jobs import POTENTIAL_OUT, PredictJob, RefineJob
+    from aiida_difftre.engine.jobs import predict, refine
+    from aiida_difftre.engine.runtime.progress import Silent
+
+    loss = {**content["update"].get("loss", {}), "dataset_weight": weight, "anchor_weight": anchor}
+    changed = {"seed": seed, "update": {**content["update"], "loss": loss}}
+    job = RefineJob.model_validate({**content, **changed, "dataset": STRUCTURES if weight > 0 else None})
+    begin = time.process_time()
+    result = refine.run(job, folder, Silent())
+    spent = time.process_time() - begin
+    values, squares = {}, []
+    for point in job.state_points:
+        found = (result.validation or {})[point.label]
+        if not isinstance(found, list):
+            raise RuntimeError(f"the validation of {point.label} failed: {found}")
+        values[point.label] = {one.observable: [one.values, one.errors] for one in found if len(one.values) <= 6}
+        for target, one in zip(point.targets, found, strict=True):
+            if target.role == "training":
+                deviations = np.subtract(one.values, target.values)
+                squares.append(Points(deviations, np.asarray(target.errors), np.asarray(one.errors)).squares())
+    asked = {"potential": POTENTIAL_OUT, "structures": STRUCTURES, "static_stiffness": True}
+    told = predict.run(PredictJob.model_validate(asked), folder, Silent())
+    return {
+        "seed": seed, "weight": weight, "anchor": anchor, "chi2": float(np.mean(np.concatenate(squares))),
+        "reason": str(result.reason), "iterations": len(result.iterations), "values": values,
+        "errors": told.errors and told.errors.model_dump(exclude_none=True),
+        "static": told.static and told.static.model_dump(include={"stress", "stiffness"}),
+        "distance": distance(folder), "cpu_s": round(spent, 1),
+    }  # fmt: skip
+
+
+def distance(folder: Path) -> dict[str, float]:
+    """Of the parameters from those before: a length, and the root of what the labels' loss rises by to second order."""
+    import jax
+
+    from aiida_difftre.engine.contract.jobs import POTENTIAL_OUT, LossSettings, Machine
+    from aiida_difftre.engine.matching.dataset_loss import dataset_loss
+    from aiida_difftre.engine.potentials.potential import load
+    from aiida_difftre.engine.refinement.sensitivities import columns
+
+    potential, before = load(folder / PRETRAINED)
+    _, after = load(folder / POTENTIAL_OUT)
+    movable = [bool(moves) for moves in jax.tree.leaves(potential.trainable(before))]
+    (way,) = columns(jax.tree.map(np.subtract, after, before), movable)
+    labels = dataset_loss(potential, folder / STRUCTURES, LossSettings(dataset_weight=1.0), Machine())
+    assert labels is not None
+    curvature = labels.curvature(before, movable)
+    return {"length": float(np.linalg.norm(way)), "of_labels": float(np.sqrt(max(way @ curvature @ way, 0.0)))}
+
+
+def main() -> None:
+    """Repeat the refinement with each weight and seed."""
+    parser = measure.parser(__doc__)
+    parser.add_argument("--run", help="a finished run with labels: PK, UUID or label")
+    parser.add_argument("--profile", default="difftre")
+    parser.add_argument("--weights", type=float, nargs="+", default=[0.0, 0.01, 0.1, 1.0, 10.0])
+    parser.add_argument("--anchors", type=float, nargs="+", default=[0.0])
+    parser.add_argument(
+        "--labels", type=float, nargs=3, metavar=("ENERGY", "FORCE", "STRESS"), help="their weights among each other"
+    )
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--iterations", type=int, default=6)
+    options = parser.parse_args()
+    if options.run is None and not options.tiny:
+        parser.error("give --run, a finished run with labels")
+    from aiida_difftre.engine.contract.settings import Machine
+    from aiida_difftre.engine.runtime import device
+
+    device.configure(Machine(threads=1, platform="cpu"))
+    found: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        content = small(folder) if options.tiny else of_run(options.run, options.profile, folder)
+        if not options.tiny:
+            # Until the loss is least, and not until the targets are met.
+            content |= {"chi2_stop": 0.0, "max_iterations": options.iterations, "patience": options.iterations}
+        if options.labels:
+            weights = dict(zip(("energy", "force", "stress"), options.labels, strict=True))
+            content["update"] = {**content["update"], "loss": {"dataset_weights": weights}}
+        for weight in options.weights:
+            for anchor in options.anchors:
+                for seed in range(1, options.seeds + 1):
+                    found.append(refined(dict(content), folder, weight=weight, anchor=anchor, seed=seed))
+                    # After each: the next may take long.
+                    measure.write({"versions": measure.versions(), "runs": found}, options.output)
+
+
+if __name__ == "__main__":
+    main()
