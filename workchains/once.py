@@ -1,13 +1,17 @@
-"""Each step of a work chain is submitted once, also where the chain has to do it again."""
+"""Each step of a work chain is submitted once, also where the chain has to do it again; and none is forgotten."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from aiida import orm
-from aiida.engine import Process
+from aiida.engine import Process, ProcessState
 
 from aiida_difftre.workchains.facts import CALLS
+
+TAKE_UP_S = 30.0
+"""Time that a called process has to begin after its work chain was taken up, before it is handed out again."""
 
 
 class SubmitOnceMixin:
@@ -16,6 +20,9 @@ class SubmitOnceMixin:
     A worker that is killed between a submission and its next checkpoint leaves a process that the chain has called and
     does not remember; and where RabbitMQ is restarted under running workers, two of them go on with the same chain. In
     both cases the same step comes round again. It is known by the label of its link, which is given once in a chain.
+
+    A worker that is killed in the middle of a submission leaves a process that no worker was ever told of, for which
+    the chain would wait for ever: what has not begun some time after the chain was taken up is handed out again.
     """
 
     def submit(self, process: type[Process], inputs: dict[str, Any] | None = None, **kwargs: Any) -> orm.ProcessNode:
@@ -41,3 +48,42 @@ class SubmitOnceMixin:
                     return called
         submitted: orm.ProcessNode = super().submit(process, inputs, **kwargs)  # type: ignore[misc] # of the chain
         return submitted
+
+    def load_instance_state(self, saved_state: Any, load_context: Any) -> None:
+        """Go on from a checkpoint, and look after what was called before it and has not begun.
+
+        Args:
+            saved_state: The checkpoint.
+            load_context: What AiiDA loads it with.
+        """
+        super().load_instance_state(saved_state, load_context)  # type: ignore[misc] # of the chain
+        waiting = [called.pk for called in _not_begun(self.node)]  # type: ignore[attr-defined]
+        if waiting and self.runner.controller is not None:  # type: ignore[attr-defined]
+            self.loop.call_later(TAKE_UP_S, self._hand_out, waiting)  # type: ignore[attr-defined]
+
+    def _hand_out(self, waiting: Sequence[int]) -> None:
+        """Tell the workers of called processes that still have not begun; what has no checkpoint cannot begin."""
+        for called in _not_begun(self.node):  # type: ignore[attr-defined]
+            if called.pk not in waiting:
+                continue
+            name = f"{called.process_label}<{called.pk}>"
+            if called.checkpoint is None:
+                message = f"its worker was killed before {name} had a checkpoint"
+                called.set_exception(message)
+                called.set_process_state(ProcessState.EXCEPTED)
+                called.seal()
+                self.report(f"{message}, so that it cannot begin")  # type: ignore[attr-defined]
+            else:
+                self.runner.controller.continue_process(called.pk, nowait=False, no_reply=True)  # type: ignore[attr-defined]
+                self.report(f"{name} had not begun, and is handed out again")  # type: ignore[attr-defined]
+
+
+def _not_begun(node: orm.ProcessNode) -> list[orm.ProcessNode]:
+    """What a process has called and no worker has begun, as the database has it now."""
+    query = orm.QueryBuilder()
+    query.append(orm.ProcessNode, filters={"id": node.pk}, tag="caller")
+    state = {"attributes.process_state": ProcessState.CREATED.value}
+    query.append(
+        orm.ProcessNode, with_incoming="caller", edge_filters={"type": {"in": [t.value for t in CALLS]}}, filters=state
+    )
+    return query.all(flat=True)

@@ -137,6 +137,12 @@ def test_pool(tmp_path: Path) -> None:
     assert (cases["pooled"]["samplings"], cases["pooled, short steps, sampled where needed"]["samplings"]) == (3, 2)
 
 
+def test_fusion(tmp_path: Path) -> None:
+    alone, held = tiny("fusion", tmp_path, "--weights", "0", "1e4", "--seeds", "1")["runs"]
+    assert held["errors"]["stress_rmse"] < alone["errors"]["stress_rmse"]
+    assert held["distance"]["of_labels"] > 0
+
+
 def test_truths_lie_within_the_bands_of_assessments(tmp_path: Path) -> None:
     """Six experiments: deviations in units of the bands have a root mean square near one, not of a half or two."""
     output = tmp_path / "results.json"

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
-from aiida.engine import ToContext, WorkChain, run_get_node
+import pytest
+from aiida import orm
+from aiida.engine import ProcessState, ToContext, WorkChain, run_get_node
+from aiida.engine.persistence import get_object_loader
+from aiida.engine.utils import instantiate_process
+from aiida.manage import get_manager
+from plumpy.persistence import Bundle, LoadSaveContext
 
+from aiida_difftre.workchains import once
 from aiida_difftre.workchains.once import SubmitOnceMixin
 
 
@@ -55,3 +63,52 @@ def test_a_step_is_submitted_once() -> None:
         ("step", "Child"),
         ("step", "Other"),
     ]
+
+
+class Interrupted(SubmitOnceMixin, WorkChain):
+    """Called some steps, of which the last one has no checkpoint, and told no worker of them."""
+
+    checkpoint: Bundle
+    called: list[WorkChain]
+
+    @classmethod
+    def define(cls, spec: Any) -> None:
+        super().define(spec)
+        spec.outline(cls.begin)
+
+    def begin(self) -> None:
+        """Begin the steps, and keep the checkpoint of this moment."""
+        labels = [{"call_link_label": f"step_{number}"} for number in range(4)]
+        Interrupted.called = [instantiate_process(self.runner, Child, metadata=metadata) for metadata in labels]
+        Interrupted.checkpoint = Bundle(self, LoadSaveContext(loader=get_object_loader()))
+
+
+class Workers:
+    """Notes what workers are told of."""
+
+    def __init__(self) -> None:
+        self.told: list[int] = []
+
+    def continue_process(self, pk: int, **_: Any) -> None:
+        """Tell them of a process."""
+        self.told.append(pk)
+
+
+def test_what_no_worker_was_told_of_is_handed_out_when_the_chain_is_taken_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after a kill in the middle of a submission: with a checkpoint, and before it; what has begun is left alone."""
+    monkeypatch.setattr(once, "TAKE_UP_S", 0.0)
+    _, node = run_get_node(Interrupted)
+    lost, begun, begins, never = (child.node for child in Interrupted.called)
+    begun.set_process_state(ProcessState.RUNNING)
+    never.delete_checkpoint()
+    runner, workers = get_manager().get_runner(), Workers()
+    monkeypatch.setattr(runner, "_controller", workers)
+    Interrupted.checkpoint.unbundle(LoadSaveContext(runner=runner, loop=runner.loop, loader=get_object_loader()))
+    begins.set_process_state(ProcessState.WAITING)
+    runner.loop.run_until_complete(asyncio.sleep(0.05))
+    assert workers.told == [lost.pk]
+    states = [orm.load_node(child.pk).process_state for child in (lost, begun, begins, never)]
+    assert states == [ProcessState.CREATED, ProcessState.RUNNING, ProcessState.WAITING, ProcessState.EXCEPTED]
+    messages = "".join(log.message for log in orm.Log.collection.get_logs_for(node))
+    assert f"Child<{lost.pk}> had not begun, and is handed out again" in messages
+    assert f"its worker was killed before Child<{never.pk}> had a checkpoint, so that it cannot begin" in messages
