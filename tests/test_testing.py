@@ -54,6 +54,7 @@ GRID = [0.5 + 0.25 * k for k in range(12)]
 REQUESTS: dict[str, dict[str, Any]] = {
     "adf": {"grid": [3.0 + 6.0 * k for k in range(30)], "options": {"cutoff": 3.0}},
     "compressibility": {},
+    "coordination_number": {"options": {"pair": ["Cu", "Cu"], "r_range": [2.0, 3.0]}},
     "density": {},
     "density_profile": {"grid": [0.05 + 0.1 * k for k in range(10)], "options": {"smearing": 0.1}},
     "exafs": {
@@ -61,6 +62,7 @@ REQUESTS: dict[str, dict[str, Any]] = {
         "options": {"absorber": "Cu", "s02": 1.0, "e0_shift": 0.0, "paths": table()},
     },
     "heat_capacity": {},
+    "neighbor_distance": {"options": {"pair": ["Cu", "Cu"], "r_range": [2.3, 2.8], "measure": "peak"}},
     "potential_energy": {},
     "pressure": {},
     "rdf": {"grid": GRID, "options": {"smearing": 0.25}},

@@ -60,7 +60,7 @@ class ObservableSpec:
             the options with all that follows from the system, and the name of each atom; None where these are the
             species.
         check_values: Function that refuses measured values which are not in the observable's normalisation and units:
-            from complete options, grid, values and errors.
+            from complete options, grid (empty where there is none), values and errors.
         check_tail: The part of that check which holds for a whole table, wherever the values wanted of it lie: from
             complete options, grid and values.
         unit_of: Function from complete options to the unit, where it depends on them; ``unit`` is then that of the

@@ -246,9 +246,10 @@ class Target(Strict):
     def _check_curve(self) -> None:
         """Refuse values that are not those of the observable, or that have not gone through its filter."""
         spec = observable(self.observable)
-        if spec.check_values is not None and self.grid is not None:
+        if spec.check_values is not None:
+            grid = np.array(self.grid or [])
             try:
-                spec.check_values(self.options, np.array(self.grid), np.array(self.values), np.array(self.errors))
+                spec.check_values(self.options, grid, np.array(self.values), np.array(self.errors))
             except ValueError as problem:
                 raise ValueError(f"target {self.name!r} is no {self.observable}: {problem}") from None
         filtering = None if spec.filter_of is None or self.grid is None else spec.filter_of(self.options, self.grid)
