@@ -155,6 +155,58 @@ def test_structure_of_other_species(refused: Any) -> None:
     assert "contains Ne, but the potential knows Ar only" in message
 
 
+def silica(content: Content) -> None:
+    """Ions of silica at random places, and a total structure factor as neutrons see it."""
+    charges = {"charges": {"Si": 2.4, "O": -1.2}, "formula": "SiO2"}
+    pairs = {
+        "amplitude": {"Si-Si": 0.0, "Si-O": 18003.76, "O-O": 1388.77},
+        "rho": {"Si-Si": 1.0, "Si-O": 0.205, "O-O": 0.362},
+        "c6": {"Si-Si": 0.0, "Si-O": 133.54, "O-O": 175.0},
+    }  # fmt: skip
+    core = {"epsilon": 1.0, "sigma": {"Si-Si": 1.5, "Si-O": 1.25, "O-O": 1.7}, "exponent": 24}
+    terms = {"coulomb_dsf": (6.0, charges), "buckingham": (5.5, pairs), "repulsion": (4.0, core)}
+    content["model"] = {
+        "spec": {
+            "species": ["Si", "O"],
+            "terms": [
+                {"architecture": name, "cutoff": cutoff, "hyperparameters": one}
+                for name, (cutoff, one) in terms.items()
+            ],
+        }
+    }
+    content["system"] = {"random": {"composition": {"Si": 8, "O": 16}, "density": 2200.0}}
+    grid = {"grid": [1.5, 2.0, 2.5], "values": [1.4, 0.9, 1.1], "errors": [0.1, 0.1, 0.1]}
+    total = target_content(observable="structure_factor", unit="1", options={}, **grid)
+    content["state_points"] = {"glass": {"temperature": 85.0, "targets": {"total": total}}}
+
+
+def term(content: Content, number: int) -> Content:
+    return content["model"]["spec"]["terms"][number]["hyperparameters"]
+
+
+def seen(content: Content) -> Content:
+    return content["state_points"]["glass"]["targets"]["total"]["options"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda content: term(content, 0)["charges"].update(O=-1.3), "charges of SiO2 sum to -0.2 e, not to zero"),
+        (lambda content: content["model"]["spec"]["terms"].pop(), "fuse"),
+        (lambda content: term(content, 1)["rho"].pop("Si-O"), "rho has no value for the pair 'Si-O'; give one"),
+        (lambda content: seen(content).update(isotopes={"O": "14O"}), "scattering"),
+        (lambda content: seen(content).update(composition="GeO2"), "measured on GeO2, by whose composition"),
+    ],
+    ids=["charges", "core", "pair", "scattering-length", "composition"],
+)
+def test_several_species(refused: Any, change: Callable[[Content], Any], message: str) -> None:
+    def both(content: Content) -> None:
+        silica(content)
+        change(content)
+
+    assert message in refused(both)
+
+
 def test_corrupt_potential_file(refused: Any, tmp_path: Path) -> None:
     whole = potential_file(tmp_path / "whole.safetensors").read_bytes()
     damaged = {"cut.safetensors": whole[:-40], "text.safetensors": b"not a potential", "empty.safetensors": b""}
