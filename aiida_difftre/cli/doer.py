@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import os
 import socket
+from datetime import datetime
 
 import psutil
 from aiida import orm
+
+from aiida_difftre.cli.costs import Process
+
+IDLE_MINUTES = 10.0
+"""Time after which a run of the daemon in which nothing happens, and no job runs, is told to be neglected."""
 
 EXTRA = "difftre_process"
 """Extra of a run that is done by ``aiida-difftre run``: host, PID, and when the process began."""
@@ -45,6 +51,31 @@ def farewell(run: orm.ProcessNode) -> str:
     if not is_gone(run):
         return ""
     return f"nobody does this run: {of(run)} is gone; go on with: aiida-difftre resume {run.pk}"
+
+
+def neglected(run: orm.ProcessNode, below: list[Process], now: datetime | None = None) -> str:
+    """What to do about a run of the daemon that no worker goes on with, in a sentence; empty for any other.
+
+    A broker that does not notice that a worker was killed gives what it did to no other one. Between jobs a work chain
+    needs seconds.
+
+    Args:
+        run: The run.
+        below: Its processes.
+        now: The present time; None for that of the clock.
+    """
+    if run.is_terminated or of(run) or run.paused:
+        return ""
+    if any(one.is_paused or one.is_job for one in below if not one.is_over):
+        return ""
+    last = max([run.mtime, *(one.changed for one in below)])
+    minutes = ((now or datetime.now().astimezone()) - last).total_seconds() / 60
+    if minutes < IDLE_MINUTES:
+        return ""
+    return (
+        f"nothing has happened for {minutes:.0f} minutes, and no job runs: no worker goes on with this run; hand it "
+        "out again with: verdi daemon restart"
+    )
 
 
 def has_its_job(calculation: orm.CalcJobNode) -> bool:

@@ -12,7 +12,7 @@ from aiida import orm
 from aiida.common.links import LinkType
 
 from aiida_difftre.cli import costs
-from aiida_difftre.cli.doer import farewell
+from aiida_difftre.cli.doer import farewell, neglected
 from aiida_difftre.cli.expectation import expected
 from aiida_difftre.data.base import BasePotentialData
 from aiida_difftre.data.potential import PotentialData
@@ -201,7 +201,7 @@ def take(pk: int) -> Snapshot:
         cost=costs.total_line(costs.costs(node, below)),
         expected=""
         if node.is_terminated
-        else farewell(node) or expected(node, below, labels, [job.left_s for job in running]),
+        else farewell(node) or neglected(node, below) or expected(node, below, labels, [job.left_s for job in running]),
     )
 
 

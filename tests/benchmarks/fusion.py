@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -166,7 +167,7 @@ def main() -> None:
         "--labels", type=float, nargs=3, metavar=("ENERGY", "FORCE", "STRESS"), help="their weights among each other"
     )
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--iterations", type=int, default=6)
+    parser.add_argument("--iterations", type=int, default=4)
     options = parser.parse_args()
     if options.run is None and not options.tiny:
         parser.error("give --run, a finished run with labels")
@@ -184,12 +185,10 @@ def main() -> None:
         if options.labels:
             weights = dict(zip(("energy", "force", "stress"), options.labels, strict=True))
             content["update"] = {**content["update"], "loss": {"dataset_weights": weights}}
-        for weight in options.weights:
-            for anchor in options.anchors:
-                for seed in range(1, options.seeds + 1):
-                    found.append(refined(dict(content), folder, weight=weight, anchor=anchor, seed=seed))
-                    # After each: the next may take long.
-                    measure.write({"versions": measure.versions(), "runs": found}, options.output)
+        for seed, weight, anchor in product(range(1, options.seeds + 1), options.weights, options.anchors):
+            found.append(refined(dict(content), folder, weight=weight, anchor=anchor, seed=seed))
+            # After each: the next may take long.
+            measure.write({"versions": measure.versions(), "runs": found}, options.output)
 
 
 if __name__ == "__main__":

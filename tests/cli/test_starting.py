@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from click.testing import CliRunner, Result
 from plumpy.process_states import ProcessState
 
 from aiida_difftre.cli import cli, doer, starting
+from aiida_difftre.cli.costs import Process
 from aiida_difftre.cli.resuming import builder_of
 from aiida_difftre.data import extras
 from aiida_difftre.workchains.inputs import read_input
@@ -226,3 +228,23 @@ def test_compare(run_node: Any, potential: Any) -> None:
     assert "cutoff" in invoke("compare", potential.pk, potential.pk).output
     assert "give two runs or two potentials" in invoke("compare", potential.pk, first.pk).output
     assert "is a Int" in invoke("compare", orm.Int(1).store().pk, first.pk).output
+
+
+def test_a_run_of_the_daemon_that_no_worker_goes_on_with_is_told(run_node: Any, potential: Any) -> None:
+    run = run_node(ProcessState.WAITING, potential=potential)
+    now = datetime.now().astimezone()
+    later = now + timedelta(minutes=12)
+    over, job = (
+        Process(1, "SampleCalculation", "refine", now, now, is_over, None, False, True, False, 1)
+        for is_over in (True, False)
+    )
+    assert doer.neglected(run, [over], now) == ""
+    assert doer.neglected(run, [over, job], later) == ""
+    assert doer.neglected(run, [over], later).startswith("nothing has happened for 12 minutes, and no job runs")
+    assert doer.neglected(run, [over], later).endswith("verdi daemon restart")
+    changed = Process(2, "UpdateBaseWorkChain", "refine", now, later, False, None, False, False, False, 1)
+    assert doer.neglected(run, [over, changed], later) == ""
+    paused = Process(2, "UpdateBaseWorkChain", "refine", now, now, False, None, False, False, True, 1)
+    assert doer.neglected(run, [over, paused], later) == ""
+    doer.sign(run)  # a run that this process does
+    assert doer.neglected(run, [over], later) == ""
