@@ -152,8 +152,8 @@ def distance(folder: Path) -> dict[str, float]:
     (way,) = columns(jax.tree.map(np.subtract, after, before), movable)
     labels = dataset_loss(potential, folder / STRUCTURES, LossSettings(dataset_weight=1.0), Machine())
     assert labels is not None
-    curvature = labels.curvature(before, movable)
-    return {"length": float(np.linalg.norm(way)), "of_labels": float(np.sqrt(max(way @ curvature @ way, 0.0)))}
+    rise = float(way @ labels.curvature(before, movable, way[:, None])[:, 0])
+    return {"length": float(np.linalg.norm(way)), "of_labels": max(rise, 0.0) ** 0.5}
 
 
 def main() -> None:

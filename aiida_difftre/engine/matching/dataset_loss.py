@@ -88,7 +88,7 @@ class DatasetLoss:
         # Arrays are arguments, that they are no constants of the compiled programs.
         self._value_and_gradient = jax.jit(jax.value_and_grad(self._value))
         self._offset = jax.jit(lambda *given: self._excess(self._predicted(*given[:2]), given[0], given[2]))
-        self._curvature = jax.jit(self._outer_products, static_argnums=0)
+        self._curvature = jax.jit(self._products, static_argnums=0)
 
     def __call__(self, parameters: Parameters) -> tuple[float, Parameters]:
         """Compute the loss.
@@ -113,17 +113,21 @@ class DatasetLoss:
         """
         return float(self._offset(parameters, self.batch, self.labels))
 
-    def curvature(self, parameters: Parameters, movable: Sequence[bool]) -> Float[np.ndarray, "parameters parameters"]:
-        """Compute half of the second derivative of the loss, without that of the predictions.
+    def curvature(
+        self, parameters: Parameters, movable: Sequence[bool], ways: Float[np.ndarray, "parameters ways"]
+    ) -> Float[np.ndarray, "parameters ways"]:
+        """Multiply the matrix of Gauss and Newton, which is never stored, with some ways through the parameters.
 
         Args:
             parameters: Parameters of the potential.
             movable: Whether each leaf of them may move.
+            ways: Steps of the parameters that may move, beside each other, (parameters, ways).
 
         Returns:
-            The matrix of Gauss and Newton, of the parameters that may move, beside each other.
+            Half of the second derivative of the loss, without that of the predictions, times the ways.
         """
-        return np.asarray(self._curvature(tuple(movable), parameters, self.batch, self.labels), np.float64)
+        along = jnp.asarray(ways, self._dtype)
+        return np.asarray(self._curvature(tuple(movable), parameters, self.batch, self.labels, along), np.float64)
 
     @property
     def _dtype(self) -> Any:
@@ -156,7 +160,9 @@ class DatasetLoss:
         energy, force, stress = (jnp.sqrt(whole * weight / jnp.maximum(number, 1)) for weight, number in pairs)
         return energy, force, stress
 
-    def _outer_products(self, movable: tuple[bool, ...], parameters: Parameters, batch: Any, labels: Labels) -> Array:
+    def _products(
+        self, movable: tuple[bool, ...], parameters: Parameters, batch: Any, labels: Labels, ways: Array
+    ) -> Array:
         leaves, structure = jax.tree.flatten(without_references(parameters, self._dtype))
         moving = [leaf for leaf, moves in zip(leaves, movable, strict=True) if moves]
         energy, force, stress = self._factors(labels)
@@ -177,13 +183,13 @@ class DatasetLoss:
         def add(total: tuple[Array, Array], single: tuple[Any, Labels, Array]) -> tuple[tuple[Array, Array], None]:
             slopes = jax.jacrev(residuals)(moving, *single)
             rows = jnp.concatenate([slope.reshape(len(slope), -1) for slope in slopes], axis=1)
-            return (total[0] + rows.T @ rows, total[1] + rows[0]), None
+            return (total[0] + rows.T @ (rows @ ways), total[1] + rows[0]), None
 
-        size = sum(leaf.size for leaf in moving)
-        begin = (jnp.zeros((size, size), self._dtype), jnp.zeros(size, self._dtype))
+        begin = (jnp.zeros_like(ways), jnp.zeros(len(ways), self._dtype))
         typed = jax.tree.map(lambda leaf: jnp.asarray(leaf, self._dtype), (labels, self.real))
         (total, energies), _ = jax.lax.scan(add, begin, (batch, *typed))
-        return total - jnp.outer(energies, energies) / jnp.maximum(jnp.sum(labels.has_energy), 1)
+        # The constant per atom takes up the mean of the energies.
+        return total - jnp.outer(energies, energies @ ways) / jnp.maximum(jnp.sum(labels.has_energy), 1)
 
 
 def dataset_loss(

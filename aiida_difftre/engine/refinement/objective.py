@@ -30,11 +30,11 @@ from aiida_difftre.engine.reweighting.predictions import predictions_from, rewei
 from aiida_difftre.engine.reweighting.reference import Reference, check_sampled_at
 from aiida_difftre.engine.reweighting.weights import EffectiveSize, effective_size
 
-MOST_HELD = 4000
-"""Parameters whose second derivatives of the DFT and anchor terms are taken into a step: 128 MB."""
+HELD_RANK = 512
+"""Directions in which the second derivatives of the DFT and anchor terms are known to a step."""
 
-ROUNDING = 1e-12
-"""Curvatures below this part of the largest one are none."""
+ROUNDING = 1e-6
+"""Curvatures below this part of the largest one are none: derivatives are of single precision."""
 
 Quantities = dict[str, NDArray[np.float64]]
 
@@ -48,8 +48,10 @@ class ExtraLoss(Protocol):
     def offset(self, parameters: Parameters) -> float:
         """Compute the constant by which the energy of each atom is too high for it, eV."""
 
-    def curvature(self, parameters: Parameters, movable: Sequence[bool]) -> NDArray[np.float64]:
-        """Compute the matrix of Gauss and Newton, half of its second derivative, of the leaves that may move."""
+    def curvature(
+        self, parameters: Parameters, movable: Sequence[bool], ways: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Multiply the matrix of Gauss and Newton, half of its second derivative, with ways of what may move."""
 
 
 @dataclass(frozen=True)
@@ -341,25 +343,34 @@ class Objective:
         return self.extra is not None or self.settings.loss.anchor_weight > 0
 
     def held_rows(self, movable: Sequence[bool]) -> NDArray[np.float64]:
-        """Rows X with Xᵀ X the second derivative of the DFT and anchor terms, halved, where the update starts.
+        r"""Rows X with Xᵀ X half of the second derivative of the DFT and anchor terms, where the update starts.
+
+        Of more than :data:`HELD_RANK` parameters X is the Nyström approximation G Ω (Ωᵀ G Ω)⁻¹ Ωᵀ G of the matrix G of
+        Gauss and Newton with random orthonormal Ω, and without the anchor, all of whose directions are alike.
 
         Args:
             movable: Whether each leaf of the parameters may move.
 
         Returns:
-            Rows, (rows, parameters), at most as many as parameters; none for more than :data:`MOST_HELD` of these.
+            Rows, (rows, parameters).
+
+        References:
+            J. A. Tropp, A. Yurtsever, M. Udell and V. Cevher, Adv. Neural Inf. Process. Syst. 30 (2017), algorithm 3.
         """
         leaves = jax.tree.leaves(self.anchor)
         size = sum(leaf.size for leaf, moves in zip(leaves, movable, strict=True) if moves)
-        if size > MOST_HELD:
+        is_whole = size <= HELD_RANK
+        ways = np.eye(size)
+        if not is_whole:
+            ways = np.linalg.qr(np.random.default_rng(0).normal(size=(size, HELD_RANK)))[0]
+        products = np.zeros_like(ways) if self.extra is None else self.extra.curvature(self.anchor, movable, ways)
+        if is_whole:
+            products = products + self.settings.loss.anchor_weight * ways
+        if not np.isfinite(products).all() or not products.any():
             return np.zeros((0, size))
-        matrix = np.zeros((size, size)) if self.extra is None else self.extra.curvature(self.anchor, movable)
-        matrix = matrix + self.settings.loss.anchor_weight * np.eye(size)
-        if not np.isfinite(matrix).all():
-            return np.zeros((0, size))
-        values, vectors = np.linalg.eigh(matrix)
-        kept = values > ROUNDING * max(values.max(), 0.0)
-        return np.asarray(np.sqrt(values[kept])[:, None] * vectors[:, kept].T)
+        values, vectors = np.linalg.eigh((ways.T @ products + products.T @ ways) / 2)
+        kept = values > ROUNDING * values.max()
+        return np.asarray((products @ (vectors[:, kept] / np.sqrt(values[kept]))).T)
 
     def gradient(self, point: Point) -> Parameters:
         """Its gradient."""

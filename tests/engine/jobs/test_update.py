@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from ase.build import bulk
 from ase.calculators.singlepoint import SinglePointCalculator
 from numpy.typing import NDArray
 from scipy.optimize import minimize
@@ -428,6 +429,30 @@ def test_gauss_newton_finds_the_best_between_labels_and_targets(tmp_path: Path, 
     assert after(1, None) > first  # a step that knows the slope of the labels only goes far beyond
 
 
+def test_curvature_of_many_parameters_is_known_in_the_directions_that_labels_tell(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of more parameters than directions: labels of two frames determine few, and all of those are found."""
+    potential, parameters = small_network()
+    path = tmp_path / "dataset.extxyz"
+    frames = []
+    for seed in range(2):
+        atoms = bulk(potential.spec.species[0], "diamond", a=3.6, cubic=True)
+        atoms.rattle(0.05, seed=seed)
+        atoms.calc = SinglePointCalculator(atoms, energy=0.1 * seed, forces=np.zeros((len(atoms), 3)))
+        frames.append(atoms)
+    ase.io.write(path, frames)
+    loss = LossSettings(dataset_weight=1.0)
+    extra = dataset_loss(potential, path, loss, DOUBLE)
+    whole = objective.Objective([], settings_of(loss=loss), parameters, extra)
+    movable = [bool(moves) for moves in jax.tree.leaves(potential.trainable(parameters))]
+    exact = whole.held_rows(movable)
+    monkeypatch.setattr(objective, "HELD_RANK", exact.shape[1] - 5)
+    found = whole.held_rows(movable)
+    assert found.shape[0] < exact.shape[1]
+    np.testing.assert_allclose(found.T @ found, exact.T @ exact, atol=1e-5 * np.abs(exact.T @ exact).max())
+
+
 def job(**changes: Any) -> UpdateJob:
     point = {"label": "point", "temperature": 85.0, "targets": [target("pressure", [0.1], error=0.01).model_dump()]}
     return UpdateJob(**{"state_points": [point], "update": settings_of().model_dump(), **changes})
@@ -466,8 +491,8 @@ def test_gradient_that_is_not_finite_is_named() -> None:
         def offset(self, _: Parameters) -> float:
             return 0.0
 
-        def curvature(self, _: Parameters, movable: Sequence[bool]) -> NDArray[np.float64]:
-            return np.full((sum(movable), sum(movable)), np.nan)
+        def curvature(self, _: Parameters, movable: Sequence[bool], ways: NDArray[np.float64]) -> NDArray[np.float64]:
+            return np.full_like(ways, np.nan)
 
     with pytest.raises(EngineError, match="gradient at step 0") as caught:
         minimise([data], settings, extra=NotFinite())
