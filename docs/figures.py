@@ -178,7 +178,6 @@ PICTURES = {
     "report-dark.png": Picture(ARGON, page(1150, 1100, dark=True, part="#course")),
     "report-phone.png": Picture(ARGON, page(PHONE, 844, part="#result")),
     "copper_curves.png": Picture("aiida-difftre run examples/copper/quick.yaml", plotted("curves")),
-    "titanium_course.png": Picture("aiida-difftre run examples/titanium/quick.yaml", plotted("observables")),
     "water_curves.png": Picture("aiida-difftre run examples/water/quick.yaml", plotted("curves")),
     "argon_pair_energy.png": Picture(
         f"{ARGON}, both potentials exported",
@@ -189,6 +188,7 @@ PICTURES = {
         "a benchmark", command="python tests/benchmarks/gradient_explosion.py --output {folder}"
     ),
     "diamond_values.png": measured("diamond", "prior", "seed 1"),
+    "titanium_values.png": measured("titanium", "LDA (seed 1)", "mean"),
     "aluminium_values.png": measured("aluminium", "pretrained on LDA", "refined, seed 1"),
     "nacl_values.png": measured("nacl", "published start", "refined"),
     "sic_values.png": measured("sic", "pretrained on LDA", "refined, seed 1"),

@@ -17,10 +17,16 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+from aiida_difftre.cli import words
+from aiida_difftre.cli.look import Look
+
 SYSTEMS = Path(__file__).parent / "systems"
 NUMBER = re.compile(r"(-?\d+(?:\.\d+)?)(?:\s*±\s*(\d+(?:\.\d+)?))?")
-MOST = 6
-BEFORE, AFTER = "#d55e00", "#0072b2"
+CONDITION = re.compile(r"\d+ (?:K|bar)\b")
+POWER = re.compile(r"1e(-?\d+) ")
+SYMBOLS = {"expansion": "α"}
+MOST_PANELS = 12
+PANELS_IN_ROW = 6
 
 
 def tables(text: str) -> Iterator[list[list[str]]]:
@@ -56,22 +62,40 @@ def draw(page: str, path: Path, experiment: str, before: str, after: str) -> Non
     """One panel for each observable that has all three values."""
     found = series((SYSTEMS / f"{page}.md").read_text(encoding="utf-8"), [experiment, before, after])
     shown = {name: values for name, values in found.items() if None not in values and "χ²" not in name}
-    names = list(shown)[:MOST]
-    figure, panels = plt.subplots(
-        1, len(names), figsize=(1.35 * len(names) + 0.3, 2.4), layout="constrained", squeeze=False
-    )
-    for axes, name in zip(panels[0], names, strict=True):
-        measured, *computed = (value for value in shown[name] if value is not None)
-        axes.axhline(measured[0], color="black", linestyle="--", linewidth=1)
-        for place, (value, error), color in zip((0, 1), computed, (BEFORE, AFTER), strict=True):
-            axes.errorbar([place], [value], [error], fmt="o", color=color, capsize=3, markersize=6)
-        axes.set_xlim(-0.6, 1.6)
-        axes.set_xticks([0, 1], ["before", "after"], fontsize=7)
-        axes.margins(y=0.25)
-        axes.tick_params(axis="y", labelsize=7)
-        title, _, unit = re.sub(r"\s*\((?:test|held out)\)|, test", "", name).partition(" / ")
-        axes.set_title(f"{title.split(' at ')[0].removeprefix('volumetric ')}\n{unit}", fontsize=8)
-    figure.savefig(path, dpi=150)
+    names = list(shown)[:MOST_PANELS]
+    down = -(-len(names) // PANELS_IN_ROW)
+    across = -(-len(names) // down)
+    with Look().applied():
+        before_color, after_color = plt.rcParams["axes.prop_cycle"].by_key()["color"][:2]
+        figure, panels = plt.subplots(
+            down, across, figsize=(1.35 * across + 0.3, 2.3 * down), layout="constrained", squeeze=False
+        )
+        for axes in panels.flat[len(names) :]:
+            axes.set_visible(False)
+        for axes, name in zip(panels.flat, names, strict=False):
+            (measured, error), *computed = (value for value in shown[name] if value is not None)
+            if error:
+                axes.axhspan(measured - error, measured + error, color="0.88", linewidth=0)
+            axes.axhline(measured, color="0.25", linestyle="--", linewidth=1)
+            for place, (value, error), color in zip((0, 1), computed, (before_color, after_color), strict=True):
+                axes.errorbar([place], [value], [error], fmt="o", color=color)
+            axes.set_xlim(-0.6, 1.6)
+            axes.set_xticks([0, 1], ["before", "after"])
+            axes.margins(y=0.25)
+            axes.set_title(_title(name), fontsize="medium")
+        figure.savefig(path, dpi=200)
+    plt.close(figure)
+
+
+def _title(name: str) -> str:
+    """The first cell of a row as a title: symbol and unit, and the temperature or pressure in a second line."""
+    title, _, unit = re.sub(r"\s*\((?:test|held out)\)|, test", "", name).partition(" / ")
+    where = CONDITION.search(title)
+    quantity = re.split(r" at |, ", title)[0].removeprefix("volumetric ")
+    power = POWER.match(unit)
+    scale = f"10{power[1].translate(words.SUPERSCRIPTS)} " if power else ""
+    label = f"{words.symbol(SYMBOLS.get(quantity, quantity))} / {scale}{words.unit(POWER.sub('', unit))}"
+    return label + (f"\n{where[0]}" if where else "")
 
 
 def main() -> None:

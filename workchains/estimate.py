@@ -88,7 +88,7 @@ class Sampling:
     def __str__(self) -> str:
         return (
             f"{self.label}: {self.atoms} atoms, {self.walkers} walkers, {self.steps:.0f} steps each, "
-            f"{self.snapshots:.0f} snapshots, at most {self.times} times: {_time(self.core_hours)}, "
+            f"{self.snapshots:.0f} snapshots, at most {self.times} times: {core_time(self.core_hours)}, "
             f"{self.memory_gib:.2g} GiB of memory, {_disk(self.disk_gib)}"
         )
 
@@ -155,8 +155,8 @@ def lines(parts: Sequence[Sampling]) -> list[str]:
     total = sum(part.core_hours for part in parts)
     return [
         *map(str, parts),
-        f"sampling takes at most {_time(total)} of one core and {_disk(sum(part.disk_gib for part in parts))}; rough "
-        "numbers, good to a factor of three, without labels, pretraining, updates, a base and the start of each job",
+        f"sampling takes at most {core_time(total)} of one core and {_disk(sum(part.disk_gib for part in parts))}; "
+        "rough numbers, good to a factor of three, without pretraining, updates, a base and the start of each job",
         "an update takes some 1 GiB of memory, half of it for what it keeps of its snapshots (snapshot_cache_mib)",
     ]
 
@@ -181,7 +181,8 @@ def check(parts: Iterable[Sampling]) -> None:
                 )
 
 
-def _time(hours: float) -> str:
+def core_time(hours: float) -> str:
+    """Hours of one core in words, in minutes where they are few."""
     return f"{hours:.2g} core hours" if hours >= 1 else f"{hours * 60:.2g} core minutes"
 
 

@@ -9,6 +9,7 @@ from aiida import orm
 from aiida.common.links import LinkType
 
 from aiida_difftre import query
+from aiida_difftre.cli.live import with_error
 from aiida_difftre.cli.report import MISSING
 from aiida_difftre.data import extras
 from aiida_difftre.data.potential import PotentialData
@@ -17,6 +18,8 @@ from aiida_difftre.workchains import facts
 SHOWN = ("system", "judged_in", "iteration", "outcome", "chi2_training", "chi2_selection", "chi2_test")
 """What comes first, in this order."""
 
+LONGEST_SETTING = 44
+"""Characters of a setting that are shown: two of them, and its name, on a line."""
 
 ATTRIBUTES = ("architecture", "species", "cutoff", "number_of_parameters", "digest")
 
@@ -60,7 +63,7 @@ def compare(first: orm.Node, second: orm.Node) -> list[tuple[str, str, str]]:
     for name in sorted({*settings[0], *settings[1]}):
         one, other = (known.get(name) for known in settings)
         if one != other:
-            lines.append((name, _shown(one), _shown(other)))
+            lines.append((name, _cut(_shown(one)), _cut(_shown(other))))
     return lines
 
 
@@ -80,7 +83,7 @@ def _predictions(told: list[dict[str, Any]]) -> Iterator[tuple[str, str, str]]:
     for name in names:
         measured = {_shown(known[f"{name}_experiment"]) for known in told if f"{name}_experiment" in known}
         values = [
-            f"{known[name]:.5g} ± {known.get(f'{name}_error', float('nan')):.2g}" if name in known else MISSING
+            with_error(known[name], known.get(f"{name}_error", float("nan"))) if name in known else MISSING
             for known in told
         ]
         yield f"{name} (experiment {' and '.join(sorted(measured))})", values[0], values[1]
@@ -114,6 +117,10 @@ def _flat(place: str, content: Any) -> Iterator[tuple[str, Any]]:
             yield from _flat(f"{place}.{name}", value)
     else:
         yield place, content
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= LONGEST_SETTING else f"{text[: LONGEST_SETTING - 1]}…"
 
 
 def _shown(value: Any) -> str:

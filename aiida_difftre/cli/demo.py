@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import time
 from collections.abc import Iterator
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 POLL_S = 2.0
+
+LOG_POLL_S = 10.0
+"""In a file, between looks of the process that does the run: lines of it come rarely."""
 
 PROCESS_POLL_S = 1.0
 """Between looks of a process at those that it waits for; without a daemon there is no broker that would tell it."""
@@ -66,6 +70,29 @@ def run(builder: ProcessBuilder, out: Console) -> int:
 
     An interrupt kills it, what it called, and its jobs.
     """
+    with _without_chatter():
+        return _run(builder, out)
+
+
+@contextmanager
+def _without_chatter() -> Iterator[None]:
+    """Without what each calculation of pw.x says while all goes well; `verdi process report` has it."""
+
+    def matters(record: logging.LogRecord) -> bool:
+        is_of_pw = record.name == "aiida.parser.PwParser" or "|PwBaseWorkChain|" in record.getMessage()
+        return not is_of_pw or record.levelno >= logging.ERROR
+
+    handlers = [handler for handler in logging.getLogger("aiida").handlers if type(handler) is logging.StreamHandler]
+    for handler in handlers:
+        handler.addFilter(matters)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            handler.removeFilter(matters)
+
+
+def _run(builder: ProcessBuilder, out: Console) -> int:
     from aiida.engine.utils import instantiate_process
     from aiida.manage import get_manager
 
@@ -73,12 +100,23 @@ def run(builder: ProcessBuilder, out: Console) -> int:
     process = instantiate_process(runner, builder)
     pk = int(process.pid)
     doer.sign(process.node)
+    out.print(f"run {pk}; in another shell: aiida-difftre status {pk}", markup=False, highlight=False)
+    snapshot = snapshots.take(pk)
     if not out.is_terminal:
+        shown: set[str] = set()
+
+        def log() -> None:
+            nonlocal snapshot
+            snapshot = look(pk, snapshot)
+            print_new(snapshot, shown, out)
+            if not process.has_terminated():
+                runner.loop.call_later(LOG_POLL_S, log)
+
+        runner.loop.call_soon(log)
         _execute(process)
         return pk
     from rich.live import Live
 
-    snapshot = snapshots.take(pk)
     with Live(live.picture(snapshot), console=out, refresh_per_second=2, transient=True) as display:
 
         def show() -> None:
@@ -184,7 +222,7 @@ def look(pk: int, before: snapshots.Snapshot) -> snapshots.Snapshot:
 
 
 def watch(pk: int, out: Console, *, until_over: bool = True) -> snapshots.Snapshot:
-    """Show a run until it is over: live on a terminal, line by line elsewhere.
+    """Show a run until it is over, or nobody does it any more: live on a terminal, line by line elsewhere.
 
     Args:
         pk: PK of the work chain.
@@ -199,21 +237,33 @@ def watch(pk: int, out: Console, *, until_over: bool = True) -> snapshots.Snapsh
         from rich.live import Live
 
         with Live(live.picture(snapshot), console=out, refresh_per_second=2) as display:
-            while not snapshot.is_over:
+            while not _stands_still(snapshot):
                 time.sleep(POLL_S)
                 snapshot = look(pk, snapshot)
                 display.update(live.picture(snapshot))
         return snapshot
     shown: set[str] = set()
     while True:
-        for line in live.lines(snapshot, is_log=True):
-            if line not in shown:
-                shown.add(line)
-                out.print(line, markup=False, highlight=False)
-        if snapshot.is_over:
+        print_new(snapshot, shown, out)
+        if _stands_still(snapshot):
+            if not snapshot.is_over:
+                out.print(doer.farewell(_process(pk)), markup=False, highlight=False)
             return snapshot
         time.sleep(POLL_S)
         snapshot = look(pk, snapshot)
+
+
+def _stands_still(snapshot: snapshots.Snapshot) -> bool:
+    """Whether a run is over, or its process is gone, so that nothing would ever change."""
+    return snapshot.is_over or doer.is_gone(_process(snapshot.pk))
+
+
+def print_new(snapshot: snapshots.Snapshot, shown: set[str], out: Console) -> None:
+    """Print the lines of a snapshot that were not shown so far, and add them to these."""
+    for line in live.lines(snapshot, is_log=True):
+        if line not in shown:
+            shown.add(line)
+            out.print(line, markup=False, highlight=False)
 
 
 def waiting(snapshot: snapshots.Snapshot, profile: str) -> list[str]:

@@ -9,16 +9,24 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import ase.io
 import click
 
 from aiida_difftre.cli.parameters import FILE
 from aiida_difftre.engine.contract.exports import FORMATS, PLATFORMS
 
 if TYPE_CHECKING:
+    from aiida.orm import Node
+    from ase import Atoms
+
     from aiida_difftre.data.potential import PotentialData
 
+WITH_STRUCTURE = ("lammps", "ipi")
+
 OPTIONS = (
-    click.option("--structure", type=FILE, help="Structure to simulate, for lammps and ipi."),
+    click.option(
+        "--structure", type=FILE, help="Structure to simulate, for lammps and ipi; of a run its own first cell."
+    ),
     click.option("--inner", type=float, help="Shortest distance of tables, Å; where pairs have 1000 eV by default."),
     click.option("--points", type=int, help="Points of a table; as many as make forces right to 2e-10 by default."),
     click.option("--atoms", type=int, help="Atoms, ghosts included, that lammps-jax has room for; 4096 by default."),
@@ -37,10 +45,25 @@ def export_options(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
 
 
-def export(node: PotentialData, to: str, output: Path | None, force: bool, options: Mapping[str, Any]) -> Path:
+def export(
+    node: PotentialData,
+    to: str,
+    output: Path | None,
+    force: bool,
+    options: Mapping[str, Any],
+    cell: Atoms | None = None,
+) -> Path:
     """Write a folder with which another program uses a potential; returns its path.
 
     It is a command of the engine, in a process of its own: this side imports no JAX.
+
+    Args:
+        node: The potential.
+        to: The program, of :data:`FORMATS`.
+        output: The folder; None for one that is named after the node.
+        force: Replace files of a folder.
+        options: Of the engine's command.
+        cell: What to simulate where ``options`` names no structure; for the programs that take one.
 
     Raises:
         ValueError: with what the engine says.
@@ -50,6 +73,9 @@ def export(node: PotentialData, to: str, output: Path | None, force: bool, optio
         file = Path(place, "potential.safetensors")
         node.to_file(file)
         words = [sys.executable, "-m", "aiida_difftre.engine.cli", "export", file, "--to", to, "--output", folder]
+        if cell is not None and to in WITH_STRUCTURE and options.get("structure") is None:
+            ase.io.write(Path(place, "cell.extxyz"), cell)
+            options = {**options, "structure": Path(place, "cell.extxyz")}
         for name, value in {"force": force, **options}.items():
             if value is not None and value is not False:
                 words += [f"--{name.replace('_', '-')}", *([] if value is True else [value])]
@@ -58,6 +84,16 @@ def export(node: PotentialData, to: str, output: Path | None, force: bool, optio
         message = (result.stderr.strip().splitlines() or ["the engine ended without a message"])[-1]
         raise ValueError(message.removeprefix("difftre export: "))
     return folder
+
+
+def first_cell(node: Node) -> Atoms | None:
+    """The simulation cell of the first state point of a run; None for another node."""
+    from aiida.orm import ProcessNode
+
+    from aiida_difftre.cli.snapshots import inputs_of
+
+    points = inputs_of(node).get("state_points", {}) if isinstance(node, ProcessNode) else {}
+    return next((point["structure"].get_ase() for point in points.values()), None)
 
 
 def refuse_without_format(options: Mapping[str, Any]) -> None:

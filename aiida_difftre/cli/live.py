@@ -185,8 +185,14 @@ def _shown_unit(unit: str) -> str:
 
 
 def with_error(value: float, error: float) -> str:
-    """A value with its standard error, where it has one."""
-    return plain(value) if error != error else f"{plain(value)} ± {error:.2g}"
+    """A value with its standard error, where it has one; without powers of ten beside a value that has none."""
+    if error != error:
+        return plain(value)
+    text, shown = plain(value), f"{error:.2g}"
+    if "e-" in shown and "e" not in text:
+        fixed = f"{error:.{len(text.partition('.')[2])}f}"
+        shown = fixed if float(fixed) > 0 else shown
+    return f"{text} ± {shown}"
 
 
 def plain(value: float) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from aiida_difftre.cli.live import rows
+from aiida_difftre.cli.live import rows, with_error
 from aiida_difftre.cli.snapshots import Snapshot
 from aiida_difftre.engine.contract.hot import HotRun
 from aiida_difftre.engine.contract.matching_results import MatchingErrors
@@ -105,7 +105,7 @@ def _number(value: float, error: float) -> str:
     if error != error:  # what summarises a curve has no error bar
         return f"{value:.3g}"
     if error < SMALL:
-        return f"{value:.4g} ± {error:.2g}"
+        return with_error(value, error)
     digits = sum(error < limit for limit in (10, 0.05, 0.005))
     return f"{value:.{digits}f} ± {error:.{digits}f}"
 

@@ -1,13 +1,15 @@
-"""A first input file for a system of one's own, with comments; and every reason why an input would be refused."""
+"""A first input file for a system of one's own, with comments."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+from ase import Atoms
 
 from aiida_difftre import catalogue
 from aiida_difftre.data.target import read_target
@@ -15,11 +17,11 @@ from aiida_difftre.engine.contract.observables import observable
 from aiida_difftre.engine.contract.targets import Target
 from aiida_difftre.workchains.systems import read_structure
 
-if TYPE_CHECKING:
-    from ase import Atoms
-
 WIDTH_A = 10.0
 """Å; a simulation cell is repeated until none of its heights is smaller."""
+
+SAME_TEMPERATURE_K = 0.5
+"""State points that differ by less are labelled alike."""
 
 MOST_ATOMS = 500
 """More are not proposed: a first run should end."""
@@ -36,6 +38,13 @@ SMEARING = "{SYSTEM: {occupations: smearing, smearing: mv, degauss: 0.05}}"
 
 TETRAHEDRAL = 4
 """Neighbours in a lattice that pair energies do not hold."""
+
+EXAMPLE = f"such as {catalogue.PREFIX}Si/stiffness_298K"
+
+BAROSTAT = "barostat: {relaxation_time_fs: 500.0}"
+
+VALIDATION_FACTOR = 4
+"""The validation of a liquid is so much longer than a trajectory of its refinement."""
 
 STARTS = ("dft", "labels", "potential", "prior")
 """Where the first potential comes from."""
@@ -79,6 +88,8 @@ def measurement(reference: str, folder: Path) -> Measurement:
         if relative.is_relative_to(folder.resolve()):
             relative = relative.relative_to(folder.resolve())
         return Measurement(target.name.replace(" ", "_"), str(relative), target)
+    if not reference.startswith(catalogue.PREFIX) and (path.suffix or not catalogue.NAME.fullmatch(reference)):
+        raise ValueError(f"there is no file {reference!r}; give a target file, or a name of the catalogue ({EXAMPLE})")
     entry = catalogue.find(reference)
     return Measurement(entry.target().observable, f"{catalogue.PREFIX}{entry.name}", entry.target())
 
@@ -88,7 +99,7 @@ def formula(atoms: Atoms) -> str:
     return str(atoms.symbols.formula.reduce()[0].format("hill"))
 
 
-def _name(atoms: Atoms) -> str:
+def name_of(atoms: Atoms) -> str:
     """The reduced formula as chemists write it: KCl."""
     return str(atoms.symbols.formula.reduce()[0].format("metal"))
 
@@ -135,41 +146,68 @@ def document(
     place = structure.resolve()
     if place.is_relative_to(folder.resolve()):
         place = place.relative_to(folder.resolve())
-    barostat = any(one.at_constant_pressure for one in measurements)
+    system = [f"  file: {_quoted(str(place))} # {len(atoms)} atom{'s' * (len(atoms) > 1)}; any file that ase reads"]
+    return written(name_of(atoms), protocol, system, origin(atoms, start, given), measurements, atoms, {})
+
+
+def written(
+    name: str,
+    protocol: str,
+    system: list[str],
+    first_potential: list[str],
+    measurements: Sequence[Measurement],
+    crystal: Atoms | None,
+    times: Mapping[str, float],
+) -> str:
+    """The input; without a crystal a liquid, of which there is nothing to repeat, and no stiffness at rest."""
     lines = [
-        f"# {_name(atoms)}, made by `aiida-difftre init`: read it, change it, then `aiida-difftre check` it.",
+        f"# {name}, made by `aiida-difftre init`: read it, change it, then `aiida-difftre check` it.",
         "# What is not given comes from the preset; the reference of the input explains every key.",
-        f"label: {_name(atoms)}",
+        f"label: {name}",
         f"protocol: {protocol} # quick, cpu or paper: how long everything is sampled, and how large networks are",
         "seed: 1 # of everything random; another one repeats the run with other noise",
         "",
         "system:",
-        f"  file: {_quoted(str(place))} # {len(atoms)} atom{'s' * (len(atoms) > 1)}; any file that ase reads",
+        *system,
         "",
-        *_origin(atoms, start, given),
+        *first_potential,
         "",
         "state_points: # where something was measured; each is simulated by itself",
     ]
     for label, group in _state_points(measurements).items():
-        lines += _state_point(label, group, atoms)
+        lines += _state_point(label, group, crystal, _measured_density(group[0].target, measurements))
     lines += [
         "",
         "# refinement:",
         "#   settings: {max_iterations: 8, chi2_stop: 1.0} # when to stop",
         "#   update: {optimizer: {name: gauss_newton}} # how to move the parameters",
+        *_sampling(times, barostat=any(one.at_constant_pressure for one in measurements), liquid=crystal is None),
     ]
-    if barostat:
-        lines += [
-            "",
-            "sampling: # of the state points that have a pressure",
-            "  barostat: {relaxation_time_fs: 500.0}",
-            "validation:",
-            "  sampling: {barostat: {relaxation_time_fs: 500.0}}",
-        ]
     return "\n".join(lines) + "\n"
 
 
-def _origin(atoms: Atoms, start: str, given: str | None) -> list[str]:
+def _sampling(times: Mapping[str, float], *, barostat: bool, liquid: bool) -> list[str]:
+    """The sections ``sampling`` and ``validation``, where the preset does not have all of it."""
+    if not times and not barostat:
+        return []
+    longer = {**times, "production_fs": VALIDATION_FACTOR * times["production_fs"]} if times else {}
+    lines = ["", "sampling:"]
+    lines += ["  # The atoms have to forget how they were packed; the time step is for the lightest of them."] * bool(
+        times
+    )
+    lines += [f"  {name}: {value:g}" for name, value in times.items()]
+    lines += [f"  {BAROSTAT} # of the state points that have a pressure"] * barostat
+    lines += ["validation:"]
+    lines += ["  settings: {static_stiffness: false} # a liquid has none"] * liquid
+    return [
+        *lines,
+        "  sampling:",
+        *(f"    {name}: {value:g}" for name, value in longer.items()),
+        *([f"    {BAROSTAT}"] * barostat),
+    ]
+
+
+def origin(atoms: Atoms, start: str, given: str | None) -> list[str]:
     """The sections ``dft`` and ``model``."""
     species = f"[{', '.join(sorted(set(atoms.get_chemical_symbols())))}]"
     network = ["model:", "  spec:", f"    species: {species}", "    terms:", *_network(atoms)]
@@ -226,12 +264,7 @@ def _prior(atoms: Atoms) -> list[str]:
         ValueError: for several species, whose pairs have sizes, and perhaps charges, that a structure does not tell.
     """
     species = sorted(set(atoms.get_chemical_symbols()))
-    if len(species) > 1:
-        raise ValueError(
-            f"--prior is for one element, and here are {' and '.join(species)}: what differs between their pairs, "
-            "charges included, the structure does not tell; take --potential, --labels or DFT, or write the terms "
-            "yourself, for ions as in examples/nacl/quick.yaml"
-        )
+    require_one(species)
     nearest = _nearest(atoms)
     sigma = nearest / 2 ** (1 / 6)
     if _neighbours(atoms) == TETRAHEDRAL:
@@ -249,6 +282,20 @@ def _prior(atoms: Atoms) -> list[str]:
     ]
 
 
+def require_one(species: Sequence[str]) -> None:
+    """Refuse a prior of several species.
+
+    Raises:
+        ValueError: naming them, and what there is instead.
+    """
+    if len(species) > 1:
+        raise ValueError(
+            f"--prior is for one element, and here are {' and '.join(species)}: what differs between their pairs, "
+            "charges included, the structure does not tell; take --potential, --labels or DFT, or write the terms "
+            "yourself, for ions as in examples/nacl/quick.yaml"
+        )
+
+
 def _state_points(measurements: Iterable[Measurement]) -> dict[str, list[Measurement]]:
     """Measurements by state point: those of one temperature and one ensemble belong together."""
     found: dict[str, list[Measurement]] = {}
@@ -258,18 +305,31 @@ def _state_points(measurements: Iterable[Measurement]) -> dict[str, list[Measure
     return found
 
 
-def _state_point(label: str, group: Sequence[Measurement], atoms: Atoms) -> list[str]:
+def _measured_density(target: Target, measurements: Iterable[Measurement]) -> float | None:
+    """The density that was measured at the temperature and the pressure of another target, kg/m³; None for none."""
+    wanted = target.conditions
+    for one in measurements:
+        found = one.target.conditions
+        same = abs(found.temperature - wanted.temperature) < SAME_TEMPERATURE_K
+        if one.target.observable == "density" and same and wanted.pressure in (None, found.pressure):
+            return float(one.target.values[0])
+    return None
+
+
+def _state_point(label: str, group: Sequence[Measurement], atoms: Atoms | None, density: float | None) -> list[str]:
     conditions = group[0].target.conditions
     lines = [f"  {label}:", f"    temperature: {conditions.temperature:g} # K"]
     if any(one.at_constant_pressure for one in group):
         pressure = conditions.pressure if conditions.pressure is not None else 1e-4
         lines.append(f"    pressure: {pressure:g} # GPa, held by the barostat below; the cell changes its size")
-    elif conditions.density is not None:
-        lines.append(f"    density: {conditions.density:g} # kg/m³, to which the cell is scaled; its size is fixed")
+    elif conditions.density is not None or density is not None:
+        fixed = density if conditions.density is None else conditions.density
+        lines.append(f"    density: {fixed:g} # kg/m³, to which the cell is scaled; its size is fixed")
     else:
         lines.append("    # density: # kg/m³, to scale the cell to; without it the cell is that of the file")
-    repeat = repeats(atoms)
-    lines.append(f"    repeat: {repeat} # {len(atoms) * math.prod(repeat)} atoms")
+    if atoms is not None:
+        repeat = repeats(atoms)
+        lines.append(f"    repeat: {repeat} # {len(atoms) * math.prod(repeat)} atoms")
     lines.append("    targets:")
     names: set[str] = set()
     for one in group:
@@ -327,39 +387,3 @@ def _is_cubic(atoms: Atoms) -> bool:
 def _quoted(text: str) -> str:
     """A string as YAML takes it whatever it holds."""
     return json.dumps(text, ensure_ascii=False)
-
-
-def refusals(file: Path, seed: int | None = None) -> list[str]:
-    """Every reason why an input would be refused, each once; those that hide behind others come after these are mended.
-
-    Args:
-        file: The input; a profile has to be loaded.
-        seed: Seed in place of that of the file.
-
-    Returns:
-        The messages; empty for an input that is right.
-    """
-    from aiida_difftre.workchains import codes, estimate, from_input
-    from aiida_difftre.workchains.cells import elements_to_label
-    from aiida_difftre.workchains.inputs import read_input
-
-    try:
-        run = read_input(file)
-    except ValueError as error:
-        return [str(error)]
-    found: dict[str, None] = {}
-
-    def attempt(step: object, *arguments: object) -> None:
-        try:
-            step(*arguments)  # type: ignore[operator] # each is a function
-        except ValueError as error:
-            found[str(error)] = None
-
-    attempt(lambda: estimate.check(from_input.read_plan(file)))
-    kinds = [kind for kind in codes.CHAIN_OF if kind not in ("dft", "feff", "pretraining")]
-    kinds += ["dft"] if elements_to_label(run, file.parent) else []
-    kinds += [] if run.model.potential is not None else ["pretraining"]
-    for kind in kinds:
-        attempt(codes.load_code, kind, getattr(run.machines, kind))
-    attempt(lambda: from_input.read_builder(file, seed=seed))
-    return list(found)

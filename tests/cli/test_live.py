@@ -220,7 +220,13 @@ def test_report_summarises_curves() -> None:
 
 @pytest.mark.parametrize(
     ("value", "error", "expected"),
-    [(1079.0, 12.0, "1079 ± 12"), (-14.0, 3.0, "-14.0 ± 3.0"), (6.93e-5, 1.2e-6, "6.93e-05 ± 1.2e-06")],
+    [
+        (1079.0, 12.0, "1079 ± 12"),
+        (-14.0, 3.0, "-14.0 ± 3.0"),
+        (6.93e-5, 1.2e-6, "6.93e-05 ± 1.2e-06"),
+        (-0.058493, 7.8e-5, "-0.05849 ± 0.00008"),
+        (12.25, 1.2e-5, "12.25 ± 1.2e-05"),
+    ],
 )
 def test_numbers_keep_their_digits(value: float, error: float, expected: str) -> None:
     assert report._number(value, error) == expected

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -50,6 +51,7 @@ def test_init_writes_an_input_that_is_read(silicon: Path, tmp_path: Path) -> Non
     assert run.system.file == Path("silicon.cif")
     assert set(run.state_points) == {"T298K", "T298K_npt"}
     assert run.state_points["T298K_npt"].pressure == 1e-4
+    assert run.state_points["T298K"].density == 2329.0  # the stiffness is of the crystal of that density
     assert list(run.state_points["T298K"].repeat) == [2, 2, 2]
     assert run.sampling["barostat"] == {"relaxation_time_fs": 500.0}
     assert path.read_text().count("#") > 10
@@ -92,11 +94,62 @@ def test_init_gives_metals_smearing_and_an_embedded_atom(tmp_path: Path, silicon
     assert read_input(path).dft.pw_parameters == {}  # type: ignore[union-attr] # it has one
 
 
+def gr(path: Path, points: int = 50, density: float | None = 1409.6) -> Path:
+    """A target file of g(r) of argon from 3.3 Å on, in steps of 0.1 Å."""
+    grid = [round(3.3 + 0.1 * number, 1) for number in range(points)]
+    conditions: dict[str, float] = {"temperature": 85.0} | ({} if density is None else {"density": density})
+    path.write_text(
+        f"observable: rdf\ngrid: {grid}\nvalues: {[1.0] * points}\nerrors: {[0.02] * points}\nunit: '1'\n"
+        f"conditions: {json.dumps(conditions)}\ncitation: none\n"
+    )
+    return path
+
+
+def test_init_of_a_liquid(tmp_path: Path) -> None:
+    """As many atoms as hold the curve, and parameters near those of A. Rahman, Phys. Rev. 136, A405 (1964)."""
+    path = tmp_path / "input.yaml"
+    words = ["init", "--liquid", "Ar", "-t", gr(tmp_path / "rdf.yaml"), "-o", path]
+    told = invoke(*words)
+    assert told.exit_code == 1
+    assert "a liquid is too large for labels by DFT" in told.output
+    assert invoke(*words, "--prior").exit_code == 0
+    run = read_input(path)
+    assert run.system.random is not None
+    (number,) = run.system.random.composition.values()
+    edge = (number / 0.02125) ** (1 / 3)
+    assert 2 * 8.25 <= edge < 2 * 8.45
+    assert run.validation.sampling["production_fs"] == 4 * run.sampling["production_fs"]
+    (term,) = run.model.spec.terms  # type: ignore[union-attr] # it has one
+    assert term.hyperparameters["epsilon"] == pytest.approx(0.01032, rel=0.05)
+    assert term.hyperparameters["sigma"] == pytest.approx(3.405, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("curve", "words", "told"),
+    [
+        ({}, ["--liquid", "Argon"], "give the formula of the liquid, such as Ar or GeO2"),
+        ({"density": None}, ["--liquid", "Ar"], "nothing tells the density of the liquid"),
+        ({"points": 250}, ["--liquid", "Ar"], "one of 500 ends at 14.3 Å, and a cheap one of 100 at 8.38 Å"),
+        ({}, ["--liquid", "GeO2"], "--prior is for one element, and here are Ge and O"),
+        ({}, ["silicon.cif", "--liquid", "Ar"], "do not go together"),
+    ],
+)
+def test_liquids_that_are_refused(
+    silicon: Path, tmp_path: Path, curve: dict[str, Any], words: list[str], told: str
+) -> None:
+    target = gr(tmp_path / "rdf.yaml", **curve)
+    words = [str(silicon) if word == "silicon.cif" else word for word in words]
+    answer = invoke("init", *words, "--prior", "-t", target, "-o", tmp_path / "input.yaml")
+    assert answer.exit_code != 0
+    assert told in answer.output
+    assert not (tmp_path / "input.yaml").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
         (["-t", "catalogue:Si/stifness_298K"], "did you mean 'Si/stiffness_298K'?"),
-        (["-t", "no-such-file.yaml"], "names nothing in the catalogue"),
+        (["-t", "no-such-file.yaml"], "there is no file 'no-such-file.yaml'"),
         (["-t", "catalogue:Si/stiffness_298K", "--prior", "--labels", "x"], "do not go together"),
     ],
 )

@@ -13,7 +13,7 @@ from aiida.manage import get_manager
 from click.testing import CliRunner, Result
 from plumpy import ProcessState
 
-from aiida_difftre.cli import cli, demo, live, report, snapshots
+from aiida_difftre.cli import cli, demo, doer, live, report, snapshots
 from aiida_difftre.data.target import TargetData
 from tests.cli.test_live import snapshot, validation
 from tests.fixtures.nodes import target_content
@@ -90,6 +90,31 @@ def test_runs_are_found_by_pk_uuid_and_label(run: Any) -> None:
     assert result.exit_code == 1
     assert f"2 runs: {chain.pk}, {other.pk}; give the PK" in result.output
     assert len(result.output.splitlines()) == 1
+
+
+def test_the_newest_runs_are_listed(run: Any) -> None:
+    """By what somebody needs who has closed the shell of a run; what a run called is none."""
+    failed, waiting = run(ProcessState.FINISHED, "solid", exit_status=503), run(ProcessState.WAITING, "liquid")
+    called = orm.WorkChainNode()
+    called.set_process_label("ValidateWorkChain")
+    called.base.links.add_incoming(waiting, LinkType.CALL_WORK, "validate")
+    called.store()
+    lines = [line.split() for line in invoke("status").output.splitlines()]
+    assert lines[0] == ["run", "label", "began", "state"]
+    assert [(words[0], words[1], words[4:]) for words in lines[1:3]] == [
+        (str(waiting.pk), "liquid", ["waiting"]),
+        (str(failed.pk), "solid", ["failed", "(503)"]),
+    ]
+
+
+def test_status_ends_where_nobody_does_a_run(run: Any) -> None:
+    chain = run(ProcessState.WAITING)
+    doer.sign(chain)
+    signed = chain.base.extras.get(doer.EXTRA)
+    chain.base.extras.set(doer.EXTRA, {**signed, "began": signed["began"] - 1.0})
+    result = invoke("status", chain.pk)
+    assert "nobody does this run" in result.output
+    assert f"gone; aiida-difftre resume {chain.pk}" in invoke("status").output
 
 
 @pytest.mark.parametrize("command", ["report", "plot"])

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from aiida_difftre.cli.export import export, export_options, refuse_without_format
+from aiida_difftre.cli.export import export, export_options, first_cell, refuse_without_format
 from aiida_difftre.cli.failures import complaints
 from aiida_difftre.cli.nodes import load, node_called
 from aiida_difftre.cli.parameters import FILE
@@ -135,6 +135,10 @@ def potential_export(
         if to is None:
             refuse_without_format(options)
         load(profile)
-        found = potential_of(node_called(node))
-        written = write(found, output, force) if to is None else export(found, to, output, force, options)
+        named = node_called(node)
+        found = potential_of(named)
+        if to is None:
+            written = write(found, output, force)
+        else:
+            written = export(found, to, output, force, options, first_cell(named))
         click.echo(f"wrote {written}")

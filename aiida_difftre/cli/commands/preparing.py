@@ -106,6 +106,7 @@ def generate_missing(file: Path) -> None:
 @click.argument("structure", type=FILE, required=False)
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="input.yaml by default.")
 @click.option("-t", "--target", "targets", multiple=True, help="catalogue:SYSTEM/NAME, or a target file; several.")
+@click.option("--liquid", metavar="FORMULA", help="Of a liquid, in place of STRUCTURE: atoms packed at random.")
 @click.option("--labels", help="File or node of labels that exist; no DFT is done then.")
 @click.option("--potential", help="File or node of a potential that exists; nothing is pretrained then.")
 @click.option("--prior", is_flag=True, help="Start from a pair potential, without labels.")
@@ -115,6 +116,7 @@ def init_command(
     structure: Path | None,
     output: Path | None,
     targets: tuple[str, ...],
+    liquid: str | None,
     labels: str | None,
     potential: str | None,
     prior: bool,
@@ -123,33 +125,38 @@ def init_command(
 ) -> None:
     """Write a commented input for STRUCTURE (a CIF or any file that ase reads) and measurements of it.
 
-    What is not given is asked for. Without --labels, --potential and --prior the labels are made by DFT.
+    What is not given is asked for; the density of a liquid comes from its targets. Without --labels, --potential and
+    --prior the labels are made by DFT.
     """
     chosen = {"labels": labels, "potential": potential, "prior": prior or None}
     if len(starts := [name for name, value in chosen.items() if value is not None]) > 1:
         raise click.UsageError(f"--{starts[0]} and --{starts[1]} do not go together")
+    if liquid is not None and structure is not None:
+        raise click.UsageError("STRUCTURE and --liquid do not go together")
+    if liquid is not None and not targets:
+        raise click.UsageError("--liquid needs at least one --target")
     path = output or Path("input.yaml")
     if path.exists() and not force:
         raise click.ClickException(f"{path} exists; give another name with --output, or replace it with --force")
     with complaints():
+        from aiida_difftre.cli.liquids import liquid_document
         from aiida_difftre.cli.starting import document, known_of, measurement
         from aiida_difftre.workchains.inputs import read_input
         from aiida_difftre.workchains.systems import read_structure
 
-        structure = structure or click.prompt("File of the structure", type=FILE)
-        if not targets:
+        if liquid is None:
+            structure = structure or click.prompt("File of the structure", type=FILE)
+        if structure is not None and not targets:
             for name in known_of(read_structure(structure)):
                 click.echo(f"  the catalogue has catalogue:{name}")
             targets = tuple(click.prompt("Measurements (catalogue names or files, separated by spaces)").split())
         start = starts[0] if starts else "dft"
-        text = document(
-            structure,
-            [measurement(reference, path.parent) for reference in targets],
-            folder=path.parent,
-            start=start,
-            given=labels or potential,
-            protocol=protocol,
-        )
+        measured = [measurement(reference, path.parent) for reference in targets]
+        origin: Any = {"start": start, "given": labels or potential, "protocol": protocol}
+        if structure is None:
+            text = liquid_document(str(liquid), measured, **origin)
+        else:
+            text = document(structure, measured, folder=path.parent, **origin)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
         read_input(path)

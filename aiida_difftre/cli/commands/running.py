@@ -117,16 +117,20 @@ def _say_what_it_takes(file: Path, seed: int | None) -> None:
     Raises:
         click.ClickException: with every reason why the input would be refused.
     """
-    from aiida_difftre.cli.starting import refusals
+    from aiida_difftre.cli.checking import refusals
     from aiida_difftre.engine.errors import one_line
     from aiida_difftre.workchains.estimate import lines
     from aiida_difftre.workchains.from_input import read_builder, read_plan
+    from aiida_difftre.workchains.label_estimate import labels
 
     if problems := [one_line(problem) for problem in refusals(file, seed)]:
         raise click.ClickException("\n".join(problems))
+    builder = read_builder(file, seed=seed)
+    if (to_label := labels(builder.get("dataset_inputs") or {})) is not None:
+        click.echo(to_label)
     for line in lines(read_plan(file)):
         click.echo(line)
-    _tell(read_builder(file, seed=seed))
+    _tell(builder)
     click.echo(f"the input is right; nothing was started; next: aiida-difftre run {file}")
 
 

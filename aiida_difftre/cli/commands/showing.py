@@ -13,15 +13,22 @@ from aiida_difftre.cli.parameters import FILE, FOLDER
 
 
 @click.command("status")
-@click.argument("run", metavar="RUN")
+@click.argument("run", metavar="RUN", required=False)
 @click.option("--once", is_flag=True, help="Show the present state and return.")
 @click.pass_obj
-def status_command(profile: str | None, run: str, once: bool) -> None:
-    """Show the live picture of RUN: a PK, a UUID or a label."""
+def status_command(profile: str | None, run: str | None, once: bool) -> None:
+    """Show the live picture of RUN: a PK, a UUID or a label; without it, the newest runs."""
     with complaints():
         from aiida_difftre.cli.demo import conclude, console, waiting, watch
 
         name = load(profile)
+        if run is None:
+            from aiida_difftre.cli.questions import table
+            from aiida_difftre.cli.runs import newest
+
+            for line in table(newest()):
+                click.echo(line)
+            return
         out = console()
         snapshot = watch(run_called(run), out, until_over=not once)
         if snapshot.is_over:

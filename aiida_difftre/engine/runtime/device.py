@@ -94,8 +94,6 @@ def configure(machine: Machine) -> None:
     # Read by XLA as it starts: without it the pool that operations share has a thread for each core of the machine.
     os.environ["NPROC"] = str(threads)
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    # XLA logs an error for each cached program whose tuning hints (prefer-no-gather) are no CPU features: harmless.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     logging.getLogger("jax._src.xla_bridge").setLevel(logging.ERROR)
 
     import jax

@@ -255,7 +255,10 @@ def _inside(x: NDArray[np.float64], reading: Reading) -> NDArray[np.bool_]:
     low, high = reading.between
     slack = 1e-6 * (x[-1] - x[0])
     if low < x[0] - slack or high > x[-1] + slack:
-        raise ValueError(f"points from {low:g} to {high:g} are asked for; the data go from {x[0]:g} to {x[-1]:g}")
+        raise ValueError(
+            f"points from {low:g} to {high:g} are asked for; the data go from {x[0]:g} to {x[-1]:g}, so that "
+            f"{max(low, x[0]):g}:{min(high, x[-1]):g} is what there is"
+        )
     return np.asarray((x >= low - slack) & (x <= high + slack))
 
 

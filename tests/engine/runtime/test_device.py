@@ -60,6 +60,25 @@ print([(task / "comm").read_text() for task in Path("/proc/self/task").iterdir()
     assert done.stdout.count("XLAEigen") == threads
 
 
+def test_cached_programs_are_loaded_without_a_word_of_xla(tmp_path: Path) -> None:
+    """Also where a module of the engine has imported JAX before the machine is configured, as scripts do."""
+    script = """
+import sys
+from aiida_difftre.engine.potentials import potential
+from aiida_difftre.engine.runtime import device
+from aiida_difftre.engine.contract.jobs import Machine
+device.configure(Machine(threads=1, platform="cpu", compilation_cache=sys.argv[1]))
+import jax
+jax.jit(lambda x: x[jax.numpy.arange(5) % 3].sum())(jax.numpy.ones(3)).block_until_ready()
+"""
+    environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+    for _ in range(2):  # the second one loads what the first has compiled
+        words = [sys.executable, "-c", script, str(tmp_path)]
+        done = subprocess.run(words, env=environment, capture_output=True, text=True, check=True)
+        assert done.stderr == ""
+    assert list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("precision", ["float32", "float64"])
 def test_self_check_passes(precision: str) -> None:
     potential, parameters = network(("C", "O"))

@@ -1,0 +1,107 @@
+"""What the labels of a run will take of pw.x, before it is submitted: cells, k-points, bands, plane waves; rough."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from aiida import orm
+from ase.units import Bohr
+
+from aiida_difftre.data import elasticity
+from aiida_difftre.data.structures import DIMER, Generation, generate, supercell_mesh
+from aiida_difftre.engine.contract.validation import validate
+from aiida_difftre.workchains.estimate import core_time
+
+SECONDS_PER_COEFFICIENT = 1.5e-5
+"""CPU time of one core for each k-point, band and plane wave, s: from aluminium (0.8e-5), silicon carbide (1.5e-5) and
+copper (5e-5, whose d band takes many iterations), docs/systems."""
+
+SECONDS_TO_START = 2.0
+"""Of one calculation, CPU time, s."""
+
+FREE_BANDS = 1.2
+"""pw.x has a fifth more bands than a metal fills, but :data:`LEAST_FREE_BANDS` at least."""
+
+LEAST_FREE_BANDS = 4
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Calculations of pw.x.
+
+    Args:
+        cells: Their number.
+        atoms: Number of atoms of the largest cell.
+        mesh: Mesh of k-points of the seed cell, or else of the first cell.
+        seconds: CPU time of all, s.
+    """
+
+    cells: int
+    atoms: int
+    mesh: tuple[int, int, int]
+    seconds: float
+
+    def __str__(self) -> str:
+        mesh = " × ".join(map(str, self.mesh))
+        return (
+            f"labels by pw.x: {self.cells} cells of up to {self.atoms} atom{'s' * (self.atoms > 1)}, {mesh} k-points: "
+            f"some {core_time(self.seconds / 3600)}"
+        )
+
+
+def labels(inputs: Mapping[str, Any]) -> Labels | None:
+    """What the calculations of a DftDatasetWorkChain take.
+
+    Args:
+        inputs: Its inputs.
+
+    Returns:
+        Their number and CPU time; None where nothing is labelled, or nobody knows the cutoff.
+    """
+    if "structure" not in inputs and not inputs.get("structures"):
+        return None
+    pw = inputs["pw"]
+    system = pw["pw"]["parameters"].get_dict().get("SYSTEM", {})
+    given = {name: node.get_ase() for name, node in inputs.get("structures", {}).items()}
+    seed = inputs["structure"].get_ase() if "structure" in inputs else None
+    made: dict[str, Any] = {}
+    if seed is not None:
+        generation = validate(Generation, inputs["generation"].get_dict())
+        made = generate(seed, generation)
+        if generation.elastic:
+            made |= elasticity.elastic_cells(seed, generation.elastic_strain)
+    cells = {**made, **given}
+    if "ecutwfc" not in system:
+        return None
+    valence = {pseudo.element: float(pseudo.z_valence) for pseudo in pw["pw"]["pseudos"].values()}
+    waves = math.sqrt(system["ecutwfc"]) ** 3 / (6 * math.pi**2 * Bohr**3)  # of 1 Å³
+    seconds = 0.0
+    for name, cell in cells.items():
+        electrons = sum(valence[symbol] for symbol in cell.get_chemical_symbols())
+        bands = electrons / 2
+        if system.get("occupations") != "fixed":
+            bands = max(FREE_BANDS * bands, bands + LEAST_FREE_BANDS)
+        points = 1 if cell.info.get("kind") == DIMER else _points(_mesh(pw, cell, seed if name in made else None))
+        seconds += SECONDS_TO_START + SECONDS_PER_COEFFICIENT * points * bands * waves * cell.get_volume()
+    first = seed if seed is not None else next(iter(given.values()))
+    return Labels(len(cells), max(map(len, cells.values())), _mesh(pw, first, None), seconds)
+
+
+def _mesh(pw: Mapping[str, Any], cell: Any, seed: Any) -> tuple[int, int, int]:
+    """The mesh of a cell, as DftDatasetWorkChain chooses it."""
+    if "kpoints" in pw:
+        mesh = tuple(pw["kpoints"].get_kpoints_mesh()[0])
+        return mesh if seed is None else supercell_mesh(mesh, seed.cell, cell.cell)
+    chosen = orm.KpointsData()
+    chosen.set_cell(cell.cell.array, pbc=(True, True, True))
+    chosen.set_kpoints_mesh_from_density(pw["kpoints_distance"].value, force_parity=False)
+    first, second, third = chosen.get_kpoints_mesh()[0]
+    return first, second, third
+
+
+def _points(mesh: tuple[int, int, int]) -> int:
+    """Points of which none is the inverse of another; more symmetry a rattled cell does not have."""
+    return math.ceil(math.prod(mesh) / 2)
