@@ -222,9 +222,9 @@ def summary(data: Sequence[PreparedStatePoint], outcome: Outcome) -> UpdateSumma
 
 def _held(point: PreparedStatePoint, after: Sequence[Prediction]) -> float:
     """What is left of a new trajectory: effective independent snapshots over the independent ones of the newest."""
-    independent = point.newest_size / point.inefficiency
+    independent = point.newest_size / point.newest_inefficiency
     left = min((prediction.effective_samples or 0.0 for prediction in after), default=0.0)
-    needed = extrapolation.least(point.newest_size, point.inefficiency)
+    needed = extrapolation.least(point.newest_size, point.newest_inefficiency)
     return left / independent if left >= needed else 0.0
 
 

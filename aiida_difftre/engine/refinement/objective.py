@@ -63,6 +63,7 @@ class PreparedStatePoint:
         reference: trajectory.
         terms: targets with the errors of predictions by all snapshots, which the loss is made of.
         inefficiency: statistical inefficiency g of the reference.
+        newest_inefficiency: That of the newest trajectory.
         before: predictions of the potential that the update starts from, on the newest trajectory alone where that is
             its own.
         judged: targets with the errors of ``before``.
@@ -75,6 +76,7 @@ class PreparedStatePoint:
     reference: Reference
     terms: tuple[TargetTerm, ...]
     inefficiency: float
+    newest_inefficiency: float
     before: tuple[Prediction, ...]
     gradient: Callable[..., Any]
     jacobian: Callable[..., Any]
@@ -178,7 +180,7 @@ def prepare(
     requests = [target.request() for target in targets]
     by = sampled.sampled_by or (parameters, potential)
     newest = EarlierTrajectory("newest", sampled.trajectory, *by)
-    found = pool(potential, parameters, newest, sampled.earlier, settings.pool, machine.batch_size)
+    found = pool(potential, parameters, newest, sampled.earlier, settings.pool, machine)
     ref = prepare_pooled(potential, parameters, found, requests, machine, sampled.point)
     known, values = reweighted_predictions(ref, parameters, replicates=settings.bootstrap, seed=seed)
     before = known
@@ -201,8 +203,18 @@ def prepare(
 
     gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))
     jacobian = jax.jit(jax.jacrev(residuals, has_aux=True))
-    g = ref.inefficiency(values)
-    return PreparedStatePoint(sampled.label, ref, terms, g, tuple(before), gradient, jacobian, judged, found.records)
+    return PreparedStatePoint(
+        sampled.label,
+        ref,
+        terms,
+        ref.inefficiency(values),
+        float(ref.inefficiencies(values)[0]),
+        tuple(before),
+        gradient,
+        jacobian,
+        judged,
+        found.records,
+    )
 
 
 def evaluate(data: Sequence[PreparedStatePoint], parameters: Parameters) -> Evaluation:
@@ -219,7 +231,7 @@ def evaluate(data: Sequence[PreparedStatePoint], parameters: Parameters) -> Eval
         (loss, (averages, weight)), slopes = point.gradient({k: jnp.asarray(v) for k, v in values.items()})
         total += float(loss)
         predictions[point.label] = [np.asarray(average) for average in averages]
-        effective[point.label] = effective_size(np.asarray(weight))
+        effective[point.label] = effective_size(np.asarray(weight), point.reference.shares)
         cotangents[point.label] = {key: np.asarray(slope) for key, slope in slopes.items()}
     return Evaluation(total, predictions, effective, cotangents, quantities)
 
@@ -254,7 +266,7 @@ def effective_fraction(data: Sequence[PreparedStatePoint], parameters: Parameter
         if not np.isfinite(energies).all():
             return 0.0
         weight = ref.weights(jnp.asarray(energies))
-        fractions.append(effective_size(np.asarray(weight)).smallest / len(energies))
+        fractions.append(effective_size(np.asarray(weight), ref.shares).smallest / len(energies))
     return min(fractions)
 
 

@@ -37,18 +37,23 @@ LEAST_FRACTION = 0.5
 """Of the independent samples, where they are fewer than twice :data:`LEAST_EFFECTIVE`."""
 
 
-def normal_size(weight: NDArray[np.float64]) -> float:
+def normal_size(weight: NDArray[np.float64], shares: NDArray[np.float64] | None = None) -> float:
     """N exp(-s²): what would be left of N snapshots if the logarithms of all weights were as wide as their upper half.
 
     Args:
         weight: (S,), normalised.
+        shares: What each snapshot counts, (S,), one on average: weights are relative to it; None where all are alike.
 
     Returns:
         An effective sample size, at most N.
     """
-    logarithms = np.log(np.maximum(weight, np.finfo(np.float64).tiny))
-    above = np.maximum(logarithms - np.median(logarithms), 0.0)
-    return float(len(weight) * np.exp(-2 * np.mean(above**2)))
+    shares = np.ones(len(weight)) if shares is None else shares
+    logarithms = np.log(np.maximum(weight / shares, np.finfo(np.float64).tiny))
+    order = np.argsort(logarithms)
+    places = np.cumsum(shares[order]) - shares[order] / 2
+    median = np.interp(len(weight) / 2, places, logarithms[order])
+    above = np.maximum(logarithms - median, 0.0)
+    return float(len(weight) * np.exp(-2 * np.average(above**2, weights=shares)))
 
 
 def widening(effective: float, snapshots: float, inefficiency: float) -> float:

@@ -3,13 +3,14 @@ r"""A pool of trajectories as the reference of a potential: one trajectory of th
 Snapshots that were drawn from several ensembles were drawn from their mixture, the ensemble of
 
 .. math::
-    U_\mathrm{mix}(x) = -kT \ln \sum_k \frac{N_k}{N}\, e^{f_k - u_k(x)} - P V, \qquad
+    U_\mathrm{mix}(x) = -kT \ln \sum_k \frac{n_k}{n}\, e^{f_k - u_k(x)} - P V, \qquad
     u_k = \frac{U_k + P_k V}{k T_k}, \qquad
-    w_i \propto e^{-[U_\theta(x_i) - U_\mathrm{mix}(x_i)]/kT}
+    w_i \propto \frac{1}{g_{k(i)}}\, e^{-[U_\theta(x_i) - U_\mathrm{mix}(x_i)]/kT}
 
 with N_k snapshots of the potential k at the temperature T_k (and, in NPT, the pressure P_k), and its free energy f_k.
-So a pool is a trajectory whose reference energies are those of the mixture, and whatever reweights a trajectory
-reweights a pool. A pool of one trajectory has U_mix = U_0 and its weights.
+Of these :math:`n_k = N_k/g_k` are independent; the statistical inefficiency g_k is that of energy and volume, the
+slower one. So a pool is a trajectory whose reference energies are those of the mixture, with kT ln g_k added, and
+whatever reweights a trajectory reweights a pool. A pool of one trajectory has U_mix = U_0 and its weights.
 
 References:
     Shirts & Chodera, J. Chem. Phys. 129, 124105 (2008), eqs. 11 and 13.
@@ -44,6 +45,7 @@ from aiida_difftre.engine.reweighting.reference import (
     sampled_at,
     unchecked_reference,
 )
+from aiida_difftre.engine.reweighting.statistics import statistical_inefficiency
 from aiida_difftre.engine.reweighting.weights import reduced_energies, reliable_size
 from aiida_difftre.engine.snapshots.snapshots import Coordinates, Snapshots
 
@@ -133,19 +135,30 @@ def prepare_pooled(
             for one in pooled.members
         ]
     )
+    thermal = np.stack([terms + of_base, volumes], 1)
+    g = _inefficiencies(thermal, pooled)
     try:
-        mixture = mbar.log_mixture(reduced, pooled.counts, mbar.free_energies(reduced, pooled.counts))
+        mixture = mbar.log_mixture(reduced, pooled.counts, mbar.free_energies(reduced, pooled.counts, g), g)
     except ValueError as error:
         raise EngineError(ExitStatus.INVALID_INPUT, f"{error} (a larger overlap in the settings of the pool)") from None
     mixture -= np.log(pooled.counts.sum())
-    size = reliable_size(special.softmax(-reduced[0] - mixture))
+    shares = np.repeat(1 / g, pooled.counts)
+    shares /= shares.mean()
+    size = reliable_size(special.softmax(-reduced[0] - mixture), shares)
     volume = float(special.softmax(-mixture) @ volumes)
     return replace(
         ref,
         energies=terms - units.BOLTZMANN * at.temperature * mixture,
         point=replace(ref.point, volume=volume),
-        pooled=Pooled(np.repeat(np.arange(len(pooled.members), dtype=np.int32), pooled.counts), size),
+        pooled=Pooled(np.repeat(np.arange(len(pooled.members), dtype=np.int32), pooled.counts), size, shares),
     )
+
+
+def _inefficiencies(columns: NDArray[np.float64], pooled: Pool) -> NDArray[np.float64]:
+    """Statistical inefficiency of each trajectory, that of the slowest of some columns, (snapshots, columns)."""
+    parts = np.split(np.arange(len(columns)), np.cumsum(pooled.counts)[:-1])
+    walkers = pooled.trajectory.walkers
+    return np.array([np.max(statistical_inefficiency(columns[part], walkers[part])) for part in parts])
 
 
 def _energies(

@@ -95,7 +95,7 @@ def pool(
     newest: EarlierTrajectory,
     earlier: Sequence[EarlierTrajectory],
     settings: PoolSettings,
-    batch_size: int = 0,
+    machine: Machine | None = None,
 ) -> Pool:
     """Choose the trajectories that overlap with the ensemble of a potential.
 
@@ -105,7 +105,7 @@ def pool(
         newest: The trajectory that is always taken, which these parameters need not have sampled.
         earlier: Others, the latest first.
         settings: Overlap that an earlier trajectory must have, and snapshots of the pool at most.
-        batch_size: Snapshots evaluated at once; 0 for as many as memory allows.
+        machine: Batches, and memory for what is kept of one trajectory at a time; None for the defaults.
 
     Returns:
         The pool; of ``newest`` alone where nothing overlaps.
@@ -145,8 +145,9 @@ def pool(
         (6, True)
         >>> context.__exit__(None, None, None)
     """
+    machine = Machine() if machine is None else machine
     if newest.parameters is not parameters:
-        _Member(potential, newest, batch_size).check_sampled()
+        _Member(potential, newest, machine).check_sampled()
     members, records = [newest], []
     room = settings.max_snapshots - len(newest.trajectory.energies)
     for one in earlier:
@@ -157,7 +158,7 @@ def pool(
             record.reason = f"the pool holds at most {settings.max_snapshots} snapshots"
             room = 0  # those before it are less like the newest one
         elif not (reason := _unlike(one.trajectory, newest.trajectory) or _known(one, members)):
-            record.overlap = _Member(potential, one, batch_size).overlap(parameters, sampled_at(newest.trajectory))
+            record.overlap = _Member(potential, one, machine).overlap(parameters, sampled_at(newest.trajectory))
             if record.overlap >= settings.overlap:
                 members.append(one)
                 room -= record.snapshots
@@ -222,15 +223,21 @@ class _Member:
     Args:
         potential: The form of the potential that is asked for.
         of: The trajectory.
-        batch_size: Snapshots evaluated at once; 0 for as many as memory allows.
+        machine: Batches, and memory for what is kept of the snapshots.
     """
 
-    def __init__(self, potential: Potential, of: EarlierTrajectory, batch_size: int) -> None:
+    def __init__(self, potential: Potential, of: EarlierTrajectory, machine: Machine) -> None:
         self._of = of
-        machine = Machine(precision="float64", batch_size=batch_size)
-        self._snapshots = Snapshots(potential, Coordinates.of(of.trajectory), machine)
-        other = of.of_other_form(potential)
-        self._own = self._snapshots if other is None else Snapshots(other, Coordinates.of(of.trajectory), machine)
+        double = machine.model_copy(update={"precision": "float64"})
+        other, coordinates = of.of_other_form(potential), Coordinates.of(of.trajectory)
+        # Each of two forms evaluates the snapshots once.
+        self._snapshots = Snapshots(potential, coordinates, double, once=other is not None)
+        self._own = self._snapshots if other is None else Snapshots(other, coordinates, double, once=True)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of what is kept of the snapshots."""
+        return max(self._snapshots.nbytes, self._own.nbytes)
 
     def check_sampled(self) -> NDArray[np.float64]:
         """Energies of the terms of the potential that sampled; refuse another one."""

@@ -90,13 +90,13 @@ def statistical_errors(
     Returns:
         A standard error for each value of each observable.
     """
-    g = ref.inefficiency(quantities)
+    parts, g = ref.parts, ref.inefficiencies(quantities)
     for values in ref.features.values():
-        g = max(g, ref.slowest(np.asarray(values)))
+        g = np.maximum(g, ref.slowest(np.asarray(values)))
     # Each of several trajectories stands for its own ensemble: as many snapshots of it are in each draw.
     counts = np.empty((replicates, len(weight)))
-    for number, part in enumerate(ref.parts):
-        counts[:, part] = statistics.block_bootstrap_counts(ref.walkers[part], g, replicates, seed + number)
+    for number, (part, slowest) in enumerate(zip(parts, g.tolist(), strict=True)):
+        counts[:, part] = statistics.block_bootstrap_counts(ref.walkers[part], slowest, replicates, seed + number)
     counts /= (counts @ weight)[:, None]
 
     factors = np.concatenate([np.ones((1, len(weight))), counts])
@@ -108,8 +108,8 @@ def statistical_errors(
         scatter, linear = (np.std(array, axis=0, ddof=1) for array in (changes, first))
         known = np.sqrt(
             sum(
-                statistics.mean_variance(len(part) * influences[part], ref.walkers[part], g).variance
-                for part in ref.parts
+                statistics.mean_variance(len(part) * influences[part], ref.walkers[part], slowest).variance
+                for part, slowest in zip(parts, g.tolist(), strict=True)
             )
         )
         is_linear = linear > 0
@@ -147,7 +147,7 @@ def predictions_from(
     arrays = {key: jax.device_put(value) for key, value in quantities.items()}
     values = jax.jit(ref.averages)(arrays, weight)
     errors = statistical_errors(ref, quantities, weight, replicates=replicates, seed=seed)
-    size, g = reliable_size(weight), ref.inefficiency(quantities)
+    size, g = reliable_size(weight, ref.shares), ref.inefficiency(quantities)
     factor = extrapolation.widening(size, ref.whole_size, g)
     return [
         protocol.prediction(request, np.asarray(value), factor * error, ref.fitted(number, arrays, weight), size / g)

@@ -38,10 +38,13 @@ class Pooled(NamedTuple):
     Args:
         origins: Number of the trajectory of each snapshot, (snapshots,); 0 for the newest.
         size: Effective snapshots of all of them for the potential that sampled the newest.
+        shares: What each snapshot counts, (snapshots,), one on average: the less, the more its trajectory is
+            correlated.
     """
 
     origins: NDArray[np.int32]
     size: float
+    shares: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,11 @@ class Reference:
             return [np.arange(len(self.walkers))]
         origins = self.pooled.origins
         return [np.flatnonzero(origins == number) for number in range(int(origins.max()) + 1)]
+
+    @property
+    def shares(self) -> NDArray[np.float64] | None:
+        """What each snapshot counts, (snapshots,), one on average; None where all are of one trajectory."""
+        return None if self.pooled is None else self.pooled.shares
 
     @property
     def born_strides(self) -> dict[str, int]:
@@ -129,19 +137,21 @@ class Reference:
         return {name: float(value) for name, value in found.items()}
 
     def inefficiency(self, quantities: Mapping[str, NDArray[np.float64]]) -> float:
-        """Statistical inefficiency g of the snapshots: the largest of energy, volume and stress components.
+        """Statistical inefficiency g: all snapshots over the independent ones of all trajectories."""
+        counts = np.array([len(part) for part in self.parts])
+        return float(counts.sum() / np.sum(counts / self.inefficiencies(quantities)))
 
-        Trajectories that are pooled have means of their own; g is the largest of them.
-        """
+    def inefficiencies(self, quantities: Mapping[str, NDArray[np.float64]]) -> NDArray[np.float64]:
+        """That of each trajectory, (trajectories,): the largest of energy, volume and stress components."""
         columns = [self.whole("energy", quantities["energy"])[:, None], np.asarray(self.volumes)[:, None]]
         if "stress" in quantities:
             columns.append(self.whole("stress", quantities["stress"]))
         return self.slowest(np.concatenate(columns, 1))
 
-    def slowest(self, values: NDArray[np.float64]) -> float:
-        """The largest statistical inefficiency of any column, (snapshots, columns), in any of the trajectories."""
+    def slowest(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The largest statistical inefficiency of any column, (snapshots, columns), in each of the trajectories."""
         found = (statistics.statistical_inefficiency(values[part], self.walkers[part]) for part in self.parts)
-        return max(float(np.max(g)) for g in found)
+        return np.array([np.max(g) for g in found])
 
 
 def born_label(name: str) -> str:

@@ -155,11 +155,17 @@ class EffectiveSize(NamedTuple):
         return min(self.entropy, self.kish)
 
 
-def effective_size(weight: NDArray[np.float64]) -> EffectiveSize:
-    """Compute the effective sample sizes of weights.
+def effective_size(weight: NDArray[np.float64], shares: NDArray[np.float64] | None = None) -> EffectiveSize:
+    r"""Compute the effective sample sizes of weights.
+
+    .. math:: \exp\left(-\sum_i w_i \ln \frac{w_i}{c_i}\right), \qquad \left(\sum_i \frac{w_i^2}{c_i}\right)^{-1}
+
+    with the shares c, by which weights differ from the first where some trajectories repeat themselves more than others
+    do: with weights in proportion all snapshots are effective.
 
     Args:
         weight: Weights, (snapshots,), which add up to one.
+        shares: What each snapshot counts, (snapshots,), one on average; None where all are alike.
 
     Returns:
         Both sizes, between 1 and the number of snapshots.
@@ -173,11 +179,12 @@ def effective_size(weight: NDArray[np.float64]) -> EffectiveSize:
         >>> round(size.entropy, 6), size.kish
         (2.0, 2.0)
     """
-    positive = weight[weight > 0]
-    return EffectiveSize(float(np.exp(-np.sum(positive * np.log(positive)))), float(1 / np.sum(weight**2)))
+    ratio = weight if shares is None else weight / shares
+    held = weight > 0
+    return EffectiveSize(float(np.exp(-np.sum(weight[held] * np.log(ratio[held])))), float(1 / np.sum(weight * ratio)))
 
 
-def reliable_size(weight: NDArray[np.float64]) -> float:
+def reliable_size(weight: NDArray[np.float64], shares: NDArray[np.float64] | None = None) -> float:
     """Compute the smallest effective sample size of weights, which decides about errors and about what is refused.
 
     Besides the sizes of :func:`effective_size` it is bounded by what would be left if the logarithms of all weights
@@ -185,6 +192,7 @@ def reliable_size(weight: NDArray[np.float64]) -> float:
 
     Args:
         weight: Weights, (snapshots,), which add up to one.
+        shares: As there.
 
     Returns:
         The size, at most the number of snapshots.
@@ -195,4 +203,4 @@ def reliable_size(weight: NDArray[np.float64]) -> float:
         >>> round(reliable_size(np.full(10, 0.1)), 6)
         10.0
     """
-    return min(effective_size(weight).smallest, extrapolation.normal_size(weight))
+    return min(effective_size(weight, shares).smallest, extrapolation.normal_size(weight, shares))

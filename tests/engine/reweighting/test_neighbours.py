@@ -16,7 +16,7 @@ from aiida_difftre.engine.potentials.term import Parameters
 from aiida_difftre.engine.reweighting.mixture import prepare_pooled
 from aiida_difftre.engine.reweighting.pool import EarlierTrajectory, neighbours, pool
 from aiida_difftre.engine.reweighting.weights import reduced_energies
-from tests.fixtures.engine import DOUBLE
+from tests.fixtures.engine import DOUBLE, opposed
 
 FIELD = TermSpec(architecture="external_polynomial", cutoff=2.0, hyperparameters={"coefficients": [0.0, 0.0, 20.0]})
 POTENTIAL = build(PotentialSpec(species=["Ar"], terms=[FIELD]))
@@ -34,13 +34,15 @@ def spring(constant: float) -> Parameters:
 
 
 def sampled(label: str, constant: float, point: StatePoint, seed: int, size: float = 8.0) -> EarlierTrajectory:
-    """Independent draws of the place and the volume, as multiples of a cube of some size (Å)."""
+    """Draws of the place and the volume, as multiples of a cube of some size (Å), whose inefficiency is one."""
     rng, kT = np.random.default_rng(seed), units.BOLTZMANN * point.temperature
     places = np.full((COUNT, 1, 3), 0.5, np.float32)
     places[:, 0, 0] += rng.normal(size=COUNT) * np.sqrt(kT / (2 * constant))
+    places = places[opposed((places[:, 0, 0] - 0.5) ** 2)]
     volumes = np.full(COUNT, size**3)
     if point.pressure is not None:
         volumes = rng.gamma(SHAPE, kT / (point.pressure / units.EV_PER_A3_IN_GPA), size=COUNT)
+        volumes = volumes[opposed(volumes, seed=1)]
     arrays = {
         "positions": places, "cell": size * np.eye(3),
         "energies": constant * (places[:, 0, 0].astype(float) - 0.5) ** 2,

@@ -26,11 +26,11 @@ from aiida_difftre.engine.refinement import objective
 from aiida_difftre.engine.refinement.minimise import minimise
 from aiida_difftre.engine.refinement.objective import Objective, PreparedStatePoint, SampledStatePoint, prepare
 from aiida_difftre.engine.reweighting.mixture import prepare_pooled
-from aiida_difftre.engine.reweighting.pool import EarlierTrajectory, Pool, pool
+from aiida_difftre.engine.reweighting.pool import EarlierTrajectory, Pool, _Member, pool
 from aiida_difftre.engine.reweighting.reference import Reference
 from aiida_difftre.engine.runtime.progress import Silent
 from aiida_difftre.engine.snapshots import snapshots
-from tests.fixtures.engine import DOUBLE, lennard_jones, trajectory
+from tests.fixtures.engine import DOUBLE, lennard_jones, opposed, trajectory
 
 TEMPERATURE, SAMPLES = 60.0, 400
 KT = units.BOLTZMANN * TEMPERATURE
@@ -69,6 +69,12 @@ def sampled(factor: float, seed: int, count: int = SAMPLES) -> Trajectory:
     return trajectory(POTENTIAL, scaled(factor), DIMER, grid()[chosen], temperature=TEMPERATURE, walkers=4)
 
 
+def in_opposed_order(of: Trajectory) -> Trajectory:
+    """Of a statistical inefficiency of one: MBAR of pymbar knows no other."""
+    order = opposed(of.energies)
+    return dataclasses.replace(of, positions=of.positions[order], energies=of.energies[order])
+
+
 def earlier(factor: float, seed: int, **changes: Any) -> EarlierTrajectory:
     return EarlierTrajectory(f"at_{factor:g}", dataclasses.replace(sampled(factor, seed), **changes), scaled(factor))
 
@@ -100,8 +106,8 @@ def test_a_pool_of_one_has_the_weights_of_its_trajectory() -> None:
 
 
 def test_weights_are_those_of_pymbar() -> None:
-    others = earlier(0.8, 1), earlier(1.3, 2)
-    found = pooled(sampled(1.0, 0), *others)
+    newest, *others = (in_opposed_order(sampled(factor, seed)) for seed, factor in enumerate((1.0, 0.8, 1.3)))
+    found = pooled(newest, *(EarlierTrajectory("", one, scaled(f)) for one, f in zip(others, (0.8, 1.3), strict=True)))
     assert [member.is_used for member in found.records] == [True, True]
     ref = prepare_pooled(POTENTIAL, START, found, [], DOUBLE)
     at = [ref.snapshots.energies(parameters) / KT for parameters in (START, scaled(0.8), scaled(1.3), scaled(1.15))]
@@ -114,12 +120,11 @@ def test_weights_are_those_of_pymbar() -> None:
 def test_potentials_of_another_form_give_their_own_energies() -> None:
     """Here with a shorter cutoff; weights are those of pymbar."""
     other, parameters = lennard_jones(cutoff=4.2)
-    held = dataclasses.replace(
-        sampled(1.1, 1), energies=snapshots.energies(other, parameters, sampled(1.1, 1).positions, CELL, ("Ar", "Ar"))
-    )
+    held = in_opposed_order(sampled(1.1, 1))
+    held = dataclasses.replace(held, energies=snapshots.energies(other, parameters, held.positions, CELL, ("Ar", "Ar")))
     with pytest.raises(EngineError, match="'shorter' was not sampled with the potential"):
         pooled(sampled(1.0, 0), EarlierTrajectory("shorter", held, parameters))
-    found = pooled(sampled(1.0, 0), EarlierTrajectory("shorter", held, parameters, other))
+    found = pooled(in_opposed_order(sampled(1.0, 0)), EarlierTrajectory("shorter", held, parameters, other))
     ref = prepare_pooled(POTENTIAL, START, found, [], DOUBLE)
     own = snapshots.energies(other, parameters, found.trajectory.positions, CELL, ("Ar", "Ar"))
     from pymbar import MBAR
@@ -127,6 +132,26 @@ def test_potentials_of_another_form_give_their_own_energies() -> None:
     at = np.stack([ref.snapshots.energies(START), own, ref.snapshots.energies(scaled(0.9))]) / KT
     solved = MBAR(at, np.array([SAMPLES, SAMPLES, 0]), solver_protocol="robust")
     np.testing.assert_allclose(weights(ref, 0.9), solved.weights()[:, -1], rtol=1e-8, atol=1e-15)
+
+
+def test_a_trajectory_that_repeats_itself_counts_as_what_is_in_it() -> None:
+    """Each of its snapshots stands ten times in a row: weights are nearly those of pymbar without the copies."""
+    newest, once = sampled(1.0, 0), sampled(1.2, 1)
+    often = {name: np.repeat(getattr(once, name), 10, axis=0) for name in ("positions", "energies", "walkers")}
+    often |= {name: np.repeat(getattr(once, name), 10) for name in ("times", "temperatures", "scales")}
+    copied = dataclasses.replace(once, **often)
+    ref = prepare_pooled(POTENTIAL, START, pooled(newest, EarlierTrajectory("", copied, scaled(1.2))), [], DOUBLE)
+    own = weights(ref, 1.1)
+    found = np.concatenate([own[:SAMPLES], own[SAMPLES:].reshape(SAMPLES, 10).sum(1)])
+    from pymbar import MBAR
+
+    positions = np.concatenate([newest.positions, once.positions])
+    at = [snapshots.energies(POTENTIAL, scaled(f), positions, CELL, ("Ar", "Ar")) / KT for f in (1.0, 1.2, 1.1)]
+    expected = MBAR(np.stack(at), np.array([SAMPLES, SAMPLES, 0]), solver_protocol="robust").weights()[:, -1]
+    # What tells g tells it to some ten percent.
+    np.testing.assert_allclose(found, expected, rtol=0.15)
+    assert ref.whole_size > 0.95 * len(own)
+    assert ref.inefficiency({"energy": ref.snapshots.energies(START)}) == pytest.approx(11 / 2, rel=0.15)
 
 
 def test_averages_and_their_errors() -> None:
@@ -168,6 +193,19 @@ def test_the_potential_is_judged_by_its_own_trajectory() -> None:
     np.testing.assert_allclose([own.values, own.errors], [expected.values, expected.errors], rtol=1e-12)
     assert len(both.reference.energies) == 2 * len(alone.reference.energies)
     assert both.pool[0].overlap == pytest.approx(1, abs=0.3)
+
+
+def test_the_memory_of_the_job_bounds_what_a_pool_keeps() -> None:
+    """Where nothing may be kept, energies are those of before, batch by batch."""
+    one, much = earlier(1.1, 1), DOUBLE.model_copy(update={"batch_size": 50})
+    little = much.model_copy(update={"snapshot_cache_mib": 0.0})
+    kept, without = (_Member(POTENTIAL, one, machine) for machine in (much, little))
+    assert kept.nbytes > 2 * without.nbytes
+    found = [
+        pool(POTENTIAL, START, EarlierTrajectory("newest", sampled(1.0, 0), START), [one], PoolSettings(), machine)
+        for machine in (much, little)
+    ]
+    assert found[0].records[0].overlap == pytest.approx(found[1].records[0].overlap, rel=1e-12)
 
 
 def test_a_potential_that_sampled_nothing_is_judged_by_all_trajectories() -> None:
