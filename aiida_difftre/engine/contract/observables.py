@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from aiida_difftre.engine.contract.base import Name, Strict
 from aiida_difftre.engine.contract.bounds import GridValue, Measurement, is_entering
@@ -218,10 +218,35 @@ class Measured(Strict):
     Args:
         values: Measured values at each value of the grid, in the observable's unit.
         errors: their standard errors.
+        covariance: Covariance of all their errors, (points, points); None where the points are independent.
     """
 
     values: list[Measurement]
     errors: list[Measurement]
+    covariance: list[list[Measurement]] | None = None
+
+    @model_validator(mode="after")
+    def _of_all_points(self) -> Measured:
+        count = len(self.values)
+        if len(self.errors) != count or any(error <= 0 for error in self.errors):
+            raise ValueError(f"measured has {count} values; give as many errors, all of them positive")
+        if self.covariance is None:
+            return self
+        if [len(row) for row in self.covariance] != [count] * count:
+            raise ValueError(f"measured.covariance must have {count} rows of {count} numbers, one for each point")
+        if np.linalg.eigvalsh(self.covariance)[0] <= 0:
+            raise ValueError("measured.covariance is not positive definite; give that of all errors")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_independence(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # As it was written before points could share errors: nodes stay the same.
+        content: dict[str, Any] = handler(self)
+        return {key: value for key, value in content.items() if value is not None}
+
+    def matrix(self) -> NDArray[np.float64]:
+        """Covariance of the errors, (points, points), diagonal where the points are independent."""
+        return np.diag(np.square(self.errors)) if self.covariance is None else np.array(self.covariance)
 
 
 class ObservableRequest(Strict):

@@ -293,10 +293,15 @@ class Target(Strict):
         Returns:
             The request, with the options and the grid of the target.
         """
-        measured = Measured(values=self.values, errors=self.errors) if observable(self.observable).is_fitted else None
+        measured = self._measured() if observable(self.observable).is_fitted else None
         return ObservableRequest(
             observable=self.observable, options=dict(self.options), grid=self.grid, label=self.label, measured=measured
         )
+
+    def _measured(self) -> Measured:
+        """What parameters of the measurement are fitted to, with the errors that chi² has."""
+        matrix = self.shared_errors()
+        return Measured(values=self.values, errors=self.errors, covariance=None if matrix is None else matrix.tolist())
 
     def component_labels(self) -> list[str]:
         """Name each value.

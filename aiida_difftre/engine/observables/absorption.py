@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float
 from numpy.typing import NDArray
 from scipy.interpolate import CubicSpline
+from scipy.linalg import solve_triangular
 
 from aiida_difftre.engine.contract.observables import ObservableRequest
 from aiida_difftre.engine.geometry import lattice
@@ -49,8 +50,13 @@ class Fit:
 
     .. math:: y(k) = S_0^2\, F k^n\, \chi\big(\sqrt{k^2 - 2m\,\Delta E_0/\hbar^2}\big)
 
-    with F the Fourier filter, through which what was measured has gone as well. At each ΔE0 the best S0² follows in
-    closed form. The best ΔE0 is found on a grid and by Newton steps.
+    with F the Fourier filter, through which what was measured has gone as well. Both are those of the least
+
+    .. math:: (y - y_m)^\mathsf{T} C^{-1} (y - y_m)
+
+    with the covariance C of the errors of the measurement, as in χ². At each ΔE0 the best S0² follows in closed form,
+    :math:`s^\mathsf{T} C^{-1} y_m / s^\mathsf{T} C^{-1} s` with the shape s that S0² = 1 gives. The best ΔE0 is found
+    on a grid and by Newton steps.
 
     Args:
         k: Wave numbers of the measurement, 1/Å.
@@ -61,7 +67,7 @@ class Fit:
         s02: range.
         e0_shift: range, eV.
         values: measured.
-        weights: 1/σ², normalised such that Σ weights values² = 1.
+        root: Matrix R with :math:`R^\mathsf{T} R \propto C^{-1}`, (points, points), such that |R values| = 1.
     """
 
     k: Floats
@@ -72,7 +78,7 @@ class Fit:
     s02: tuple[float, float]
     e0_shift: tuple[float, float]
     values: Floats
-    weights: Floats
+    root: Floats
 
     def __call__(self, chi: Float[Array, " nodes"]) -> tuple[Float[Array, " points"], Array, Array]:
         """The fitted y(k), S0² and ΔE0 (eV), differentiable in χ at the nodes.
@@ -124,12 +130,13 @@ class Fit:
         low, high = self.s02
         if low == high:
             return jnp.asarray(low, shape.dtype)
-        weights = jnp.asarray(self.weights)
-        return jnp.clip(jnp.sum(weights * shape * self.values) / jnp.sum(weights * shape**2), low, high)
+        root = jnp.asarray(self.root)
+        own = root @ shape
+        return jnp.clip(own @ (root @ self.values) / (own @ own), low, high)
 
     def _misfit(self, e0: Array, chi: Array, slopes: Array) -> Array:
         shape = self._shape(e0, chi, slopes)
-        return jnp.sum(jnp.asarray(self.weights) * (self._best_s02(shape) * shape - self.values) ** 2)
+        return jnp.sum((jnp.asarray(self.root) @ (self._best_s02(shape) * shape - self.values)) ** 2)
 
 
 @dataclass(frozen=True)
@@ -196,12 +203,11 @@ class Exafs:
         present = tuple(sorted(set(species)))
         s02, e0_shift = limits(options["s02"]), limits(options["e0_shift"])
         k = np.array(request.grid)
-        values, errors = (
-            (np.ones_like(k), np.ones_like(k))
-            if request.measured is None
-            else (np.array(request.measured.values), np.array(request.measured.errors))
-        )
-        scale = float(np.sum((values / errors) ** 2)) or 1.0
+        values, root = np.ones_like(k), np.eye(len(k))
+        if request.measured is not None:
+            values, lower = np.array(request.measured.values), np.linalg.cholesky(request.measured.matrix())
+            root = solve_triangular(lower, root, lower=True)
+        scale = float(np.linalg.norm(root @ values)) or 1.0
         filtering = window_filter(options, request.grid or [])
 
         ends = wave_numbers(k[[0, -1]], e0_shift[1])[0], wave_numbers(k[[0, -1]], e0_shift[0])[1]
@@ -229,7 +235,7 @@ class Exafs:
                 s02=s02,
                 e0_shift=e0_shift,
                 values=values,
-                weights=1 / errors**2 / scale,
+                root=root / scale,
             ),
         )
 

@@ -13,7 +13,7 @@ from ase.build import bulk
 from scipy.optimize import minimize
 
 from aiida_difftre.engine.contract.jobs import UpdateSettings
-from aiida_difftre.engine.contract.observables import ObservableRequest
+from aiida_difftre.engine.contract.observables import Measured, ObservableRequest
 from aiida_difftre.engine.contract.targets import Target
 from aiida_difftre.engine.contract.validation import validate
 from aiida_difftre.engine.errors import EngineError
@@ -120,6 +120,53 @@ def test_filtered_values_and_the_fit_through_the_filter() -> None:
 def other_disorder() -> np.ndarray:
     """A measurement that no S0² and ΔE0 make equal to that of copper()."""
     return 0.8 * direct_sum(copper(0.09, seed=4, repeat=1), wave_numbers(GRID, 2.0))
+
+
+@pytest.mark.parametrize("shared", [{"correlation_length": 0.8}, {"systematic": {"offset": 10.0}}])
+def test_fit_has_the_errors_that_points_share(shared: dict[str, Any]) -> None:
+    """At a fixed ΔE0 the closed form of generalised least squares; an unknown offset is taken off the measurement."""
+    atoms = copper(repeat=1)
+    values = other_disorder() + 0.02
+    fields = {**target_fields(values, GRID, e0_shift=2.0), **shared}
+    target = validate(Target, fields)
+    request = ObservableRequest.model_validate(target.request().model_dump(mode="json"))
+    observable = Exafs.from_request(request, tuple(atoms.get_chemical_symbols()), atoms.cell.array)
+    chi = features(observable, atoms)
+    shape = combined(plain(atoms, table(), e0_shift=2.0), chi[None])
+    if "systematic" in shared:
+        matrix = 0.01**2 * np.eye(len(GRID)) + shared["systematic"]["offset"] ** 2
+    else:
+        matrix = 0.01**2 * np.exp(-np.abs(GRID[:, None] - GRID) / shared["correlation_length"])
+    told = np.linalg.solve(matrix, shape)
+    best = (told @ values) / (told @ shape)
+    found = observable.fitted({"features": chi[None]}, jnp.ones(1))["s02"]
+    assert float(found) == pytest.approx(best, rel=1e-6)
+    independent = (shape @ values) / (shape @ shape)
+    assert abs(best - independent) > 1e-3
+    if "systematic" in shared:  # what is left is the regression of deviations from the means
+        covariance = np.cov(shape, values)
+        assert float(found) == pytest.approx(covariance[0, 1] / covariance[0, 0], rel=1e-3)
+
+
+def test_measured_without_shared_errors_is_written_as_ever() -> None:
+    target = validate(Target, target_fields(other_disorder(), GRID))
+    measured = target.request().measured
+    assert measured is not None
+    assert set(measured.model_dump()) == {"values", "errors"}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"errors": [0.1]}, "measured has 2 values; give as many errors"),
+        ({"errors": [0.1, 0.0]}, "measured has 2 values; give as many errors, all of them positive"),
+        ({"covariance": [[1.0, 0.0]]}, "measured.covariance must have 2 rows of 2 numbers"),
+        ({"covariance": [[1.0, 2.0], [2.0, 1.0]]}, "measured.covariance is not positive definite"),
+    ],
+)
+def test_measured_that_cannot_be(wrong: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        validate(Measured, {"values": [0.1, 0.2], "errors": [0.1, 0.1], **wrong})
 
 
 def test_fit_is_the_minimum_that_scipy_finds() -> None:
