@@ -28,7 +28,17 @@ _OPTIONS = (
     click.option("--error", help="Assumed error of the target's values, such as 0.02, 2% or 2%+0.005."),
     click.option("--point-error", help="Assumed error of each point of the table, propagated like a column's."),
     click.option("--error-source", type=click.Choice(["measured", "assumed"]), help="Where the errors come from."),
-    click.option("--correlated", is_flag=True, help="Neighbouring points share their errors: averages keep them."),
+    click.option(
+        "--correlated",
+        is_flag=True,
+        help="The points within a bin of --grid have one and the same error, which its average keeps; between bins "
+        "errors are independent without --correlation-length.",
+    ),
+    click.option(
+        "--correlation-length",
+        help="Distance over which errors are correlated, such as 0.15 (in the unit of the grid) or 15pm: averages and "
+        "chi² count them so.",
+    ),
     click.option("--grid", help="start:stop:n, n equal bins with the grid at their centres; else the table's points."),
     click.option(
         "--range", "between", help="low:high, the points of the table between them, where there is no --grid."
@@ -111,7 +121,8 @@ def _read_yaml(file: Path, label: str, options: dict[str, Any]) -> Target:
 
 
 _AS_THEY_ARE = (
-    "error", "point_error", "correlated", "interpolation", "convert", "quantity", "composition", "window",
+    "error", "point_error", "correlated", "correlation_length", "interpolation", "convert", "quantity", "composition",
+    "window",
 )  # fmt: skip
 """Options that are fields of a reading."""
 
@@ -242,14 +253,19 @@ def _measured(target: Target) -> str:
     return ", ".join(f"{name} {value:g} ± {error:g}" for name, value, error in numbers) + unit
 
 
-def summary(target: Target) -> list[str]:
-    """What was read, for a person to check."""
+def summary(target: Target, correlated: bool = False) -> list[str]:
+    """What was read, for a person to check; ``correlated`` says that averages kept the errors of points."""
     error = float(target.total_errors()[0])
     count = f"{len(target.values)} values" if len(target.values) > 1 else f"{target.values[0]:g} ± {error:g}"
     place = "" if target.grid is None else f" from {target.grid[0]:g} to {target.grid[-1]:g}"
     lines = [f"{target.name}: {count}{place} at {target.conditions.temperature:g} K, errors {target.error_source}"]
     if target.source is not None and target.source.processing:
         lines.append(target.source.processing)
+    if correlated and target.correlation_length is None:
+        lines.append(
+            "--correlated: averages over bins keep the errors of their points; in chi² the bins are independent, "
+            "unless --correlation-length says over which distance they share errors"
+        )
     return lines
 
 

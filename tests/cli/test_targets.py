@@ -55,6 +55,27 @@ def test_table_to_yaml(table: Path, tmp_path: Path) -> None:
     assert typed(*arguments, "--force").exit_code == 0
 
 
+def test_errors_that_points_share(table: Path, tmp_path: Path) -> None:
+    """A length with a unit goes into averages and into the target; without one, what is said is what counts."""
+    asked = (table, *CURVE, "--columns", "r=1,g=2,error=3", "--grid", "0.5:9.5:9")
+    lines = {}
+    for name, options in {
+        "independent": (), "kept": ("--correlated",), "length": ("--correlation-length", "200pm"),
+        "both": ("--correlated", "--correlation-length", "2"),
+    }.items():  # fmt: skip
+        result = typed(*asked, *options, "-o", tmp_path / f"{name}.yaml")
+        assert result.exit_code == 0, result.output
+        lines[name] = result.output
+    targets = {name: TargetData.from_yaml(tmp_path / f"{name}.yaml").target for name in lines}
+    assert [target.correlation_length for target in targets.values()] == [None, None, 2.0, 2.0]
+    first = {name: target.errors[3] for name, target in targets.items()}
+    assert 0 < first["independent"] < first["length"] < first["kept"] == first["both"]
+    assert "in chi² the bins are independent, unless --correlation-length says" in lines["kept"]
+    assert "in chi² the bins are independent" not in lines["both"]
+    assert "errors correlated over 2 angstrom" in lines["length"]
+    assert targets["length"].shared_in_words() == ["correlated over 2"]
+
+
 @pytest.mark.usefixtures("aiida_profile_clean")
 def test_table_and_yaml_to_nodes(table: Path, tmp_path: Path) -> None:
     profile = get_manager().get_profile()
@@ -86,6 +107,18 @@ def test_table_and_yaml_to_nodes(table: Path, tmp_path: Path) -> None:
         ((*CURVE, "--error", "1", "--option", "pair=[O"), "--option has the value '[O'"),
         ((*CURVE, "--error", "1", "--weight", "-1"), "gr.dat: weight"),
         (CURVE, "no errors; name their column"),
+        ((*CURVE, "--error", "1", "--correlated"), "there is none; give --correlation-length, which the target keeps"),
+        ((*CURVE, "--error", "1", "--correlation-length", "0"), "a correlation length of 0 is none"),
+        ((*CURVE, "--error", "1", "--correlation-length", "-0.2"), "a correlation length of -0.2 is none"),
+        ((*CURVE, "--error", "1", "--correlation-length", "nan"), "'nan' is no quantity"),
+        ((*CURVE, "--error", "1", "--correlation-length", "1e200"), "a slip of the exponent"),
+        ((*CURVE, "--error", "1", "--correlation-length", "0.2/nm"), "unit '/nm'"),
+        ((*CURVE, "--error", "1", "--correlation-length", "50"), "correlation_length 50 is longer than the grid"),
+        (
+            (*CURVE, "--error", "1", "--grid", "0.5:9.5:9", "--correlation-length", "0.3"),
+            "bins of 1 angstrom are wider than the correlation length of 0.3, so that their averages are not "
+            "correlated in this way; give at least 30 bins",
+        ),
     ],
 )
 def test_refused(table: Path, arguments: tuple[str, ...], message: str) -> None:

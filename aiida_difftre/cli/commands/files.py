@@ -51,7 +51,7 @@ def target_import(
         from aiida_difftre.cli.targets import read, summary, write_target
 
         found = read(file, label, options)
-        for line in summary(found):
+        for line in summary(found, options["correlated"]):
             click.echo(line)
         if output is not None:
             click.echo(f"wrote {write_target(found, output, force)}")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from aiida_difftre.engine.tables.readings import (
 from aiida_difftre.engine.tables.resampling import MINIMUM_POINTS, Curve, check_curve, equal_bins, resample
 from aiida_difftre.engine.tables.table import Table
 from aiida_difftre.engine.tables.units import converts, factor
+from aiida_difftre.engine.tables.units import quantity as with_unit
 
 HELD = {"rdf": "structure_factor", "structure_factor": "rdf"}
 """What a table that is transformed holds, by the observable that is wanted."""
@@ -65,12 +67,39 @@ def curve(
     whole = _normalised(_read(table, reading, held, scaling), scaling, held, held_options)
     if reading.between is None:
         _check_table(whole, held, held_options)
+    length = _correlation_length(reading, spec)
     found = _selected(whole, reading, held)
     if reading.convert:
         found = _transformed(found, reading, spec, held, number_density)
     elif reading.grid is not None:
-        found = _averaged(found, reading, spec)
-    return _filtered(found, reading, spec, options)
+        found = _averaged(found, reading, spec, length)
+    found = _filtered(found, reading, spec, options)
+    if reading.correlated and reading.grid is None:
+        raise ValueError(
+            "errors are correlated in averages over the bins of a grid, and there is none; give --correlation-length, "
+            "which the target keeps, or --grid"
+        )
+    return replace(found, correlation_length=length)
+
+
+def _correlation_length(reading: Reading, spec: ObservableSpec) -> float | None:
+    """Distance over which errors are correlated, in the unit of the grid."""
+    if reading.correlation_length is None:
+        return None
+    if spec.grid_unit is None:
+        raise ValueError("a curve needs a grid")
+    length = with_unit(reading.correlation_length, spec.grid_unit)
+    if not length > 0:
+        raise ValueError(f"a correlation length of {length:g} is none; give a distance above 0, or leave it out")
+    if reading.grid is not None:
+        edges = equal_bins(*reading.grid)
+        if (width := edges[1] - edges[0]) > length * (1 + 1e-9):
+            least = math.ceil((edges[-1] - edges[0]) / length)
+            raise ValueError(
+                f"bins of {width:.4g} {spec.grid_unit} are wider than the correlation length of {length:g}, so that "
+                f"their averages are not correlated in this way; give at least {least} bins, or leave the length out"
+            )
+    return length
 
 
 def _check_given(reading: Reading, spec: ObservableSpec) -> None:
@@ -276,7 +305,7 @@ def _check_table(found: Values, spec: ObservableSpec, options: dict[str, Any]) -
     spec.check_tail(options, _grid(found)[:last], found.values[:last])
 
 
-def _averaged(found: Values, reading: Reading, spec: ObservableSpec) -> Values:
+def _averaged(found: Values, reading: Reading, spec: ObservableSpec, length: float | None) -> Values:
     """Averages over the bins of the grid."""
     if reading.grid is None:
         return found
@@ -285,7 +314,7 @@ def _averaged(found: Values, reading: Reading, spec: ObservableSpec) -> Values:
     is_distribution = spec.bins is not None and spec.name != "structure_factor"
     result = resample(
         Curve(_grid(found), found.values, found.errors), edges, shells=spec.bins == "shells",
-        correlated=reading.correlated, interpolation=reading.interpolation, zero_below=is_distribution,
+        correlated=reading.correlated, length=length, interpolation=reading.interpolation, zero_below=is_distribution,
     )  # fmt: skip
     done.append(
         f"averaged over {len(edges) - 1} bins of {edges[1] - edges[0]:.4g} {spec.grid_unit} with "
@@ -308,7 +337,7 @@ def _transformed(
         raise ValueError("a conversion needs a grid, start:stop:n")
     if number_density is None:
         raise ValueError("a conversion needs the number density, in atoms per Å³, or --density and --composition")
-    if reading.correlated:
+    if reading.correlated or reading.correlation_length:
         raise ValueError("the errors of a table that is converted must be independent")
     x, edges, window = _grid(found), equal_bins(*reading.grid), reading.window or "lorch"
     width = edges[1] - edges[0]
@@ -332,7 +361,7 @@ def _filtered(found: Values, reading: Reading, spec: ObservableSpec, options: di
     filtering = None if spec.filter_of is None else spec.filter_of(options, _grid(found).tolist())
     if filtering is None:
         return found
-    if reading.correlated:
+    if reading.correlated or reading.correlation_length:
         raise ValueError("the errors of a table that is filtered must be independent")
     matrix = filtering.matrix
     errors = None if found.errors is None else np.sqrt(matrix**2 @ found.errors**2)

@@ -38,7 +38,9 @@ class Reading:
         point_error: Assumed error of each point of the table, where no column gives it, such as ``0.02``, ``2%`` or
             ``2%+0.005``; averages, transforms and filters propagate it like a column's.
         error: Assumed error of the target's values, in the same form; added in quadrature to what the table gives.
-        correlated: Whether neighbouring points share their errors, as after a Fourier transform.
+        correlated: Whether the points within a bin have one and the same error, which averages keep.
+        correlation_length: Distance over which the errors of the points are correlated, with or without a unit, that of
+            the grid otherwise: as exp(-|x - x'|/length) in averages and in the target. None for independent points.
         grid: Start and stop of the bins, and their number; None for the points of the table.
         between: First and last point of the table to take, in the observable's grid unit; None for all.
         interpolation: How to go on between the points, ``monotone`` or ``cubic``.
@@ -62,6 +64,7 @@ class Reading:
     point_error: str | None = None
     error: str | None = None
     correlated: bool = False
+    correlation_length: str | None = None
     grid: tuple[float, float, int] | None = None
     between: tuple[float, float] | None = None
     interpolation: Interpolation = "monotone"
@@ -81,12 +84,14 @@ class Values:
         values: Values of each point or component.
         errors: their standard errors; None where the table has none.
         processing: what was done, in words.
+        correlation_length: Distance over which the errors of a curve are correlated; None for independent points.
     """
 
     grid: NDArray[np.float64] | None
     values: NDArray[np.float64]
     errors: NDArray[np.float64] | None
     processing: list[str]
+    correlation_length: float | None = None
 
 
 def role_of(name: str) -> str:

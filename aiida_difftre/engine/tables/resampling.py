@@ -125,6 +125,7 @@ def resample(
     *,
     shells: bool = False,
     correlated: bool = False,
+    length: float | None = None,
     interpolation: Interpolation = "monotone",
     zero_below: bool = False,
 ) -> Resampled:
@@ -134,7 +135,8 @@ def resample(
         curve: the table.
         edges: Edges of the bins, increasing, in the unit of the grid.
         shells: average over spherical shells (v = x²).
-        correlated: the errors of neighbouring points are one and the same, as after a Fourier transform.
+        correlated: the errors of the points within a bin are one and the same, as after a Fourier transform.
+        length: Distance over which errors are correlated, as exp(-|x - x'|/length); None for independent points.
         interpolation: ``monotone`` (no overshoot) or ``cubic`` (smoother) between the points.
         zero_below: a curve that begins with zero is zero below its first point, as a distribution is.
 
@@ -162,7 +164,13 @@ def resample(
     if curve.errors is not None:
         matrix = _linear_weights(x, nodes)
         common = matrix @ curve.errors
-        propagated = np.where(narrow | correlated, common, np.sqrt(matrix**2 @ curve.errors**2))
+        if length is None:
+            averaged = np.sqrt(matrix**2 @ curve.errors**2)
+        else:
+            shares = np.exp(-np.abs(x[:, None] - x) / length)
+            weighted = matrix * curve.errors
+            averaged = np.sqrt(np.sum((weighted @ shares) * weighted, axis=1))
+        propagated = np.where(narrow | correlated, common, averaged)
     return Resampled(
         values=values,
         errors=propagated,

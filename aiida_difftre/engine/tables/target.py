@@ -78,6 +78,8 @@ def target_from_table(path: str | Path, reading: Reading, **fields: Any) -> Targ
         processing.append(f"error of each point {reading.point_error}")
     if reading.error is not None:
         processing.append(f"error {reading.error}" + (" added in quadrature" if found.errors is not None else ""))
+    if found.correlation_length is not None:
+        processing.append(f"errors correlated over {found.correlation_length:g} {spec.grid_unit}")
     assumed = reading.error is not None or reading.point_error is not None
     measured: Literal["measured", "assumed"] = "assumed" if assumed else "measured"
     content = {
@@ -91,6 +93,8 @@ def target_from_table(path: str | Path, reading: Reading, **fields: Any) -> Targ
     }
     if found.grid is not None:
         content["grid"] = _rounded(found.grid, 9)
+    if found.correlation_length is not None:
+        content["correlation_length"] = found.correlation_length
     try:
         return validate(Target, content)
     except ValueError as error:
@@ -106,7 +110,8 @@ def _labelled(table: Table, reading: Reading, spec: ObservableSpec, options: dic
     labels = spec.labels(options) if spec.labels is not None else ()
     asked = {
         "grid": reading.grid or reading.between, "conversion": reading.convert, "window": reading.window,
-        "quantity": reading.quantity, "number density": reading.number_density, "correlated errors": reading.correlated,
+        "quantity": reading.quantity, "number density": reading.number_density,
+        "correlated errors": reading.correlated or reading.correlation_length,
         "interpolation": reading.interpolation != "monotone",
         "error of points: give it as --error": reading.point_error,
     }  # fmt: skip

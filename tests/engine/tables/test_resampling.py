@@ -52,6 +52,23 @@ def test_errors_common_to_neighbours_do_not_average_out() -> None:
     assert resample(Curve(x, 0 * x, np.full(601, 0.1)), edges).errors.max() < 0.1 / np.sqrt(25)
 
 
+@pytest.mark.parametrize("length", [0.3, 2.0])
+def test_errors_that_are_correlated_over_a_distance_by_monte_carlo(length: float) -> None:
+    """Noise of an exponential correlation, from its covariance; it averages out the less, the longer it is."""
+    rng = np.random.default_rng(3)
+    x = np.linspace(0, 6, 121)
+    errors = 0.1 + 0.05 * np.sin(x)
+    covariance = np.outer(errors, errors) * np.exp(-np.abs(x[:, None] - x) / length)
+    edges = equal_bins(0, 6, 20)
+    noise = rng.normal(size=(800, len(x))) @ np.linalg.cholesky(covariance).T
+    samples = [resample(Curve(x, row), edges, interpolation="cubic").values for row in noise]
+    found = resample(Curve(x, 0 * x, errors), edges, length=length).errors
+    np.testing.assert_allclose(found, np.std(samples, axis=0), rtol=0.1)
+    independent, common = (resample(Curve(x, 0 * x, errors), edges, correlated=one).errors for one in (False, True))
+    assert np.all(found > 1.3 * independent)
+    assert np.all(found < common)
+
+
 def test_interpolation_between_points_adds_no_information() -> None:
     x = np.linspace(0, 6, 13)
     found = resample(Curve(x, x, np.full(13, 0.1)), equal_bins(0, 6, 240))

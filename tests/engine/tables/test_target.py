@@ -111,6 +111,10 @@ def test_conversion_of_a_structure_factor(tmp_path: Path) -> None:
             make(tmp_path, curve(q=q, S=s, e=sigma), columns={"error": "e"}, **{**reading, **missing})
     with pytest.raises(ValueError, match="errors of a table that is converted must be independent"):
         make(tmp_path, curve(q=q, S=s, e=sigma), columns={"error": "e"}, correlated=True, **reading)
+    with pytest.raises(ValueError, match="errors of a table that is converted must be independent"):
+        make(tmp_path, curve(q=q, S=s, e=sigma), columns={"error": "e"}, correlation_length="0.2", **reading)
+    with pytest.raises(ValueError, match="C11, C12, C44: it knows no correlated errors"):
+        make(tmp_path, TABLE, STIFFNESS, correlation_length="0.2")
     with pytest.raises(ValueError, match="observable 'stiffness' has values C11, C12, C44: it knows no conversion"):
         make(tmp_path, TABLE, STIFFNESS, convert=True)
 
