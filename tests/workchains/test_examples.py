@@ -3,8 +3,10 @@
 import importlib.util
 from pathlib import Path
 
+import ase.io
 import numpy as np
 import pytest
+from ase.neighborlist import neighbor_list
 
 from aiida_difftre.cli.pseudopotential import library
 from aiida_difftre.data import elasticity
@@ -99,23 +101,45 @@ def test_silicon_carbide_has_the_lattice_of_its_targets(path: Path) -> None:
         assert targets["thermal_expansion"].values[0] == pytest.approx(3 * lengths.deriv()(warm), rel=2e-3)
 
 
-@pytest.mark.parametrize("path", sorted((FOLDER / "nacl").glob("*.yaml")), ids=lambda path: path.stem)
-def test_rock_salt_needs_no_labels(path: Path) -> None:
-    """Its cells are neutral, and can give the targets of both state points."""
+DENSITIES = {"nacl": 2163.4, "silica": 2200.0}
+"""kg/m³, of the systems of ions, where they are trained."""
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for system in DENSITIES for path in sorted((FOLDER / system).glob("*.yaml"))],
+    ids=lambda path: f"{path.parent.name}-{path.stem}",
+)
+def test_ions_need_no_labels(path: Path) -> None:
+    """Their cells are neutral, have the measured density, and can give the targets of all state points."""
     run = read_input(path)
     assert run.protocol == path.stem
+    assert run.label == f"{path.parent.name}, {path.stem} preset"
     assert run.dft is None
     assert run.model.spec is not None
     check(run.model.spec)
     for label, point in run.state_points.items():
         cell = simulation_cell(run, label, path.parent)
         check_composition(run.model.spec, cell.get_chemical_symbols())
-        assert cell.get_volume() / len(cell) == pytest.approx(5.6402**3 / 8)
+        if point.pressure is None:
+            assert density_of(cell) == pytest.approx(DENSITIES[path.parent.name], rel=1e-4)
         for target in point.targets.values():
             if isinstance(target, Target):
                 target.request().check_system(cell.get_chemical_symbols(), cell.cell.array)
     inputs = load_protocol("refine", run.protocol, overrides(run)["refine"])
     validate(SamplingSettings, inputs["sample"]["calc"]["parameters"]["sampling"])
+
+
+@pytest.mark.parametrize("name", ["glass_96_1", "glass_96_2"])
+def test_silica_starts_as_a_network(name: str) -> None:
+    """Every silicon has four oxygens, and every oxygen two silicons."""
+    glass = ase.io.read(FOLDER / "silica" / f"{name}.extxyz")
+    first, second = neighbor_list("ij", glass, 2.1)
+    bonds = (glass.numbers[first] == 14) & (glass.numbers[second] == 8)
+    silicon = np.bincount(first[bonds], minlength=len(glass))[glass.numbers == 14]
+    oxygen = np.bincount(second[bonds], minlength=len(glass))[glass.numbers == 8]
+    assert (silicon == 4).all()
+    assert (oxygen == 2).all()
 
 
 @pytest.mark.parametrize("path", sorted((FOLDER / "water").glob("*.yaml")), ids=lambda path: path.stem)
