@@ -180,7 +180,7 @@ def pause_and_play(scene: Scene) -> bool:
     """The user pauses the run, and lets it go on, once more where the daemon was too busy to hear it."""
     steer(scene, "pause")
     time.sleep(1.0)
-    while not steer(scene, "play") or scene.run.paused:
+    while not scene.run.is_terminated and (not steer(scene, "play") or scene.run.paused):
         time.sleep(1.0)
     return True
 
