@@ -8,13 +8,14 @@ from typing import Any
 from aiida import orm
 from aiida.engine import Process, ProcessState
 
+from aiida_difftre.calculations.played import StaysPlayedMixin
 from aiida_difftre.workchains.facts import CALLS
 
 TAKE_UP_S = 30.0
 """Time that a called process has to begin after its work chain was taken up, before it is handed out again."""
 
 
-class SubmitOnceMixin:
+class SubmitOnceMixin(StaysPlayedMixin):
     """A work chain that takes a step which it has submitted already, in place of submitting it again.
 
     A worker that is killed between a submission and its next checkpoint leaves a process that the chain has called and
@@ -56,7 +57,7 @@ class SubmitOnceMixin:
             saved_state: The checkpoint.
             load_context: What AiiDA loads it with.
         """
-        super().load_instance_state(saved_state, load_context)  # type: ignore[misc] # of the chain
+        super().load_instance_state(saved_state, load_context)
         waiting = [called.pk for called in _not_begun(self.node)]  # type: ignore[attr-defined]
         if waiting and self.runner.controller is not None:  # type: ignore[attr-defined]
             self.loop.call_later(TAKE_UP_S, self._hand_out, waiting)  # type: ignore[attr-defined]

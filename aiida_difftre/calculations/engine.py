@@ -16,6 +16,7 @@ from ase import Atoms
 
 from aiida_difftre.calculations import ports
 from aiida_difftre.calculations.checks import check_base, check_computer, check_scheduler
+from aiida_difftre.calculations.played import StaysPlayedMixin
 from aiida_difftre.calculations.scheduler import SchedulerStatus
 from aiida_difftre.data.base import BasePotentialData
 from aiida_difftre.data.trajectory import TrajectoryEnsembleData
@@ -68,7 +69,7 @@ def engine_walltime(seconds: float) -> float:
     return seconds - min(margin, MARGIN_MOST_FRACTION * seconds)
 
 
-class EngineCalculation(CalcJob):
+class EngineCalculation(StaysPlayedMixin, CalcJob):
     """A job of the engine; the subclasses say which."""
 
     JOB_MODEL: ClassVar[type[Job]]

@@ -14,6 +14,7 @@ from aiida.engine.processes.calcjobs.calcjob import validate_calc_job
 
 from aiida_difftre.calculations import ports
 from aiida_difftre.calculations.checks import check_computer, check_periodic, check_scheduler, check_whole
+from aiida_difftre.calculations.played import StaysPlayedMixin
 from aiida_difftre.data.target import TargetData
 from aiida_difftre.engine.observables import feff
 from aiida_difftre.engine.observables.specs.absorption import EDGES
@@ -44,7 +45,7 @@ def _check_edge(node: orm.Str | None, _: Any) -> str | None:
     return None
 
 
-class FeffCalculation(CalcJob):
+class FeffCalculation(StaysPlayedMixin, CalcJob):
     """Single-scattering paths around an absorbing atom of an ideal crystal, by FEFF 6, as a table for EXAFS.
 
     FEFF computes the potentials once for the cluster; amplitude, phase and mean free path of the photoelectron follow

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from aiida import orm
 from aiida.engine import ProcessState, ToContext, WorkChain, run_get_node
-from aiida.engine.persistence import get_object_loader
+from aiida.engine.persistence import AiiDAPersister, get_object_loader
 from aiida.engine.utils import instantiate_process
 from aiida.manage import get_manager
 from plumpy.persistence import Bundle, LoadSaveContext
@@ -112,3 +112,25 @@ def test_what_no_worker_was_told_of_is_handed_out_when_the_chain_is_taken_up(mon
     messages = "".join(log.message for log in orm.Log.collection.get_logs_for(node))
     assert f"Child<{lost.pk}> had not begun, and is handed out again" in messages
     assert f"its worker was killed before Child<{never.pk}> had a checkpoint, so that it cannot begin" in messages
+
+
+def test_a_run_that_was_played_goes_on_where_another_worker_takes_it_up() -> None:
+    """From the checkpoint of its pause, which is the last one: AiiDA writes none when a process is played."""
+    runner = get_manager().get_runner()
+    process = instantiate_process(runner, Repeating)
+
+    def taken_up() -> Any:
+        found = AiiDAPersister().load_checkpoint(process.pid)
+        return found.unbundle(LoadSaveContext(runner=runner, loop=runner.loop, loader=get_object_loader()))
+
+    process.pause("a user paused it")
+    process.close()
+    assert process.node.paused
+    second = taken_up()
+    assert second.paused
+    second.play()
+    second.close()
+    assert not second.node.paused
+    third = taken_up()
+    assert not third.paused
+    third.close()
