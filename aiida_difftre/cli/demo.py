@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import logging
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TextIO, cast
 
 from aiida_difftre.cli import doer, live, plots, report, snapshots
 
@@ -82,14 +83,30 @@ def _without_chatter() -> Iterator[None]:
         is_of_pw = record.name == "aiida.parser.PwParser" or "|PwBaseWorkChain|" in record.getMessage()
         return not is_of_pw or record.levelno >= logging.ERROR
 
-    handlers = [handler for handler in logging.getLogger("aiida").handlers if type(handler) is logging.StreamHandler]
-    for handler in handlers:
+    for handler in _log_handlers():
         handler.addFilter(matters)
     try:
         yield
     finally:
-        for handler in handlers:
+        for handler in _log_handlers():
             handler.removeFilter(matters)
+
+
+@contextmanager
+def _logs_above() -> Iterator[None]:
+    """Within a live display, which has put its own stream in place of stderr: logs appear above it and not inside."""
+    before = {handler: handler.setStream(sys.stderr) for handler in _log_handlers()}
+    try:
+        yield
+    finally:
+        for handler, stream in before.items():
+            if stream is not None:
+                handler.setStream(stream)
+
+
+def _log_handlers() -> list[logging.StreamHandler[TextIO]]:
+    """Those by which AiiDA writes to the terminal; the one of the database has a type of its own."""
+    return [handler for handler in logging.getLogger("aiida").handlers if type(handler) is logging.StreamHandler]
 
 
 def _run(builder: ProcessBuilder, out: Console) -> int:
@@ -117,7 +134,7 @@ def _run(builder: ProcessBuilder, out: Console) -> int:
         return pk
     from rich.live import Live
 
-    with Live(live.picture(snapshot), console=out, refresh_per_second=2, transient=True) as display:
+    with Live(live.picture(snapshot), console=out, refresh_per_second=2, transient=True) as display, _logs_above():
 
         def show() -> None:
             nonlocal snapshot

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from aiida import orm
 from rich.console import Console
+from rich.live import Live
+from rich.panel import Panel
 from sqlalchemy.exc import OperationalError
 
 from aiida_difftre.cli import demo
@@ -50,6 +52,27 @@ def test_single_calculations_of_pw_do_not_fill_the_log() -> None:
         "[4|DftDatasetWorkChain|collect]: 22 of 22 cells labelled",
         "the output is incomplete",
     ]
+
+
+def test_logs_appear_above_a_live_display() -> None:
+    """Its last line and a log line are never one: what is below the picture would not be erased with it."""
+    out = Console(file=StringIO(), force_terminal=True, width=60)
+    handler = logging.StreamHandler(StringIO())
+    aiida = logging.getLogger("aiida")
+    aiida.addHandler(handler)
+    own = handler.stream
+    try:
+        with Live(Panel("picture"), console=out, auto_refresh=False) as display, demo._logs_above():
+            display.refresh()
+            aiida.warning("a chain says something")
+            display.refresh()
+    finally:
+        aiida.removeHandler(handler)
+    assert handler.stream is own
+    assert own.getvalue() == ""
+    written = out.file.getvalue()
+    assert "a chain says something" in written
+    assert "╯a chain" not in written
 
 
 @pytest.mark.slow
