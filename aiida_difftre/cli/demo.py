@@ -117,7 +117,9 @@ def _run(builder: ProcessBuilder, out: Console) -> int:
     process = instantiate_process(runner, builder)
     pk = int(process.pid)
     doer.sign(process.node)
-    out.print(f"run {pk}; in another shell: aiida-difftre status {pk}", markup=False, highlight=False)
+    profile = get_manager().get_profile()
+    of_profile = "" if profile is None else f"-p {profile.name} "
+    out.print(f"run {pk}; in another shell: aiida-difftre {of_profile}status {pk}", markup=False, highlight=False)
     snapshot = snapshots.take(pk)
     if not out.is_terminal:
         shown: set[str] = set()

@@ -102,7 +102,7 @@ def test_run_shows_what_happens(
     node = orm.load_node(demo.run(builder, out))
     assert node.exit_status == RefineWorkChain.exit_codes.ERROR_INITIAL_POTENTIAL_UNSTABLE.status, explain(node)
     text = out.file.getvalue()
-    assert text.startswith(f"run {node.pk}; in another shell: aiida-difftre status {node.pk}\n")
+    assert text.splitlines()[0].startswith(f"run {node.pk}; in another shell: aiida-difftre -p ")
     assert "wells of 100 eV" in text
     states = {snapshot.state for snapshot in shown}
     assert states & {"running", "waiting"}, states

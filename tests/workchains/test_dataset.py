@@ -8,7 +8,7 @@ from aiida.plugins import WorkflowFactory
 from ase import Atoms
 from ase.build import bulk
 
-from aiida_difftre.workchains.dataset import DftDatasetWorkChain
+from aiida_difftre.workchains.dataset import DftDatasetWorkChain, PwBaseWorkChain
 from aiida_difftre.workchains.labels import kind_of, labelled_frame
 
 CUBE = bulk("C", "diamond", a=3.567, cubic=True)
@@ -165,6 +165,15 @@ def test_builder_takes_cutoffs_from_the_family_and_merges_overrides(pw_code, car
 
 
 METAL = {"SYSTEM": {"occupations": "smearing", "smearing": "mv", "degauss": 0.2, "ecutwfc": 12.0, "ecutrho": 48.0}}
+
+
+def test_metals_are_not_computed_twice_for_their_empty_bands(pw_code, aluminium_family):
+    builder = DftDatasetWorkChain.get_builder_from_protocol(
+        pw_code, orm.StructureData(ase=bulk("Al", "fcc", a=4.05, cubic=True)), kpoints=(4, 4, 4)
+    )
+    (name,) = builder.pw.handler_overrides.get_dict()
+    assert PwBaseWorkChain.is_process_handler(name)  # aiida-quantumespresso renames it: look at what it does
+    assert not builder.pw.handler_overrides.get_dict()[name]["enabled"]
 
 
 @pytest.mark.dft
