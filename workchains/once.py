@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from aiida import orm
@@ -10,6 +9,8 @@ from aiida.engine import Process, ProcessState
 
 from aiida_difftre.calculations.played import StaysPlayedMixin
 from aiida_difftre.workchains.facts import CALLS
+
+STATE = "attributes.process_state"
 
 TAKE_UP_S = 30.0
 """Time that a called process has to begin after its work chain was taken up, before it is handed out again."""
@@ -23,7 +24,8 @@ class SubmitOnceMixin(StaysPlayedMixin):
     both cases the same step comes round again. It is known by the label of its link, which is given once in a chain.
 
     A worker that is killed in the middle of a submission leaves a process that no worker was ever told of, for which
-    the chain would wait for ever: what has not begun some time after the chain was taken up is handed out again.
+    the chain would wait for ever. It is the last one that the chain called: where that has not begun some time after
+    the chain was taken up, it is handed out again.
     """
 
     def submit(self, process: type[Process], inputs: dict[str, Any] | None = None, **kwargs: Any) -> orm.ProcessNode:
@@ -51,40 +53,33 @@ class SubmitOnceMixin(StaysPlayedMixin):
         return submitted
 
     def load_instance_state(self, saved_state: Any, load_context: Any) -> None:
-        """Go on from a checkpoint, and look after what was called before it and has not begun.
+        """Go on from a checkpoint, and look after what was called last before it and has not begun.
 
         Args:
             saved_state: The checkpoint.
             load_context: What AiiDA loads it with.
         """
         super().load_instance_state(saved_state, load_context)
-        waiting = [called.pk for called in _not_begun(self.node)]  # type: ignore[attr-defined]
-        if waiting and self.runner.controller is not None:  # type: ignore[attr-defined]
-            self.loop.call_later(TAKE_UP_S, self._hand_out, waiting)  # type: ignore[attr-defined]
+        query = orm.QueryBuilder()
+        query.append(orm.ProcessNode, filters={"id": self.node.pk}, tag="caller")  # type: ignore[attr-defined]
+        calls = {"type": {"in": [kind.value for kind in CALLS]}}
+        query.append(orm.ProcessNode, with_incoming="caller", edge_filters=calls, project=["id", STATE], tag="called")
+        last = query.order_by({"called": {"id": "desc"}}).first()
+        if last and last[1] == ProcessState.CREATED.value and self.runner.controller is not None:  # type: ignore[attr-defined]
+            self.loop.call_later(TAKE_UP_S, self._hand_out, last[0])  # type: ignore[attr-defined]
 
-    def _hand_out(self, waiting: Sequence[int]) -> None:
-        """Tell the workers of called processes that still have not begun; what has no checkpoint cannot begin."""
-        for called in _not_begun(self.node):  # type: ignore[attr-defined]
-            if called.pk not in waiting:
-                continue
-            name = f"{called.process_label}<{called.pk}>"
-            if called.checkpoint is None:
-                message = f"its worker was killed before {name} had a checkpoint"
-                called.set_exception(message)
-                called.set_process_state(ProcessState.EXCEPTED)
-                called.seal()
-                self.report(f"{message}, so that it cannot begin")  # type: ignore[attr-defined]
-            else:
-                self.runner.controller.continue_process(called.pk, nowait=False, no_reply=True)  # type: ignore[attr-defined]
-                self.report(f"{name} had not begun, and is handed out again")  # type: ignore[attr-defined]
-
-
-def _not_begun(node: orm.ProcessNode) -> list[orm.ProcessNode]:
-    """What a process has called and no worker has begun, as the database has it now."""
-    query = orm.QueryBuilder()
-    query.append(orm.ProcessNode, filters={"id": node.pk}, tag="caller")
-    state = {"attributes.process_state": ProcessState.CREATED.value}
-    query.append(
-        orm.ProcessNode, with_incoming="caller", edge_filters={"type": {"in": [t.value for t in CALLS]}}, filters=state
-    )
-    return query.all(flat=True)
+    def _hand_out(self, pk: int) -> None:
+        """Tell the workers of a called process that still has not begun; what has no checkpoint cannot begin."""
+        called: Any = orm.load_node(pk)
+        if called.process_state != ProcessState.CREATED:
+            return
+        name = f"{called.process_label}<{pk}>"
+        if called.checkpoint is None:
+            message = f"its worker was killed before {name} had a checkpoint"
+            called.set_exception(message)
+            called.set_process_state(ProcessState.EXCEPTED)
+            called.seal()
+            self.report(f"{message}, so that it cannot begin")  # type: ignore[attr-defined]
+        else:
+            self.runner.controller.continue_process(pk, nowait=False, no_reply=True)  # type: ignore[attr-defined]
+            self.report(f"{name} had not begun, and is handed out again")  # type: ignore[attr-defined]

@@ -66,7 +66,7 @@ def test_a_step_is_submitted_once() -> None:
 
 
 class Interrupted(SubmitOnceMixin, WorkChain):
-    """Called some steps, of which the last one has no checkpoint, and told no worker of them."""
+    """Called two steps, and told no worker of them."""
 
     checkpoint: Bundle
     called: list[WorkChain]
@@ -78,7 +78,7 @@ class Interrupted(SubmitOnceMixin, WorkChain):
 
     def begin(self) -> None:
         """Begin the steps, and keep the checkpoint of this moment."""
-        labels = [{"call_link_label": f"step_{number}"} for number in range(4)]
+        labels = [{"call_link_label": f"step_{number}"} for number in range(2)]
         Interrupted.called = [instantiate_process(self.runner, Child, metadata=metadata) for metadata in labels]
         Interrupted.checkpoint = Bundle(self, LoadSaveContext(loader=get_object_loader()))
 
@@ -94,24 +94,30 @@ class Workers:
         self.told.append(pk)
 
 
-def test_what_no_worker_was_told_of_is_handed_out_when_the_chain_is_taken_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As after a kill in the middle of a submission: with a checkpoint, and before it; what has begun is left alone."""
+@pytest.mark.parametrize("last", ["lost", "begun", "begins", "without checkpoint"])
+def test_what_no_worker_was_told_of_is_handed_out_when_the_chain_is_taken_up(
+    monkeypatch: pytest.MonkeyPatch, last: str
+) -> None:
+    """As after a kill in the middle of a submission, which the last step alone can be lost in."""
     monkeypatch.setattr(once, "TAKE_UP_S", 0.0)
     _, node = run_get_node(Interrupted)
-    lost, begun, begins, never = (child.node for child in Interrupted.called)
-    begun.set_process_state(ProcessState.RUNNING)
-    never.delete_checkpoint()
+    waits, called = (child.node for child in Interrupted.called)
+    if last == "begun":
+        called.set_process_state(ProcessState.RUNNING)
+    if last == "without checkpoint":
+        called.delete_checkpoint()
     runner, workers = get_manager().get_runner(), Workers()
     monkeypatch.setattr(runner, "_controller", workers)
     Interrupted.checkpoint.unbundle(LoadSaveContext(runner=runner, loop=runner.loop, loader=get_object_loader()))
-    begins.set_process_state(ProcessState.WAITING)
+    if last == "begins":
+        called.set_process_state(ProcessState.WAITING)
     runner.loop.run_until_complete(asyncio.sleep(0.05))
-    assert workers.told == [lost.pk]
-    states = [orm.load_node(child.pk).process_state for child in (lost, begun, begins, never)]
-    assert states == [ProcessState.CREATED, ProcessState.RUNNING, ProcessState.WAITING, ProcessState.EXCEPTED]
-    messages = "".join(log.message for log in orm.Log.collection.get_logs_for(node))
-    assert f"Child<{lost.pk}> had not begun, and is handed out again" in messages
-    assert f"its worker was killed before Child<{never.pk}> had a checkpoint, so that it cannot begin" in messages
+    assert workers.told == ([called.pk] if last == "lost" else [])
+    assert orm.load_node(waits.pk).process_state == ProcessState.CREATED
+    assert (orm.load_node(called.pk).process_state == ProcessState.EXCEPTED) == (last == "without checkpoint")
+    said = "".join(log.message for log in orm.Log.collection.get_logs_for(node))
+    assert (f"Child<{called.pk}> had not begun, and is handed out again" in said) == (last == "lost")
+    assert (f"before Child<{called.pk}> had a checkpoint, so that it cannot begin" in said) == (called.is_excepted)
 
 
 def test_a_run_that_was_played_goes_on_where_another_worker_takes_it_up() -> None:
