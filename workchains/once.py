@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 from aiida import orm
@@ -11,6 +12,15 @@ from aiida_difftre.calculations.played import StaysPlayedMixin
 from aiida_difftre.workchains.facts import CALLS
 
 STATE = "attributes.process_state"
+
+NOT_BEGUN = (None, ProcessState.CREATED)
+"""States of a process that no worker has begun."""
+
+KILLED = "its worker was killed before"
+"""How the exception of a process begins that has no checkpoint."""
+
+SUBMISSION_S = 2.0
+"""Longer than a submission takes, from the node to its checkpoint."""
 
 TAKE_UP_S = 30.0
 """Time that a called process has to begin after its work chain was taken up, before it is handed out again."""
@@ -22,6 +32,7 @@ class SubmitOnceMixin(StaysPlayedMixin):
     A worker that is killed between a submission and its next checkpoint leaves a process that the chain has called and
     does not remember; and where RabbitMQ is restarted under running workers, two of them go on with the same chain. In
     both cases the same step comes round again. It is known by the label of its link, which is given once in a chain.
+    One that was killed so early that the process has no checkpoint submits it afresh.
 
     A worker that is killed in the middle of a submission leaves a process that no worker was ever told of, for which
     the chain would wait for ever. It is the last one that the chain called: where that has not begun some time after
@@ -46,9 +57,14 @@ class SubmitOnceMixin(StaysPlayedMixin):
             for link in links.all():
                 called: Any = link.node
                 # The filter takes an underscore for any character.
-                if link.link_label == label and called.process_type == process.build_process_type():
-                    self.report(f"{label} was submitted before, as {process.__name__}<{called.pk}>")  # type: ignore[attr-defined]
-                    return called
+                if link.link_label != label or called.process_type != process.build_process_type():
+                    continue
+                if _never_begins(called):
+                    self._bury(called)
+                if (called.exception or "").startswith(KILLED):
+                    continue
+                self.report(f"{label} was submitted before, as {process.__name__}<{called.pk}>")  # type: ignore[attr-defined]
+                return called
         submitted: orm.ProcessNode = super().submit(process, inputs, **kwargs)  # type: ignore[misc] # of the chain
         return submitted
 
@@ -65,21 +81,30 @@ class SubmitOnceMixin(StaysPlayedMixin):
         calls = {"type": {"in": [kind.value for kind in CALLS]}}
         query.append(orm.ProcessNode, with_incoming="caller", edge_filters=calls, project=["id", STATE], tag="called")
         last = query.order_by({"called": {"id": "desc"}}).first()
-        if last and last[1] == ProcessState.CREATED.value and self.runner.controller is not None:  # type: ignore[attr-defined]
+        if last and last[1] in (None, ProcessState.CREATED.value) and self.runner.controller is not None:  # type: ignore[attr-defined]
             self.loop.call_later(TAKE_UP_S, self._hand_out, last[0])  # type: ignore[attr-defined]
 
     def _hand_out(self, pk: int) -> None:
         """Tell the workers of a called process that still has not begun; what has no checkpoint cannot begin."""
         called: Any = orm.load_node(pk)
-        if called.process_state != ProcessState.CREATED:
+        if called.process_state not in NOT_BEGUN:
             return
-        name = f"{called.process_label}<{pk}>"
         if called.checkpoint is None:
-            message = f"its worker was killed before {name} had a checkpoint"
-            called.set_exception(message)
-            called.set_process_state(ProcessState.EXCEPTED)
-            called.seal()
-            self.report(f"{message}, so that it cannot begin")  # type: ignore[attr-defined]
+            self._bury(called)
         else:
             self.runner.controller.continue_process(pk, nowait=False, no_reply=True)  # type: ignore[attr-defined]
-            self.report(f"{name} had not begun, and is handed out again")  # type: ignore[attr-defined]
+            self.report(f"{called.process_label}<{pk}> had not begun, and is handed out again")  # type: ignore[attr-defined]
+
+    def _bury(self, called: Any) -> None:
+        """Mark a process as excepted that has no checkpoint to begin from."""
+        message = f"{KILLED} {called.process_label}<{called.pk}> had a checkpoint"
+        called.set_exception(message)
+        called.set_process_state(ProcessState.EXCEPTED)
+        called.seal()
+        self.report(f"{message}, so that it cannot begin")  # type: ignore[attr-defined]
+
+
+def _never_begins(called: Any) -> bool:
+    """Whether a process has no checkpoint to begin from, and is not just being submitted."""
+    age = (datetime.now().astimezone() - called.ctime).total_seconds()
+    return called.process_state in NOT_BEGUN and called.checkpoint is None and age > SUBMISSION_S

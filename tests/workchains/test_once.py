@@ -83,6 +83,35 @@ class Interrupted(SubmitOnceMixin, WorkChain):
         Interrupted.checkpoint = Bundle(self, LoadSaveContext(loader=get_object_loader()))
 
 
+class Early(SubmitOnceMixin, WorkChain):
+    """Does a step of which a process without a checkpoint is left."""
+
+    @classmethod
+    def define(cls, spec: Any) -> None:
+        super().define(spec)
+        spec.outline(cls.begin, cls.end)
+
+    def begin(self) -> ToContext:
+        """The step, after a kill."""
+        metadata = {"call_link_label": "step"}
+        left = instantiate_process(self.runner, Child, metadata=metadata).node
+        left.delete_checkpoint()
+        return ToContext(child=self.submit(Child, metadata=metadata))
+
+    def end(self) -> None:
+        """End."""
+
+
+def test_a_step_without_a_checkpoint_is_submitted_afresh(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(once, "SUBMISSION_S", 0.0)
+    _, node = run_get_node(Early)
+    assert node.is_finished_ok
+    left, afresh = sorted(node.called, key=lambda called: called.pk or 0)
+    assert left.is_excepted
+    assert "before Child<" in str(left.exception)
+    assert afresh.is_finished_ok
+
+
 class Workers:
     """Notes what workers are told of."""
 
