@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from aiida_difftre.engine.contract.base import Strict
-from aiida_difftre.engine.contract.bounds import Duration, Limits
+from aiida_difftre.engine.contract.bounds import Duration, Limits, is_entering
 from aiida_difftre.engine.contract.records import Record
 
 BLOWN_UP = "blown_up.extxyz"
@@ -32,6 +32,13 @@ class HotSettings(Strict):
     rattle: Annotated[
         float, Limits(least=0, most=1, unit="Å", reason="atoms are displaced by less than their distance")
     ] = 0.05
+
+    @field_validator("factors")
+    @classmethod
+    def _once(cls, factors: list[float]) -> list[float]:
+        if is_entering() and (twice := [factor for factor in factors if factors.count(factor) > 1]):
+            raise ValueError(f"{twice[0]:g} stands twice, and the same run would be made twice; give each factor once")
+        return factors
 
 
 class BlowUp(Record):

@@ -105,7 +105,8 @@ def _judged(taken: Trajectory, stored: np.ndarray | None) -> GivenReference:
     g = float(np.max(statistics.statistical_inefficiency(columns, taken.walkers)))
     size, reliable, count = effective_size(weight), reliable_size(weight), len(weight)
     deviation = None if stored is None else float(np.std(taken.energies - stored))
-    if reliable / g < (least := extrapolation.least(count, g)):
+    is_reweighted = taken.reference_energies is not None
+    if is_reweighted and reliable / g < (least := extrapolation.least(count, g)):
         raise EngineError(
             ExitStatus.TOO_FEW_EFFECTIVE_SAMPLES,
             f"the potential does not stand for the ensemble of the trajectory: its energies deviate by {deviation:.3g} "
@@ -116,7 +117,7 @@ def _judged(taken: Trajectory, stored: np.ndarray | None) -> GivenReference:
             {"n_eff": reliable, "n_eff_independent": reliable / g, "least": least, "snapshots": count},
         )
     return GivenReference(
-        energies="potential" if taken.reference_energies is None else "trajectory",
+        energies="trajectory" if is_reweighted else "potential",
         deviation=deviation,
         n_eff_entropy=size.entropy,
         n_eff_kish=size.kish,

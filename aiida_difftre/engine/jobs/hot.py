@@ -71,6 +71,8 @@ def hot_runs(
         start = hot.perturbed(trajectory, asked.walkers, asked.rattle, seed)
         run = Run(job.machine, seed, progress, stop, base=base, base_digest=digest)
         one = hot.hot_run((potential, parameters), start, temperature, factor, settings, run)
+        if one.run.skipped is not None and asked.rattle:
+            one.run.skipped += f"; walkers start displaced by rattle = {asked.rattle:g} Å, which may be too much"
         found.append(one.run)
         frames += one.frames
     if frames:

@@ -109,7 +109,8 @@ def _predict_trajectory(
     size, reliable = effective_size(weight), reliable_size(weight)
     snapshots, g = len(ref.energies), ref.inefficiency({"energy": ref.energies})
     asked, here = StatePoint(ref.point.temperature, ref.point.pressure), sampled_at(trajectory)
-    extrapolation.check(reliable, snapshots, g, str(here), str(asked))
+    if asked != here or trajectory.reference_energies is not None:
+        extrapolation.check(reliable, snapshots, g, str(here), str(asked))
     results.predictions = reweighted_predictions(ref, parameters, replicates=REPLICATES, seed=job.seed)[0]
     results.reweighting = Reweighting(
         sampled=Conditions(temperature=here.temperature, pressure=here.pressure),

@@ -12,7 +12,7 @@ snapshots tell, the better it looks. Hence
 - errors are those of a bootstrap times sqrt(1 + c ln(N/N_eff)/n), with the independent samples n = N_eff/g. For the
   energy, and normal weights, c = 15 makes them the errors of repeated runs; for the energy of harmonic oscillators that
   is carried to higher temperatures, whose weights have an exponential tail, it takes 20 to 30;
-- below a number n of independent samples a prediction is refused.
+- below a number n of independent samples a prediction is refused, and below a handful whatever their weights.
 
 The tests of this module repeat runs of oscillators, whose averages are known. A single one, whose temperature is
 doubled, defeats any rule of this kind: the variance of its weights is infinite.
@@ -25,6 +25,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from aiida_difftre.engine.contract.agreement import FEWEST_SNAPSHOTS
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 
 WIDENING = 30.0
@@ -34,7 +35,8 @@ LEAST_EFFECTIVE = 20.0
 """Effective independent samples, below which a prediction by reweighting is refused."""
 
 LEAST_FRACTION = 0.5
-"""Of the independent samples, where they are fewer than twice :data:`LEAST_EFFECTIVE`."""
+"""Of the independent samples, where they are fewer than twice :data:`LEAST_EFFECTIVE`; at least
+:data:`~aiida_difftre.engine.contract.agreement.FEWEST_SNAPSHOTS`."""
 
 
 def normal_size(weight: NDArray[np.float64], shares: NDArray[np.float64] | None = None) -> float:
@@ -75,6 +77,8 @@ def widening(effective: float, snapshots: float, inefficiency: float) -> float:
 def least(snapshots: int, inefficiency: float) -> float:
     """Effective independent samples that a reweighted prediction needs.
 
+    A few do not tell how many of them are left: of one it is always all.
+
     Args:
         snapshots: N.
         inefficiency: statistical inefficiency g.
@@ -82,7 +86,7 @@ def least(snapshots: int, inefficiency: float) -> float:
     Returns:
         Number of samples.
     """
-    return min(LEAST_EFFECTIVE, LEAST_FRACTION * snapshots / inefficiency)
+    return max(FEWEST_SNAPSHOTS, min(LEAST_EFFECTIVE, LEAST_FRACTION * snapshots / inefficiency))
 
 
 def check(effective: float, snapshots: int, inefficiency: float, sampled: str, asked: str) -> None:

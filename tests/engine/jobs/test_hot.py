@@ -81,11 +81,34 @@ def test_a_pair_with_a_core_holds(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     assert results.timings.hot_s is not None
 
 
+def test_two_species_of_other_masses_from_one_snapshot_in_a_cell_of_the_cutoff(tmp_path: Path) -> None:
+    """Each at the temperature that was asked for; and what displaces atoms too far is named beside their distance."""
+    mixed = lennard_jones()
+    spec = mixed[0].spec.model_copy(update={"species": ["Ar", "He"]})
+    potential = potentials.build(spec)
+    atoms = argon(1)
+    atoms.symbols[::2] = "He"
+    potentials.save(tmp_path / POTENTIAL_IN, potential, potential.init(jax.random.key(0)))
+    ase.io.write(tmp_path / STRUCTURE, atoms)
+    short = {**SAMPLING, "walkers": 1, "timestep_fs": 2.0, "production_fs": 40.0}
+    content = {"temperature": 10.0, "seed": 3, "sampling": short, "hot": {"factors": [4.0], "walkers": 8}}
+    (found,) = sample.run(validate(SampleJob, content), tmp_path, Silent()).hot or []
+    assert (found.walkers, found.skipped, found.blown_up) == (8, None, [])
+    assert found.hottest is not None
+    assert 40.0 < found.hottest < 200.0
+    content["hot"] = {"factors": [4.0], "rattle": 1.0}
+    (crowded,) = sample.run(validate(SampleJob, content), tmp_path, Silent()).hot or []
+    assert crowded.skipped is not None
+    assert crowded.skipped.endswith("walkers start displaced by rattle = 1 Å, which may be too much")
+
+
 @pytest.mark.parametrize(
     ("hot", "message"),
     [
         ({"factors": []}, "at least 1 item"),
         ({"factors": [0.9]}, "above 1"),
+        ({"factors": [1.5, 2.0, 1.5]}, "1.5 stands twice, and the same run would be made twice"),
+        ({"factors": [float("nan")]}, "finite number"),
         ({"walkers": 0}, "walkers"),
         ({"rattle": 2.0}, "rattle"),
         ({"time": 100.0}, "unknown key.*time_fs"),

@@ -59,6 +59,42 @@ def test_free_particles_diffuse_as_their_friction_says() -> None:
     assert abs(value - exact) < 3 * error
 
 
+def walked(symbols: list[str], speeds: np.ndarray, snapshots: int = 400, walkers: int = 16) -> Trajectory:
+    """A random walk without dynamics: atoms of the coefficients ``speeds`` (Å²/fs), every 10 fs, in a slanted cell."""
+    cell = np.array([[9.0, 0.0, 0.0], [2.0, 10.0, 0.0], [0.0, -3.0, 11.0]])
+    steps = np.random.default_rng(0).normal(size=(walkers, snapshots, len(symbols), 3))
+    steps *= np.sqrt(2 * speeds * 10.0)[:, None]
+    paths = (np.cumsum(steps, axis=1) @ np.linalg.inv(cell)).reshape(-1, len(symbols), 3)
+    count = walkers * snapshots
+    return Trajectory(
+        positions=paths.astype(np.float32), cell=cell, species=tuple(symbols), energies=np.zeros(count),
+        walkers=np.repeat(np.arange(walkers, dtype=np.int32), snapshots),
+        times=np.tile(np.arange(snapshots) * 10.0, walkers), temperatures=np.full(count, 300.0),
+        last_positions=paths[-walkers:], last_velocities=np.zeros((walkers, len(symbols), 3)), temperature=300.0,
+        scales=np.ones(count), last_scales=np.ones(walkers),
+    )  # fmt: skip
+
+
+def test_species_of_a_random_walk_diffuse_as_they_were_told() -> None:
+    """Relative to the centre of mass, in which the heavy ones count for more: exactly known for independent steps."""
+    symbols = ["H"] * 6 + ["Xe"] * 2
+    speeds = np.where(np.array(symbols) == "H", 3e-4, 1e-4)
+    masses = np.where(np.array(symbols) == "H", 1.008, 131.293)
+    found, share = walked(symbols, speeds), masses / masses.sum()
+    of_centre = np.sum(share**2 * speeds)
+    window = {"begin_fs": 20.0, "end_fs": 400.0}
+    for wanted in ("H", "Xe", None):
+        chosen = np.array([wanted in (None, symbol) for symbol in symbols])
+        exact = 1e4 * np.mean((speeds * (1 - 2 * share) + of_centre)[chosen])
+        told = of_dynamics(found, request(species=wanted, **window))
+        assert told.errors[0] < 0.05 * exact
+        assert told.values[0] == pytest.approx(exact, abs=3 * told.errors[0])
+    # The heavy pair moves against itself alone: half of what each walks.
+    assert of_dynamics(found, request(species="Xe", **window)).values[0] == pytest.approx(0.5, abs=0.1)
+    with pytest.raises(EngineError, match="16 walkers of 1 snapshots do not tell a slope"):
+        of_dynamics(walked(symbols, speeds, snapshots=1), request(**window))
+
+
 @cache
 def rahman() -> Trajectory:
     """Liquid argon at 94.4 K and 1.374 g/cm³: ε/k = 120 K, σ = 3.4 Å, cut at 2.25 σ."""

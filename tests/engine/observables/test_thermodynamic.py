@@ -245,12 +245,14 @@ def test_predict_refuses_a_state_that_the_trajectory_does_not_reach(
     assert caught.value.status == ExitStatus.TOO_FEW_EFFECTIVE_SAMPLES
 
 
-@pytest.mark.parametrize("temperature", [170.0, 1e5])
-def test_a_temperature_far_from_that_of_few_snapshots_is_refused(tmp_path: Path, temperature: float) -> None:
-    """Twenty snapshots at 85 K; one of them would have all the weight, and hardly an error."""
+@pytest.mark.parametrize(("temperature", "snapshots"), [(170.0, 20), (1e5, 20), (86.0, 1), (86.0, 4)])
+def test_a_temperature_far_from_that_of_few_snapshots_is_refused(
+    tmp_path: Path, temperature: float, snapshots: int
+) -> None:
+    """Twenty snapshots at 85 K: one would have all the weight, and hardly an error. Of one all seems to be left."""
     potential, parameters = lennard_jones()
     potentials.save(tmp_path / POTENTIAL_IN, potential, parameters)
-    fixed = rattled(potential, parameters, argon(2, 5.4), snapshots=20, amplitude=0.25, temperature=85.0)
+    fixed = rattled(potential, parameters, argon(2, 5.4), snapshots=snapshots, amplitude=0.25, temperature=85.0)
     write_trajectory(tmp_path / TRAJECTORY, fixed)
     job = PredictJob(trajectory=TRAJECTORY, temperature=temperature, observables=requests("pressure"))
     asked = re.escape(f"from 85 K to {temperature:g} K leaves")
@@ -262,7 +264,7 @@ def test_a_temperature_far_from_that_of_few_snapshots_is_refused(tmp_path: Path,
         PredictJob(trajectory=TRAJECTORY, temperature=8.6e7, observables=requests("pressure"))
     here = predict.run(job.model_copy(update={"temperature": None}), tmp_path, Silent())
     assert here.reweighting.widening == pytest.approx(1)
-    assert here.reweighting.n_eff_kish == pytest.approx(20)
+    assert here.reweighting.n_eff_kish == pytest.approx(snapshots)
 
 
 @pytest.mark.parametrize(

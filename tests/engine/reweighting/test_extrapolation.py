@@ -98,6 +98,7 @@ def test_how_many_are_needed() -> None:
     assert extrapolation.least(1000, 20.0) == 20
     assert extrapolation.least(1000, 50.0) == 10
     assert extrapolation.least(20, 1.0) == 10
+    assert extrapolation.least(8, 1.0) == extrapolation.least(1, 1.0) == 5
 
 
 def test_refusal_names_the_numbers_and_the_remedy() -> None:
