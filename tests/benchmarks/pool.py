@@ -207,7 +207,7 @@ def measured(system: System, ways: list[str], seeds: int, folder: Path, *, tiny:
         if tiny and "pooled" not in name:
             continue
         if tiny:
-            way = Way(0.2 * way.length, 2, way.gate, way.loop | ({"resample_below": 0.1} if "needed" in name else {}))
+            way = Way(0.6 * way.length, 2, way.gate, way.loop | ({"resample_below": 0.1} if "needed" in name else {}))
         outcomes = [refined(folder, system, targets, way, seed=SEED_STEP * (1 + seed)) for seed in range(seeds)]
         percent = 100 * np.array([deviations for deviations, *_ in outcomes])  # (seeds, potentials, parameters)
         potentials = ("returned", "lowest", "last")
