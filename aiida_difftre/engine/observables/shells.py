@@ -57,7 +57,7 @@ class Shell:
     def points(self) -> NDArray[np.float64]:
         """Where the histogram is, Å."""
         start, width, number = self.bins
-        return start + width * np.arange(number + 1)
+        return np.asarray(start + width * np.arange(number + 1), np.float64)
 
     def counts(self, positions: Float[Array, "atoms 3"], cell: Float[Array, "3 3"]) -> Float[Array, " points"]:
         """Ordered pairs at each point."""
