@@ -101,7 +101,7 @@ def test_silicon_carbide_has_the_lattice_of_its_targets(path: Path) -> None:
         assert targets["thermal_expansion"].values[0] == pytest.approx(3 * lengths.deriv()(warm), rel=2e-3)
 
 
-DENSITIES = {"nacl": 2163.4, "silica": 2200.0}
+DENSITIES = {"nacl": 2163.4, "molten_salt": 1516.0, "silica": 2200.0}
 """kg/m³, of the systems of ions, where they are trained."""
 
 
@@ -122,12 +122,22 @@ def test_ions_need_no_labels(path: Path) -> None:
         cell = simulation_cell(run, label, path.parent)
         check_composition(run.model.spec, cell.get_chemical_symbols())
         if point.pressure is None:
-            assert density_of(cell) == pytest.approx(DENSITIES[path.parent.name], rel=1e-4)
+            assert density_of(cell) == pytest.approx(point.density or DENSITIES[path.parent.name], rel=1e-4)
         for target in point.targets.values():
             if isinstance(target, Target):
                 target.request().check_system(cell.get_chemical_symbols(), cell.cell.array)
     inputs = load_protocol("refine", run.protocol, overrides(run)["refine"])
     validate(SamplingSettings, inputs["sample"]["calc"]["parameters"]["sampling"])
+
+
+def test_molten_salt_has_the_density_and_the_diffusion_of_the_equations_it_cites() -> None:
+    run = read_input(FOLDER / "molten_salt" / "quick.yaml")
+    melt, hotter = run.state_points["melt"], run.state_points["hotter"]
+    assert melt.targets["pressure"].conditions.density == pytest.approx(2138.9 - 0.5426 * 1148, abs=0.1)
+    assert hotter.targets["pressure"].conditions.density == pytest.approx(2138.9 - 0.5426 * 1273, abs=0.1)
+    calorie, gas = 4.184e-3, 8.314463e-3  # kJ
+    measured = 1.84e-3 * 1e5 * np.exp(-6.32 * calorie * 1e3 / (gas * 1148))  # 1e-9 m²/s
+    assert melt.targets["sodium"].values[0] == pytest.approx(measured, abs=0.05)
 
 
 @pytest.mark.parametrize("name", ["glass_96_1", "glass_96_2"])
