@@ -19,11 +19,11 @@ from ase import Atoms
 from ase.io import read, write
 
 from aiida_difftre.data.packing import packed
+from aiida_difftre.engine.contract.documents import read_yaml
 from aiida_difftre.engine.contract.settings import PotentialSpec
 from aiida_difftre.engine.contract.validation import validate
 from aiida_difftre.engine.export.command import export
 from aiida_difftre.engine.potentials.potential import build, save
-from aiida_difftre.workchains.inputs import read_yaml
 
 FOLDER = Path(__file__).parent
 VOLUME = 60.0843 * 1.66053907 / 2.200
