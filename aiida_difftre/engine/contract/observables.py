@@ -21,7 +21,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, mod
 from aiida_difftre.engine.contract.base import Name, Strict
 from aiida_difftre.engine.contract.bounds import GridValue, Measurement, is_entering
 from aiida_difftre.engine.contract.filters import Filter
-from aiida_difftre.engine.errors import did_you_mean
+from aiida_difftre.engine.errors import did_you_mean, shown
 
 if TYPE_CHECKING:  # settings name ensembles, which are declared here
     from aiida_difftre.engine.contract.settings import SamplingSettings
@@ -207,7 +207,7 @@ def observable(name: str) -> ObservableSpec:
     """
     if name not in registered():
         near, known = did_you_mean(name, registered()), ", ".join(sorted(registered()))
-        raise ValueError(f"unknown observable {name!r}; registered observables: {known}{near}")
+        raise ValueError(f"unknown observable {shown(name)}; registered observables: {known}{near}")
     spec: ObservableSpec = registered()[name].load()
     return spec
 
