@@ -40,7 +40,7 @@ class Reading:
         error: Assumed error of the target's values, in the same form; added in quadrature to what the table gives.
         correlated: Whether the points within a bin have one and the same error, which averages keep.
         correlation_length: Distance over which the errors of the points are correlated, with or without a unit, that of
-            the grid otherwise: as exp(-|x - x'|/length) in averages and in the target. None for independent points.
+            the grid otherwise: as exp(-abs(x - x')/length) in averages and in the target. None for independent points.
         grid: Start and stop of the bins, and their number; None for the points of the table.
         between: First and last point of the table to take, in the observable's grid unit; None for all.
         interpolation: How to go on between the points, ``monotone`` or ``cubic``.
