@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import jax
@@ -165,9 +166,13 @@ class _Descent:
         self.state = self.optimizer.init(self.objective.anchor) if self.is_fresh else self.memory.state
         self.scale = self.memory.learning_rate_scale
         self.point = self.objective(self.objective.anchor)
-        self.held = None
-        if self.objective.settings.optimizer.name == optimizer_options.GAUSS_NEWTON and self.objective.is_held:
-            self.held = self.objective.held_rows([bool(moves) for moves in jax.tree.leaves(self.free)])
+
+    @cached_property
+    def held(self) -> Float[np.ndarray, "rows parameters"] | None:
+        """Curvature of the labels and of the distance, for the first step that there is; None where nothing is held."""
+        if self.objective.settings.optimizer.name != optimizer_options.GAUSS_NEWTON or not self.objective.is_held:
+            return None
+        return self.objective.held_rows([bool(moves) for moves in jax.tree.leaves(self.free)])
 
     def record(self, progress: Reporter) -> UpdateStep:
         """Record and report the loss as it is now."""
