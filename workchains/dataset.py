@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from aiida import orm
@@ -13,11 +13,12 @@ from aiida.plugins import WorkflowFactory
 
 from aiida_difftre.data import elasticity
 from aiida_difftre.data.dataset import DatasetData
-from aiida_difftre.data.structures import DIMER, GIVEN, Generation, check_generation, supercell_mesh
+from aiida_difftre.data.structures import DIMER, GIVEN, Generation, check_generation
 from aiida_difftre.engine.contract.validation import validate
 from aiida_difftre.workchains import exit_codes
 from aiida_difftre.workchains.builders import ProtocolMixin, load_code, refuse_unknown
 from aiida_difftre.workchains.facts import IndexedMixin
+from aiida_difftre.workchains.kpoints import Mesh, mesh_of
 from aiida_difftre.workchains.labels import (
     collect_labels,
     generate_structures,
@@ -318,26 +319,23 @@ class DftDatasetWorkChain(ProtocolMixin, IndexedMixin, SubmitOnceMixin, WorkChai
             inputs.pw.parameters = self._relaxing_parameters()
             # aiida-quantumespresso judges the convergence of a relaxation by the XML.
             inputs.pw.metadata = {"options": {**inputs.pw.metadata.options, "without_xml": False}}
-        if "structure" in self.inputs and not name.startswith(f"{GIVEN}_"):
-            self._sample_zone(name, structure, inputs)
+        self._sample_zone(name, structure, inputs)
         inputs.metadata = {"call_link_label": name}
         return self.submit(PwBaseWorkChain, **inputs)
 
-    def _sample_zone(self, name: str, structure: Any, inputs: AttributeDict) -> None:
-        """Γ for a dimer, which is alone; an explicit mesh is that of the seed cell, and thinner for its supercells."""
+    def _sample_zone(self, name: str, structure: orm.StructureData, inputs: AttributeDict) -> None:
+        """Give a cell its mesh where that is not the one of the inputs."""
+        seed = self.inputs.structure.cell if "structure" in self.inputs else None
+        chosen = mesh_of(name, structure.cell, inputs, seed)
+        if chosen is None:
+            return
         if kind_of(name) == DIMER:
-            wanted, offset = (1, 1, 1), (0.0, 0.0, 0.0)
             settings = inputs.pw.settings.get_dict() if "settings" in inputs.pw else {}
             inputs.pw.settings = self._shared("gamma_settings", {**settings, "gamma_only": True})  # half the work
-        elif "kpoints" in inputs:
-            mesh, offset = inputs.kpoints.get_kpoints_mesh()
-            wanted = supercell_mesh(mesh, self.inputs.structure.cell, structure.cell)
-            if list(wanted) == list(mesh):
-                return
-        else:
+        elif list(chosen.numbers) == list(inputs.kpoints.get_kpoints_mesh()[0]):
             return
         inputs.pop("kpoints_distance", None)
-        inputs.kpoints = self._mesh(wanted, offset)
+        inputs.kpoints = self._mesh(chosen)
 
     def _relaxing_parameters(self) -> orm.Dict:
         """The parameters with internal relaxation."""
@@ -352,11 +350,12 @@ class DftDatasetWorkChain(ProtocolMixin, IndexedMixin, SubmitOnceMixin, WorkChai
             self.ctx[name] = orm.Dict(content).store()
         return self.ctx[name]
 
-    def _mesh(self, mesh: Sequence[int], offset: Sequence[float]) -> orm.KpointsData:
-        name = f"mesh_{'_'.join(map(str, (*mesh, *offset)))}"
+    def _mesh(self, mesh: Mesh) -> orm.KpointsData:
+        """One node for all cells of a mesh."""
+        name = f"mesh_{'_'.join(map(str, (*mesh.numbers, *mesh.offset)))}"
         if name not in self.ctx:
             self.ctx[name] = orm.KpointsData()
-            self.ctx[name].set_kpoints_mesh(list(mesh), offset=list(offset))
+            self.ctx[name].set_kpoints_mesh(list(mesh.numbers), offset=list(mesh.offset))
             self.ctx[name].store()
         return self.ctx[name]
 

@@ -5,15 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aiida import orm
 from ase.units import Bohr
 
 from aiida_difftre.data import elasticity
-from aiida_difftre.data.structures import DIMER, Generation, generate, supercell_mesh
+from aiida_difftre.data.structures import EQUILIBRIUM, GIVEN, Generation, generate
 from aiida_difftre.engine.contract.validation import validate
 from aiida_difftre.workchains.estimate import core_time
+from aiida_difftre.workchains.kpoints import mesh_of
+
+if TYPE_CHECKING:
+    from ase import Atoms
 
 SECONDS_PER_COEFFICIENT = 1.5e-5
 """CPU time of one core for each k-point, band and plane wave, s: from aluminium (0.8e-5), silicon carbide (1.5e-5) and
@@ -65,7 +69,7 @@ def labels(inputs: Mapping[str, Any]) -> Labels | None:
         return None
     pw = inputs["pw"]
     system = pw["pw"]["parameters"].get_dict().get("SYSTEM", {})
-    given = {name: node.get_ase() for name, node in inputs.get("structures", {}).items()}
+    given = {f"{GIVEN}_{name}": node.get_ase() for name, node in inputs.get("structures", {}).items()}
     seed = inputs["structure"].get_ase() if "structure" in inputs else None
     made: dict[str, Any] = {}
     if seed is not None:
@@ -84,21 +88,21 @@ def labels(inputs: Mapping[str, Any]) -> Labels | None:
         bands = electrons / 2
         if system.get("occupations") != "fixed":
             bands = max(FREE_BANDS * bands, bands + LEAST_FREE_BANDS)
-        points = 1 if cell.info.get("kind") == DIMER else _points(_mesh(pw, cell, seed if name in made else None))
+        points = _points(_mesh(name, cell, pw, seed))
         seconds += SECONDS_TO_START + SECONDS_PER_COEFFICIENT * points * bands * waves * cell.get_volume()
-    first = seed if seed is not None else next(iter(given.values()))
-    return Labels(len(cells), max(map(len, cells.values())), _mesh(pw, first, None), seconds)
+    name, first = (EQUILIBRIUM, seed) if seed is not None else next(iter(given.items()))
+    return Labels(len(cells), max(map(len, cells.values())), _mesh(name, first, pw, seed), seconds)
 
 
-def _mesh(pw: Mapping[str, Any], cell: Any, seed: Any) -> tuple[int, int, int]:
-    """The mesh of a cell, as DftDatasetWorkChain chooses it."""
-    if "kpoints" in pw:
-        mesh = tuple(pw["kpoints"].get_kpoints_mesh()[0])
-        return mesh if seed is None else supercell_mesh(mesh, seed.cell, cell.cell)
-    chosen = orm.KpointsData()
-    chosen.set_cell(cell.cell.array, pbc=(True, True, True))
-    chosen.set_kpoints_mesh_from_density(pw["kpoints_distance"].value, force_parity=False)
-    first, second, third = chosen.get_kpoints_mesh()[0]
+def _mesh(name: str, cell: Atoms, pw: Mapping[str, Any], seed: Atoms | None) -> tuple[int, int, int]:
+    """The mesh of a cell, as DftDatasetWorkChain or, by the distance of k-points, its PwBaseWorkChain chooses it."""
+    chosen = mesh_of(name, cell.cell.array, pw, None if seed is None else seed.cell.array)
+    if chosen is not None:
+        return chosen.numbers
+    by_distance = orm.KpointsData()
+    by_distance.set_cell(cell.cell.array, pbc=(True, True, True))
+    by_distance.set_kpoints_mesh_from_density(pw["kpoints_distance"].value, force_parity=False)
+    first, second, third = by_distance.get_kpoints_mesh()[0]
     return first, second, third
 
 
