@@ -9,7 +9,6 @@ from aiida import orm
 from aiida.common import AttributeDict
 from aiida.engine import ExitCode, ProcessBuilder, ToContext, WorkChain, while_
 from aiida.engine.processes.workchains.workchain import WorkChainSpec
-from aiida.plugins import WorkflowFactory
 
 from aiida_difftre.data import elasticity
 from aiida_difftre.data.dataset import DatasetData
@@ -28,8 +27,7 @@ from aiida_difftre.workchains.labels import (
 )
 from aiida_difftre.workchains.once import SubmitOnceMixin
 from aiida_difftre.workchains.pseudo_families import find_family, recommended_cutoffs
-
-PwBaseWorkChain: Any = WorkflowFactory("quantumespresso.pw.base")
+from aiida_difftre.workchains.pw import PwBaseWorkChain
 
 
 def _check_generation(node: orm.Dict | None, _: Any) -> str | None:
@@ -311,7 +309,7 @@ class DftDatasetWorkChain(ProtocolMixin, IndexedMixin, SubmitOnceMixin, WorkChai
         return ToContext(oldest=orm.load_node(oldest))
 
     def _submit(self, name: str) -> orm.ProcessNode:
-        structure = orm.load_node(self.ctx.cells[name])
+        structure: Any = orm.load_node(self.ctx.cells[name])
         inputs = AttributeDict(self.exposed_inputs(PwBaseWorkChain, namespace="pw"))
         inputs.pw.structure = structure
         inputs.pw.pseudos = {kind: inputs.pw.pseudos[kind] for kind in structure.get_kind_names()}

@@ -8,8 +8,9 @@ from aiida.plugins import WorkflowFactory
 from ase import Atoms
 from ase.build import bulk
 
-from aiida_difftre.workchains.dataset import DftDatasetWorkChain, PwBaseWorkChain
+from aiida_difftre.workchains.dataset import DftDatasetWorkChain
 from aiida_difftre.workchains.labels import kind_of, labelled_frame
+from aiida_difftre.workchains.pw import PwBaseWorkChain
 
 CUBE = bulk("C", "diamond", a=3.567, cubic=True)
 PRIMITIVE = bulk("C", "diamond", a=3.567)
@@ -162,6 +163,25 @@ def test_builder_takes_cutoffs_from_the_family_and_merges_overrides(pw_code, car
     assert builder.max_concurrent.value == 5
     assert builder.pw.pw.metadata.options.account == "me"
     assert builder.pw.kpoints.get_kpoints_mesh() == ([2, 2, 2], [0.5, 0.5, 0.5])
+
+
+class Repeating(PwBaseWorkChain):
+    """Submits its calculation twice, as after a kill between the submission and the next checkpoint."""
+
+    def run_process(self):
+        """The step, which comes round again."""
+        super().run_process()
+        self.ctx.iteration -= 1
+        return super().run_process()
+
+
+@pytest.mark.dft
+def test_a_calculation_is_submitted_once(pw_code, carbon_family):
+    inputs = _builder(pw_code, kpoints=(1, 1, 1), overrides=CHEAP).pw._inputs(prune=True)
+    inputs["pw"]["structure"] = orm.StructureData(ase=PRIMITIVE)
+    _, node = run_get_node(Repeating, **inputs)
+    assert node.is_finished_ok, node.exit_message
+    assert [called.process_label for called in node.called] == ["PwCalculation"]
 
 
 METAL = {"SYSTEM": {"occupations": "smearing", "smearing": "mv", "degauss": 0.2, "ecutwfc": 12.0, "ecutrho": 48.0}}
