@@ -21,7 +21,7 @@ WIDEST_BIN = 0.01
 """Å, between the points of the histogram of a shell."""
 
 DEGREE = 3
-"""Of the polynomial whose maximum is the peak of g(r): the shallower side of a peak has a share in it."""
+"""Of the polynomial whose maximum is a peak: the shallower side of a peak has a share in it."""
 
 
 @dataclass(frozen=True)
@@ -98,23 +98,25 @@ class CoordinationNumber:
 
 @dataclass(frozen=True)
 class NeighborDistance:
-    r"""Distance of neighbours within a range: the mean of all, or where g(r) is highest.
+    r"""Distance of neighbours within a range: the mean of all, or where g(r) or :math:`4\pi r^2 \rho g(r)` is highest.
 
     .. math:: \bar r = \Big\langle \sum_{ij} r_{ij} \Big\rangle \Big/ \Big\langle \sum_{ij} 1 \Big\rangle,
         \qquad r_0 \le r_{ij} < r_1
 
     is what a Gaussian fitted to a narrow peak of T(r) tells. The peak of g(r), which is asymmetric in liquids, is the
     maximum of the polynomial of third degree that is fitted to g(r) in the range; a range of the upper half of a peak
-    suits it.
+    suits it. That of the radial distribution, which lies further out, is found in the same way.
 
     Args:
         shell: the distances.
         peak: Matrix from a histogram to the coefficients 1, 2 and 3 of the polynomial, (3, points), in a variable
             that goes from -1 to 1 in the range; None for the mean.
+        curve: What has the peak, for messages.
     """
 
     shell: Shell
     peak: NDArray[np.float64] | None
+    curve: str = ""
 
     quantities = ()
     static = True
@@ -129,8 +131,11 @@ class NeighborDistance:
         powers = np.vander(np.linspace(-1, 1, len(points)), DEGREE + 1, increasing=True)
         matrix = np.zeros((DEGREE, len(points)))
         # The two ends of the histogram have the share of one bin, the others that of two.
-        matrix[:, 1:-1] = np.linalg.pinv(powers[1:-1])[1:] / points[1:-1] ** 2
-        return cls(shell, matrix)
+        matrix[:, 1:-1] = np.linalg.pinv(powers[1:-1])[1:]
+        if request.options["measure"] == "distribution_peak":
+            return cls(shell, matrix, "the radial distribution")
+        matrix[:, 1:-1] /= points[1:-1] ** 2
+        return cls(shell, matrix, "g(r)")
 
     def features(self, positions: Float[Array, "atoms 3"], cell: Float[Array, "3 3"]) -> Float[Array, " features"]:
         """Number and sum of the distances, or what the polynomial of g(r) follows from, and their number."""
@@ -155,7 +160,9 @@ class NeighborDistance:
         first, second, third = features.mean(0)[:3]
         root = second**2 - 3 * first * third
         if second >= 0 or root < 0 or abs(first) > math.sqrt(root) - second:
-            raise ValueError(f"g(r) of {self.shell.name} has no maximum {where}; give an r_range around its peak")
+            raise ValueError(
+                f"{self.curve} of {self.shell.name} has no maximum {where}; give an r_range around its peak"
+            )
 
     def combine(
         self, inputs: Mapping[str, Array], weights: Float[Array, " snapshots"], point: Macrostate

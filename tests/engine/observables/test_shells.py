@@ -51,12 +51,16 @@ def test_number_and_mean_are_those_of_ase(pair: list[str]) -> None:
 
 
 def test_peak_of_independent_displacements() -> None:
-    """Vectors that are Gaussian around length d: g(r) goes as exp(-(r - d)²/2s²)/r, highest where r (d - r) = s²."""
+    """Vectors that are Gaussian around length d: g(r) goes as exp(-(r - d)²/2s²)/r, highest where r (d - r) = s².
+
+    The radial distribution is that times r², highest where r (r - d) = s².
+    """
     d, deviation = 2.8, 0.12
     frames = [salt(seed, deviation) for seed in range(100)]
-    expected = (d + np.sqrt(d**2 - 8 * deviation**2)) / 2
     options = {"pair": ["Na", "Cl"], "r_range": [2.62, 2.96]}
-    assert observed(frames, "neighbor_distance", **options, measure="peak") == pytest.approx(expected, abs=0.006)
+    for measure, sign in (("peak", -1), ("distribution_peak", 1)):
+        expected = (d + np.sqrt(d**2 + sign * 8 * deviation**2)) / 2
+        assert observed(frames, "neighbor_distance", **options, measure=measure) == pytest.approx(expected, abs=0.006)
 
 
 def target(**changes: Any) -> Target:
@@ -76,7 +80,7 @@ def target(**changes: Any) -> Target:
         ({"options": {"pair": ["Si", "O"], "r_range": [2.2, 1.2]}}, r"is \[2.2, 1.2\]; give where the shell"),
         (
             {"options": {"pair": ["Si", "O"], "r_range": [1.2, 2.2], "measure": "median"}},
-            "'measure' of neighbor_distance is 'median'; choose mean or peak",
+            "'measure' of neighbor_distance is 'median'; choose mean, peak or distribution_peak",
         ),
         ({"values": [2.6]}, "it is 2.6 Å, outside of its r_range"),
         ({"observable": "coordination_number", "unit": "1", "values": [-4.0]}, "it is -4, and a number of neighbours"),
@@ -97,6 +101,10 @@ def test_targets_that_are_refused(changes: dict[str, Any], message: str) -> None
         (
             {"pair": ["Na", "Cl"], "r_range": [2.85, 3.3], "measure": "peak"},
             r"g\(r\) of Na-Cl has no maximum between 2.85 and 3.3 Å; give an r_range around its peak",
+        ),
+        (
+            {"pair": ["Na", "Cl"], "r_range": [2.9, 3.3], "measure": "distribution_peak"},
+            "the radial distribution of Na-Cl has no maximum between 2.9 and 3.3 Å",
         ),
     ],
 )

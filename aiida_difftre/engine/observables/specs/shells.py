@@ -12,8 +12,8 @@ from aiida_difftre.engine.contract.observables import ObservableRequest, Observa
 from aiida_difftre.engine.contract.settings import LONGEST_CUTOFF
 from aiida_difftre.engine.observables.specs.structural import check_half_box
 
-MEASURES = ("mean", "peak")
-"""Of a distance: the mean of all in the range, or where g(r) is highest."""
+MEASURES = ("mean", "peak", "distribution_peak")
+"""Of a distance: the mean of all in the range, or where g(r) or the radial distribution 4πr²ρg(r) is highest."""
 
 NARROWEST = 0.05
 """Å, of a range in which a peak is looked for or distances are averaged."""
@@ -52,7 +52,8 @@ def _check_distance_options(options: dict[str, Any]) -> None:
     _check_shell(options, "neighbor_distance")
     if options["measure"] not in MEASURES:
         raise ValueError(
-            f"option 'measure' of neighbor_distance is {options['measure']!r}; choose {' or '.join(MEASURES)}"
+            f"option 'measure' of neighbor_distance is {options['measure']!r}; choose {', '.join(MEASURES[:-1])} or "
+            f"{MEASURES[-1]}"
         )
 
 
@@ -77,7 +78,7 @@ COORDINATION_NUMBER = ObservableSpec(
 NEIGHBOR_DISTANCE = ObservableSpec(
     "neighbor_distance", "angstrom", f"{_MODULE}:NeighborDistance",
     "distance of neighbours within a range: the mean of all, as fits of T(r) give it for a narrow shell, or where g(r) "
-    "is highest",
+    "or 4πr²ρg(r) is highest",
     options={"pair": None, "r_range": None, "measure": "mean"},
     labels=lambda options: (f"r({'-'.join(options['pair'] or 'ab')})",),
     check=_check_distance_options,
