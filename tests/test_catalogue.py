@@ -16,6 +16,7 @@ from click.testing import CliRunner
 
 from aiida_difftre import catalogue
 from aiida_difftre.cli import cli
+from aiida_difftre.engine.contract.targets import read_fields as read_target
 from aiida_difftre.engine.units import AMU_PER_A3_IN_KG_PER_M3
 from aiida_difftre.workchains.inputs import example, read_input
 
@@ -73,6 +74,25 @@ def test_thermodynamics_hangs_together() -> None:
         c11, c12 = of_kind("stiffness")[symbol].values[:2]
         if len(of_kind("stiffness")[symbol].values) == 3:
             assert 1.0 <= target.values[0] * (c11 + 2 * c12) / 3 < 1.06, symbol
+
+
+def test_first_peaks_are_those_of_other_measurements() -> None:
+    """Distances where g(r) or r²g(r) of the examples is highest; S(q) of water as the transform of another g(r)."""
+    water, other = (read_target(example(f"water/targets/{name}.yaml")) for name in ("rdf", "rdf_skinner2013"))
+    argon = read_target(example("argon/targets/rdf.yaml"))
+    for name, table, power in (("H2O/neighbor_distance_295K", other, 0), ("Ar/neighbor_distance_85K", argon, 2)):
+        target, r, g = catalogue.find(name).target(), np.array(table.grid), np.array(table.values)
+        highest = r[np.argmax(g * r**power * (r < 4.5))]
+        assert highest == pytest.approx(target.values[0], abs=target.errors[0] + (r[1] - r[0]) / 2)
+    target, r, g = (
+        catalogue.find("H2O/structure_factor_peak_295K").target(),
+        np.array(water.grid),
+        np.array(water.values),
+    )
+    density = 0.0334  # molecules per Å³
+    q = np.array(target.grid)[:, None]
+    transform = 1 + 4 * np.pi * density * (r[1] - r[0]) * np.sum(r * (g - 1) * np.sin(q * r) / q, axis=1)
+    assert np.max(np.abs(transform - target.values) / target.errors) < 2.5
 
 
 def test_an_input_takes_a_measurement_by_name(tmp_path: Path) -> None:
