@@ -178,7 +178,7 @@ PICTURES = {
     "report-dark.png": Picture(ARGON, page(1150, 1100, dark=True, part="#course")),
     "report-phone.png": Picture(ARGON, page(PHONE, 844, part="#result")),
     "copper_curves.png": Picture("aiida-difftre run examples/copper/quick.yaml", plotted("curves")),
-    "water_curves.png": Picture("aiida-difftre run examples/water/quick.yaml", plotted("curves")),
+    "water_curves.png": Picture("aiida-difftre run examples/water/paper.yaml", plotted("curves")),
     "argon_pair_energy.png": Picture(
         f"{ARGON}, both potentials exported",
         command="python examples/argon/pair_energy.py before.safetensors after.safetensors "

@@ -26,6 +26,9 @@ BAND = 0.3
 MOST_BARS = 80
 """Points of a measured curve that have error bars; one with more has a band."""
 
+BROAD = 3.0
+"""Widths of a line, of a measured curve without bars: what agrees with it is seen on it."""
+
 
 def kept(snapshot: Snapshot) -> list[Iteration]:
     """The iterations whose update was not rolled back.
@@ -189,11 +192,11 @@ def plot_curves(
         item = next(iter(items.values()))
         grid = item["grid"]
         if len(grid) > MOST_BARS:
-            _band(axis, grid, item["experiment"], item["experiment_errors"], EXPERIMENT, "experiment")
+            _band(axis, grid, item["experiment"], item["experiment_errors"], EXPERIMENT, "experiment", broad=True)
         else:
             axis.errorbar(
                 grid, item["experiment"], item["experiment_errors"], fmt="o", color=EXPERIMENT, markersize=2.2,
-                elinewidth=0.7, label="experiment", zorder=3,
+                elinewidth=0.7, capsize=0, label="experiment", zorder=3,
             )  # fmt: skip
         for number, (legend, one) in enumerate(items.items()):
             _band(axis, grid, one["values"], one["errors"], f"C{number}", f"{legend}, χ² {words.number(one['chi2'])}")
@@ -205,11 +208,26 @@ def plot_curves(
     return look.save(figure, folder, name)
 
 
-def _band(axis: Any, grid: list[float], values: list[float], errors: list[float], colour: str, label: str) -> None:
-    """A curve within one standard error."""
+def _band(
+    axis: Any,
+    grid: list[float],
+    values: list[float],
+    errors: list[float],
+    colour: str,
+    label: str,
+    *,
+    broad: bool = False,
+) -> None:
+    """A curve within one standard error, or a broad pale one below others."""
+    from matplotlib import rcParams
+
     middle, spread = np.asarray(values, float), np.nan_to_num(np.asarray(errors, float))
     axis.fill_between(grid, middle - spread, middle + spread, color=colour, alpha=BAND, linewidth=0)
-    axis.plot(grid, middle, color=colour, label=label)
+    if broad:
+        width = BROAD * rcParams["lines.linewidth"]
+        axis.plot(grid, middle, color=colour, label=label, linewidth=width, alpha=BAND, solid_capstyle="butt")
+    else:
+        axis.plot(grid, middle, color=colour, label=label)
 
 
 def plot(snapshot: Snapshot, folder: Path, look: Look | None = None) -> list[Path]:
