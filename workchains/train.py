@@ -19,6 +19,7 @@ from aiida_difftre.workchains import absorption, exit_codes
 from aiida_difftre.workchains.builders import ProtocolMixin, load_code, refuse_unknown
 from aiida_difftre.workchains.dataset import DftDatasetWorkChain
 from aiida_difftre.workchains.facts import IndexedMixin
+from aiida_difftre.workchains.feff import FeffBaseWorkChain
 from aiida_difftre.workchains.once import SubmitOnceMixin
 from aiida_difftre.workchains.predict import PredictBaseWorkChain
 from aiida_difftre.workchains.pretrain import PretrainBaseWorkChain
@@ -155,8 +156,7 @@ class TrainWorkChain(ProtocolMixin, IndexedMixin, SubmitOnceMixin, WorkChain):
             inputs = AttributeDict(self.exposed_inputs(FeffCalculation, namespace="feff"))
             inputs.structure = point["structure"]
             inputs.absorber, inputs.edge = orm.Str(options["absorber"]), orm.Str(options["edge"])
-            inputs.metadata.call_link_label = key
-            jobs[key] = self.submit(FeffCalculation, **inputs)
+            jobs[key] = self.submit(FeffBaseWorkChain, calc=inputs, metadata={"call_link_label": key})
         return ToContext(**jobs)
 
     def inspect_paths(self) -> ExitCode | None:

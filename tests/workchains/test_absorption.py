@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -15,6 +16,7 @@ from aiida_difftre.cli import lineage
 from aiida_difftre.data.potential import PotentialData
 from aiida_difftre.data.target import TargetData
 from aiida_difftre.engine.potentials import potential as potentials
+from aiida_difftre.workchains.feff import MAX_JOBS, FeffBaseWorkChain
 from aiida_difftre.workchains.refine import RefineWorkChain
 from aiida_difftre.workchains.train import TrainWorkChain
 from tests.fixtures.chains import SHORT_SAMPLING, explain
@@ -65,6 +67,36 @@ def test_a_table_that_is_there_is_taken() -> None:
 
 
 @pytest.mark.feff
+@pytest.mark.parametrize("kills", [1, MAX_JOBS])
+def test_feff_that_is_killed_runs_again(feff6l: Path, feff_code: orm.InstalledCode, tmp_path: Path, kills: int) -> None:
+    """As often as its chain allows; then the chain ends as its last job did."""
+    program = tmp_path / "feff"
+    program.write_text(
+        f"""#!/bin/sh
+        left=$(cat '{tmp_path}/left')
+        if [ "$left" -gt 0 ]; then echo $((left - 1)) > '{tmp_path}/left'; kill -9 $$; fi
+        exec '{feff6l}'
+        """
+    )
+    program.chmod(0o755)
+    (tmp_path / "left").write_text(str(kills))
+    code = orm.InstalledCode(
+        label="killed",
+        computer=feff_code.computer,
+        filepath_executable=str(program),
+        default_calc_job_plugin="difftre.feff",
+    ).store()
+    inputs = {
+        "code": code, "structure": orm.StructureData(ase=bulk("Cu", "fcc", a=3.615)), "absorber": "Cu", "radius": 4.0
+    }  # fmt: skip
+    outputs, node = run_get_node(FeffBaseWorkChain, calc=inputs)
+    assert len(node.called) == min(kills + 1, MAX_JOBS)
+    assert node.exit_status == (0 if kills == 1 else node.called[-1].exit_status), explain(node)
+    assert ("paths" in outputs) == node.is_finished_ok
+    assert kills == 1 or "FEFF did not finish" in node.exit_message
+
+
+@pytest.mark.feff
 @pytest.mark.slow
 def test_feff_in_the_chain(
     engine: orm.InstalledCode, feff_code: orm.InstalledCode, tmp_path: Any, job_options: Any
@@ -87,7 +119,7 @@ def test_feff_in_the_chain(
     )  # fmt: skip
     node = run_get_node(builder)[1]
     assert node.is_finished_ok, explain(node)
-    feff = next(child for child in node.called if child.process_label == "FeffCalculation")
+    feff = next(child for child in node.called_descendants if child.process_label == "FeffCalculation")
     assert feff.inputs.radius.value == 5.0
     refine = next(child for child in node.called if child.process_label == "RefineWorkChain")
     target = refine.inputs.state_points.foil.targets.exafs

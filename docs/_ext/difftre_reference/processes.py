@@ -17,7 +17,7 @@ PREFIX = "difftre."
 ORDER = (
     "difftre.train", "difftre.dataset", "difftre.refine", "difftre.validate",
     "difftre.pretrain.base", "difftre.sample.base", "difftre.update.base", "difftre.predict.base",
-    "difftre.assess.base",
+    "difftre.assess.base", "difftre.feff.base", "difftre.pw.base",
     "difftre.pretrain", "difftre.sample", "difftre.update", "difftre.predict", "difftre.assess", "difftre.feff",
 )  # fmt: skip
 FOREIGN = {"code", "monitors", "remote_folder"}
