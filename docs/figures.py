@@ -181,7 +181,7 @@ PICTURES = {
     "water_curves.png": Picture("aiida-difftre run examples/water/paper.yaml", plotted("curves")),
     "argon_pair_energy.png": Picture(
         f"{ARGON}, both potentials exported",
-        command="python examples/argon/pair_energy.py before.safetensors after.safetensors "
+        command="python examples/argon/pair_energy.py PBE.safetensors refined.safetensors "
         "-o {folder}/argon_pair_energy",
     ),
     "gradient_explosion.png": Picture(
@@ -190,6 +190,7 @@ PICTURES = {
     "diamond_values.png": measured("diamond", "prior", "seed 1"),
     "titanium_values.png": measured("titanium", "LDA (seed 1)", "mean"),
     "aluminium_values.png": measured("aluminium", "pretrained on LDA", "refined, seed 1"),
+    "copper_values.png": measured("copper", "LDA (seed 1)", "mean"),
     "nacl_values.png": measured("nacl", "published start", "refined"),
     "sic_values.png": measured("sic", "pretrained on LDA", "refined, seed 1"),
     "own_model_values.png": measured("own_model", "validation, before", "validation, after"),

@@ -1,6 +1,8 @@
 """The pair energy of learned argon potentials beside accepted ones, as a table, JSON and a figure.
 
-    python pair_energy.py before.safetensors after.safetensors -o pair_energy
+    python pair_energy.py PBE.safetensors refined.safetensors -o pair_energy
+
+The legend has the names of the files.
 
 HFD-B2 is the energy of two argon atoms alone, from spectroscopy, scattering and the dilute gas; in a liquid, three-body
 terms add a few per cent of the opposite sign. Rahman's Lennard-Jones is an effective pair potential of the liquid.
@@ -87,21 +89,23 @@ def summary(function: Energy) -> dict[str, Any]:
 
 
 def draw(functions: dict[str, Energy], path: Path) -> None:
-    """The figure."""
-    import matplotlib as mpl
+    """The figure, in the look of `aiida-difftre plot`: accepted energies are broad and pale, or dotted."""
+    from aiida_difftre.cli.look import Look
 
-    mpl.use("Agg")
-    from matplotlib import pyplot
-
-    figure, axis = pyplot.subplots(figsize=(6, 4), layout="constrained")
-    r = np.linspace(3.2, 8.5, 160)
-    styles = {"HFD-B2": "k-", "Lennard-Jones": "k:"}
-    for name, function in functions.items():
-        axis.plot(r, function(r), styles.get(name, "-"), label=name)
-    axis.axhline(0, color="0.8", linewidth=0.8)
-    axis.set(xlabel="r / Å", ylabel="u / meV", ylim=(-16, 20))
-    axis.legend(frameon=False)
-    figure.savefig(path, dpi=150)
+    look = Look(columns=1)
+    r = np.linspace(3.2, 8.5, 400)
+    accepted: dict[str, dict[str, Any]] = {
+        "HFD-B2": {"color": "0.25", "linewidth": 3.6, "alpha": 0.3},
+        "Lennard-Jones": {"color": "0.25", "linestyle": ":"},
+    }
+    with look.applied():
+        figure, (axis,) = look.panels(1, 2.4)
+        axis.axhline(0, color="0.85", linewidth=0.6, zorder=0)
+        for name in [*accepted, *(name for name in functions if name not in accepted)]:
+            axis.plot(r, functions[name](r), label=name, **accepted.get(name, {}))
+        axis.set(xlabel="r / Å", ylabel="u / meV", ylim=(-14, 20))
+        axis.legend(title="Ar, two atoms", alignment="left")
+        look.save(figure, path.parent, path.stem)
 
 
 def main() -> None:

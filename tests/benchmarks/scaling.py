@@ -61,7 +61,8 @@ def plot(found: list[dict[str, Any]], path: Path) -> None:
     axis.plot(
         [entry["atoms"] for entry in found], [entry["cpu_microseconds"] for entry in found], "o-", color="#0b6fa4"
     )
-    axis.set(xscale="log", xlabel="atoms", ylabel="CPU time / µs per atom and step", ylim=(0, None))
+    highest = max(entry["cpu_microseconds"] for entry in found)
+    axis.set(xscale="log", xlabel="atoms", ylabel="CPU time / µs per atom and step", ylim=(0, 1.1 * highest))
     figure.savefig(path, dpi=160)
 
 
