@@ -57,4 +57,4 @@ def check_dynamic_requests(requests: Iterable[ObservableRequest], settings: Samp
                 f"friction_per_ps = {thermostat.friction_per_ps:g} slows down; give this sampling thermostat: {{name: "
                 f"nose_hoover, time_constant_fs: 200}}, or a friction of at most {WEAKEST_FRICTION:g}"
             )
-        check(request.options, settings)
+        check(request, settings)

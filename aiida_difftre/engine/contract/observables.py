@@ -74,7 +74,7 @@ class ObservableSpec:
         ensembles: Function from complete options to the ensembles whose trajectories can give the observable; None for
             all.
         check_dynamics: Of a property of the dynamics, which no weights of snapshots reach: function that refuses
-            settings of sampling whose dynamics cannot give it, from complete options and settings. None for averages
+            settings of sampling whose dynamics cannot give it, from request and settings. None for averages
             over configurations.
         symbol: What the axis of a figure calls the values of a curve, such as ``g(r)``; the name where it is None.
         grid_symbol: What it calls the independent variable, such as ``r``; None for the unit alone.
@@ -118,7 +118,7 @@ class ObservableSpec:
     tables: tuple[str, ...] = ()
     is_fitted: bool = False
     ensembles: Callable[[dict[str, Any]], tuple[Ensemble, ...]] | None = None
-    check_dynamics: Callable[[dict[str, Any], SamplingSettings], None] | None = None
+    check_dynamics: Callable[[ObservableRequest, SamplingSettings], None] | None = None
     symbol: str | None = None
     grid_symbol: str | None = None
 

@@ -158,8 +158,8 @@ class Diffusion:
             for part in (slice(None), slice(None, middle + 1), slice(middle, None))
         )
         bend = late - early
-        unexplained = max(0.0, float(bend.mean() ** 2 - _squared_error(bend))) / 4
-        value, error = float(whole.mean()), math.sqrt(_squared_error(whole) + unexplained)
+        unexplained = max(0.0, float(bend.mean() ** 2 - squared_error_of_mean(bend))) / 4
+        value, error = float(whole.mean()), math.sqrt(squared_error_of_mean(whole) + unexplained)
         edge = float(np.linalg.norm(trajectory.cell[0]))
         added = 0.0
         if self.viscosity is not None:
@@ -168,7 +168,7 @@ class Diffusion:
         return Observed(np.array([value + added]), np.array([error]), told, float(walkers))
 
 
-def _squared_error(values: NDArray[np.float64]) -> float:
-    """Of the mean of independent values, widened as their number asks for."""
+def squared_error_of_mean(values: NDArray[np.float64]) -> float:
+    """Squared standard error of the mean of independent values, widened as their number asks for (Student)."""
     factor = float(t.ppf(ONE_SIGMA, len(values) - 1))
     return factor**2 * float(np.var(values, ddof=1)) / len(values)

@@ -60,6 +60,8 @@ KINDS: Final[dict[str, dict[str, float]]] = {
         "J/mol/K": 1.0, "J/(molK)": 1.0, "J/(mol*K)": 1.0, "cal/mol/K": 4.184,
         "kB/atom": _GAS_CONSTANT, "kB": _GAS_CONSTANT,
     },
+    "frequency": {"THz": 1.0, "1/ps": 1.0, "1/cm": 0.0299792458, "meV": 0.2417989242},
+    "inverse frequency": {"1/THz": 1.0, "ps": 1.0, "cm": 1 / 0.0299792458, "1/meV": 1 / 0.2417989242},
     "number": {"1": 1.0, "%": 0.01},
 }  # fmt: skip
 """By kind: what one of each unit is, in the first unit of its kind."""

@@ -234,6 +234,27 @@ def check_density_profile(options: dict[str, Any], x: Floats, p: Floats, errors:
         )
 
 
+def check_vdos(options: dict[str, Any], frequency: Floats, g: Floats, errors: Floats) -> None:
+    """Refuse what is no density of states per THz.
+
+    Args:
+        options: Options of the observable.
+        frequency: THz.
+        g: the values.
+        errors: their standard errors.
+
+    Raises:
+        ValueError: naming the value or the integral.
+    """
+    _check_sign(frequency, g, errors, "g", "THz", "counts less a background are no density of states")
+    norm = float(g.sum()) * float(frequency[1] - frequency[0])
+    if norm > NORM[1]:
+        raise ValueError(
+            f"the values have the integral {norm:.3g} over the frequency, and all vibrations together have 1: divide "
+            f"them by it; a density per meV or per 1/cm is said with --units value=1/meV (or cm) to {IMPORT}"
+        )
+
+
 def check_fine_structure(options: dict[str, Any], k: Floats, values: Floats, errors: Floats | None = None) -> None:
     """Refuse what is no k^n χ(k) over k in 1/Å.
 

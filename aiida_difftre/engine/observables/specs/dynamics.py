@@ -9,6 +9,8 @@ from numpy.typing import ArrayLike
 
 from aiida_difftre.engine.contract.observables import ObservableRequest, ObservableSpec, check_present
 from aiida_difftre.engine.contract.settings import SamplingSettings
+from aiida_difftre.engine.observables import bins
+from aiida_difftre.engine.observables.specs import curve_checks
 
 LEAST_LAGS = 4
 """Lags of a straight line whose halves are compared."""
@@ -19,12 +21,41 @@ LEAST_ORIGINS = 2
 LARGEST_VISCOSITY = 1e6
 """mPa s; of pitch, in which nothing diffuses within a simulation."""
 
+LEAST_RESOLVED = 2.0
+"""Width of a bin of frequencies times the length of a segment: a Hann window spreads a line over as much."""
+
+FS_PER_PS = 1000.0
+
+
+def _check_time(options: dict[str, Any], name: str, observable: str) -> None:
+    value = options[name]
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1e12:
+        raise ValueError(f"option {name!r} of {observable} is {value!r}; give a time in fs")
+
+
+def _check_walkers(observable: str, settings: SamplingSettings) -> None:
+    if settings.walkers is None:
+        raise ValueError(
+            f"{observable} follows each walker for a time, and walkers is not given, of which a GPU takes many for a "
+            "shorter time each; give their number, such as walkers: 8"
+        )
+    if settings.walkers == 1:
+        raise ValueError(f"{observable} takes its error from independent walkers, and walkers is 1; sample at least 2")
+
+
+def _check_species(request: ObservableRequest, species: tuple[str, ...]) -> None:
+    wanted = request.options["species"]
+    if wanted is not None:
+        check_present([wanted], "species", request.name, species)
+    if len(species) < 2:
+        raise ValueError(
+            f"{request.observable} is that of atoms relative to their centre of mass, and there is one atom"
+        )
+
 
 def _check_options(options: dict[str, Any]) -> None:
     for name in ("begin_fs", "end_fs"):
-        value = options[name]
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1e12:
-            raise ValueError(f"option {name!r} of diffusion is {value!r}; give a time in fs")
+        _check_time(options, name, "diffusion")
     if options["begin_fs"] >= options["end_fs"]:
         raise ValueError(
             f"option 'begin_fs' of diffusion is {options['begin_fs']:g}, which is not before end_fs = "
@@ -42,15 +73,9 @@ def _check_options(options: dict[str, Any]) -> None:
         )
 
 
-def _check_sampling(options: dict[str, Any], settings: SamplingSettings) -> None:
-    begin, end, stride = options["begin_fs"], options["end_fs"], settings.stride_fs
-    if settings.walkers is None:
-        raise ValueError(
-            "diffusion follows each walker for a time, and walkers is not given, of which a GPU takes many for a "
-            "shorter time each; give their number, such as walkers: 8"
-        )
-    if settings.walkers == 1:
-        raise ValueError("diffusion takes its error from independent walkers, and walkers is 1; sample at least 2")
+def _check_sampling(request: ObservableRequest, settings: SamplingSettings) -> None:
+    begin, end, stride = request.options["begin_fs"], request.options["end_fs"], settings.stride_fs
+    _check_walkers("diffusion", settings)
     if settings.production_fs < LEAST_ORIGINS * end:
         raise ValueError(
             f"diffusion is the slope of the mean squared displacement up to end_fs = {end:g}, for which each walker "
@@ -65,11 +90,7 @@ def _check_sampling(options: dict[str, Any], settings: SamplingSettings) -> None
 
 
 def _check_system(request: ObservableRequest, species: tuple[str, ...], cell: ArrayLike) -> None:
-    wanted = request.options["species"]
-    if wanted is not None:
-        check_present([wanted], "species", request.name, species)
-    if len(species) < 2:
-        raise ValueError("diffusion is that of atoms relative to their centre of mass, and there is one atom")
+    _check_species(request, species)
     lattice = np.asarray(cell, float)
     if request.options["viscosity_mPa_s"] is not None and not np.allclose(
         lattice @ lattice.T, np.eye(3) * np.sum(lattice[0] ** 2), rtol=1e-6, atol=1e-6 * np.sum(lattice[0] ** 2)
@@ -92,4 +113,58 @@ DIFFUSION = ObservableSpec(
     check_system=_check_system,
     check_dynamics=_check_sampling,
     ensembles=lambda options: ("NVT",),
+)  # fmt: skip
+
+
+def _check_vdos_options(options: dict[str, Any]) -> None:
+    _check_time(options, "segment_fs", "vdos")
+    if options["species"] is not None and not isinstance(options["species"], str):
+        raise ValueError(
+            f"option 'species' of vdos is {options['species']!r}; give one chemical symbol, or leave it out"
+        )
+
+
+def _check_vdos_grid(options: dict[str, Any], grid: list[float]) -> None:
+    """Bins of frequencies that the segments resolve."""
+    width = bins.equal_width(grid, "vdos", "THz")
+    bins.edges(grid, "vdos", "THz")
+    resolved = LEAST_RESOLVED * FS_PER_PS / options["segment_fs"] if options["segment_fs"] else np.inf
+    if width < resolved * (1 - 1e-6):
+        raise ValueError(
+            f"the grid of vdos has steps of {width:g} THz, and segment_fs = {options['segment_fs']:g} resolves "
+            f"{resolved:g} THz; take wider steps, or longer segments (option segment_fs)"
+        )
+
+
+def _check_vdos_sampling(request: ObservableRequest, settings: SamplingSettings) -> None:
+    _check_walkers("vdos", settings)
+    segment, stride = request.options["segment_fs"], settings.stride_fs
+    if settings.production_fs < segment:
+        raise ValueError(
+            f"vdos takes segments of {segment:g} fs of the path of each walker (option segment_fs), and production_fs "
+            f"is {settings.production_fs:g}; sample longer, or give shorter segments and wider steps of the grid"
+        )
+    highest = float(bins.edges(request.grid or [], "vdos", "THz")[-1])
+    if highest > FS_PER_PS / (2 * stride) * (1 + 1e-6):
+        raise ValueError(
+            f"vdos reaches {highest:g} THz, of which stride_fs = {stride:g} sees frequencies up to "
+            f"{FS_PER_PS / (2 * stride):.4g} THz; give a stride_fs of at most {FS_PER_PS / (2 * highest):.4g}"
+        )
+
+
+VDOS = ObservableSpec(
+    "vdos", "1/THz", "aiida_difftre.engine.observables.vibrations:VibrationalDensityOfStates",
+    "vibrational density of states from the velocities of the paths, with area one; a test, which no reweighting "
+    "trains",
+    grid_unit="THz",
+    bins="intervals",
+    options={"species": None, "segment_fs": 4000.0},
+    check=_check_vdos_options,
+    check_grid=_check_vdos_grid,
+    check_system=lambda request, species, cell: _check_species(request, species),
+    check_values=curve_checks.check_vdos,
+    check_dynamics=_check_vdos_sampling,
+    ensembles=lambda options: ("NVT",),
+    symbol="g(ν)",
+    grid_symbol="ν",
 )  # fmt: skip
