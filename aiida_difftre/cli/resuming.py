@@ -23,7 +23,8 @@ def builder_of(node: orm.Node, *, gone: bool = False) -> Any:
         Its builder, with the same nodes as inputs.
 
     Raises:
-        ValueError: for a node that is no run of this package, one that somebody does, and one that succeeded.
+        ValueError: for a node that is no run of this package, one that somebody does, one that succeeded, and one with
+            which another run goes on.
     """
     if not isinstance(node, orm.WorkChainNode) or not (node.process_type or "").startswith(OURS):
         kind = getattr(node, "process_label", None) or type(node).__name__
@@ -44,10 +45,29 @@ def builder_of(node: orm.Node, *, gone: bool = False) -> Any:
         )
     if node.is_finished_ok:
         raise ValueError(f"run {node.pk} has succeeded; there is nothing to go on with")
+    for later in successors(node):
+        if later.is_finished_ok or not (later.is_terminated or doer.is_gone(later)):
+            state = "has succeeded" if later.is_finished_ok else "is not over"
+            raise ValueError(
+                f"run {later.pk} goes on with the run {node.pk} already, and {state}: `aiida-difftre status {later.pk}`"
+            )
     builder = again(node)
     builder.metadata.label = node.label
-    builder.metadata.description = f"goes on with the run {node.uuid}"
+    builder.metadata.description = going_on_with(node)
     return builder
+
+
+def going_on_with(node: orm.ProcessNode) -> str:
+    """The description of a run that goes on with another one."""
+    return f"goes on with the run {node.uuid}"
+
+
+def successors(node: orm.ProcessNode) -> list[orm.WorkChainNode]:
+    """The runs that go on with a run, in the order of time."""
+    query = orm.QueryBuilder()
+    query.append(orm.WorkChainNode, filters={"description": going_on_with(node)}, tag="run")
+    found: list[orm.WorkChainNode] = query.order_by({"run": {"id": "asc"}}).all(flat=True)
+    return found
 
 
 def again(node: orm.WorkChainNode) -> Any:

@@ -226,6 +226,28 @@ def test_resume_says_what_there_is_to_go_on_with(run_node: Any, potential: Any) 
     assert builder.metadata.description == f"goes on with the run {killed.uuid}"
 
 
+@pytest.mark.parametrize(
+    ("state", "status", "told"),
+    [
+        (ProcessState.WAITING, None, "is not over"),
+        (ProcessState.FINISHED, 0, "has succeeded"),
+        (ProcessState.FINISHED, 503, None),
+        (ProcessState.KILLED, None, None),
+    ],
+)
+def test_a_run_is_resumed_once(
+    run_node: Any, potential: Any, state: ProcessState, status: int | None, told: str | None
+) -> None:
+    killed = run_node(ProcessState.KILLED, potential=potential)
+    later = run_node(state, status)
+    later.description = builder_of(killed).metadata.description
+    if told is None:
+        assert builder_of(killed).potential.pk == potential.pk
+    else:
+        answer = invoke("resume", killed.pk).output
+        assert f"run {later.pk} goes on with the run {killed.pk} already, and {told}" in answer
+
+
 def test_resume_of_a_run_whose_process_is_gone(run_node: Any, potential: Any) -> None:
     run = run_node(ProcessState.WAITING, potential=potential)
     doer.sign(run)
