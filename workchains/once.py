@@ -6,12 +6,16 @@ from datetime import datetime
 from typing import Any
 
 from aiida import orm
+from aiida.common.links import LinkType
 from aiida.engine import Process, ProcessState
 
 from aiida_difftre.calculations.played import StaysPlayedMixin
 from aiida_difftre.workchains.facts import CALLS
 
 STATE = "attributes.process_state"
+
+NESTED_LABEL, NESTED_PORT = "__", "."
+"""Between a namespace and a port in it: in the label of a link, and where an output is attached."""
 
 NOT_BEGUN = (None, ProcessState.CREATED)
 """States of a process that no worker has begun."""
@@ -37,6 +41,9 @@ class SubmitOnceMixin(StaysPlayedMixin):
     A worker that is killed in the middle of a submission leaves a process that no worker was ever told of, for which
     the chain would wait for ever. It is the last one that the chain called: where that has not begun some time after
     the chain was taken up, it is handed out again.
+
+    A worker that is killed between the outputs of a chain and the next checkpoint leaves links that the chain does not
+    remember; AiiDA's restart chains pass over these and then miss an output. They are taken as the chain's.
     """
 
     def submit(self, process: type[Process], inputs: dict[str, Any] | None = None, **kwargs: Any) -> orm.ProcessNode:
@@ -76,6 +83,7 @@ class SubmitOnceMixin(StaysPlayedMixin):
             load_context: What AiiDA loads it with.
         """
         super().load_instance_state(saved_state, load_context)
+        self._remember_outputs()
         query = orm.QueryBuilder()
         query.append(orm.ProcessNode, filters={"id": self.node.pk}, tag="caller")  # type: ignore[attr-defined]
         calls = {"type": {"in": [kind.value for kind in CALLS]}}
@@ -83,6 +91,12 @@ class SubmitOnceMixin(StaysPlayedMixin):
         last = query.order_by({"called": {"id": "desc"}}).first()
         if last and last[1] in (None, ProcessState.CREATED.value) and self.runner.controller is not None:  # type: ignore[attr-defined]
             self.loop.call_later(TAKE_UP_S, self._hand_out, last[0])  # type: ignore[attr-defined]
+
+    def _remember_outputs(self) -> None:
+        """Take outputs that the node has as those of the chain."""
+        returned = self.node.base.links.get_outgoing(orm.Data, link_type=LinkType.RETURN)  # type: ignore[attr-defined]
+        for link in returned.all():
+            self.out(link.link_label.replace(NESTED_LABEL, NESTED_PORT), link.node)  # type: ignore[attr-defined]
 
     def _hand_out(self, pk: int) -> None:
         """Tell the workers of a called process that still has not begun; what has no checkpoint cannot begin."""

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 from aiida import orm
-from aiida.engine import ProcessState, ToContext, WorkChain, run_get_node
+from aiida.common import AttributeDict
+from aiida.engine import BaseRestartWorkChain, ProcessState, ToContext, WorkChain, run_get_node, while_
 from aiida.engine.persistence import AiiDAPersister, get_object_loader
 from aiida.engine.utils import instantiate_process
 from aiida.manage import get_manager
@@ -110,6 +111,62 @@ def test_a_step_without_a_checkpoint_is_submitted_afresh(monkeypatch: pytest.Mon
     assert left.is_excepted
     assert "before Child<" in str(left.exception)
     assert afresh.is_finished_ok
+
+
+class Answers(WorkChain):
+    """Has outputs."""
+
+    @classmethod
+    def define(cls, spec: Any) -> None:
+        super().define(spec)
+        spec.output("answer", valid_type=orm.Int)
+        spec.output("more.answers", valid_type=orm.Int)
+        spec.outline(cls.end)
+
+    def end(self) -> None:
+        """The outputs."""
+        self.out("answer", orm.Int(42).store())
+        self.out("more.answers", orm.Int(43).store())
+
+
+class Killed(SubmitOnceMixin, BaseRestartWorkChain):
+    """Its worker is killed between its outputs and the next checkpoint, and another one takes it up."""
+
+    _process_class = Answers
+    missing: Any
+    outputs_of_second: Any
+
+    @classmethod
+    def define(cls, spec: Any) -> None:
+        super().define(spec)
+        spec.expose_outputs(Answers)
+        spec.outline(cls.setup, while_(cls.should_run_process)(cls.run_process, cls.inspect_process), cls.results)
+
+    def setup(self) -> None:
+        """No inputs."""
+        super().setup()
+        self.ctx.inputs = AttributeDict()
+
+    def results(self) -> None:
+        """The outputs, twice."""
+        checkpoint = Bundle(self, LoadSaveContext(loader=get_object_loader()))
+        super().results()
+        self.update_outputs()
+        context = LoadSaveContext(runner=self.runner, loop=self.loop, loader=get_object_loader())
+        second: Any = checkpoint.unbundle(context)
+        super(Killed, second).results()
+        Killed.missing = second.spec().outputs.validate(second.outputs)
+        Killed.outputs_of_second = dict(second._flat_outputs())
+        second.close()
+
+
+def test_outputs_that_a_killed_worker_attached_are_those_of_the_chain() -> None:
+    _, node = run_get_node(Killed)
+    assert node.is_finished_ok
+    assert Killed.missing is None
+    assert {label: output.value for label, output in Killed.outputs_of_second.items()} == {
+        "answer": 42, "more__answers": 43
+    }  # fmt: skip
 
 
 class Workers:
