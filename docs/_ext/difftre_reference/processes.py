@@ -13,7 +13,7 @@ from plumpy.ports import UNSPECIFIED
 from difftre_reference.text import UndocumentedError, body, cell, table
 
 GROUPS = {"aiida.workflows": WorkflowFactory, "aiida.calculations": CalculationFactory}
-PREFIX = "difftre."
+PREFIX, PACKAGE = "difftre.", "aiida_difftre."
 ORDER = (
     "difftre.train", "difftre.dataset", "difftre.refine", "difftre.validate",
     "difftre.pretrain.base", "difftre.sample.base", "difftre.update.base", "difftre.predict.base",
@@ -39,6 +39,8 @@ def section(name: str, process: Any) -> str:
     """What one process takes, gives, and how it can end."""
     spec = process.spec()
     parts = [f"## {name}\n", body(process)]
+    if not process.define.__func__.__module__.startswith(PACKAGE):
+        return "\n".join(parts)  # its ports are those of another package, whose documentation has them
     parts += ["### Inputs\n", table(("input", "type", "default", ""), inputs(spec))]
     parts += ["### Outputs\n", table(("output", "type", ""), outputs(spec))]
     codes = sorted(spec.exit_codes.values(), key=lambda code: code.status)
