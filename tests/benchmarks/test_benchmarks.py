@@ -22,6 +22,13 @@ def tiny(part: str, folder: Path, *arguments: str) -> dict[str, Any]:
     return json.loads(output.read_text())
 
 
+def test_species(tmp_path: Path) -> None:
+    found = tiny("species", tmp_path)["species"]["Cu-Ag"]
+    assert found["force_scatter_mev_per_angstrom"] > 0
+    assert found["fits"][0]["parameters"] > 0
+    assert found["fits"][0]["force_mev_per_angstrom"] > 0
+
+
 def test_gradient(tmp_path: Path) -> None:
     (short,) = tiny("gradient", tmp_path)["lengths"]
     assert short["steps"] == 100
