@@ -77,7 +77,7 @@ def load_code(kind: str, machine: JobMachine, of_base: str | None = None) -> orm
     except (AiidaException, OSError, ValueError) as error:
         raise ValueError(f"machines.{kind}: code {code.full_label!r} cannot be used: {error}") from None
     try:
-        check_options(machine.options, job_ports(kind), code.computer)
+        check_options(machine.job_options, job_ports(kind), code.computer)
     except ValueError as error:
         raise ValueError(f"machines.{kind}.options: {error}") from None
     return code

@@ -19,6 +19,8 @@ from aiida.engine.processes.workchains.workchain import WorkChainSpec
 
 from aiida_difftre.calculations.engine import EngineCalculation
 from aiida_difftre.calculations.scheduler import SchedulerStatus
+from aiida_difftre.data import places
+from aiida_difftre.data.trajectory import TrajectoryEnsembleData
 from aiida_difftre.engine.contract.jobs import Machine
 from aiida_difftre.engine.errors import ExitStatus, shown
 from aiida_difftre.workchains.builders import ProtocolMixin, load_code, refuse_unknown
@@ -56,8 +58,8 @@ ENDS_WHEN_CANCELLED: dict[str, set[int]] = {
 
 MAX_LOST = 3
 
-OWN_OPTIONS = ("parser_name", "input_filename", "output_filename")
-"""Options that each kind of job sets by itself."""
+OWN_OPTIONS = ("parser_name", "input_filename", "output_filename", "stash")
+"""Options that each kind of job sets by itself, or that are of its files."""
 
 MEMORY = (("machine", "batch_size"), ("machine", "snapshot_cache_mib"), ("sampling", "walkers"))
 """The parameters that decide how much memory a job takes, and which handlers lower."""
@@ -74,17 +76,26 @@ def _check_on_cancelled(node: orm.Str, _: Any) -> str | None:
 
 
 def without_remotes(nodes: Mapping[str, Any]) -> tuple[dict[str, Any], list[orm.RemoteData]]:
-    """Inputs without the folders called ``remote``, at any depth, and these folders."""
+    """Inputs without the folders called ``remote``, at any depth, and these folders.
+
+    The one that alone has the whole of its trajectory stays.
+    """
     kept, folders = {}, []
+    is_needed = has_nothing_else(nodes.get("trajectory"))
     for name, value in nodes.items():
         if isinstance(value, Mapping):
             kept[name], inner = without_remotes(value)
             folders += inner
-        elif name == "remote":
+        elif name == "remote" and not is_needed:
             folders.append(value)
         else:
             kept[name] = value
     return kept, folders
+
+
+def has_nothing_else(trajectory: TrajectoryEnsembleData | None) -> bool:
+    """Whether the whole of a trajectory is in the folder of its job alone: not in the repository, and not stashed."""
+    return trajectory is not None and trajectory.is_part and places.stash_of(trajectory) is None
 
 
 def options_of_another(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -154,10 +165,14 @@ class EngineBaseWorkChain(ProtocolMixin, IndexedMixin, SubmitOnceMixin, BaseRest
             raise TypeError(f"{cls.__name__} names no job of the engine")
         return cls._process_class
 
-    def setup(self) -> None:
-        """Take the inputs of the first job from those of the chain."""
+    def setup(self) -> ExitCode | None:  # type: ignore[override] # a step of an outline may end the chain
+        """Take the inputs of the first job from those of the chain; end where it cannot have a trajectory."""
         super().setup()
-        self.ctx.inputs = AttributeDict(self.exposed_inputs(self.job_class(), namespace="calc"))
+        inputs = self.ctx.inputs = AttributeDict(self.exposed_inputs(self.job_class(), namespace="calc"))
+        computer = inputs.metadata.get("computer") or inputs.code.computer
+        if message := self.job_class().check_reach(inputs, computer):
+            return ExitCode(ExitStatus.CORRUPT_FILE, message)
+        return None
 
     def change_parameters(self, changes: Mapping[str, Any]) -> None:
         """Merge changes into the parameters of the next job."""
@@ -184,7 +199,9 @@ class EngineBaseWorkChain(ProtocolMixin, IndexedMixin, SubmitOnceMixin, BaseRest
     def drop_links(self) -> bool:
         """Do without files on the machine that may be lost; whether there were any."""
         inputs = self.ctx.inputs
-        dropped = [inputs.pop(name, None) for name in ("parent_folder", "start_folder", "remote")]
+        names = ["parent_folder", "start_folder"]
+        names += [] if has_nothing_else(inputs.get("trajectory")) else ["remote"]
+        dropped = [inputs.pop(name, None) for name in names]
         if points := inputs.get("state_points"):
             inputs.state_points, folders = without_remotes(points)
             dropped += folders
@@ -198,9 +215,21 @@ class EngineBaseWorkChain(ProtocolMixin, IndexedMixin, SubmitOnceMixin, BaseRest
     @process_handler(priority=600)
     def handle_lost_files(self, node: orm.CalcJobNode) -> ProcessHandlerReport | None:
         """A link or checkpoint on the machine may be gone or damaged: once more with files from the repository."""
-        if node.exit_status in LOST_FILES and self.drop_links():
+        if node.exit_status not in LOST_FILES:
+            return None
+        if self.drop_links():
             return self.cured(node, "running again without files that were left on the machine")
-        return None
+        lost = [
+            one.node.told_of_part()
+            for one in self.job_class().trajectories(self.ctx.inputs)
+            if one.takes_all and one.name in (node.exit_message or "")
+        ]
+        if not lost:
+            return None
+        remedy = "put back what is missing there, or sample it again, and not from the cache"
+        message = f"{node.exit_message}; {'; '.join(lost)}: {remedy}"
+        self.report(f"{node.process_label}<{node.pk}> failed for good: {message}")
+        return ProcessHandlerReport(do_break=True, exit_code=ExitCode(node.exit_status, message))
 
     @process_handler(priority=550)
     def handle_cancelled(self, node: orm.CalcJobNode) -> ProcessHandlerReport | None:

@@ -160,7 +160,7 @@ def _train(run: RunInput, folder: Path) -> ProcessBuilder:
         stages=stages_of(run, folder),
         protocol=run.protocol,
         overrides=overrides(run),
-        options={name: getattr(run.machines, kind).options for kind, name in needed.items()},
+        options={name: getattr(run.machines, kind).job_options for kind, name in needed.items()},
     )
 
 
@@ -187,7 +187,7 @@ def _part(run: RunInput, folder: Path, chain: type[WorkChain]) -> ProcessBuilder
         dataset=dataset,
         protocol=run.protocol,
         overrides=overrides(run)[section],
-        options={CHAIN_OF[kind]: getattr(run.machines, kind).options for kind in ("sampling", second)},
+        options={CHAIN_OF[kind]: getattr(run.machines, kind).job_options for kind in ("sampling", second)},
     )
 
 
@@ -253,9 +253,10 @@ def overrides(run: RunInput) -> dict[str, Any]:
 
 
 def _machine(machine: JobMachine) -> dict[str, Any]:
+    kept = {} if machine.keep_every is None else {"keep_every": machine.keep_every}
     if machine.engine is None:
-        return {}
-    return {"machine": machine.engine.model_dump(mode="json", exclude_unset=True)}
+        return kept
+    return {**kept, "machine": machine.engine.model_dump(mode="json", exclude_unset=True)}
 
 
 def check(builder: ProcessBuilder, chain: type[WorkChain]) -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from aiida_difftre.engine.contract.base import Strict
 from aiida_difftre.engine.contract.bounds import Limits
 from aiida_difftre.engine.contract.jobs import Machine
+from aiida_difftre.engine.contract.parts import KeepEvery
+from aiida_difftre.workchains.kept import stash_options
 
 MaxJobs = Annotated[int, Limits(least=1, most=1000, reason="a job that never ends well should be noticed")]
 
@@ -31,6 +34,10 @@ class JobMachine(Strict):
             that the owner of the job did it; ``end``.
         clean_workdir: whether the folders of the jobs on the machine are deleted as soon as no later job needs them;
             None takes that of the protocol: those of DFT are, those of the engine are not.
+        keep_every: of sampling: the repository keeps every so many snapshots of each walker, and the whole trajectory
+            stays in the folder of its job, where later jobs read it; None keeps all in the repository.
+        stash: of sampling: a folder of the machine (absolute path) to which the whole trajectories are copied, which
+            later jobs read where the folder of a job is gone; None for none.
     """
 
     code: str | None = None
@@ -40,6 +47,20 @@ class JobMachine(Strict):
     max_lost: MaxLost | None = None
     on_cancelled: Literal["resubmit", "end_if_own", "end"] | None = None
     clean_workdir: bool | None = None
+    keep_every: KeepEvery | None = None
+    stash: str | None = None
+
+    @field_validator("stash")
+    @classmethod
+    def _absolute(cls, folder: str | None) -> str | None:
+        if folder is not None and not PurePosixPath(folder).is_absolute():
+            raise ValueError(f"{folder!r} is no absolute path of a folder of the machine, such as /archive/me/difftre")
+        return folder
+
+    @property
+    def job_options(self) -> dict[str, Any]:
+        """Options of the job, with what becomes of its trajectory."""
+        return self.options | ({} if self.stash is None else {"stash": stash_options(self.stash)})
 
     def restarts(self) -> dict[str, Any]:
         """What is given of the inputs of a restart chain, by their names there."""
@@ -67,6 +88,15 @@ class Machines(Strict):
         for name in ("dft", "feff"):
             if getattr(self, name).engine is not None:
                 raise ValueError(f"machines.{name}.engine: {name.upper()} does not run in the engine; use options")
+        for name in type(self).model_fields:
+            given = [key for key in ("keep_every", "stash") if getattr(getattr(self, name), key) is not None]
+            if given and name != "sampling":
+                raise ValueError(
+                    f"machines.{name}.{given[0]} is of trajectories, which jobs of sampling make; move it there"
+                )
+        sampling = self.sampling
+        if sampling.stash is not None and "stash" in sampling.options:
+            raise ValueError("machines.sampling has both stash and options.stash; give one of them")
         for name, known in (("dft", ("max_iterations", "clean_workdir")), ("feff", ())):
             if unknown := [key for key in getattr(self, name).restarts() if key not in known]:
                 raise ValueError(

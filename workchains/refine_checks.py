@@ -9,6 +9,7 @@ from aiida_difftre.calculations.checks import check_base, check_base_labels
 from aiida_difftre.engine.contract.settings import PotentialSpec
 from aiida_difftre.engine.contract.smoothness import check_curvature_width
 from aiida_difftre.workchains import absorption
+from aiida_difftre.workchains.kept import check_kept, check_reach
 from aiida_difftre.workchains.refine_settings import check_growth
 from aiida_difftre.workchains.state_points import (
     check_structures,
@@ -29,6 +30,8 @@ def check_inputs(inputs: Mapping[str, Any], _: Any) -> str | None:
         or check_training_target(state_points)
         or check_targets(state_points, inputs["sample"]["calc"]["parameters"])
         or check_trajectories(state_points, inputs["sample"]["calc"]["parameters"])
+        or check_kept(inputs["sample"], {"update": inputs["update"]})
+        or check_reach(state_points, inputs["sample"], inputs["update"])
         or check_growth(inputs.get("settings"), inputs["sample"]["calc"]["parameters"])
         or absorption.check_paths(state_points)
         or ("potential" in inputs and check_structures(inputs["potential"], state_points))

@@ -7,6 +7,7 @@ from typing import Any
 
 from aiida import orm
 from aiida.engine import ProcessBuilder, ProcessHandlerReport, process_handler
+from aiida.engine.processes.workchains.workchain import WorkChainSpec
 
 from aiida_difftre.calculations.sample import SampleCalculation
 from aiida_difftre.data.potential import PotentialData
@@ -15,6 +16,7 @@ from aiida_difftre.engine.contract.jobs import SamplingSettings
 from aiida_difftre.engine.contract.settings import WALKERS
 from aiida_difftre.engine.contract.validation import validate
 from aiida_difftre.workchains.engine import UNSTABLE, EngineBaseWorkChain
+from aiida_difftre.workchains.kept import check_cleaning
 
 
 class SampleBaseWorkChain(EngineBaseWorkChain):
@@ -22,6 +24,12 @@ class SampleBaseWorkChain(EngineBaseWorkChain):
 
     _process_class = SampleCalculation
     CHAIN = "sample"
+
+    @classmethod
+    def define(cls, spec: WorkChainSpec) -> None:  # type: ignore[override]
+        """As of every job; what is kept of a trajectory must fit what is deleted."""
+        super().define(spec)
+        spec.inputs.validator = check_cleaning
 
     def settings(self) -> SamplingSettings:
         """The sampling settings of the next job."""

@@ -10,6 +10,7 @@ from aiida_difftre.engine.contract.jobs import PotentialSpec
 from aiida_difftre.engine.contract.labels import check_seen, known_references
 from aiida_difftre.engine.contract.validation import validate
 from aiida_difftre.workchains import absorption
+from aiida_difftre.workchains.kept import check_kept, check_reach
 from aiida_difftre.workchains.refine_checks import check_dataset_weight, check_smoothness
 from aiida_difftre.workchains.stages import changed, check_stages_with, stage_names
 from aiida_difftre.workchains.state_points import (
@@ -19,6 +20,7 @@ from aiida_difftre.workchains.state_points import (
     check_training_target,
     check_trajectories,
 )
+from aiida_difftre.workchains.validate_checks import assesses
 
 
 def check_inputs(inputs: Mapping[str, Any], _: Any) -> str | None:
@@ -56,7 +58,16 @@ def check_inputs(inputs: Mapping[str, Any], _: Any) -> str | None:
         sampling = inputs["validate"]["sample"]["calc"]["parameters"]
         if problem := check_dynamic_targets(inputs["state_points"], sampling):
             return f"validate: {problem}"
-    if problem := check_trajectories(inputs["state_points"], inputs["refine"]["sample"]["calc"]["parameters"]):
+        takers = {"assessment": inputs["validate"]["predict"]} if assesses(inputs["validate"]) else {}
+        if problem := check_kept(inputs["validate"]["sample"], takers):
+            return f"validate: {problem}"
+    refine = inputs["refine"]
+    problem = (
+        check_trajectories(inputs["state_points"], refine["sample"]["calc"]["parameters"])
+        or check_kept(refine["sample"], {"update": refine["update"]})
+        or check_reach(inputs["state_points"], refine["sample"], refine["update"])
+    )
+    if problem:
         return f"refine: {problem}"
     if problem := check_stages_with(inputs, has_dataset=has_labels) or _check_smoothness(inputs):
         return problem

@@ -17,6 +17,7 @@ from aiida_difftre.engine.contract.samplers import JAX_MD
 from aiida_difftre.engine.contract.validation import validate
 from aiida_difftre.engine.contract.verdict import MeasuredPhonon
 from aiida_difftre.workchains import absorption
+from aiida_difftre.workchains.kept import check_kept
 from aiida_difftre.workchains.state_points import check_dynamic_targets, check_structures, check_targets
 
 WHEN = ("before", "after")
@@ -91,7 +92,22 @@ def check_inputs(inputs: Mapping[str, Any], _: Any) -> str | None:
     points, sampling = inputs["state_points"], inputs["sample"]["calc"]["parameters"]
     if settings.hot is not None and (name := _sampler(sampling)) != JAX_MD:
         return f"settings.hot: hot runs are molecular dynamics, and the sampler is {name!r}; set hot to false"
-    return check_targets(points, sampling) or check_dynamic_targets(points, sampling)
+    takers = {"assessment": inputs["predict"]} if assesses(inputs) else {}
+    return (
+        check_kept(inputs["sample"], takers)
+        or check_targets(points, sampling)
+        or check_dynamic_targets(points, sampling)
+    )
+
+
+def assesses(inputs: Mapping[str, Any]) -> bool:
+    """Whether a validation ends with an assessment by the code of its predictions.
+
+    Args:
+        inputs: Inputs of the validation.
+    """
+    given = inputs["settings"].get_dict() if "settings" in inputs else {}
+    return "predict" in inputs and bool(given.get("assessment"))
 
 
 def _sampler(parameters: Any) -> str:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from aiida.engine import CalcJobProcessSpec
 
 from aiida_difftre.calculations import ports
 from aiida_difftre.calculations.checks import check_observables, check_species, parameters_model
-from aiida_difftre.calculations.engine import EngineCalculation, Submission
-from aiida_difftre.calculations.update import define_state_points, job_state_points, trajectory_name
+from aiida_difftre.calculations.engine import EngineCalculation, LinkedTrajectory, Submission
+from aiida_difftre.calculations.update import define_state_points, job_state_points, newest_trajectories
 from aiida_difftre.data.potential import PotentialData
 from aiida_difftre.engine.contract.assess_job import MEMBERS, AssessJob, Candidate
 from aiida_difftre.engine.contract.jobs import POTENTIAL_IN
@@ -83,6 +83,11 @@ class AssessCalculation(EngineCalculation):
         return None
 
     @classmethod
+    def trajectories(cls, inputs: Mapping[str, Any]) -> Iterator[LinkedTrajectory]:
+        """Those of all state points."""
+        yield from newest_trajectories(inputs["state_points"])
+
+    @classmethod
     def content(cls, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Names of the files, state points and targets."""
         return {
@@ -92,9 +97,7 @@ class AssessCalculation(EngineCalculation):
         }
 
     def add_files(self, submission: Submission) -> None:
-        """Both potentials and the trajectories."""
+        """Both potentials."""
         submission.copy(self.inputs.potential, POTENTIAL_IN)
         if "start" in self.inputs:
             submission.copy(self.inputs.start, START)
-        for label, point in self.inputs.state_points.items():
-            submission.trajectory(point["trajectory"], point.get("remote"), trajectory_name(label))

@@ -158,7 +158,7 @@ def check_trajectory(
     """A trajectory that exists must be of the atoms, the cell, the temperature and the ensemble of its state point."""
     ensemble = sampling.ensemble(pressure)
     try:
-        check_fits(trajectory.get_trajectory(), symbols_of(structure), structure.cell, ensemble)
+        check_fits(trajectory.get_trajectory(may_be_part=True), symbols_of(structure), structure.cell, ensemble)
     except ValueError as error:
         return str(error)
     if abs(trajectory.temperature - temperature) > 1e-6 * temperature:

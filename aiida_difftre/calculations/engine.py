@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import ase.io
 from aiida import orm
 from aiida.common import datastructures
 from aiida.common.folders import Folder
-from aiida.engine import CalcJob, CalcJobProcessSpec
+from aiida.engine import CalcJob, CalcJobProcessSpec, Process
 from aiida.engine.processes.calcjobs.calcjob import validate_calc_job
 from ase import Atoms
 
@@ -18,11 +18,12 @@ from aiida_difftre.calculations import ports
 from aiida_difftre.calculations.checks import check_base, check_computer, check_scheduler
 from aiida_difftre.calculations.played import StaysPlayedMixin
 from aiida_difftre.calculations.scheduler import SchedulerStatus
+from aiida_difftre.data import places
 from aiida_difftre.data.base import BasePotentialData
 from aiida_difftre.data.trajectory import TrajectoryEnsembleData
 from aiida_difftre.engine.contract.bases import BaseSpec
 from aiida_difftre.engine.contract.files import write_npz
-from aiida_difftre.engine.contract.jobs import CHECKPOINT, ERROR, JOB, PROGRESS, RESULTS, TRAJECTORY, Job
+from aiida_difftre.engine.contract.jobs import CHECKPOINT, ERROR, JOB, PROGRESS, RESULTS, Job
 from aiida_difftre.engine.contract.known_bases import check_potential
 from aiida_difftre.engine.contract.memory_events import MEMORY_EVENTS, RECORD
 from aiida_difftre.engine.contract.validation import validate
@@ -67,6 +68,45 @@ def engine_walltime(seconds: float) -> float:
     """
     margin = max(MARGIN_FRACTION * seconds, LEAST_MARGIN_S)
     return seconds - min(margin, MARGIN_MOST_FRACTION * seconds)
+
+
+class LinkedTrajectory(NamedTuple):
+    """A trajectory that a job takes.
+
+    Args:
+        name: Its file in the folder of the job.
+        node: The trajectory.
+        remote: The folder where it was made, which the user gave; None for none.
+        ends: True where the state in which its walkers end is all that is needed.
+    """
+
+    name: str
+    node: TrajectoryEnsembleData
+    remote: orm.RemoteData | None
+    ends: bool = False
+
+    def place_on(self, computer: orm.Computer) -> places.Place | None:
+        """Where its file should be on a computer; None for one that has to be sent there."""
+        if self.takes_all:
+            found = places.of(self.node, self.remote)
+        else:
+            found = [] if self.remote is None else [place for place in [places.folder_of(self.remote)] if place]
+        return next((place for place in found if place.computer.uuid == computer.uuid), None)
+
+    @property
+    def takes_all(self) -> bool:
+        """Whether it takes the whole, of which the repository keeps a part; without velocities also to go on from."""
+        return self.node.is_part and not (self.ends and self.node.get_array("last_velocities").any())
+
+    def refusal(self, computer: orm.Computer | None) -> str | None:
+        """Why a job on a computer cannot have it; None where it can, or the computer is not known yet."""
+        if computer is None or not self.takes_all or self.place_on(computer) is not None:
+            return None
+        return (
+            f"{self.name} needs a whole trajectory, and {self.node.told_of_part()}, out of reach of a job on "
+            f"{computer.label}: run the job where it is, or store the whole (`aiida-difftre trajectory fetch "
+            f"{self.node.pk}`, then TrajectoryEnsembleData.from_file), or sample it again, and not from the cache"
+        )
 
 
 class EngineCalculation(StaysPlayedMixin, CalcJob):
@@ -118,7 +158,11 @@ class EngineCalculation(StaysPlayedMixin, CalcJob):
         code = inputs.get("code")
         computer = inputs.get("metadata", {}).get("computer") or (code.computer if code is not None else None)
         try:
-            message = check_base(inputs.get("base"), cls.base_of(inputs), computer) or cls.check(inputs)
+            message = (
+                check_base(inputs.get("base"), cls.base_of(inputs), computer)
+                or (cls.check_reach(inputs, computer) if Process.current() is None else None)  # a chain ends by itself
+                or cls.check(inputs)
+            )
         except ValueError as error:
             return str(error)
         if message:
@@ -133,6 +177,16 @@ class EngineCalculation(StaysPlayedMixin, CalcJob):
     def check(cls, inputs: Mapping[str, Any]) -> str | None:
         """Checks of this kind of job that need several inputs."""
         return None
+
+    @classmethod
+    def trajectories(cls, inputs: Mapping[str, Any]) -> Iterator[LinkedTrajectory]:
+        """The trajectories that a job takes."""
+        yield from ()
+
+    @classmethod
+    def check_reach(cls, inputs: Mapping[str, Any], computer: orm.Computer | None) -> str | None:
+        """Whole trajectories that stayed where they were made must be on the computer of the job."""
+        return next((message for one in cls.trajectories(inputs) if (message := one.refusal(computer))), None)
 
     @classmethod
     def base_of(cls, inputs: Mapping[str, Any]) -> BaseSpec | None:
@@ -170,6 +224,8 @@ class EngineCalculation(StaysPlayedMixin, CalcJob):
         job = self.make_job(self.inputs)
         submission = Submission(folder, self.inputs.metadata.get("computer") or self.inputs.code.computer)
         self.add_files(submission)
+        for one in self.trajectories(self.inputs):
+            submission.trajectory(one)
         if "base" in self.inputs:
             submission.base(self.inputs.base)
         job.digests = submission.digests
@@ -181,11 +237,16 @@ class EngineCalculation(StaysPlayedMixin, CalcJob):
         info.codes_info = [code]
         info.retrieve_list = [RESULTS, ERROR, PROGRESS, MEMORY_EVENTS, *self.RETRIEVE]
         info.prepend_text = info.append_text = RECORD
-        info.retrieve_temporary_list = list(self.RETRIEVE_TEMPORARY)
+        info.retrieve_temporary_list = [*self.brought_back(job)]
         return info
 
+    @classmethod
+    def brought_back(cls, job: Job) -> list[str]:
+        """The files that come back to be parsed, and are not kept as files."""
+        return list(cls.RETRIEVE_TEMPORARY)
+
     def add_files(self, submission: Submission) -> None:
-        """Add the files that the job refers to."""
+        """Add the files that the job refers to, but for trajectories."""
         raise NotImplementedError
 
 
@@ -231,15 +292,21 @@ class Submission:
         ase.io.write(self._folder.get_abs_path(name), bare)
         self._excluded.append(name)
 
-    def trajectory(self, node: TrajectoryEnsembleData, remote: orm.RemoteData | None, name: str) -> None:
-        """Link to the trajectory where it lies on the same computer; else write it from the node's arrays."""
-        if remote is not None and not remote.is_cleaned and self._is_here(remote):
-            self._links.append((self._computer.uuid, str(PurePosixPath(remote.get_remote_path(), TRAJECTORY)), name))
-            if node.digest is not None:
-                self.digests[name] = node.digest
+    def trajectory(self, given: LinkedTrajectory) -> None:
+        """Link to the trajectory where it lies on the same computer; else write it from the node's arrays.
+
+        Raises:
+            ValueError: for one of which the node has a part, where the whole is out of reach.
+        """
+        if (place := given.place_on(self._computer)) is not None:
+            self._links.append((self._computer.uuid, place.path, given.name))
+            if given.node.digest is not None:
+                self.digests[given.name] = given.node.digest
             return
-        node.to_file(Path(self._folder.get_abs_path(name)))
-        self._excluded.append(name)
+        if (message := given.refusal(self._computer)) is not None:
+            raise ValueError(message)
+        given.node.to_file(Path(self._folder.get_abs_path(given.name)), may_be_part=True)
+        self._excluded.append(given.name)
 
     def arrays(self, node: orm.ArrayData, names: Sequence[str], name: str) -> None:
         """Write some arrays of a node as a file; they are not stored again with the job."""

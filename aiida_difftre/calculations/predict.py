@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from aiida import orm
@@ -16,7 +16,7 @@ from aiida_difftre.calculations.checks import (
     check_species,
     parameters_model,
 )
-from aiida_difftre.calculations.engine import EngineCalculation, Submission
+from aiida_difftre.calculations.engine import EngineCalculation, LinkedTrajectory, Submission
 from aiida_difftre.data.dataset import DatasetData
 from aiida_difftre.data.trajectory import TrajectoryEnsembleData
 from aiida_difftre.engine.contract.dynamic_requests import check_dynamic_requests
@@ -93,6 +93,12 @@ class PredictCalculation(EngineCalculation):
         return check_energies(trajectory, "the trajectory") or check_observables(requests, trajectory, "the trajectory")
 
     @classmethod
+    def trajectories(cls, inputs: Mapping[str, Any]) -> Iterator[LinkedTrajectory]:
+        """The one of which averages are taken."""
+        if (trajectory := inputs.get("trajectory")) is not None:
+            yield LinkedTrajectory(TRAJECTORY, trajectory, inputs.get("remote"))
+
+    @classmethod
     def content(cls, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Names of the files."""
         structures, trajectory = inputs.get("structures"), inputs.get("trajectory")
@@ -104,9 +110,7 @@ class PredictCalculation(EngineCalculation):
         }
 
     def add_files(self, submission: Submission) -> None:
-        """Potential, structures, trajectory."""
+        """Potential and structures."""
         submission.copy(self.inputs.potential, POTENTIAL_IN)
         if "structures" in self.inputs:
             submission.copy(self.inputs.structures, DATASET)
-        if "trajectory" in self.inputs:
-            submission.trajectory(self.inputs.trajectory, self.inputs.get("remote"), TRAJECTORY)

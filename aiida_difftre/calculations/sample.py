@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from aiida import orm
@@ -19,11 +19,11 @@ from aiida_difftre.calculations.checks import (
     parameters_model,
     symbols_of,
 )
-from aiida_difftre.calculations.engine import EngineCalculation, Submission
+from aiida_difftre.calculations.engine import EngineCalculation, LinkedTrajectory, Submission
 from aiida_difftre.data.dataset import DatasetData
 from aiida_difftre.data.trajectory import TrajectoryEnsembleData
 from aiida_difftre.engine.contract.hot import BLOWN_UP
-from aiida_difftre.engine.contract.jobs import POTENTIAL_IN, STRUCTURE, TRAJECTORY, SampleJob
+from aiida_difftre.engine.contract.jobs import POTENTIAL_IN, STRUCTURE, TRAJECTORY, TRAJECTORY_PART, Job, SampleJob
 from aiida_difftre.engine.contract.observables import ObservableRequest
 from aiida_difftre.engine.contract.validation import validate
 
@@ -71,7 +71,11 @@ class SampleCalculation(EngineCalculation):
             help="Take this trajectory in place of sampling one: energies of the potential are evaluated on it.",
         )
         ports.parent_folder(spec)
-        spec.output("trajectory", valid_type=TrajectoryEnsembleData, help="Snapshots of all walkers.")
+        spec.output(
+            "trajectory",
+            valid_type=TrajectoryEnsembleData,
+            help="Snapshots of all walkers; with keep_every above 1 a part of them, and the whole in remote_folder.",
+        )
         spec.output(
             "blown_up",
             valid_type=DatasetData,
@@ -115,6 +119,21 @@ class SampleCalculation(EngineCalculation):
         return None
 
     @classmethod
+    def trajectories(cls, inputs: Mapping[str, Any]) -> Iterator[LinkedTrajectory]:
+        """The one to go on from, of which the last state is enough, or the one to take."""
+        if (start := inputs.get("start_trajectory")) is not None:
+            yield LinkedTrajectory(START_TRAJECTORY, start, inputs.get("start_folder"), ends=True)
+        if (given := inputs.get("trajectory")) is not None:
+            yield LinkedTrajectory(GIVEN_TRAJECTORY, given, None)
+
+    @classmethod
+    def brought_back(cls, job: Job) -> list[str]:
+        """The whole trajectory, or the part of it that is kept."""
+        names = super().brought_back(job)
+        keeps_part = isinstance(job, SampleJob) and job.keep_every > 1
+        return [TRAJECTORY_PART if keeps_part and name == TRAJECTORY else name for name in names]
+
+    @classmethod
     def content(cls, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Names of the files."""
         start = START_TRAJECTORY if inputs.get("start_trajectory") is not None else None
@@ -122,12 +141,8 @@ class SampleCalculation(EngineCalculation):
         return {"potential": POTENTIAL_IN, "structure": STRUCTURE, "start_trajectory": start, "trajectory": given}
 
     def add_files(self, submission: Submission) -> None:
-        """Potential, structure, and where to start or restart from."""
+        """Potential, structure, and the checkpoint to restart from."""
         submission.copy(self.inputs.potential, POTENTIAL_IN)
         submission.structure(self.inputs.structure, STRUCTURE)
-        if "start_trajectory" in self.inputs:
-            submission.trajectory(self.inputs.start_trajectory, self.inputs.get("start_folder"), START_TRAJECTORY)
-        if "trajectory" in self.inputs:
-            submission.trajectory(self.inputs.trajectory, None, GIVEN_TRAJECTORY)
         if "parent_folder" in self.inputs:
             submission.checkpoint(self.inputs.parent_folder)

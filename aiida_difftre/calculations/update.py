@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from aiida import orm
@@ -20,7 +20,7 @@ from aiida_difftre.calculations.checks import (
     evaluates_elsewhere,
     parameters_model,
 )
-from aiida_difftre.calculations.engine import EngineCalculation, Submission
+from aiida_difftre.calculations.engine import EngineCalculation, LinkedTrajectory, Submission
 from aiida_difftre.data.dataset import DatasetData
 from aiida_difftre.data.potential import PotentialData
 from aiida_difftre.data.target import TargetData
@@ -113,6 +113,12 @@ def job_state_points(points: Mapping[str, Any]) -> list[dict[str, Any]]:
         }
         for label, point in sorted(points.items())
     ]
+
+
+def newest_trajectories(points: Mapping[str, Any]) -> Iterator[LinkedTrajectory]:
+    """The trajectories of state points, without earlier ones."""
+    for label, point in points.items():
+        yield LinkedTrajectory(trajectory_name(label), point["trajectory"], point.get("remote"))
 
 
 def check_form(potential: PotentialData, point: Mapping[str, Any]) -> str | None:
@@ -219,6 +225,16 @@ class UpdateCalculation(EngineCalculation):
         )
 
     @classmethod
+    def trajectories(cls, inputs: Mapping[str, Any]) -> Iterator[LinkedTrajectory]:
+        """The newest ones of all state points, and the earlier ones."""
+        yield from newest_trajectories(inputs["state_points"])
+        for label, point in inputs["state_points"].items():
+            earlier = point.get("earlier") or {}
+            for files in earlier_files(label, earlier):
+                one = earlier[files["label"]]
+                yield LinkedTrajectory(files["trajectory"], one["trajectory"], one.get("remote"))
+
+    @classmethod
     def content(cls, inputs: Mapping[str, Any]) -> dict[str, Any]:
         """Names of the files, state points and targets."""
         return {
@@ -239,18 +255,15 @@ class UpdateCalculation(EngineCalculation):
         }
 
     def add_files(self, submission: Submission) -> None:
-        """Potential, optimizer state, dataset, what its base gives there, and trajectories."""
+        """Potentials, optimizer state, dataset, and what its base gives there."""
         for port, name in (("potential", POTENTIAL_IN), ("optimizer_state", OPTIMIZER_IN), ("dataset", DATASET)):
             if port in self.inputs:
                 submission.copy(self.inputs[port], name)
         if "base_labels" in self.inputs:
             submission.arrays(self.inputs.base_labels, BASE_LABEL_ARRAYS, BASE_LABELS)
         for label, point in self.inputs.state_points.items():
-            submission.trajectory(point["trajectory"], point.get("remote"), trajectory_name(label))
             if (sampled_by := sampled_by_file(label, point)) is not None:
                 submission.copy(point["potential"], sampled_by)
             earlier = point.get("earlier") or {}
             for files in earlier_files(label, earlier):
-                one = earlier[files["label"]]
-                submission.trajectory(one["trajectory"], one.get("remote"), files["trajectory"])
-                submission.copy(one["potential"], files["potential"])
+                submission.copy(earlier[files["label"]]["potential"], files["potential"])

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from aiida import orm
-from aiida.common import exceptions
+from aiida.common import AiidaException, exceptions
 from ase import Atoms
 from numpy.typing import NDArray
 
-from aiida_difftre.data import display
+from aiida_difftre.data import display, places
 from aiida_difftre.engine.contract.files import digest
+from aiida_difftre.engine.contract.jobs import TRAJECTORY
 from aiida_difftre.engine.contract.observables import Ensemble
+from aiida_difftre.engine.contract.parts import ordinal
 from aiida_difftre.engine.contract.trajectories import (
     MASSES,
     OPTIONAL_ARRAYS,
@@ -37,6 +40,10 @@ class TrajectoryEnsembleData(orm.ArrayData):
     ``number_of_snapshots``, ``number_of_atoms``, ``digest`` (SHA-256 of the file that it was read from),
     ``has_energies`` (false where the potential that starts from it has to give them) and, of one of another program,
     ``origin``: its files with their SHA-256, format, units, and what was found when it was imported.
+
+    Where the input of its job says ``keep_every``, the arrays hold a part of it: ``kept_every`` (every so many
+    snapshots of each walker) and ``kept_snapshots`` tell which. ``number_of_snapshots`` and ``digest`` are then those
+    of the whole, which stayed where it was made, and which alone is averaged over.
 
     Example:
         >>> import numpy as np
@@ -82,6 +89,10 @@ class TrajectoryEnsembleData(orm.ArrayData):
                 "has_energies": trajectory.has_energies,
             }
         )
+        if (part := trajectory.part) is not None:
+            whole = {"number_of_snapshots": part.of, "digest": part.digest}
+            kept = {"kept_every": part.every, "kept_snapshots": len(trajectory.positions)}
+            node.base.attributes.set_many({**whole, **kept})
         return node
 
     @classmethod
@@ -102,12 +113,15 @@ class TrajectoryEnsembleData(orm.ArrayData):
         return node
 
     @classmethod
-    def from_file(cls, path: str | Path, *, may_lack_energies: bool = False, **kwargs: Any) -> TrajectoryEnsembleData:
+    def from_file(
+        cls, path: str | Path, *, may_lack_energies: bool = False, may_be_part: bool = False, **kwargs: Any
+    ) -> TrajectoryEnsembleData:
         """Make an (unstored) node from the engine's ``trajectory.npz``.
 
         Args:
             path: The file.
             may_lack_energies: True for the first reference of a refinement, whose energies the potential may give.
+            may_be_part: True for a file of its job, which holds a part of the snapshots where the input says so.
             **kwargs: Label, description and the like.
 
         Returns:
@@ -117,35 +131,97 @@ class TrajectoryEnsembleData(orm.ArrayData):
             ValueError: With the file and what is wrong with it.
         """
         try:
-            node = cls.from_trajectory(read_trajectory(Path(path), may_lack_energies=may_lack_energies), **kwargs)
+            found = read_trajectory(Path(path), may_lack_energies=may_lack_energies, may_be_part=may_be_part)
         except EngineError as error:
             raise ValueError(error.message) from None
-        node.base.attributes.set("digest", digest(Path(path)))
+        node = cls.from_trajectory(found, **kwargs)
+        if found.part is None:
+            node.base.attributes.set("digest", digest(Path(path)))
         return node
 
-    def get_trajectory(self) -> Trajectory:
+    def get_trajectory(self, *, may_be_part: bool = False) -> Trajectory:
         """Read the trajectory.
+
+        Args:
+            may_be_part: True where the snapshots that the repository keeps will do; averages need all.
 
         Returns:
             The trajectory in memory.
+
+        Raises:
+            ValueError: For one of which the repository keeps a part, naming where the whole is.
         """
+        if not may_be_part:
+            self.refuse_part()
         known = (*TRAJECTORY_ARRAYS, *OPTIONAL_ARRAYS)
         arrays = {name: self.get_array(name) for name in self.get_arraynames() if name in known}
         return Trajectory.from_arrays(
             arrays, species=tuple(self.symbols), temperature=self.temperature, pressure=self.pressure
         )
 
-    def to_file(self, path: str | Path) -> None:
+    def to_file(self, path: str | Path, *, may_be_part: bool = False) -> None:
         """Write the ``.npz`` file that the engine reads.
 
         Args:
             path: The file, which is replaced where it exists.
+            may_be_part: True where the snapshots that the repository keeps will do; the file says that it is a part.
+
+        Raises:
+            ValueError: For one of which the repository keeps a part; :meth:`fetch` gets the whole.
         """
-        write_trajectory(Path(path), self.get_trajectory())
+        write_trajectory(Path(path), self.get_trajectory(may_be_part=may_be_part))
+
+    def fetch(self, path: str | Path) -> None:
+        """Write the file of the whole trajectory, from the computer where it is, if the repository keeps a part.
+
+        Args:
+            path: The file, which is replaced where it exists.
+
+        Raises:
+            ValueError: Where it is not there any more, or another file is in its place.
+        """
+        if not self.is_part:
+            self.to_file(path)
+            return
+        for place in places.of(self):
+            with tempfile.TemporaryDirectory(dir=Path(path).absolute().parent) as folder:
+                copy = Path(folder, TRAJECTORY)
+                try:
+                    with place.computer.get_authinfo(self.user).get_transport() as transport:
+                        transport.getfile(place.path, str(copy))
+                except (OSError, AiidaException):
+                    continue
+                if digest(copy) == self.digest:
+                    copy.replace(path)
+                    return
+        raise ValueError(f"no file with the SHA-256 {self.digest} was found: {self.told_of_part()}")
+
+    @property
+    def is_part(self) -> bool:
+        """Whether the repository keeps a part of its snapshots, and the whole is where it was made."""
+        return self.base.attributes.get("kept_every", 1) > 1
+
+    def told_of_part(self) -> str:
+        """What of it the repository keeps, and where the whole is, in words."""
+        known = self.base.attributes.all
+        kept, every = known["kept_snapshots"], ordinal(known["kept_every"])
+        return (
+            f"of trajectory <{self.pk}> the repository keeps {kept} of {known['number_of_snapshots']} snapshots, every "
+            f"{every} of each walker; the whole is {places.told(self)}"
+        )
+
+    def refuse_part(self) -> None:
+        """Refuse to take a part for the whole.
+
+        Raises:
+            ValueError: Where the repository keeps a part, naming where the whole is.
+        """
+        if self.is_part:
+            raise ValueError(f"{self.told_of_part()}; `aiida-difftre trajectory fetch {self.pk}` gets it")
 
     @property
     def digest(self) -> str | None:
-        """SHA-256 of the file that it was read from; None for one that was made otherwise."""
+        """SHA-256 of the file that it was read from, or of the whole; None for one that was made otherwise."""
         return self.base.attributes.get("digest", None)
 
     @property
@@ -195,7 +271,7 @@ class TrajectoryEnsembleData(orm.ArrayData):
 
     @property
     def number_of_snapshots(self) -> int:
-        """Snapshots of all walkers together."""
+        """Snapshots of all walkers together, also where the repository keeps a part of them."""
         return self.base.attributes.get("number_of_snapshots")
 
     def get_description(self) -> str:
@@ -206,16 +282,17 @@ class TrajectoryEnsembleData(orm.ArrayData):
         """
         known = self.base.attributes.all
         pressure = "" if self.pressure is None else f", {self.pressure:g} GPa"
+        kept = f" (every {ordinal(known['kept_every'])} is kept)" if self.is_part else ""
         return (
             f"{'-'.join(known.get('species', []))}, {known.get('number_of_atoms')} atoms, "
-            f"{known.get('number_of_snapshots')} snapshots, {known.get('temperature')} K{pressure}"
+            f"{known.get('number_of_snapshots')} snapshots{kept}, {known.get('temperature')} K{pressure}"
         )
 
     def get_ase(self, index: int = -1) -> Atoms:
         """Read a snapshot, wrapped into the cell.
 
         Args:
-            index: Index of the snapshot; negative numbers count from the end.
+            index: Index of the snapshot among those that the repository keeps; negative numbers count from the end.
 
         Returns:
             The structure.
@@ -232,10 +309,13 @@ class TrajectoryEnsembleData(orm.ArrayData):
 
     def _scales(self) -> NDArray[np.float64]:
         """Scale of the cell of each snapshot, (snapshots,); ones in nodes that were made before cells could change."""
-        return self.get_array("scales") if "scales" in self.get_arraynames() else np.ones(self.number_of_snapshots)
+        name = "scales" if "scales" in self.get_arraynames() else "energies"
+        return self.get_array(name) if name == "scales" else np.ones(len(self.get_array(name)))
 
     def to_trajectory_data(self, walker: int = 0) -> orm.TrajectoryData:
         """Convert one walker to AiiDA's own trajectory, for tools that read it; larger and slower than this node.
+
+        It holds the snapshots that the repository keeps; its times and steps tell which they are.
 
         Args:
             walker: Index of the walker.
@@ -274,6 +354,8 @@ class TrajectoryEnsembleData(orm.ArrayData):
             ("ensemble", known.get("ensemble")),
             ("walkers", known.get("number_of_walkers")),
             ("snapshots", known.get("number_of_snapshots")),
+            ("kept", f"{known['kept_snapshots']}, every {ordinal(known['kept_every'])}" if self.is_part else None),
+            ("the whole", places.told(self) if self.is_part else None),
         ]
         return display.table(self, "trajectory", rows)
 

@@ -17,8 +17,9 @@ from aiida import orm
 COLUMNS = ("jobs", "sent", "linked", "left", "retrieved", "kept")
 
 WRITTEN = (
-    "results.json", "error.json", "progress.jsonl", "memory_events.txt", "trajectory.npz", "potential_out.safetensors",
-    "optimizer_out.safetensors", "predictions.npz", "checkpoint.safetensors", "_scheduler-*.txt",
+    "results.json", "error.json", "progress.jsonl", "memory_events.txt", "trajectory.npz", "trajectory_part.npz",
+    "potential_out.safetensors", "optimizer_out.safetensors", "predictions.npz", "checkpoint.safetensors",
+    "_scheduler-*.txt",
 )  # fmt: skip
 """Files that a job of the engine writes."""
 

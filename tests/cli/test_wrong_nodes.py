@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from aiida_difftre.cli import cli
 from aiida_difftre.workchains.main import launch
 
-COMMANDS = (["status"], ["report"], ["plot"], ["lineage"], ["potential", "export"])
+COMMANDS = (["status"], ["report"], ["plot"], ["lineage"], ["potential", "export"], ["trajectory", "fetch"])
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)

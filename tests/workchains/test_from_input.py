@@ -81,6 +81,56 @@ def test_everything_arrives(tmp_path: Path, content: dict[str, Any]) -> None:
     assert builder["validate"]["sample"]["calc"]["parameters"]["sampling"]["walkers"] != 3
 
 
+def test_what_is_kept_of_trajectories_arrives(tmp_path: Path, content: dict[str, Any], code: Any) -> None:
+    sampling = content["machines"]["sampling"]
+    sampling |= {"keep_every": 50, "stash": "/archive/difftre"}
+    builder = read(tmp_path, content)
+    for part in ("refine", "validate"):
+        calc = builder[part]["sample"]["calc"]
+        assert calc["parameters"]["keep_every"] == 50
+        stash = {"target_base": "/archive/difftre", "source_list": ["trajectory.npz"], "stash_mode": "copy"}
+        assert dict(calc["metadata"]["options"]["stash"]) == stash
+    assert "keep_every" not in builder["refine"]["update"]["calc"]["parameters"].get_dict()
+    read(tmp_path, {**content, "machines": {**content["machines"], "sampling": {**sampling, "clean_workdir": True}}})
+    for changes, message in (
+        ({"keep_every": 0}, r"machines\.sampling\.keep_every: must be at least 1 .*\(got 0\)"),
+        ({"keep_every": -1}, r"machines\.sampling\.keep_every: must be at least 1 .*\(got -1\)"),
+        ({"keep_every": 1.5}, r"machines\.sampling\.keep_every: .*1\.5"),
+        ({"keep_every": True}, r"machines\.sampling\.keep_every: .*True"),
+        ({"keep_every": "50"}, r"machines\.sampling\.keep_every: .*'50'"),
+        ({"keep_every": 2_000_000}, r"machines\.sampling\.keep_every: must be .* at most 1000000"),
+        ({"stash": "archive"}, r"machines\.sampling\.stash: 'archive' is no absolute path"),
+        ({"options": {"stash": {"target_base": "/archive"}}}, "both stash and options.stash"),
+        ({"clean_workdir": True, "stash": None}, "keep_every is 50, and clean_workdir deletes the folders in which"),
+    ):
+        machines = {**content["machines"], "sampling": {**sampling, **changes}}
+        with pytest.raises(ValueError, match=message):
+            read(tmp_path, {**content, "machines": machines})
+    for name in ("dft", "update", "prediction", "pretraining", "feff"):
+        with pytest.raises(ValueError, match=rf"machines\.{name}\.keep_every is of trajectories"):
+            read(tmp_path, {**content, "machines": {**content["machines"], name: {"keep_every": 2}}})
+
+
+def test_wholes_stay_where_updates_read_them(
+    tmp_path: Path, content: dict[str, Any], aiida_computer_local: Any
+) -> None:
+    elsewhere = aiida_computer_local(label="elsewhere")
+    other = orm.InstalledCode(label=f"other-{uuid4().hex}", computer=elsewhere, filepath_executable="/bin/true").store()
+    content["machines"]["sampling"]["keep_every"] = 50
+    content["machines"]["update"] = {"code": other.full_label}
+    message = "stay on localhost, and the update on elsewhere needs them; give it a code on localhost"
+    for chain in (TrainWorkChain, RefineWorkChain):
+        with pytest.raises(ValueError, match=f"keep_every is 50: .*every 50th snapshot, {message}"):
+            read(tmp_path, content, chain)
+    content["machines"] |= {"update": content["machines"]["prediction"], "prediction": {"code": other.full_label}}
+    content["validation"] = {"settings": {"assessment": True}}
+    for chain in (TrainWorkChain, ValidateWorkChain):
+        with pytest.raises(ValueError, match="the assessment on elsewhere needs them"):
+            read(tmp_path, content, chain)
+    content["validation"] = {}
+    read(tmp_path, content)
+
+
 def test_restarts_and_cleaning_arrive(tmp_path: Path, content: dict[str, Any]) -> None:
     choices = {"max_jobs": 40, "max_lost": 7, "on_cancelled": "end", "clean_workdir": True}
     content["machines"]["sampling"] |= choices

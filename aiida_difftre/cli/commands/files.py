@@ -108,6 +108,32 @@ def trajectory_import(
         click.echo(f"stored trajectory {node.label!r} as {node.pk}")
 
 
+@trajectory.command("fetch")
+@click.argument("node")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="A file; trajectory-PK.npz by default.",
+)
+@click.option("-f", "--force", is_flag=True, help="Replace a file that exists.")
+@click.pass_obj
+def trajectory_fetch(profile: str | None, /, node: str, output: Path | None, force: bool) -> None:
+    """Write the whole of a trajectory to a file that `difftre` reads, from its computer where `keep_every` left it."""
+    with complaints():
+        load(profile)
+        from aiida_difftre.data.trajectory import TrajectoryEnsembleData
+
+        named = node_called(node)
+        if not isinstance(named, TrajectoryEnsembleData):
+            raise ValueError(f"node {named.pk} is a {type(named).__name__}; give a trajectory")
+        path = output or Path(f"trajectory-{named.pk}.npz")
+        if path.exists() and not force:
+            raise ValueError(f"{path} exists; give another name, or --force")
+        named.fetch(path)
+        click.echo(f"wrote {path}")
+
+
 @click.group()
 def potential() -> None:
     """Potentials."""

@@ -30,6 +30,7 @@ from aiida_difftre.engine.contract.label_names import LabelKeys
 from aiida_difftre.engine.contract.loop_settings import LoopSettings
 from aiida_difftre.engine.contract.observables import ObservableRequest, check_requests
 from aiida_difftre.engine.contract.optimizer_options import OPTAX
+from aiida_difftre.engine.contract.parts import KeepEvery
 from aiida_difftre.engine.contract.settings import (
     LONGEST_CUTOFF,
     BarostatSpec,
@@ -73,6 +74,7 @@ ERROR = "error.json"
 PROGRESS = "progress.jsonl"
 CHECKPOINT = "checkpoint.safetensors"
 TRAJECTORY = "trajectory.npz"
+TRAJECTORY_PART = "trajectory_part.npz"
 PREDICTIONS = "predictions.npz"
 POTENTIAL_IN = "potential.safetensors"
 POTENTIAL_OUT = "potential_out.safetensors"
@@ -181,9 +183,12 @@ class SampleJob(Job):
         base_born_stride: every so many snapshots get a Born term of the base of the potential, for stiffness targets of
             updates on this trajectory; 0 for as many as ``observables`` need.
         hot: short runs above the temperature, from the last snapshots; None for none.
+        keep_every: every so many snapshots of each walker, its last one among them, are written once more as a part,
+            for who does not want to move the whole; 1 for no part.
 
-    Writes: ``trajectory.npz``, ``blown_up.extxyz`` (where walkers of hot runs blew up), ``results.json`` (predictions,
-    mean temperature, statistical inefficiency, stationarity with a ``warning`` where the trajectory still drifts, ...),
+    Writes: ``trajectory.npz``, ``trajectory_part.npz`` (where ``keep_every`` is above 1), ``blown_up.extxyz`` (where
+    walkers of hot runs blew up), ``results.json`` (predictions, mean temperature, statistical inefficiency,
+    stationarity with a ``warning`` where the trajectory still drifts, ...),
     ``checkpoint.safetensors`` while it runs; a run with a checkpoint beside its job file continues from it.
     """
 
@@ -198,6 +203,7 @@ class SampleJob(Job):
     observables: list[ObservableRequest] = Field(default_factory=list)
     base_born_stride: Annotated[int, Limits(least=0, most=1_000_000, reason="no trajectory has more snapshots")] = 0
     hot: HotSettings | None = None
+    keep_every: KeepEvery = 1
 
     @model_validator(mode="after")
     def _ensemble(self) -> SampleJob:

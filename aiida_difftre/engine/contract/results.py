@@ -59,6 +59,20 @@ class GivenReference(Record):
     n_eff_independent: float
 
 
+class KeptPart(Record):
+    """The part of a trajectory that was written beside the whole one.
+
+    Args:
+        every: Every so many snapshots of each walker are in it.
+        snapshots: Number of its snapshots.
+        digest: SHA-256 of the file of the whole trajectory.
+    """
+
+    every: int
+    snapshots: int
+    digest: str
+
+
 class SampleResults(Results):
     """Results of sampling.
 
@@ -75,6 +89,7 @@ class SampleResults(Results):
             sampled.
         arrangement: Where the atoms are; None in results before this was told.
         hot: What became of the hot runs; None where none were asked for.
+        kept: The part of the trajectory beside the whole one; None without ``keep_every``.
         predictions: The observables of the job.
     """
 
@@ -90,6 +105,7 @@ class SampleResults(Results):
     given: GivenReference | None = None
     arrangement: Arrangement | None = None
     hot: list[HotRun] | None = None
+    kept: KeptPart | None = None
     predictions: list[Prediction] = Field(default_factory=list)
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from aiida_difftre.engine.contract.base_arrays import BASE_ARRAYS, BaseArrays
 from aiida_difftre.engine.contract.files import Arrays, write_npz
 from aiida_difftre.engine.contract.observables import Ensemble
+from aiida_difftre.engine.contract.parts import PART_ARRAYS, Part
 from aiida_difftre.engine.contract.reading import opened_npz
 
 SMALLEST_VOLUME = 1e-3
@@ -29,7 +30,7 @@ MASSES = "masses"
 REFERENCE_ENERGIES = "reference_energies"
 """The array that is only there where another potential sampled than the one of the energies."""
 
-OPTIONAL_ARRAYS = (MASSES, REFERENCE_ENERGIES, *BASE_ARRAYS)
+OPTIONAL_ARRAYS = (MASSES, REFERENCE_ENERGIES, *BASE_ARRAYS, *PART_ARRAYS)
 """Arrays that only some trajectories have."""
 
 TRAJECTORY_ARRAYS = (
@@ -70,6 +71,7 @@ class Trajectory:
             potential without a base.
         reference_energies: Energies of what sampled the snapshots, (snapshots,), eV, where that was not the potential
             of ``energies``: weights are relative to it. None where it was.
+        part: Of what these snapshots are a part; None for a whole trajectory. Weights and errors take whole ones.
 
     Example:
         >>> import numpy as np
@@ -100,6 +102,7 @@ class Trajectory:
     masses: NDArray[np.float64] | None = None
     base: BaseArrays | None = None
     reference_energies: NDArray[np.float64] | None = None
+    part: Part | None = None
 
     @classmethod
     def from_arrays(
@@ -109,7 +112,7 @@ class Trajectory:
 
         Args:
             arrays: Arrays by the names of the arguments of this class, and those of a base
-                (``BASE_ARRAYS``).
+                (``BASE_ARRAYS``) and of a part (``PART_ARRAYS``).
             species: Chemical symbol of each atom.
             temperature: Temperature of the thermostat, K.
             pressure: Pressure of the barostat, GPa; None at constant volume.
@@ -124,8 +127,8 @@ class Trajectory:
         ones = {"scales": np.ones(len(given["energies"])), "last_scales": np.ones(len(given["last_positions"]))}
         given |= {name: arrays[name] if name in arrays else ones[name] for name in SCALES}
         given |= {name: arrays[name] for name in (MASSES, REFERENCE_ENERGIES) if name in arrays}
-        base = BaseArrays.from_arrays(arrays)
-        return cls(species=species, temperature=temperature, pressure=pressure, base=base, **given)
+        base, part = BaseArrays.from_arrays(arrays), Part.from_arrays(arrays)
+        return cls(species=species, temperature=temperature, pressure=pressure, base=base, part=part, **given)
 
     @property
     def symbols(self) -> tuple[str, ...]:
@@ -134,10 +137,12 @@ class Trajectory:
 
     @property
     def optional_arrays(self) -> Arrays:
-        """Arrays by name that only some trajectories have: masses, energies of what sampled, and what a base gave."""
+        """Arrays by name that only some trajectories have: masses, energies of what sampled, of a base, of a part."""
         named = {MASSES: self.masses, REFERENCE_ENERGIES: self.reference_energies}
         there = {name: np.asarray(array) for name, array in named.items() if array is not None}
-        return there | ({} if self.base is None else self.base.to_arrays())
+        for one in (self.base, self.part):
+            there |= {} if one is None else one.to_arrays()
+        return there
 
     @property
     def has_energies(self) -> bool:
@@ -187,12 +192,13 @@ def write_trajectory(path: Path, trajectory: Trajectory) -> None:
     write_npz(path, numbers | arrays | trajectory.optional_arrays)
 
 
-def read_trajectory(path: Path, *, may_lack_energies: bool = False) -> Trajectory:
+def read_trajectory(path: Path, *, may_lack_energies: bool = False, may_be_part: bool = False) -> Trajectory:
     """Read a trajectory from an ``.npz`` file, and check that its arrays belong together.
 
     Args:
         path: The file.
         may_lack_energies: True for the first reference of a refinement, whose energies the potential may have to give.
+        may_be_part: True where some of the snapshots will do, as for walkers that go on from the last ones.
 
     Returns:
         The trajectory.
@@ -219,6 +225,10 @@ def read_trajectory(path: Path, *, may_lack_energies: bool = False) -> Trajector
             pressure=None if np.isnan(pressure) else pressure,
         )
         _check_trajectory(trajectory, may_lack_energies=may_lack_energies)
+        if trajectory.part is not None:
+            trajectory.part.check(len(trajectory.energies))
+            if not may_be_part:
+                raise ValueError(trajectory.part.refusal(len(trajectory.energies)))
     return trajectory
 
 

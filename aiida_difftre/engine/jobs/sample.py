@@ -13,11 +13,14 @@ import numpy as np
 from aiida_difftre.engine.bases.base_pass import arrays_of
 from aiida_difftre.engine.bases.loading import of_potential
 from aiida_difftre.engine.bases.protocol import BasePotential
-from aiida_difftre.engine.contract.jobs import TRAJECTORY, SampleJob
+from aiida_difftre.engine.contract.files import digest
+from aiida_difftre.engine.contract.jobs import TRAJECTORY, TRAJECTORY_PART, SampleJob
+from aiida_difftre.engine.contract.parts import part_of
 from aiida_difftre.engine.contract.records import Timings
-from aiida_difftre.engine.contract.results import GivenReference, SampleResults, Stationarity
+from aiida_difftre.engine.contract.results import GivenReference, KeptPart, SampleResults, Stationarity
 from aiida_difftre.engine.contract.state_points import StatePoint
 from aiida_difftre.engine.contract.trajectories import Trajectory, read_trajectory, write_trajectory
+from aiida_difftre.engine.errors import EngineError
 from aiida_difftre.engine.jobs.given import given_reference, held_at
 from aiida_difftre.engine.jobs.hot import hot_runs
 from aiida_difftre.engine.observables.protocol import make
@@ -74,8 +77,14 @@ def run(job: SampleJob, folder: Path, progress: Reporter) -> SampleResults:
     began = time.monotonic()
     moving = Moving(potential, parameters, structure, base)
     with Stop(job.machine.walltime_s) as stop:
-        trajectory, given = _trajectory(job, folder, moving, progress, stop)
+        try:
+            trajectory, given = _trajectory(job, folder, moving, progress, stop)
+        except EngineError:
+            if job.keep_every > 1 and (folder / TRAJECTORY).is_file():  # the good snapshots of a run that went bad
+                _keep(job, folder, read_trajectory(folder / TRAJECTORY))
+            raise
         write_trajectory(folder / TRAJECTORY, trajectory)
+        kept = _keep(job, folder, trajectory)
         sampled = time.monotonic()
         model = (potential, parameters, base)
         hot = None if job.hot is None else hot_runs(job, job.hot, model, trajectory, folder, progress, stop)
@@ -96,6 +105,7 @@ def run(job: SampleJob, folder: Path, progress: Reporter) -> SampleResults:
         given=given,
         arrangement=arrangement(trajectory, structure.positions[0]),
         hot=hot,
+        kept=kept,
         predictions=predictions,
         timings=Timings(
             sampling_s=sampled - began,
@@ -103,6 +113,16 @@ def run(job: SampleJob, folder: Path, progress: Reporter) -> SampleResults:
             **({} if hot is None else {"hot_s": heated - sampled}),
         ),
     )
+
+
+def _keep(job: SampleJob, folder: Path, trajectory: Trajectory) -> KeptPart | None:
+    """Write the part of a trajectory that is kept elsewhere, beside the file of the whole."""
+    if job.keep_every == 1:
+        return None
+    whole = digest(folder / TRAJECTORY)
+    part = part_of(trajectory, job.keep_every, whole)
+    write_trajectory(folder / TRAJECTORY_PART, part)
+    return KeptPart(every=job.keep_every, snapshots=len(part.energies), digest=whole)
 
 
 def _trajectory(
@@ -120,7 +140,13 @@ def _trajectory(
             of_base = arrays_of(exists, moving.base, spec.digest, born_stride=stride, progress=progress, stop=stop)
         exists, held = replace(exists, base=of_base), held_at(point, job.sampling)
         return given_reference(*moving[:2], exists, structure, held, batch_size=job.machine.batch_size)
-    previous = read_trajectory(folder / job.start_trajectory) if job.start_trajectory else None
+    previous = None if job.start_trajectory is None else _last_of(folder / job.start_trajectory)
     start, settings = start_on_device(job.sampling, moving.structure, previous)
     run = protocol.Run(job.machine, job.seed, progress, stop, folder, moving.base)
     return protocol.sample(*moving[:2], start, point, settings, run, born_stride=stride), None
+
+
+def _last_of(path: Path) -> Trajectory:
+    """A trajectory of which the state in which its walkers end is needed; the whole where they have no velocities."""
+    trajectory = read_trajectory(path, may_be_part=True)
+    return trajectory if trajectory.last_velocities.any() else read_trajectory(path)
