@@ -20,6 +20,7 @@ from aiida_difftre.calculations.checks import (
     symbols_of,
 )
 from aiida_difftre.calculations.engine import EngineCalculation, LinkedTrajectory, Submission
+from aiida_difftre.data import places
 from aiida_difftre.data.dataset import DatasetData
 from aiida_difftre.data.trajectory import TrajectoryEnsembleData
 from aiida_difftre.engine.contract.hot import BLOWN_UP
@@ -125,6 +126,17 @@ class SampleCalculation(EngineCalculation):
             yield LinkedTrajectory(START_TRAJECTORY, start, inputs.get("start_folder"), ends=True)
         if (given := inputs.get("trajectory")) is not None:
             yield LinkedTrajectory(GIVEN_TRAJECTORY, given, None)
+
+    @classmethod
+    def is_valid_cache(cls, node: Any) -> bool:
+        """Not where a part is kept and the whole was deleted, which later jobs would miss.
+
+        Args:
+            node: The node of a job that ended.
+        """
+        trajectory = node.base.links.get_outgoing(TrajectoryEnsembleData, link_label_filter="trajectory").first()
+        is_lost = trajectory is not None and trajectory.node.is_part and not places.of(trajectory.node)
+        return not is_lost and super().is_valid_cache(node)
 
     @classmethod
     def brought_back(cls, job: Job) -> list[str]:

@@ -15,6 +15,7 @@ from aiida.engine.utils import instantiate_process
 from aiida.manage import get_manager
 from click.testing import CliRunner
 
+from aiida_difftre.calculations.sample import SampleCalculation
 from aiida_difftre.cli import cli
 from aiida_difftre.data.trajectory import TrajectoryEnsembleData
 from aiida_difftre.engine.contract.files import digest
@@ -174,7 +175,9 @@ def test_jobs_read_the_whole_where_it_is(
     for kind, (inputs, _, _) in takers.items():
         with pytest.raises(ValueError, match=message):
             prepare(kind, {"potential": potential, **inputs, "code": other})
+    assert SampleCalculation.is_valid_cache(node.creator)
     folder.base.extras.set(orm.RemoteData.KEY_EXTRA_CLEANED, True)
+    assert not SampleCalculation.is_valid_cache(node.creator)
     for kind, (inputs, _, _) in takers.items():
         with pytest.raises(ValueError, match=r"needs a whole trajectory.*gone: /scratch/job was deleted"):
             prepare(kind, {"potential": potential, **inputs})
