@@ -279,9 +279,11 @@ class DftDatasetWorkChain(ProtocolMixin, IndexedMixin, SubmitOnceMixin, WorkChai
         """Generate the cells, and put down which are to be labelled."""
         cells = {f"{GIVEN}_{label}": node.uuid for label, node in self.inputs.get("structures", {}).items()}
         if "structure" in self.inputs:
-            metadata = {"call_link_label": "generate_structures"}  # by which the live picture finds their number
-            nodes = dict(generate_structures(self.inputs.structure, self.inputs.generation, metadata=metadata))  # type: ignore[call-arg] # of every process
-            cells |= {name: node.uuid for name, node in nodes.items()}
+            # The label by which the live picture finds their number.
+            made = self.compute(
+                generate_structures, "generate_structures", self.inputs.structure, self.inputs.generation
+            )
+            cells |= {name: node.uuid for name, node in made.items()}
         self.ctx.cells = cells
         self.ctx.order = list(cells)  # a checkpoint keeps the order of a list, but not that of a mapping
         self.ctx.waiting = sorted(cells)
@@ -383,7 +385,7 @@ class DftDatasetWorkChain(ProtocolMixin, IndexedMixin, SubmitOnceMixin, WorkChai
             )
         names = [name for name in self.ctx.order if name in self.ctx.labelled]
         trajectories = {name: orm.load_node(self.ctx.labelled[name]).outputs.output_trajectory for name in names}
-        self.out("dataset", collect_labels(**trajectories))
+        self.out("dataset", self.compute(collect_labels, "collect_labels", **trajectories))
         if "generation" in self.inputs and self.inputs.generation.get_dict().get("elastic"):
             self._reference(trajectories)
         self.report(f"{len(names)} of {len(self.ctx.cells)} cells labelled")
@@ -401,8 +403,7 @@ class DftDatasetWorkChain(ProtocolMixin, IndexedMixin, SubmitOnceMixin, WorkChai
             self.report(f"no static stiffness, since the labels {', '.join(missing)} failed")
             return
         inputs = {port: trajectories[name] for port, name in needed.items()}
-        reference = static_reference(self.inputs.generation, **inputs)
-        self.out("reference", reference)
+        self.out("reference", self.compute(static_reference, "static_reference", self.inputs.generation, **inputs))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""Each step of a work chain is submitted once, also where the chain has to do it again; and none is forgotten."""
+"""Each step of a work chain is done once, also where the chain has to do it again; and none is forgotten."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
@@ -74,6 +75,28 @@ class SubmitOnceMixin(StaysPlayedMixin):
                 return called
         submitted: orm.ProcessNode = super().submit(process, inputs, **kwargs)  # type: ignore[misc] # of the chain
         return submitted
+
+    def compute(self, function: Callable[..., Any], label: str, *args: Any, **inputs: Any) -> Any:
+        """Call a calculation function, or find what it made when it was called with the same label of its link.
+
+        Args:
+            function: The calculation function.
+            label: Label of the link, given once in a chain.
+            *args: Its inputs.
+            **inputs: Its inputs by name.
+
+        Returns:
+            What it returned: a node, or nodes by name.
+        """
+        node: orm.ProcessNode = self.node  # type: ignore[attr-defined] # of the chain
+        links = node.base.links.get_outgoing(orm.CalcFunctionNode, link_type=CALLS, link_label_filter=label)
+        for link in links.all():
+            called: Any = link.node
+            # The filter takes an underscore for any character.
+            if link.link_label == label and called.process_label == function.__name__ and called.is_finished_ok:
+                made = called.base.links.get_outgoing(link_type=LinkType.CREATE).nested()
+                return made.get(Process.SINGLE_OUTPUT_LINKNAME, made)
+        return function(*args, **inputs, metadata={"call_link_label": label})
 
     def load_instance_state(self, saved_state: Any, load_context: Any) -> None:
         """Go on from a checkpoint, and look after what was called last before it and has not begun.

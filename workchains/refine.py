@@ -322,12 +322,13 @@ class RefineWorkChain(ProtocolMixin, IndexedMixin, SubmitOnceMixin, WorkChain):
             return
         updates = updates_of(self.node)
         plan = plan_of(state, selected, updates, sampled=self.ctx.reference["potential"].uuid)
-        history = collect_history(
+        history = self.compute(
+            collect_history,
+            "history",
             orm.Dict(plan),
             targets={label: dict(point["targets"]) for label, point in self._state_points().items()},
             updates={iteration_name(number): update.outputs.output_parameters for number, update in updates.items()},
             sampled=dict(self.ctx.sampled),
-            metadata={"call_link_label": "history"},
         )
         self.out("potential", self.ctx.best)
         self.out("history", history)

@@ -167,8 +167,7 @@ class TrainWorkChain(ProtocolMixin, IndexedMixin, SubmitOnceMixin, WorkChain):
             if not node.is_finished_ok:
                 return self.exit_codes.ERROR_FEFF_FAILED.format(reason=reason_of(node))
             target = self.inputs.state_points[label]["targets"][name]
-            metadata = {"call_link_label": f"attach_{key}"}
-            self.ctx.with_paths[key] = attach_paths(target, node.outputs.paths, metadata=metadata)  # type: ignore[call-arg] # of every process
+            self.ctx.with_paths[key] = self.compute(attach_paths, f"attach_{key}", target, node.outputs.paths)
         return None
 
     def has_to_label(self) -> bool:
@@ -209,8 +208,7 @@ class TrainWorkChain(ProtocolMixin, IndexedMixin, SubmitOnceMixin, WorkChain):
 
     def _configurations(self) -> Any:
         structures = {label: point["structure"] for label, point in self.inputs.state_points.items()}
-        metadata = {"call_link_label": "configurations"}
-        return unlabelled_configurations(**structures, metadata=metadata)  # type: ignore[arg-type] # of every process
+        return self.compute(unlabelled_configurations, "configurations", **structures)
 
     def inspect_pretraining(self) -> ExitCode | None:
         """Take the potential over."""

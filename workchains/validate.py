@@ -150,17 +150,15 @@ class ValidateWorkChain(ProtocolMixin, IndexedMixin, SubmitOnceMixin, WorkChain)
             asked = {"stability": True} | ({"wave_vectors": vectors} if vectors else {})
             self._submit_prediction("lattices_after", self.inputs.after, self._cells(), **asked)
 
-    def _cell(self) -> DatasetData:
+    def _cell(self) -> Any:
         """The structure of the first state point, where the dataset holds no unit cell at rest."""
         first = next(iter(self.inputs.state_points.values()))
-        metadata: Any = {"call_link_label": "configuration"}  # which every process takes
-        return configurations(structure=first["structure"], metadata=metadata)
+        return self.compute(configurations, "configuration", structure=first["structure"])
 
-    def _cells(self) -> DatasetData:
+    def _cells(self) -> Any:
         """The structures of all state points."""
         structures = {label: point["structure"] for label, point in self.inputs.state_points.items()}
-        metadata: Any = {"call_link_label": "cells"}
-        return configurations(**structures, metadata=metadata)
+        return self.compute(configurations, "cells", **structures)
 
     def _submit_sampling(self, when: str, label: str) -> orm.ProcessNode:
         settings = validate(ValidateSettings, self.inputs.settings.get_dict())
@@ -269,13 +267,14 @@ class ValidateWorkChain(ProtocolMixin, IndexedMixin, SubmitOnceMixin, WorkChain)
             found[part][when] = node.outputs.output_parameters
             if read(PredictResults, node.outputs.output_parameters.get_dict()).static is not None:
                 found["static"][when] = node.outputs.output_parameters
-        report = validation_report(
+        report = self.compute(
+            validation_report,
+            "report",
             targets={label: dict(point["targets"]) for label, point in self.inputs.state_points.items()},
             predictions=predictions,
             sampled=sampled,
             settings=self.inputs.settings,
             **found,
-            metadata={"call_link_label": "report"},
         )
         self.report(of_report(report.get_dict()).line)
         self.out("report", report)

@@ -8,7 +8,15 @@ from typing import Any
 import pytest
 from aiida import orm
 from aiida.common import AttributeDict
-from aiida.engine import BaseRestartWorkChain, ProcessState, ToContext, WorkChain, run_get_node, while_
+from aiida.engine import (
+    BaseRestartWorkChain,
+    ProcessState,
+    ToContext,
+    WorkChain,
+    calcfunction,
+    run_get_node,
+    while_,
+)
 from aiida.engine.persistence import AiiDAPersister, get_object_loader
 from aiida.engine.utils import instantiate_process
 from aiida.manage import get_manager
@@ -111,6 +119,46 @@ def test_a_step_without_a_checkpoint_is_submitted_afresh(monkeypatch: pytest.Mon
     assert left.is_excepted
     assert "before Child<" in str(left.exception)
     assert afresh.is_finished_ok
+
+
+@calcfunction
+def double(x: orm.Int) -> orm.Int:
+    """Of one node."""
+    return orm.Int(2 * x.value)
+
+
+@calcfunction
+def split(x: orm.Int, y: orm.Int) -> dict[str, orm.Int]:
+    """Of two nodes, two."""
+    return {"sum": orm.Int(x.value + y.value), "product": orm.Int(x.value * y.value)}
+
+
+class Computing(SubmitOnceMixin, WorkChain):
+    """Comes round its step twice."""
+
+    @classmethod
+    def define(cls, spec: Any) -> None:
+        super().define(spec)
+        spec.output_namespace("of", dynamic=True)
+        spec.outline(cls.work, cls.work)
+
+    def work(self) -> None:
+        """Two functions, one of them with two labels."""
+        twice = self.compute(double, "double", orm.Int(3))
+        others = self.compute(split, "split", twice, y=orm.Int(5))
+        again = self.compute(double, "double_1", orm.Int(4))
+        self.out("of", {"twice": twice, "again": again, **others})
+
+
+def test_a_function_is_called_once() -> None:
+    outputs, node = run_get_node(Computing)
+    assert node.is_finished_ok
+    assert {name: one.value for name, one in outputs["of"].items()} == {
+        "twice": 6, "again": 8, "sum": 11, "product": 30
+    }  # fmt: skip
+    assert sorted(link.link_label for link in node.base.links.get_outgoing(orm.ProcessNode).all()) == [
+        "double", "double_1", "split"
+    ]  # fmt: skip
 
 
 class Answers(WorkChain):
