@@ -24,6 +24,7 @@ from aiida_difftre.workchains.earlier_runs import run_of, with_earlier_runs
 from aiida_difftre.workchains.estimate import Sampling
 from aiida_difftre.workchains.input_models import Dft, RunInput
 from aiida_difftre.workchains.inputs import check_fixed_volumes, read_input
+from aiida_difftre.workchains.label_volumes import with_volumes
 from aiida_difftre.workchains.machines import JobMachine
 from aiida_difftre.workchains.nodes import (
     base_of,
@@ -59,6 +60,7 @@ def read_builder(file: Path, chain: type[WorkChain] = TrainWorkChain, *, seed: i
     if seed is not None:
         run = run.model_copy(update={"seed": seed})
     estimate.check(read_plan(file))
+    run = with_volumes(run, folder)
     made = _train(run, folder) if chain is TrainWorkChain else _part(run, folder, chain)
     made["metadata"]["label"] = run.label or file.stem
     check(made, chain)

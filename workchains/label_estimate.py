@@ -69,17 +69,10 @@ def labels(inputs: Mapping[str, Any]) -> Labels | None:
         return None
     pw = inputs["pw"]
     system = pw["pw"]["parameters"].get_dict().get("SYSTEM", {})
-    given = {f"{GIVEN}_{name}": node.get_ase() for name, node in inputs.get("structures", {}).items()}
-    seed = inputs["structure"].get_ase() if "structure" in inputs else None
-    made: dict[str, Any] = {}
-    if seed is not None:
-        generation = validate(Generation, inputs["generation"].get_dict())
-        made = generate(seed, generation)
-        if generation.elastic:
-            made |= elasticity.elastic_cells(seed, generation.elastic_strain)
-    cells = {**made, **given}
     if "ecutwfc" not in system:
         return None
+    cells = cells_to_label(inputs)
+    seed = inputs["structure"].get_ase() if "structure" in inputs else None
     valence = {pseudo.element: float(pseudo.z_valence) for pseudo in pw["pw"]["pseudos"].values()}
     waves = math.sqrt(system["ecutwfc"]) ** 3 / (6 * math.pi**2 * Bohr**3)  # of 1 Å³
     seconds = 0.0
@@ -90,8 +83,23 @@ def labels(inputs: Mapping[str, Any]) -> Labels | None:
             bands = max(FREE_BANDS * bands, bands + LEAST_FREE_BANDS)
         points = _points(_mesh(name, cell, pw, seed))
         seconds += SECONDS_TO_START + SECONDS_PER_COEFFICIENT * points * bands * waves * cell.get_volume()
-    name, first = (EQUILIBRIUM, seed) if seed is not None else next(iter(given.items()))
+    name, first = (EQUILIBRIUM, seed) if seed is not None else next(iter(cells.items()))
     return Labels(len(cells), max(map(len, cells.values())), _mesh(name, first, pw, seed), seconds)
+
+
+def cells_to_label(inputs: Mapping[str, Any]) -> dict[str, Atoms]:
+    """The cells that a DftDatasetWorkChain labels, as it names them: those of its seed cell, and those that are given.
+
+    Args:
+        inputs: Its inputs.
+    """
+    cells: dict[str, Atoms] = {}
+    if "structure" in inputs:
+        seed, generation = inputs["structure"].get_ase(), validate(Generation, inputs["generation"].get_dict())
+        cells = generate(seed, generation)
+        if generation.elastic:
+            cells |= elasticity.elastic_cells(seed, generation.elastic_strain)
+    return cells | {f"{GIVEN}_{name}": node.get_ase() for name, node in inputs.get("structures", {}).items()}
 
 
 def _mesh(name: str, cell: Atoms, pw: Mapping[str, Any], seed: Atoms | None) -> tuple[int, int, int]:

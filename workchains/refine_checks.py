@@ -10,6 +10,7 @@ from aiida_difftre.engine.contract.settings import PotentialSpec
 from aiida_difftre.engine.contract.smoothness import check_curvature_width
 from aiida_difftre.workchains import absorption
 from aiida_difftre.workchains.kept import check_kept, check_reach
+from aiida_difftre.workchains.label_counts import check_counts
 from aiida_difftre.workchains.refine_settings import check_growth
 from aiida_difftre.workchains.state_points import (
     check_structures,
@@ -26,6 +27,7 @@ def check_inputs(inputs: Mapping[str, Any], _: Any) -> str | None:
     loss = inputs["update"]["calc"]["parameters"].get_dict().get("update", {}).get("loss", {})
     return (
         check_dataset_weight(loss, has_dataset="dataset" in inputs)
+        or ("dataset" in inputs and check_counts(inputs))
         or ("potential" in inputs and check_smoothness(loss, inputs["potential"].spec))
         or check_training_target(state_points)
         or check_targets(state_points, inputs["sample"]["calc"]["parameters"])

@@ -11,6 +11,7 @@ from aiida_difftre.engine.contract.labels import check_seen, known_references
 from aiida_difftre.engine.contract.validation import validate
 from aiida_difftre.workchains import absorption
 from aiida_difftre.workchains.kept import check_kept, check_reach
+from aiida_difftre.workchains.label_counts import check_counts
 from aiida_difftre.workchains.refine_checks import check_dataset_weight, check_smoothness
 from aiida_difftre.workchains.stages import changed, check_stages_with, stage_names
 from aiida_difftre.workchains.state_points import (
@@ -48,6 +49,8 @@ def check_inputs(inputs: Mapping[str, Any], _: Any) -> str | None:
             return problem
     loss = inputs["refine"]["update"]["calc"]["parameters"].get_dict().get("update", {}).get("loss", {})
     if problem := _check_base(inputs) or check_dataset_weight(loss, has_dataset=has_labels):
+        return problem
+    if has_labels and (problem := check_counts(inputs)):
         return problem
     for part in ("refine", "validate"):
         if part in inputs:

@@ -202,6 +202,7 @@ def notes(snapshot: Snapshot) -> list[str]:
         shown = records.shown_errors(read(MatchingErrors, errors))
         described = ", ".join(f"{name} {value:.3g} {unit}" for name, (value, unit) in shown.items())
         found.append(f"error against DFT {when}: {described}")
+    found += snapshot.counted
     for when, values in report["static"].items():
         described = _in_gpa(values)
         found.append(f"static {when} (T = 0, no vibrations): {described}")

@@ -24,6 +24,7 @@ from aiida_difftre.engine.contract.results import UpdateStep
 from aiida_difftre.engine.contract.validation import validate
 from aiida_difftre.engine.units import AMU_PER_A3_IN_KG_PER_M3
 from aiida_difftre.workchains import records
+from aiida_difftre.workchains.label_counts import shown
 from aiida_difftre.workchains.state_points import pressure_of, targets_of
 from aiida_difftre.workchains.validate_checks import WHEN
 
@@ -117,6 +118,7 @@ class Snapshot:
         selection: the best iteration of a refinement, and by which targets; the latter alone while it runs; empty where
             that is not known.
         base: the base to which the potentials are corrections, in words; empty without one.
+        counted: how many labels count in pretraining and in updates, in words, where they count by their distance.
     """
 
     pk: int
@@ -135,6 +137,7 @@ class Snapshot:
     has_potential: bool = False
     selection: str = ""
     base: str = ""
+    counted: list[str] = field(default_factory=list)
     cost: str = ""
     expected: str = ""
 
@@ -198,11 +201,27 @@ def take(pk: int) -> Snapshot:
         has_potential="potential" in node.outputs,
         selection=_selection(found[REFINE]) if REFINE in found else "",
         base=_base(node),
+        counted=list(_counted(found)),
         cost=costs.total_line(costs.costs(node, below)),
         expected=""
         if node.is_terminated
         else farewell(node) or neglected(node, below) or expected(node, below, labels, [job.left_s for job in running]),
     )
+
+
+def _counted(found: dict[str, orm.ProcessNode]) -> Iterator[str]:
+    """How many labels counted in pretraining and in the latest update, where they count by their distance."""
+    updates = [one for one in called(found[REFINE]).values() if _is_update(one)] if REFINE in found else []
+    for part, jobs in (("pretraining", [found.get(PRETRAIN)]), ("updates", updates[-1:])):
+        for job in jobs:
+            if _has_output(job, "output_parameters"):
+                weights = job.outputs.output_parameters.get_dict().get("label_weights")  # type: ignore[union-attr]
+                if weights:
+                    yield shown(part, weights)
+
+
+def _is_update(node: orm.ProcessNode) -> bool:
+    return node.process_label == "UpdateBaseWorkChain" and bool(node.is_finished_ok)
 
 
 def _base(node: orm.WorkChainNode) -> str:
@@ -314,8 +333,7 @@ def _iterations(node: orm.ProcessNode) -> Iterator[Iteration]:
             yield Iteration(item["iteration"], item["chi2"], item["state_points"], steps, discarded=item["discarded"])
         return
     targets = {label: targets_of(point["targets"]) for label, point in _state_points(node).items()}
-    updates = [child for child in called(node).values() if child.process_label == "UpdateBaseWorkChain"]
-    for number, update in enumerate(child for child in updates if child.is_finished_ok):
+    for number, update in enumerate(filter(_is_update, called(node).values())):
         results = records.update_results(update.outputs.output_parameters)
         compared = records.compare_points(targets, records.predictions_before(results))
         yield Iteration(number, records.judge(compared), compared, results.history)

@@ -7,7 +7,8 @@ labels, its structures, targets and settings. The refinement is repeated by the 
 and ends with the long independent run of the validation. Told are chi² there, the root mean square errors against all
 labels, the static elasticity at the first labelled structure (which no target tells), and the distance of the
 parameters to those before, as a length and in units of the labels' curvature. ``--anchors`` repeats it with weights of
-the distance to where each update starts.
+the distance to where each update starts, ``--widths`` lets labels count less the further their volume is from that of
+the state points, and ``--input`` takes state points, targets and settings of another input than that of the run.
 """
 
 from __future__ import annotations
@@ -22,22 +23,26 @@ import measure
 import numpy as np
 
 STRUCTURES = "dataset.extxyz"
+QUANTITIES = ("energy", "force", "stress")
 PRETRAINED = "pretrained.safetensors"
 
 
-def of_run(pk: str, profile: str | None, folder: Path) -> dict[str, Any]:
-    """Write the files of a run's refinement to a folder; the content of its job."""
+def of_run(pk: str, profile: str | None, folder: Path, other: Path | None = None) -> dict[str, Any]:
+    """Write the files of a run's refinement, or of that of another input, to a folder; the content of its job."""
     from aiida import load_profile, orm
+
+    from aiida_difftre.workchains.from_input import read_builder
 
     load_profile(profile)
     run = orm.load_node(pk)
+    inputs = run.inputs if other is None else read_builder(other)
     for node, name, stored in (
         (run.outputs.potential_pretrained, PRETRAINED, "potential.safetensors"),
         (run.outputs.dataset, STRUCTURES, "dataset.extxyz"),
     ):
         (folder / name).write_bytes(node.base.repository.get_object_content(stored, mode="rb"))
     points = []
-    for label, point in run.inputs["state_points"].items():
+    for label, point in inputs["state_points"].items():
         structure = f"{label}.extxyz"
         point["structure"].get_ase().write(folder / structure)
         targets = [node.target.model_dump() for node in point["targets"].values()]
@@ -48,7 +53,7 @@ def of_run(pk: str, profile: str | None, folder: Path) -> dict[str, Any]:
                 **pressure,
             }
         )  # fmt: skip
-    refine, validate = run.inputs["refine"], run.inputs["validate"]
+    refine, validate = inputs["refine"], inputs["validate"]
     loop = {name: value for name, value in refine["settings"].get_dict().items() if name in loop_fields()}
     return {
         **loop, "potential": PRETRAINED, "dataset": STRUCTURES, "state_points": points,
@@ -103,6 +108,15 @@ def small(folder: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def volumes(content: dict[str, Any], folder: Path) -> list[float]:
+    """Volumes of the state points, Å³ per atom."""
+    import ase.io
+
+    from aiida_difftre.engine.contract.label_weights import volume_of
+
+    return sorted({round(volume_of(ase.io.read(folder / one["structure"])), 6) for one in content["state_points"]})
+
+
 def refined(content: dict[str, Any], folder: Path, *, weight: float, anchor: float, seed: int) -> dict[str, Any]:
     """Refine with a weight of the labels and of the distance; what comes out."""
     from aiida_difftre.engine.contract.agreement import Points
@@ -111,6 +125,8 @@ def refined(content: dict[str, Any], folder: Path, *, weight: float, anchor: flo
     from aiida_difftre.engine.runtime.progress import Silent
 
     loss = {**content["update"].get("loss", {}), "dataset_weight": weight, "anchor_weight": anchor}
+    if weight == 0:
+        loss.pop("dataset_widths", None)
     changed = {"seed": seed, "update": {**content["update"], "loss": loss}}
     job = RefineJob.model_validate({**content, **changed, "dataset": STRUCTURES if weight > 0 else None})
     begin = time.process_time()
@@ -166,6 +182,11 @@ def main() -> None:
     parser.add_argument(
         "--labels", type=float, nargs=3, metavar=("ENERGY", "FORCE", "STRESS"), help="their weights among each other"
     )
+    parser.add_argument(
+        "--widths", type=float, nargs=3, metavar=("ENERGY", "FORCE", "STRESS"),
+        help="how far in ln V from the state points they count; 0 for any distance",
+    )  # fmt: skip
+    parser.add_argument("--input", type=Path, help="an input whose state points, targets and settings are taken")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--iterations", type=int, default=4)
     options = parser.parse_args()
@@ -178,13 +199,17 @@ def main() -> None:
     found: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        content = small(folder) if options.tiny else of_run(options.run, options.profile, folder)
+        content = small(folder) if options.tiny else of_run(options.run, options.profile, folder, options.input)
         if not options.tiny:
             # Until the loss is least, and not until the targets are met.
             content |= {"chi2_stop": 0.0, "max_iterations": options.iterations, "patience": options.iterations}
+        loss = {}
         if options.labels:
-            weights = dict(zip(("energy", "force", "stress"), options.labels, strict=True))
-            content["update"] = {**content["update"], "loss": {"dataset_weights": weights}}
+            loss["dataset_weights"] = dict(zip(QUANTITIES, options.labels, strict=True))
+        if options.widths:
+            widths = {name: width for name, width in zip(QUANTITIES, options.widths, strict=True) if width > 0}
+            loss["dataset_widths"] = {**widths, "volumes": volumes(content, folder)}
+        content["update"] = {**content["update"], "loss": {**content["update"].get("loss", {}), **loss}}
         for seed, weight, anchor in product(range(1, options.seeds + 1), options.weights, options.anchors):
             found.append(refined(dict(content), folder, weight=weight, anchor=anchor, seed=seed))
             # After each: the next may take long.

@@ -12,6 +12,7 @@ from ase.calculators.singlepoint import SinglePointCalculator
 from aiida_difftre.data.dataset import DatasetData
 from aiida_difftre.data.structures import EQUILIBRIUM
 from aiida_difftre.workchains.from_input import read_builder
+from aiida_difftre.workchains.label_counts import lines
 from aiida_difftre.workchains.refine import RefineWorkChain
 from aiida_difftre.workchains.state_points import sampling_parameters
 from aiida_difftre.workchains.train import TrainWorkChain
@@ -245,6 +246,29 @@ def test_refused_before_submission(
         read(tmp_path, {**content, section: value})
     for fragment in fragments:
         assert fragment in str(caught.value)
+
+
+def test_labels_count_by_the_distance_from_the_state_points(tmp_path: Path, content: dict[str, Any]) -> None:
+    """The volumes are those of the cells of the state points, and are told where nobody gives others."""
+    widths, loss = {"energy": 0.02}, {"dataset_weight": 1.0}
+    content["refinement"]["update"]["loss"] = {**loss, "dataset_widths": widths}
+    stage = {"state_points": {"liquid": {"repeat": [1, 1, 1]}}, "update": {"loss": {"dataset_widths": {"force": 0.5}}}}
+    content["refinement"]["stages"] = [stage]
+    made = read(tmp_path, content)
+    cell = argon(1)
+    expected = [round(cell.get_volume() / len(cell), 6)]
+    found = made.refine.update.calc.parameters.get_dict()["update"]["loss"]["dataset_widths"]
+    assert found == {**widths, "volumes": expected}
+    assert lines(made._inputs(prune=True)) == ["labels that count in loss.dataset_widths: energy 3 of 3"]
+    assert made.stages["stage_0"]["changes"].get_dict()["update"]["loss"]["dataset_widths"]["volumes"] == expected
+
+    del content["refinement"]["stages"]
+    content["refinement"]["update"]["loss"]["dataset_widths"] = {**widths, "volumes": [30.0]}
+    with pytest.raises(ValueError, match=r"loss\.dataset_widths\.energy = 0\.02 leaves .* of 3 is .* away in ln V"):
+        read(tmp_path, content)
+    content["refinement"]["update"]["loss"] = {"dataset_widths": widths}
+    with pytest.raises(ValueError, match="dataset_weight: 0 leaves out"):
+        read(tmp_path, content)
 
 
 DENSITY = target_content(observable="density", values=[1400.0], errors=[5.0], unit="kg/m3")

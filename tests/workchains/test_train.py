@@ -39,7 +39,10 @@ def trained(train: Callable[[], orm.WorkChainNode]) -> orm.WorkChainNode:
 
 def _builder(engine: Any, argon_potential: Any, argon_state_points: Any, dataset: Any, job_options: Any) -> Any:
     sample = {"calc": {"parameters": {"sampling": SHORT_SAMPLING, "machine": MACHINE}}}
-    update = {"calc": {"parameters": {"update": {"max_steps": 2, "gate": 0.2, "bootstrap": 20}, "machine": MACHINE}}}
+    widths = {"energy": 0.1, "volumes": [40.0]}
+    loss = {"dataset_weight": 1e-6, "dataset_widths": widths}
+    steps = {"max_steps": 2, "gate": 0.2, "bootstrap": 20, "loss": loss}
+    update = {"calc": {"parameters": {"update": steps, "machine": MACHINE}}}
     return TrainWorkChain.get_builder_from_protocol(
         codes=dict.fromkeys(("sample", "update", "predict"), engine),
         state_points=argon_state_points(values=[-0.5], errors=[0.01], doi=DOI),
@@ -110,6 +113,7 @@ def test_train_and_everything_that_shows_it(trained: orm.WorkChainNode, tmp_path
         (["status", str(trained.pk), "--once"], "iteration"),
         (["report", str(trained.pk)], "meV/Å"),
         (["report", str(trained.pk)], f"Verdict: {judged.line}"),
+        (["report", str(trained.pk)], "labels that count in updates: energy "),
         (["plot", str(trained.pk), "-o", str(tmp_path)], "course.png"),
         (["lineage", str(trained.pk)], "potential"),
         (["lineage", str(update.outputs.potential.pk)], "Yarnell"),

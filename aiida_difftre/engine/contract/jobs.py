@@ -27,6 +27,7 @@ from aiida_difftre.engine.contract.bounds import (
 from aiida_difftre.engine.contract.dynamic_requests import check_dynamic_requests
 from aiida_difftre.engine.contract.hot import HotSettings
 from aiida_difftre.engine.contract.label_names import LabelKeys
+from aiida_difftre.engine.contract.label_weights import DatasetWidths, check_widths
 from aiida_difftre.engine.contract.loop_settings import LoopSettings
 from aiida_difftre.engine.contract.observables import ObservableRequest, check_requests
 from aiida_difftre.engine.contract.optimizer_options import OPTAX
@@ -122,6 +123,7 @@ class PretrainJob(Job):
         atomic_energies: reference energy of each species in eV, on top of that of a base. None takes those of single
             atoms in the dataset and fits the others; species that are in no configuration need one.
         weights: Weights of the loss.
+        widths: how far from the volumes of the state points labels count; by default all do.
         validation_fraction: fraction of configurations held out.
         optimizer: optax optimizer.
         steps: optimizer steps; 0 for the initial parameters, with random weights where the architecture has them.
@@ -141,6 +143,7 @@ class PretrainJob(Job):
     keys: LabelKeys = Field(default_factory=LabelKeys)
     atomic_energies: dict[str, Energy] | None = None
     weights: DatasetWeights = Field(default_factory=DatasetWeights)
+    widths: DatasetWidths = Field(default_factory=DatasetWidths)
     validation_fraction: Annotated[float, Limits(least=0, below=1, reason="it is a fraction of the configurations")] = (
         0.1
     )
@@ -161,6 +164,9 @@ class PretrainJob(Job):
             raise ValueError("give either potential (to make one) or initial_potential (to continue from one)")
         if self.steps == 0 and self.potential is None:
             raise ValueError("steps is 0, which would leave initial_potential as it is; use that potential itself")
+        if self.steps == 0 and self.widths.given():
+            raise ValueError("widths are of labels, which steps: 0 does not look at; leave widths out")
+        check_widths(self.widths, self.weights.model_dump(), "widths")
         return self
 
 

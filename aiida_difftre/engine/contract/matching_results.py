@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import Field
+
 from aiida_difftre.engine.contract.records import Record, Results
 
 
@@ -71,6 +73,7 @@ class PretrainResults(Results):
         best_loss: Loss of that potential; None where no step was asked for.
         stopped_early: True if patience ended it.
         labels: Origin of the labels, in words; None where no step was asked for.
+        label_weights: How much each label counts in the loss, in the order of the dataset, by what has a width.
         number_of_parameters: Number of parameters that move.
         atomic_energies: Reference energy of each species, eV.
         seconds: Duration, s.
@@ -85,6 +88,7 @@ class PretrainResults(Results):
     best_loss: float | None = None
     stopped_early: bool
     labels: str | None = None
+    label_weights: dict[str, list[float]] = Field(default_factory=dict)
     number_of_parameters: int
     atomic_energies: dict[str, float]
     seconds: float | None = None

@@ -223,6 +223,7 @@ class UpdateSummary(Record):
         history: Each accepted set of parameters.
         state_points: The state points, by label.
         snapshot_cache: Memory for what is kept of the snapshots.
+        label_weights: How much each label counts in the loss, in the order of the dataset, by what has a width.
     """
 
     steps: int
@@ -233,6 +234,7 @@ class UpdateSummary(Record):
     history: list[UpdateStep]
     state_points: dict[str, StatePointUpdate]
     snapshot_cache: SnapshotCache | None = None
+    label_weights: dict[str, list[float]] = Field(default_factory=dict)
 
     @property
     def held(self) -> dict[str, float]:

@@ -18,6 +18,7 @@ from aiida_difftre.engine.contract import optimizer_options, samplers
 from aiida_difftre.engine.contract.base import Strict
 from aiida_difftre.engine.contract.bases import BaseSpec
 from aiida_difftre.engine.contract.bounds import Chi2, Duration, DurationOrZero, Iterations, Limits, Spacing, Weight
+from aiida_difftre.engine.contract.label_weights import DatasetWidths, check_widths
 from aiida_difftre.engine.contract.observables import Ensemble
 from aiida_difftre.engine.contract.optimizer_options import GAUSS_NEWTON
 
@@ -337,6 +338,7 @@ class LossSettings(Strict):
         exp)²].
         dataset_weight: factor of the energy, force and stress matching term on the DFT dataset; 0 for none.
         dataset_weights: inside that term.
+        dataset_widths: how far from the volumes of the state points labels count inside that term; by default all do.
         anchor_weight: factor of the squared L2 distance of the parameters to those the update starts from.
         curvature_width: prior of smooth pair splines: the standard deviation of their second derivative at the cutoff,
             eV/Å², from where it grows inwards as (cutoff/r)⁸; it counts as one more target. None for none.
@@ -345,6 +347,7 @@ class LossSettings(Strict):
     kind: Literal["chi2", "mse"] = "chi2"
     dataset_weight: Weight = 0.0
     dataset_weights: DatasetWeights = Field(default_factory=DatasetWeights)
+    dataset_widths: DatasetWidths = Field(default_factory=DatasetWidths)
     anchor_weight: Weight = 0.0
     curvature_width: (
         Annotated[
@@ -353,6 +356,16 @@ class LossSettings(Strict):
         ]
         | None
     ) = None
+
+    @model_validator(mode="after")
+    def _widths_of_labels(self) -> LossSettings:
+        if self.dataset_widths.given() and self.dataset_weight == 0:
+            raise ValueError(
+                "dataset_widths are of labels, which dataset_weight: 0 leaves out; give dataset_weight, or leave "
+                "dataset_widths out"
+            )
+        check_widths(self.dataset_widths, self.dataset_weights.model_dump(), "dataset_widths")
+        return self
 
     @model_validator(mode="after")
     def _in_units_of_errors(self) -> LossSettings:

@@ -54,6 +54,8 @@ def run(job: PretrainJob, folder: Path, progress: Reporter) -> PretrainResults:
         without_base = subtracting(base, potential.spec.base.digest)
         found = found if without_base is None else without_base(found)
     everything = configurations.pad(found.frames, potential.spec.species, potential.cutoff)
+    labels, weights = configurations.weighted(everything.labels, found.frames, job.widths, "widths")
+    everything = everything._replace(labels=labels)
     indices = split(found.alone, job.validation_fraction, job.seed)
     start = initial.prepare(job, potential, beginning, everything, indices[0], found)
     first = int(np.argmin(found.alone))
@@ -80,6 +82,7 @@ def run(job: PretrainJob, folder: Path, progress: Reporter) -> PretrainResults:
         best_loss=state.best_loss,
         stopped_early=state.step < job.steps,
         labels=found.describe(),
+        label_weights=weights,
         number_of_parameters=fit.count(state.free),
         atomic_energies=dict(zip(potential.spec.species, final["atomic_energies"].tolist(), strict=True)),
         seconds=round(time.monotonic() - started, 2),
@@ -88,7 +91,8 @@ def run(job: PretrainJob, folder: Path, progress: Reporter) -> PretrainResults:
 
 def _identity(job: PretrainJob, potential: Potential, folder: Path) -> str:
     """What a checkpoint belongs to."""
-    settings = job.model_dump_json(include=IDENTIFYING)
+    widths = {"widths"} if job.widths.given() else set()  # as checkpoints had it before there were any
+    settings = job.model_dump_json(include=IDENTIFYING | widths)
     source, index = frames.split_index(folder / job.dataset)
     base = "" if potential.spec.base is None else potential.spec.base.digest
     described = f"{potential.without_base().spec.model_dump_json()}{base}{files.digest(source)}{index or ''}{settings}"

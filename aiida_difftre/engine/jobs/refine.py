@@ -206,7 +206,7 @@ def _update(setup: Setup, course: Course) -> None:
     if outcome.reason is Reason.INTERRUPTED and (stopped := setup.stop.requested()) is not None:
         course.fail(stopped, None, job)
         return
-    summary = update.summary(course.data, outcome)
+    summary = update.summary(course.data, outcome, setup.extra)
     course.iterations[-1].learning_rate_scale, course.iterations[-1].update = state.learning_rate_scale, summary
     course.candidate = Candidate(outcome.parameters, outcome.optimizer_state)
     course.decide(verdicts.Updated(summary.has_moved, summary.reason, summary.held), job)

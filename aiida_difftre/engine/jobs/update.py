@@ -32,7 +32,7 @@ from aiida_difftre.engine.contract.targets import Target
 from aiida_difftre.engine.contract.trajectories import read_trajectory
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.matching import base_labels
-from aiida_difftre.engine.matching.dataset_loss import dataset_loss
+from aiida_difftre.engine.matching.dataset_loss import DatasetLoss, dataset_loss
 from aiida_difftre.engine.potentials.potential import Potential, load, save
 from aiida_difftre.engine.potentials.term import Parameters
 from aiida_difftre.engine.refinement import losses
@@ -113,7 +113,7 @@ def run(job: UpdateJob, folder: Path, progress: Reporter) -> UpdateResults:
                 "potential after them, which the whole update may leave behind",
             )
     timings = Timings(prepare_s=prepared - began, update_s=time.monotonic() - prepared)
-    return UpdateResults(**dict(summary(data, outcome)), timings=timings)
+    return UpdateResults(**dict(summary(data, outcome, extra)), timings=timings)
 
 
 def earlier_trajectory(one: Earlier, spec: PotentialSpec, folder: Path) -> EarlierTrajectory:
@@ -176,12 +176,13 @@ def without_tests(targets: Sequence[Target]) -> list[Target]:
     return [target for target in targets if target.role != "test"]
 
 
-def summary(data: Sequence[PreparedStatePoint], outcome: Outcome) -> UpdateSummary:
+def summary(data: Sequence[PreparedStatePoint], outcome: Outcome, labels: DatasetLoss | None = None) -> UpdateSummary:
     """Sum up an update for ``results.json``.
 
     Args:
         data: State points with their references and targets.
         outcome: Parameters, history and predictions that the steps left.
+        labels: Loss of the labels that were held on to; None for none.
 
     Returns:
         The summary; predictions after the last step for the state points with a target in the loss alone.
@@ -217,6 +218,7 @@ def summary(data: Sequence[PreparedStatePoint], outcome: Outcome) -> UpdateSumma
             kept_mib=_mib(point.reference.snapshots.nbytes for point in data),
             wanted_mib=_mib(point.reference.snapshots.wanted for point in data),
         ),
+        label_weights={} if labels is None else labels.weights,
     )
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from aiida_difftre.engine.contract import labels
 from aiida_difftre.engine.contract.label_names import LabelKeys
+from aiida_difftre.engine.contract.label_weights import DatasetWidths, LabelWeights, check_counting, told, volume_of
 from aiida_difftre.engine.contract.labels import Labelled
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.potentials.term import Environment, species_index
@@ -33,6 +34,7 @@ class Labels(NamedTuple):
         has_energy: Whether there is an energy, (configurations,), 1 or 0.
         has_forces: Whether there are forces, (configurations,), 1 or 0.
         has_stress: Whether there is a stress, (configurations,), 1 or 0.
+        weights: How much each counts, 1 in the mean; None where all count alike.
 
     Example:
         >>> import numpy as np
@@ -49,6 +51,15 @@ class Labels(NamedTuple):
     has_energy: Floats
     has_forces: Floats
     has_stress: Floats
+    weights: LabelWeights | None = None
+
+    def counts(self) -> tuple[Any, Any, Any]:
+        """How much the energy, the forces and the stress of each configuration count, each (configurations,)."""
+        there = (self.has_energy, self.has_forces, self.has_stress)
+        if self.weights is None:
+            return there
+        energy, force, stress = (has * weight for has, weight in zip(there, self.weights, strict=True))
+        return energy, force, stress
 
 
 class Configurations(NamedTuple):
@@ -245,9 +256,8 @@ def _neighbors(frame: Atoms, cutoff: float) -> _Frame:
 def labels_of(frames: list[Atoms], n_atoms: int) -> Labels:
     """Labels of configurations, with forces padded to ``n_atoms``."""
     count = len(frames)
-    found = Labels(
-        np.zeros(count), np.zeros((count, n_atoms, 3)), np.zeros((count, 6)), *(np.zeros(count) for _ in range(3))
-    )
+    there = {name: np.zeros(count) for name in ("has_energy", "has_forces", "has_stress")}
+    found = Labels(np.zeros(count), np.zeros((count, n_atoms, 3)), np.zeros((count, 6)), **there)
     for number, frame in enumerate(frames):
         results = _results(frame)
         if "energy" in results:
@@ -257,3 +267,34 @@ def labels_of(frames: list[Atoms], n_atoms: int) -> Labels:
         if "stress" in results:
             found.stress[number], found.has_stress[number] = results["stress"], 1
     return found
+
+
+def weighted(
+    labels: Labels, frames: list[Atoms], widths: DatasetWidths, name: str
+) -> tuple[Labels, dict[str, list[float]]]:
+    """Let labels count by the distance of their volume from those of the state points.
+
+    Args:
+        labels: Labels of the frames.
+        frames: The configurations.
+        widths: The widths; none lets all labels count alike.
+        name: How the input calls them.
+
+    Returns:
+        The labels with weights whose means over all energies, force components and stresses are one, so that the mean
+        over a batch of them is that over all labels on the average; and the weights between 0 and 1, to be told.
+
+    Raises:
+        EngineError: For widths that leave less than one label.
+    """
+    if not widths.given():
+        return labels, {}
+    with explained():
+        there = LabelWeights(labels.has_energy, labels.has_forces, labels.has_stress)
+        weights = check_counting([volume_of(atoms) for atoms in frames], widths, name, there)
+    sizes = np.array([len(atoms) for atoms in frames])
+    numbers = there._replace(force=there.force * sizes)
+    pairs = zip(weights, numbers, strict=True)
+    means = [np.average(weight, weights=number) if number.any() else 1.0 for weight, number in pairs]
+    scaled = LabelWeights(*(weight / mean for weight, mean in zip(weights, means, strict=True)))
+    return labels._replace(weights=scaled), told(weights, widths)

@@ -3,6 +3,9 @@ r"""The matching loss of a whole dataset, for a refinement that must not forget 
 .. math:: L(\theta) = w_E \left\langle\left(\frac{\Delta E}{N} - c\right)^2\right\rangle + w_F \langle\Delta F^2\rangle
     + w_\sigma \langle\Delta\sigma^2\rangle, \qquad c = \left\langle\frac{\Delta E}{N}\right\rangle
 
+The means are weighted ones where ``dataset_widths`` let labels count less the further their volume is from those of the
+state points (:mod:`aiida_difftre.engine.contract.label_weights`).
+
 A constant c per atom is no error of an energy, and no observable holds it: it goes to the reference energies of the
 atoms. A Gauss-Newton step takes, besides the gradient of L, the half of its second derivative that the derivatives of
 predictions alone make.
@@ -23,7 +26,7 @@ from jaxtyping import Array, Float
 from aiida_difftre.engine.contract.jobs import LossSettings, Machine
 from aiida_difftre.engine.contract.label_names import LabelKeys
 from aiida_difftre.engine.contract.labels import Labelled
-from aiida_difftre.engine.matching.configurations import Labels, pad, read_training
+from aiida_difftre.engine.matching.configurations import Labels, pad, read_training, weighted
 from aiida_difftre.engine.matching.matching import compositions, loss
 from aiida_difftre.engine.matching.prediction import Predicted, predict_all, predictor
 from aiida_difftre.engine.potentials.parameters import without_references
@@ -44,6 +47,7 @@ class DatasetLoss:
         labels: Their labels.
         composition: Atoms of each species in each configuration, (configurations, species).
         real: 1 for atoms, 0 for padding, (configurations, atoms).
+        weights: How much each label counts, in the order of the dataset, by what has a width.
 
     Example:
         Two dimers whose energies are labelled too high by the same 0.2 eV, 0.1 eV per atom, which is no error:
@@ -83,6 +87,7 @@ class DatasetLoss:
     labels: Labels
     composition: Float[Array, "configurations species"]
     real: Float[Array, "configurations atoms"]
+    weights: dict[str, list[float]]
 
     def __post_init__(self) -> None:
         # Arrays are arguments, that they are no constants of the compiled programs.
@@ -139,8 +144,8 @@ class DatasetLoss:
 
     def _excess(self, predicted: Predicted, parameters: Parameters, labels: Labels) -> Array:
         energies = predicted.energy + self.composition @ parameters["atomic_energies"] - labels.energy
-        each = labels.has_energy * energies / jnp.sum(self.real, 1)
-        return jnp.sum(each) / jnp.maximum(jnp.sum(labels.has_energy), 1)
+        counts = labels.counts()[0]
+        return jnp.sum(counts * energies / jnp.sum(self.real, 1)) / jnp.maximum(jnp.sum(counts), 1)
 
     def _value(self, parameters: Parameters, batch: Any, labels: Labels) -> Array:
         predicted = self._predicted(parameters, batch)
@@ -172,24 +177,26 @@ class DatasetLoss:
             whole = [next(given) if moves else leaf for leaf, moves in zip(leaves, movable, strict=True)]
             batch = jax.tree.map(lambda leaf: leaf[None], one)
             found = self.predict(self.potential, jax.tree.unflatten(structure, whole), batch)
+            roots = [jnp.sqrt(count) for count in label.counts()]
             return jnp.concatenate(
                 [
-                    energy * label.has_energy * found.energy / jnp.sum(real),
-                    (force * label.has_forces * real[:, None] * found.forces[0]).ravel(),
-                    stress * label.has_stress * found.stress[0],
+                    energy * roots[0] * found.energy / jnp.sum(real),
+                    (force * roots[1] * real[:, None] * found.forces[0]).ravel(),
+                    stress * roots[2] * found.stress[0],
                 ]
             )
 
         def add(total: tuple[Array, Array], single: tuple[Any, Labels, Array]) -> tuple[tuple[Array, Array], None]:
             slopes = jax.jacrev(residuals)(moving, *single)
             rows = jnp.concatenate([slope.reshape(len(slope), -1) for slope in slopes], axis=1)
-            return (total[0] + rows.T @ (rows @ ways), total[1] + rows[0]), None
+            _, label, _ = single
+            return (total[0] + rows.T @ (rows @ ways), total[1] + jnp.sqrt(label.counts()[0]) * rows[0]), None
 
         begin = (jnp.zeros_like(ways), jnp.zeros(len(ways), self._dtype))
         typed = jax.tree.map(lambda leaf: jnp.asarray(leaf, self._dtype), (labels, self.real))
         (total, energies), _ = jax.lax.scan(add, begin, (batch, *typed))
         # The constant per atom takes up the mean of the energies.
-        return total - jnp.outer(energies, energies @ ways) / jnp.maximum(jnp.sum(labels.has_energy), 1)
+        return total - jnp.outer(energies, energies @ ways) / jnp.maximum(jnp.sum(labels.counts()[0]), 1)
 
 
 def dataset_loss(
@@ -205,7 +212,7 @@ def dataset_loss(
     Args:
         potential: The potential.
         path: Path of the dataset.
-        settings: ``dataset_weight`` (included in the result) and ``dataset_weights``.
+        settings: ``dataset_weight`` (included in the result), ``dataset_weights`` and ``dataset_widths``.
         machine: Whose precision and size of batches are used.
         keys: Names under which the dataset has its labels.
         without_base: Takes what a base gives off the labels; None for a potential without a base.
@@ -214,7 +221,7 @@ def dataset_loss(
         The loss; None where there is no dataset or its weight is zero.
 
     Raises:
-        EngineError: For a dataset that is invalid, or does not fit the potential.
+        EngineError: For a dataset that is invalid, does not fit the potential, or is too far from the state points.
     """
     if path is None or settings.dataset_weight == 0:
         return None
@@ -224,4 +231,5 @@ def dataset_loss(
     predict, batch = predictor(potential, configurations, jnp.dtype(machine.precision))
     composition = jnp.asarray(compositions(configurations, len(potential.spec.species)))
     real = jnp.asarray(configurations.real)
-    return DatasetLoss(potential, settings, machine, predict, batch, configurations.labels, composition, real)
+    labels, weights = weighted(configurations.labels, frames, settings.dataset_widths, "loss.dataset_widths")
+    return DatasetLoss(potential, settings, machine, predict, batch, labels, composition, real, weights)

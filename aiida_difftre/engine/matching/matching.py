@@ -52,7 +52,8 @@ def loss(
 
     .. math:: w_E \langle(\Delta E/N)^2\rangle + w_F \langle\Delta F^2\rangle + w_\sigma \langle\Delta\sigma^2\rangle
 
-    with means over the configurations, force components and stress components that have labels.
+    with means over the configurations, force components and stress components that have labels, weighted ones where
+    labels have weights.
 
     Args:
         predicted: What the potential gives.
@@ -78,13 +79,13 @@ def loss(
         >>> round(float(loss(predicted, labels, jnp.ones((1, 2)), DatasetWeights(energy=100.0))), 3)
         1.0
     """
-    energy = labels.has_energy * ((predicted.energy - labels.energy) / jnp.sum(real, 1)) ** 2
-    counted = real * labels.has_forces[:, None]
-    force = counted * jnp.sum((predicted.forces - labels.forces) ** 2, -1) / 3
-    stress = labels.has_stress * jnp.mean((predicted.stress - labels.stress) ** 2, -1)
+    energies, forces, stresses = labels.counts()
+    energy = energies * ((predicted.energy - labels.energy) / jnp.sum(real, 1)) ** 2
+    force = real * forces[:, None] * jnp.sum((predicted.forces - labels.forces) ** 2, -1) / 3
+    stress = stresses * jnp.mean((predicted.stress - labels.stress) ** 2, -1)
     return (
         weights.energy * jnp.sum(energy) / jnp.maximum(jnp.sum(labels.has_energy), 1)
-        + weights.force * jnp.sum(force) / jnp.maximum(jnp.sum(counted), 1)
+        + weights.force * jnp.sum(force) / jnp.maximum(jnp.sum(real * labels.has_forces[:, None]), 1)
         + weights.stress * jnp.sum(stress) / jnp.maximum(jnp.sum(labels.has_stress), 1)
     )
 
