@@ -323,7 +323,7 @@ class DftDatasetWorkChain(ProtocolMixin, IndexedMixin, SubmitOnceMixin, WorkChai
         inputs.metadata = {"call_link_label": name}
         return self.submit(PwBaseWorkChain, **inputs)
 
-    def _sample_zone(self, name: str, structure: orm.StructureData, inputs: AttributeDict) -> None:
+    def _sample_zone(self, name: str, structure: Any, inputs: AttributeDict) -> None:
         """Give a cell its mesh where that is not the one of the inputs."""
         seed = self.inputs.structure.cell if "structure" in self.inputs else None
         chosen = mesh_of(name, structure.cell, inputs, seed)

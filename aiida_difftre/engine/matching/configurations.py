@@ -256,8 +256,9 @@ def _neighbors(frame: Atoms, cutoff: float) -> _Frame:
 def labels_of(frames: list[Atoms], n_atoms: int) -> Labels:
     """Labels of configurations, with forces padded to ``n_atoms``."""
     count = len(frames)
-    there = {name: np.zeros(count) for name in ("has_energy", "has_forces", "has_stress")}
-    found = Labels(np.zeros(count), np.zeros((count, n_atoms, 3)), np.zeros((count, 6)), **there)
+    shapes = (count,), (count, n_atoms, 3), (count, 6), (count,), (count,), (count,)
+    energy, forces, stress, has_energy, has_forces, has_stress = map(np.zeros, shapes)
+    found = Labels(energy, forces, stress, has_energy, has_forces, has_stress)
     for number, frame in enumerate(frames):
         results = _results(frame)
         if "energy" in results:
