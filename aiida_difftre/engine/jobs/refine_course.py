@@ -16,10 +16,11 @@ from aiida_difftre.engine.contract.reasons import STOPPED, Reason
 from aiida_difftre.engine.contract.results import RefineIteration
 from aiida_difftre.engine.contract.trajectories import Trajectory
 from aiida_difftre.engine.errors import EngineError
+from aiida_difftre.engine.matching.dataset_loss import DatasetLoss
 from aiida_difftre.engine.potentials.potential import Potential
 from aiida_difftre.engine.potentials.term import Parameters
 from aiida_difftre.engine.refinement.curvature import CurvaturePrior
-from aiida_difftre.engine.refinement.objective import ExtraLoss, PreparedStatePoint
+from aiida_difftre.engine.refinement.objective import PreparedStatePoint
 from aiida_difftre.engine.reweighting.pool import EarlierTrajectory
 from aiida_difftre.engine.runtime.progress import Reporter
 from aiida_difftre.engine.runtime.stop import Stop
@@ -62,7 +63,7 @@ class Setup:
     base: BasePotential | None
     structures: dict[str, Start]
     earlier: dict[str, list[EarlierTrajectory]]
-    extra: ExtraLoss | None
+    extra: DatasetLoss | None
     prior: CurvaturePrior | None
     progress: Reporter
     stop: Stop
