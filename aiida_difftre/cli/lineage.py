@@ -48,6 +48,10 @@ def potential_of(node: orm.Node) -> PotentialData:
         return node
     if isinstance(node, orm.ProcessNode) and "potential" in node.outputs:
         return node.outputs.potential
+    if isinstance(node, orm.ProcessNode) and not node.is_terminated:
+        raise ValueError(
+            f"run {node.pk} is not over and has no potential yet; `aiida-difftre status {node.pk}` says how far it is"
+        )
     raise ValueError(f"node {node.pk} ({type(node).__name__}) is no potential and returned none; give one of those")
 
 

@@ -8,7 +8,9 @@ from typing import Any
 
 import click
 
-NOTHING = "nothing was found; runs of earlier versions are found after `aiida-difftre query index`"
+NOTHING = (
+    "nothing was found; a run is found once it is over, one of an earlier version after `aiida-difftre query index`"
+)
 
 
 @click.group()

@@ -82,6 +82,9 @@ def test_imported_potential_ends_the_lineage(potential: PotentialData) -> None:
 def test_other_nodes_are_refused() -> None:
     with pytest.raises(ValueError, match="is no potential"):
         potential_of(orm.Int(1).store())
+    run = orm.WorkChainNode().store()
+    with pytest.raises(ValueError, match=f"run {run.pk} is not over and has no potential yet; `aiida-difftre status"):
+        potential_of(run)
 
 
 def test_the_graph_of_a_lineage(refined: PotentialData, cli: Any, tmp_path: Any) -> None:

@@ -61,7 +61,9 @@ def test_nan_in_a_file_names_the_file(tmp_path: Path) -> None:
 def test_file_that_is_no_target(tmp_path: Path) -> None:
     path = tmp_path / "list.yaml"
     path.write_text("[1, 2]")
-    with pytest.raises(ValueError, match="expected the fields of a target, found list"):
+    with pytest.raises(
+        ValueError, match="expected the fields of a target, found list; `aiida-difftre target import` makes"
+    ):
         TargetData.from_yaml(path)
 
 

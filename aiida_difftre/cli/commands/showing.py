@@ -13,7 +13,7 @@ from aiida_difftre.cli.parameters import FILE, FOLDER
 
 
 @click.command("status")
-@click.argument("run", metavar="RUN", required=False)
+@click.argument("run", metavar="[RUN]", required=False)
 @click.option("--once", is_flag=True, help="Show the present state and return.")
 @click.pass_obj
 def status_command(profile: str | None, run: str | None, once: bool) -> None:

@@ -329,5 +329,7 @@ def read_fields(path: Path) -> Target:
     """
     content = read_yaml(path)
     if not isinstance(content, dict):
-        raise ValueError(f"expected the fields of a target, found {type(content).__name__}")
+        found = type(content).__name__
+        remedy = "`aiida-difftre target import` makes one of a table"
+        raise ValueError(f"expected the fields of a target, found {found}; {remedy}")
     return validate(Target, content)

@@ -126,7 +126,7 @@ def _labelled(table: Table, reading: Reading, spec: ObservableSpec, options: dic
             raise ValueError(f"column {name!r} is none of {', '.join([*labels, *errors])} of {spec.name!r}")
     if missing := [label for label in labels if label not in columns]:
         raise ValueError(
-            f"no column is given for {', '.join(missing)} of {spec.name!r}; name it as {missing[0]}=COLUMN"
+            f"no column is given for {', '.join(missing)} of {spec.name!r}; name it as in --columns {missing[0]}=COLUMN"
         )
     if len(table.rows) != 1:
         raise ValueError(f"{table.name} has {len(table.rows)} rows; choose one by what stands in a column")
@@ -148,7 +148,9 @@ def _labelled(table: Table, reading: Reading, spec: ObservableSpec, options: dic
 def _total_error(found: Values, reading: Reading, unit: str, name: str) -> NDArray[np.float64]:
     """The errors of the table, with the assumed ones of the target in quadrature."""
     if found.errors is None and reading.error is None:
-        raise ValueError(f"{name}: no errors; name their column, or assume an error such as 0.02 or 2%")
+        raise ValueError(
+            f"{name}: no errors; name their column, as in --columns error=3, or assume one: --error 0.02 or 2%"
+        )
     total = np.zeros_like(found.values) if found.errors is None else found.errors
     if reading.error is not None:
         total = np.hypot(total, assumed_errors(found.values, reading.error, unit))

@@ -142,7 +142,7 @@ def test_bins_of_a_structure_factor_are_those_of_its_method(tmp_path: Path) -> N
         ("-0.1,1\n0.2,1\n0.3,1\n0.4,1\n", {"error": "1"}, "line 1: grid -0.1 is negative"),
         ("0.1,1\n0.2,1\n0.3,1\n", {"error": "1"}, "it has 3 points where at least 4 are needed"),
         ("0.1,1\n0.2,nan\n0.3,1\n0.4,1\n", {"error": "1"}, r"line 2, column 2 \(value\) is nan"),
-        (TABLE, {}, "no errors; name their column, or assume an error such as 0.02 or 2%"),
+        (TABLE, {}, "no errors; name their column, as in --columns error=3, or assume one: --error 0.02"),
         (TABLE, {"error": "-1"}, "assumed error '-1' is negative"),
         (TABLE, {"error": "small"}, "'small' is no quantity"),
         (
@@ -175,7 +175,7 @@ def test_curves_refused(tmp_path: Path, text: str, reading: dict[str, Any], mess
 @pytest.mark.parametrize(
     ("reading", "message"),
     [
-        ({}, "no column is given for C11, C12, C44 of 'stiffness'; name it as C11=COLUMN"),
+        ({}, "no column is given for C11, C12, C44 of 'stiffness'; name it as in --columns C11=COLUMN"),
         ({"columns": {"C33": "1"}}, "column 'C33' is none of C11, C12, C44, C11_error"),
         ({"columns": {"C11": "2", "C12": "3", "C44": "4"}}, "table.csv has 2 rows; choose one"),
         ({"columns": {"C11": "2", "C12": "3", "C44": "4", "C11_error": "5"}, "rows": {"T": "300"}}, "C11_error alone"),
