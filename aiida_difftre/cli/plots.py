@@ -119,9 +119,15 @@ def plot_observables(
 
 
 def _legend(axis: Any, title: str | None) -> None:
-    """A legend under the name of the system, what was measured first."""
+    """A legend under the name of the system, what was measured first; above the axes where it would hide a curve."""
     entries = sorted(zip(*axis.get_legend_handles_labels(), strict=True), key=lambda entry: entry[1] != "experiment")
-    axis.legend(*zip(*entries, strict=True), title=title, alignment="left")
+    handles, labels = zip(*entries, strict=True)
+    legend = axis.legend(handles, labels, title=title, alignment="left")
+    axis.figure.draw_without_rendering()
+    box = legend.get_window_extent()
+    if any(line.get_path().transformed(line.get_transform()).intersects_bbox(box, filled=False) for line in axis.lines):
+        above = {"loc": "lower left", "bbox_to_anchor": (0.0, 1.0), "borderaxespad": 0.0}
+        axis.legend(handles, labels, title=title, alignment="left", **above)
 
 
 def _system(quantity: str, systems: Mapping[str, str]) -> str | None:
