@@ -173,6 +173,10 @@ def near_experiment_command(component: str, within: str, system: str | None) -> 
         largest = float(within.removesuffix("%")) / (100 if within.endswith("%") else 1)
     except ValueError:
         raise click.ClickException(f"--within is {within!r}; give a fraction such as 0.02, or 2%") from None
+    if not within.endswith("%") and largest >= 1:
+        raise click.ClickException(
+            f"--within {within} would be {largest:.0%}; give a fraction such as 0.02, or {within}%"
+        )
     return rows(near_experiment(component, largest, system=system))
 
 

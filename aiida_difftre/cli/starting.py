@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ase import Atoms
+from ase.formula import Formula
 
 from aiida_difftre import catalogue
 from aiida_difftre.data.target import read_target
@@ -42,6 +44,11 @@ TETRAHEDRAL = 4
 EXAMPLE = f"such as {catalogue.PREFIX}Si/stiffness_298K"
 
 BAROSTAT = "barostat: {relaxation_time_fs: 500.0}"
+
+NODE = re.compile(r"[0-9]+|[0-9a-f]{4,8}(-[0-9a-f-]+)?")
+"""A PK, or a UUID or how one begins."""
+
+LIQUID_THERMOSTAT = "thermostat: {name: langevin, friction_per_ps: 2.0}"
 
 VALIDATION_FACTOR = 4
 """The validation of a liquid is so much longer than a trajectory of its refinement."""
@@ -92,6 +99,38 @@ def measurement(reference: str, folder: Path) -> Measurement:
         raise ValueError(f"there is no file {reference!r}; give a target file, or a name of the catalogue ({EXAMPLE})")
     entry = catalogue.find(reference)
     return Measurement(entry.target().observable, f"{catalogue.PREFIX}{entry.name}", entry.target())
+
+
+def check_elements(measurements: Iterable[Measurement], atoms: Atoms) -> None:
+    """Refuse measurements of the catalogue of a system that shares no element with the atoms; beads share one.
+
+    Raises:
+        ValueError: naming the measurement and the elements.
+    """
+    here = set(atoms.get_chemical_symbols())
+    for one in measurements:
+        if one.reference.startswith(catalogue.PREFIX):
+            system = catalogue.find(one.reference).system
+            try:
+                measured = set(Formula(system))
+            except ValueError:
+                continue  # a name of its own, in a folder of the user
+            if measured.isdisjoint(here):
+                raise ValueError(
+                    f"{one.reference} was measured of {system}, and the structure has {', '.join(sorted(here))}; "
+                    f"`aiida-difftre target list --system {name_of(atoms)}` shows what there is of it"
+                )
+
+
+def check_given(given: str, folder: Path) -> None:
+    """Refuse labels or a potential that are no file, beside the input or here, and cannot be a node.
+
+    Raises:
+        ValueError: naming them.
+    """
+    if (folder / given).is_file() or Path(given).is_file() or NODE.fullmatch(given):
+        return
+    raise ValueError(f"there is no file {given!r}; give a file, or the PK or UUID of a node")
 
 
 def formula(atoms: Atoms) -> str:
@@ -196,6 +235,9 @@ def _sampling(times: Mapping[str, float], *, barostat: bool, liquid: bool) -> li
         times
     )
     lines += [f"  {name}: {value:g}" for name, value in times.items()]
+    lines += [
+        f"  {LIQUID_THERMOSTAT} # weak: the friction of the preset, which is for crystals, holds a liquid up"
+    ] * bool(times)
     lines += [f"  {BAROSTAT} # of the state points that have a pressure"] * barostat
     lines += ["validation:"]
     lines += ["  settings: {static_stiffness: false} # a liquid has none"] * liquid
@@ -203,6 +245,7 @@ def _sampling(times: Mapping[str, float], *, barostat: bool, liquid: bool) -> li
         *lines,
         "  sampling:",
         *(f"    {name}: {value:g}" for name, value in longer.items()),
+        *([f"    {LIQUID_THERMOSTAT}"] * bool(times)),
         *([f"    {BAROSTAT}"] * barostat),
     ]
 

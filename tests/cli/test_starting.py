@@ -119,6 +119,8 @@ def test_init_of_a_liquid(tmp_path: Path) -> None:
     edge = (number / 0.02125) ** (1 / 3)
     assert 2 * 8.25 <= edge < 2 * 8.45
     assert run.validation.sampling["production_fs"] == 4 * run.sampling["production_fs"]
+    for sampling in (run.sampling, run.validation.sampling):
+        assert sampling["thermostat"] == {"name": "langevin", "friction_per_ps": 2.0}
     (term,) = run.model.spec.terms  # type: ignore[union-attr] # it has one
     assert term.hyperparameters["epsilon"] == pytest.approx(0.01032, rel=0.05)
     assert term.hyperparameters["sigma"] == pytest.approx(3.405, rel=0.01)
@@ -151,6 +153,12 @@ def test_liquids_that_are_refused(
         (["-t", "catalogue:Si/stifness_298K"], "did you mean 'Si/stiffness_298K'?"),
         (["-t", "no-such-file.yaml"], "there is no file 'no-such-file.yaml'"),
         (["-t", "catalogue:Si/stiffness_298K", "--prior", "--labels", "x"], "do not go together"),
+        (
+            ["-t", "catalogue:Ag/stiffness_298K"],
+            "was measured of Ag, and the structure has Si",
+        ),
+        (["-t", "catalogue:Si/stiffness_298K", "--labels", "nothere.extxyz"], "there is no file 'nothere.extxyz'"),
+        (["-t", "catalogue:Si/stiffness_298K", "--potential", "emt"], "there is no file 'emt'; give a file, or the PK"),
     ],
 )
 def test_init_refuses(silicon: Path, tmp_path: Path, words: list[str], told: str) -> None:

@@ -48,6 +48,10 @@ def setup_command(
             click.echo(f"profile {result.profile}, code {result.engine}: ready for runs without DFT")
             return
         needed = pseudopotentials(file)
+        if file is not None and not needed and pw is None and pseudo_family is None:
+            result = set_up(profile, feff=feff, bases=bases, make_default=make_default, dft=False)
+            click.echo(f"profile {result.profile}, code {result.engine}: ready for {file}, which needs no DFT")
+            return
         if pseudo_family is not None:
             needed["pseudo_family"] = pseudo_family
         result = set_up(profile, pw=pw, feff=feff, bases=bases, make_default=make_default, **needed)
@@ -139,8 +143,10 @@ def init_command(
     if path.exists() and not force:
         raise click.ClickException(f"{path} exists; give another name with --output, or replace it with --force")
     with complaints():
+        from ase import Atoms
+
         from aiida_difftre.cli.liquids import liquid_document
-        from aiida_difftre.cli.starting import document, known_of, measurement
+        from aiida_difftre.cli.starting import check_elements, check_given, document, known_of, measurement
         from aiida_difftre.workchains.inputs import read_input
         from aiida_difftre.workchains.systems import read_structure
 
@@ -152,11 +158,14 @@ def init_command(
             targets = tuple(click.prompt("Measurements (catalogue names or files, separated by spaces)").split())
         start = starts[0] if starts else "dft"
         measured = [measurement(reference, path.parent) for reference in targets]
-        origin: Any = {"start": start, "given": labels or potential, "protocol": protocol}
+        if given := labels or potential:
+            check_given(given, path.parent)
+        origin: Any = {"start": start, "given": given, "protocol": protocol}
         if structure is None:
             text = liquid_document(str(liquid), measured, **origin)
         else:
             text = document(structure, measured, folder=path.parent, **origin)
+        check_elements(measured, Atoms(str(liquid)) if structure is None else read_structure(structure))
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
         read_input(path)

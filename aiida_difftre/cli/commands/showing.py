@@ -26,7 +26,8 @@ def status_command(profile: str | None, run: str | None, once: bool) -> None:
             from aiida_difftre.cli.questions import table
             from aiida_difftre.cli.runs import newest
 
-            for line in table(newest()):
+            found = newest()
+            for line in table(found) if found else ["no run yet; `aiida-difftre run FILE` begins one"]:
                 click.echo(line)
             return
         out = console()

@@ -19,6 +19,7 @@ from aiida_difftre.engine.contract.bases import BaseSpec, Engine
 from aiida_difftre.engine.contract.bounds import is_number
 from aiida_difftre.engine.contract.settings import LONGEST_CUTOFF, PotentialSpec
 from aiida_difftre.engine.contract.term_registry import OPTIONS
+from aiida_difftre.engine.errors import did_you_mean
 
 ENTRY_POINT_GROUP = "difftre.bases"
 
@@ -175,8 +176,11 @@ def known(engine: str, name: str) -> KnownBase:
         return found
     if engines := [base.engine for base in registry().values() if base.name == name]:
         raise ValueError(f"base {name!r} is not evaluated by {engine!r}; give engine: {' or '.join(engines)}")
-    names = ", ".join(sorted({base.name for base in registry().values()}))
-    raise ValueError(f"unknown base {name!r}; known: {names} (one of another package has to be installed here)")
+    names = sorted({base.name for base in registry().values()})
+    raise ValueError(
+        f"unknown base {name!r}; known: {', '.join(names)} (one of another package has to be installed here)"
+        f"{did_you_mean(name, names)}"
+    )
 
 
 def check(spec: BaseSpec, species: Sequence[str]) -> KnownBase:

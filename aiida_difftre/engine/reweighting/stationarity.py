@@ -115,9 +115,10 @@ def record(series: Mapping[str, NDArray[np.float64]], walkers: NDArray[np.intege
     name = max(drifts, key=lambda name: abs(drifts[name]))
     largest = abs(drifts[name])
     is_stationary = largest <= (NOTABLE_DRIFT if part >= 0.5 else LARGEST_DRIFT)
+    relaxes = f", and {part:.0%} of it still relaxes" if round(part, 2) else ""
     warning = (
         f"the trajectory is not stationary: the mean {name} of its second half differs by {drifts[name]:+.1f} standard "
-        f"errors from that of its first, and {part:.0%} of it still relaxes; equilibrate or sample longer"
+        f"errors from that of its first{relaxes}; equilibrate or sample longer"
     )
     return {
         "stationary": is_stationary,
