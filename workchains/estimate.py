@@ -5,8 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from aiida_difftre.engine.contract.settings import WALKERS, PotentialSpec, SamplingSettings
+
+if TYPE_CHECKING:
+    from aiida_difftre.workchains.input_models import RunInput
 
 MICROSECONDS = {
     "lennard_jones": 0.6,
@@ -158,6 +162,24 @@ def lines(parts: Sequence[Sampling]) -> list[str]:
         f"sampling takes at most {core_time(total)} of one core and {_disk(sum(part.disk_gib for part in parts))}; "
         "rough numbers, good to a factor of three, without pretraining, updates, a base and the start of each job",
         "an update takes some 1 GiB of memory, half of it for what it keeps of its snapshots (snapshot_cache_mib)",
+    ]
+
+
+def thermostat_advice(run: RunInput) -> list[str]:
+    """What to change where atoms that were packed at random would be held up by the friction of the presets.
+
+    Args:
+        run: The input of a run.
+    """
+    if run.system.random is None:
+        return []
+    sections = {"sampling": run.sampling, "validation.sampling": run.validation.sampling}
+    silent = [name for name, given in sections.items() if "thermostat" not in given]
+    if not silent:
+        return []
+    return [
+        f"{' and '.join(silent)}: the thermostat is that of the preset, whose friction of 50 1/ps is for crystals, "
+        "and a liquid relaxes slowly under it; give thermostat: {name: langevin, friction_per_ps: 2.0}"
     ]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from aiida_difftre.engine.contract.settings import PotentialSpec, SamplingSettings
-from aiida_difftre.workchains.estimate import check, lines, microseconds, sampling
+from aiida_difftre.workchains.estimate import check, lines, microseconds, sampling, thermostat_advice
 from aiida_difftre.workchains.from_input import plan
 from aiida_difftre.workchains.inputs import example, read_input
 
@@ -63,3 +63,14 @@ def test_the_plan_of_an_example(name: str) -> None:
     assert len(shown) == len(parts) + 2
     assert "rough numbers" in shown[-2]
     assert "an update takes some 1 GiB of memory" in shown[-1]
+
+
+def test_the_friction_of_crystals_is_told_of_for_atoms_packed_at_random() -> None:
+    """Which held up liquid krypton for 20 ps."""
+    assert thermostat_advice(read_input(example("diamond/quick.yaml"))) == []
+    liquid = read_input(example("water/paper.yaml"))
+    assert liquid.system.random is not None
+    assert thermostat_advice(liquid) == []
+    del liquid.validation.sampling["thermostat"]
+    (line,) = thermostat_advice(liquid)
+    assert line.startswith("validation.sampling: the thermostat is that of the preset, whose friction of 50 1/ps")

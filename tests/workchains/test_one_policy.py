@@ -146,7 +146,7 @@ def run_engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[Wor
             history = [STEP, STEP] if found == "moved" else [STEP]
             return SimpleNamespace(parameters={}, optimizer_state="memory", history=history, reason=Reason.GATE)
 
-        def summary(_: Any, outcome: Any) -> UpdateSummary:
+        def summary(_: Any, outcome: Any, _labels: Any) -> UpdateSummary:
             told = {"history": outcome.history, "reason": outcome.reason, "state_points": world.state_points()}
             return read(UpdateSummary, {**UPDATE, **told})
 

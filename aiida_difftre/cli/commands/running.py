@@ -120,8 +120,9 @@ def _say_what_it_takes(file: Path, seed: int | None) -> None:
     from aiida_difftre.cli.checking import refusals
     from aiida_difftre.engine.errors import one_line
     from aiida_difftre.workchains import label_counts
-    from aiida_difftre.workchains.estimate import lines
+    from aiida_difftre.workchains.estimate import lines, thermostat_advice
     from aiida_difftre.workchains.from_input import read_builder, read_plan
+    from aiida_difftre.workchains.inputs import read_input
     from aiida_difftre.workchains.label_estimate import labels
 
     if problems := [one_line(problem) for problem in refusals(file, seed)]:
@@ -130,6 +131,8 @@ def _say_what_it_takes(file: Path, seed: int | None) -> None:
     if (to_label := labels(builder.get("dataset_inputs") or {})) is not None:
         click.echo(to_label)
     for line in [*label_counts.lines(builder._inputs(prune=True)), *lines(read_plan(file))]:
+        click.echo(line)
+    for line in thermostat_advice(read_input(file)):
         click.echo(line)
     _tell(builder)
     click.echo(f"the input is right; nothing was started; next: aiida-difftre run {file}")
