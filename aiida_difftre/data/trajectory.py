@@ -167,7 +167,7 @@ class TrajectoryEnsembleData(orm.ArrayData):
             may_be_part: True where the snapshots that the repository keeps will do; the file says that it is a part.
 
         Raises:
-            ValueError: For one of which the repository keeps a part; :meth:`fetch` gets the whole.
+            ValueError: For one of which the repository keeps a part; ``fetch`` gets the whole.
         """
         write_trajectory(Path(path), self.get_trajectory(may_be_part=may_be_part))
 
