@@ -8,11 +8,11 @@ from typing import Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import norm, t
 
 from aiida_difftre.engine import units
 from aiida_difftre.engine.contract.observables import ObservableRequest
 from aiida_difftre.engine.contract.trajectories import Trajectory
+from aiida_difftre.engine.observables.paths import Paths, atoms_of, squared_error_of_mean
 from aiida_difftre.engine.observables.protocol import Observed
 
 A2_PER_FS: Final = 1e4
@@ -23,8 +23,6 @@ SELF_INTERACTION: Final = 2.837297
 
 MOST_LAGS = 32
 """Of the straight line: more are correlated with these."""
-
-ONE_SIGMA: Final = norm.cdf(1.0)
 
 
 def mean_squared_displacements(
@@ -115,7 +113,7 @@ class Diffusion:
             cell: Not looked at.
         """
         options = request.options
-        chosen = np.flatnonzero([options["species"] in (None, symbol) for symbol in species])
+        chosen = atoms_of(options["species"], species)
         return cls(chosen, float(options["begin_fs"]), float(options["end_fs"]), options["viscosity_mPa_s"])
 
     def of_trajectory(self, trajectory: Trajectory, masses: NDArray[np.float64]) -> Observed:
@@ -131,26 +129,17 @@ class Diffusion:
         Raises:
             ValueError: For paths that are too few or too short.
         """
-        walkers = int(trajectory.walkers.max()) + 1
-        times = trajectory.times[trajectory.walkers == 0]
-        stride = float(np.min(np.diff(times))) if len(times) > 1 else math.inf
+        paths = Paths(trajectory)
+        walkers, length, stride = paths.walkers, len(paths.times), paths.stride
         first, last = max(1, math.ceil(self.begin_fs / stride - 1e-9)), math.floor(self.end_fs / stride + 1e-9)
-        if walkers < 2 or last - first < 3 or last >= len(times) or not np.allclose(np.diff(times), stride, rtol=1e-6):
+        if last - first < 3 or last >= length or not paths.are_regular:
             raise ValueError(
-                f"{walkers} walkers of {len(times)} snapshots do not tell a slope from {self.begin_fs:g} to "
+                f"{walkers} walkers of {length} snapshots do not tell a slope from {self.begin_fs:g} to "
                 f"{self.end_fs:g} fs; sample at least 2 walkers, for longer than that, at equal times"
             )
         lags = np.unique(np.linspace(first, last, min(MOST_LAGS, last - first + 1)).round().astype(np.intp))
         displacements = np.stack(
-            [
-                mean_squared_displacements(
-                    trajectory.positions[trajectory.walkers == walker].astype(np.float64) @ trajectory.cell,
-                    lags,
-                    masses,
-                    self.atoms,
-                )
-                for walker in range(walkers)
-            ]
+            [mean_squared_displacements(path, lags, masses, self.atoms) for path in paths.positions()]
         )
         middle = len(lags) // 2
         whole, early, late = (
@@ -166,9 +155,3 @@ class Diffusion:
             added = size_correction(trajectory.temperature, self.viscosity, edge)
         told = {"D of this cell": value, "added for its size": added, "bend": float(bend.mean())}
         return Observed(np.array([value + added]), np.array([error]), told, float(walkers))
-
-
-def squared_error_of_mean(values: NDArray[np.float64]) -> float:
-    """Squared standard error of the mean of independent values, widened as their number asks for (Student)."""
-    factor = float(t.ppf(ONE_SIGMA, len(values) - 1))
-    return factor**2 * float(np.var(values, ddof=1)) / len(values)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Final, Self
 
@@ -15,7 +14,7 @@ from aiida_difftre.engine import units
 from aiida_difftre.engine.contract.observables import ObservableRequest
 from aiida_difftre.engine.contract.trajectories import Trajectory
 from aiida_difftre.engine.observables import bins
-from aiida_difftre.engine.observables.diffusion import squared_error_of_mean
+from aiida_difftre.engine.observables.paths import Paths, atoms_of, squared_error_of_mean
 from aiida_difftre.engine.observables.protocol import Observed
 
 FS_PER_PS: Final = 1000.0
@@ -77,8 +76,8 @@ class VibrationalDensityOfStates:
     .. math:: g(\nu) = \frac{\sum_i m_i S_{\dot{\mathbf r}_i}(\nu)}{\int \sum_i m_i S_{\dot{\mathbf r}_i}(\nu)\, d\nu}
 
     In a harmonic crystal each mode carries the same kinetic energy, and g counts modes. Anharmonic shifts and widths
-    are in it; of a liquid of one species, :math:`g(0) = 4 m D / kT` tells
-    the diffusion. With a species, it is the part of its atoms, with area one as well.
+    are in it; of a liquid of one species, :math:`g(0) = 4 m D / kT` tells the diffusion. With a
+    species, it is the part of its atoms, with area one as well.
 
     Args:
         atoms: Indices of the atoms that count.
@@ -103,7 +102,7 @@ class VibrationalDensityOfStates:
             cell: Not looked at.
         """
         options = request.options
-        chosen = np.flatnonzero([options["species"] in (None, symbol) for symbol in species])
+        chosen = atoms_of(options["species"], species)
         return cls(chosen, bins.edges(request.grid or [], request.name, "THz"), float(options["segment_fs"]))
 
     def of_trajectory(self, trajectory: Trajectory, masses: NDArray[np.float64]) -> Observed:
@@ -120,18 +119,16 @@ class VibrationalDensityOfStates:
         Raises:
             ValueError: For paths that are too few, too short, or too coarse in time.
         """
-        walkers = int(trajectory.walkers.max()) + 1
-        times = trajectory.times[trajectory.walkers == 0]
-        stride = float(np.min(np.diff(times))) if len(times) > 1 else math.inf
+        paths = Paths(trajectory)
+        walkers, length, stride = paths.walkers, len(paths.times), paths.stride
         segment = round(self.segment_fs / stride)
-        if walkers < 2 or not 2 <= segment <= len(times) or not np.allclose(np.diff(times), stride, rtol=1e-6):
+        if not 2 <= segment <= length or not paths.are_regular:
             raise ValueError(
-                f"{walkers} walkers of {len(times)} snapshots do not tell segments of {self.segment_fs:g} fs; sample "
+                f"{walkers} walkers of {length} snapshots do not tell segments of {self.segment_fs:g} fs; sample "
                 "at least 2 walkers, for longer than that, at equal times"
             )
         averages, energies = [], []
-        for walker in range(walkers):
-            path = trajectory.positions[trajectory.walkers == walker].astype(np.float64) @ trajectory.cell
+        for path in paths.positions():
             frequencies, spectrum = velocity_spectrum(path, stride / FS_PER_PS, segment, masses, self.atoms)
             area = cumulative_trapezoid(spectrum, frequencies, initial=0.0)
             averages.append(np.diff(np.interp(self.edges, frequencies, area)) / np.diff(self.edges) / area[-1])
