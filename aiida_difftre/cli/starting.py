@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -122,13 +122,18 @@ def check_elements(measurements: Iterable[Measurement], atoms: Atoms) -> None:
                 )
 
 
-def check_given(given: str, folder: Path) -> None:
-    """Refuse labels or a potential that are no file, beside the input or here, and cannot be a node.
+def check_given(given: str, folder: Path, has_label: Callable[[str], bool]) -> None:
+    """Refuse labels or a potential that are no file, beside the input or here, and no node.
+
+    Args:
+        given: What a person named.
+        folder: Folder of the input.
+        has_label: Whether a node has a label; asked for what is neither a file nor looks like a PK or a UUID.
 
     Raises:
         ValueError: naming them.
     """
-    if (folder / given).is_file() or Path(given).is_file() or NODE.fullmatch(given):
+    if (folder / given).is_file() or Path(given).is_file() or NODE.fullmatch(given) or has_label(given):
         return
     raise ValueError(f"there is no file {given!r}; give a file, or the PK or UUID of a node")
 

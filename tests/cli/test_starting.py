@@ -168,6 +168,14 @@ def test_init_refuses(silicon: Path, tmp_path: Path, words: list[str], told: str
     assert not (tmp_path / "input.yaml").exists()
 
 
+def test_init_takes_a_node_by_its_label(silicon: Path, tmp_path: Path, potential: Any) -> None:
+    potential.label = "stillinger"
+    potential.store()
+    words = ["init", silicon, "-o", tmp_path / "input.yaml", "-t", "catalogue:Si/stiffness_298K"]
+    assert invoke(*words, "--potential", "stillinger").exit_code == 0
+    assert 'potential: "stillinger"' in (tmp_path / "input.yaml").read_text()
+
+
 def test_what_init_writes_is_accepted_by_check(
     tmp_path: Path, engine: orm.InstalledCode, monkeypatch: pytest.MonkeyPatch
 ) -> None:

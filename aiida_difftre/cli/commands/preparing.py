@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from aiida_difftre.cli.failures import complaints
-from aiida_difftre.cli.nodes import OWN_PROFILE, check_configuration
+from aiida_difftre.cli.nodes import OWN_PROFILE, check_configuration, load
 from aiida_difftre.cli.parameters import FILE
 
 
@@ -106,6 +106,17 @@ def generate_missing(file: Path) -> None:
             raise click.ClickException(str(error)) from None
 
 
+def _has_label(profile: str | None, label: str) -> bool:
+    """Whether a node has a label; none has where there is no profile yet."""
+    from aiida.orm import Node, QueryBuilder
+
+    try:
+        load(profile)
+    except click.ClickException:
+        return False
+    return QueryBuilder().append(Node, filters={"label": label}).count() > 0
+
+
 @click.command("init")
 @click.argument("structure", type=FILE, required=False)
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="input.yaml by default.")
@@ -116,7 +127,9 @@ def generate_missing(file: Path) -> None:
 @click.option("--prior", is_flag=True, help="Start from a pair potential, without labels.")
 @click.option("--protocol", type=click.Choice(["quick", "cpu", "paper"]), default="quick", help="Preset.")
 @click.option("-f", "--force", is_flag=True, help="Replace a file that exists.")
+@click.pass_obj
 def init_command(
+    profile: str | None,
     structure: Path | None,
     output: Path | None,
     targets: tuple[str, ...],
@@ -159,7 +172,7 @@ def init_command(
         start = starts[0] if starts else "dft"
         measured = [measurement(reference, path.parent) for reference in targets]
         if given := labels or potential:
-            check_given(given, path.parent)
+            check_given(given, path.parent, lambda label: _has_label(profile, label))
         origin: Any = {"start": start, "given": given, "protocol": protocol}
         if structure is None:
             text = liquid_document(str(liquid), measured, **origin)
