@@ -86,6 +86,12 @@ def load_code(kind: str, machine: JobMachine, of_base: str | None = None) -> orm
 def _check_program(code: orm.AbstractCode) -> None:
     """The program has to be there; one in a container is seen from inside alone, where its image may be a file."""
     if isinstance(code, orm.ContainerizedCode):  # which is an InstalledCode too
+        if "$" in code.engine_command and not code.computer.get_use_double_quotes():
+            raise ValueError(
+                f"its engine command {code.engine_command!r} has a variable, which AiiDA puts in single quotes on the "
+                f"computer {code.computer.label!r}, where nothing replaces it; make the computer with "
+                "`verdi computer setup --use-double-quotes` (`verdi computer duplicate` for one that exists)"
+            )
         with code.computer.get_transport() as transport:
             if code.image_name.startswith("/") and not transport.path_exists(code.image_name):
                 raise ValueError(f"its image {code.image_name} is not on the computer {code.computer.label!r}")

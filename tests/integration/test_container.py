@@ -1,4 +1,11 @@
-"""Jobs in a container: a small container engine makes a root of its own, in which only bound folders are seen."""
+"""Jobs in a container: a small container engine makes a root of its own, in which only bound folders are seen.
+
+By hand also with a real engine, and an image that was built by ``packaging/containers/Dockerfile``::
+
+    podman build -f packaging/containers/Dockerfile -t difftre-engine .
+    export DIFFTRE_CONTAINERS=podman DIFFTRE_IMAGE=localhost/difftre-engine
+    pytest -n 0 -m long tests/integration/test_container.py
+"""
 
 from __future__ import annotations
 
@@ -92,19 +99,14 @@ def test_an_image_that_is_not_there(aiida_localhost: orm.Computer, tmp_path: Pat
     assert load_code("update", JobMachine(code=named.full_label)).uuid == named.uuid
 
 
-@pytest.mark.slow
-def test_a_refinement_in_containers(
-    argon_input: Any, engine: orm.InstalledCode, containers: Any, tmp_path: Path
-) -> None:
-    program, image = containers()
-    code = containerized(engine.computer, program, image)
-    inside = {"DIFFTRE_CACHE": os.environ["DIFFTRE_CACHE"]}
+def refined_in(code: orm.ContainerizedCode, argon_input: Any, environment: dict[str, str]) -> None:
+    """Refine with a code: a sampling job, an update that links to its trajectory, and a sampling job that does, too."""
 
     def contained(content: dict[str, Any]) -> None:
         content["refinement"]["settings"]["max_iterations"] = 1
         for machine in ("sampling", "update"):
             content["machines"][machine]["code"] = code.full_label
-            content["machines"][machine]["options"]["environment_variables"] = inside
+            content["machines"][machine]["options"]["environment_variables"] = environment
 
     _, node = run_get_node(read_builder(argon_input(contained), RefineWorkChain))
     assert node.is_finished_ok, explain(node)
@@ -112,5 +114,52 @@ def test_a_refinement_in_containers(
     assert [job.exit_status for job in jobs] == [0, 0, 0]
     digests = [json.loads(job.base.repository.get_object_content(JOB))["digests"] for job in jobs]
     assert sum(bool(one) for one in digests) == 2, "the update and the second sampling link to trajectories"
-    assert shutil.which(PROGRAM) is None
     assert all(job.inputs.code.uuid == code.uuid for job in jobs)
+
+
+@pytest.mark.slow
+def test_a_refinement_in_containers(argon_input: Any, engine: orm.InstalledCode, containers: Any) -> None:
+    program, image = containers()
+    refined_in(
+        containerized(engine.computer, program, image), argon_input, {"DIFFTRE_CACHE": os.environ["DIFFTRE_CACHE"]}
+    )
+    assert shutil.which(PROGRAM) is None
+
+
+@pytest.fixture
+def quoting_doubly(engine: orm.InstalledCode, tmp_path: Path) -> orm.Computer:
+    """This machine, with the double quotes that let a shell replace variables."""
+    computer = orm.Computer(
+        label=f"quoting-{uuid4().hex[:8]}", hostname="localhost", transport_type="core.local",
+        scheduler_type="core.direct", workdir=str(tmp_path / "scratch"),
+    )  # fmt: skip
+    computer.set_use_double_quotes(True)
+    computer.set_minimum_job_poll_interval(0.0)
+    computer.store().configure(safe_interval=0.0)
+    return computer
+
+
+def with_variable(computer: orm.Computer, program: str, image: str) -> orm.ContainerizedCode:
+    """As docs/howto/cluster.md has it for Docker, but for the GPUs."""
+    scratch = computer.get_workdir()
+    return orm.ContainerizedCode(
+        label=f"built-{uuid4().hex[:8]}", computer=computer, image_name=image, filepath_executable="difftre",
+        engine_command=f"{program} run --rm --network none -v {scratch}:{scratch} -w $PWD {{image_name}}",
+        default_calc_job_plugin="difftre.sample",
+    ).store()  # fmt: skip
+
+
+def test_variables_that_no_shell_would_replace(aiida_localhost: orm.Computer, quoting_doubly: orm.Computer) -> None:
+    code = with_variable(aiida_localhost, "docker", "difftre-engine")
+    with pytest.raises(ValueError, match=r"machines\.update: .* has a variable, .* --use-double-quotes"):
+        load_code("update", JobMachine(code=code.full_label))
+    code = with_variable(quoting_doubly, "docker", "difftre-engine")
+    assert load_code("update", JobMachine(code=code.full_label)).uuid == code.uuid
+
+
+@pytest.mark.long
+def test_a_refinement_in_an_image_that_was_built(argon_input: Any, quoting_doubly: orm.Computer) -> None:
+    program, image = os.environ.get("DIFFTRE_CONTAINERS"), os.environ.get("DIFFTRE_IMAGE")
+    if not program or not image:
+        pytest.skip("set DIFFTRE_CONTAINERS to docker or podman, and DIFFTRE_IMAGE to an image that was built")
+    refined_in(with_variable(quoting_doubly, program, image), argon_input, {})
