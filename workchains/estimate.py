@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from aiida_difftre.engine.contract.settings import WALKERS, PotentialSpec, SamplingSettings
+from aiida_difftre.engine.contract.settings import WALKERS, LangevinSpec, PotentialSpec, SamplingSettings
 
 if TYPE_CHECKING:
     from aiida_difftre.workchains.input_models import RunInput
@@ -40,8 +40,21 @@ BASE_GIB = 0.5
 SKIN = 1.0
 """Å, of neighbour lists."""
 
+FIRST_JOB_S = 19.0
+"""CPU time of a job for a few steps with nothing compiled, s: docs/benchmarks.md, start-up (`startup.py`)."""
+
+LATER_JOB_S = 5.0
+"""The same where its programs were compiled before, 3.7 (`startup.py`), and what AiiDA takes for a job, 1.2
+(docs/overhead.md, `overhead.py`), s."""
+
 MOST_CORE_HOURS = 1e6
 """More than a century of a core is a slip of an exponent."""
+
+HOT_RUNS = "hot runs"
+"""Stage whose trajectories no other job reads."""
+
+LIQUID_FRICTION_PER_PS = 2.0
+"""With which a liquid relaxes, 1/ps."""
 
 MOST_MEMORY_GIB = 4096.0
 MOST_DISK_GIB = 1e5
@@ -54,7 +67,8 @@ class Sampling:
     """Trajectories of one state point.
 
     Args:
-        label: Name of the trajectories, for the reader.
+        stage: Part of the run that they are for, such as ``refinement``.
+        state_point: Label of the state point.
         atoms: Number of atoms of a walker.
         walkers: Number of walkers of a trajectory.
         steps: Number of steps of each walker, equilibration included.
@@ -64,7 +78,8 @@ class Sampling:
         neighbours: Number of neighbours of an atom within the cutoff.
     """
 
-    label: str
+    stage: str
+    state_point: str
     atoms: int
     walkers: int
     steps: float
@@ -72,6 +87,11 @@ class Sampling:
     times: int
     microseconds: float
     neighbours: float
+
+    @property
+    def label(self) -> str:
+        """Name of the trajectories, for the reader."""
+        return f"{self.stage} at {self.state_point}"
 
     @property
     def core_hours(self) -> float:
@@ -117,7 +137,8 @@ def neighbours(spec: PotentialSpec, atoms: int, volume: float) -> float:
 
 
 def sampling(
-    label: str,
+    stage: str,
+    state_point: str,
     settings: SamplingSettings,
     spec: PotentialSpec,
     *,
@@ -129,7 +150,8 @@ def sampling(
     """The trajectories of one state point.
 
     Args:
-        label: Label of the state point.
+        stage: Part of the run that they are for, such as ``refinement``.
+        state_point: Label of the state point.
         settings: Settings of molecular dynamics.
         spec: Spec of the potential.
         atoms: Number of atoms of the cell.
@@ -143,7 +165,8 @@ def sampling(
     walkers = settings.walkers or WALKERS
     production = settings.production_fs * growth
     return Sampling(
-        label=label,
+        stage=stage,
+        state_point=state_point,
         atoms=atoms,
         walkers=walkers,
         steps=(settings.equilibration_fs + production) / settings.timestep_fs,
@@ -154,32 +177,67 @@ def sampling(
     )
 
 
+@dataclass(frozen=True)
+class Jobs:
+    """The jobs of a run, and what all of them take to start and to compile.
+
+    Args:
+        number: Number of jobs, at most.
+        kinds: Number of jobs that compile, as the first of their kind, what the others load.
+    """
+
+    number: int
+    kinds: int
+
+    @property
+    def core_hours(self) -> float:
+        """CPU time of starts and compilation, core hours."""
+        return (self.kinds * FIRST_JOB_S + (self.number - self.kinds) * LATER_JOB_S) / 3600
+
+    def __str__(self) -> str:
+        return (
+            f"start and compilation of at most {self.number} jobs: {core_time(self.core_hours)}; {FIRST_JOB_S:g} s of "
+            f"one core for the first of each of {self.kinds} kinds, {LATER_JOB_S:g} s for every other one"
+        )
+
+
+def jobs(parts: Sequence[Sampling]) -> Jobs:
+    """The jobs that sample, and those that update, or predict, from the trajectories of all state points together."""
+    together = {part.stage: part.times for part in parts if part.stage != HOT_RUNS}
+    return Jobs(sum(part.times for part in parts) + sum(together.values()), len(parts) + len(together))
+
+
 def lines(parts: Sequence[Sampling]) -> list[str]:
-    """What a person is shown; hours of sampling alone, on cores like those that were measured."""
-    total = sum(part.core_hours for part in parts)
+    """What a person is shown; hours of sampling and of the start of jobs, on cores like those that were measured."""
+    started = jobs(parts)
+    total = sum(part.core_hours for part in parts) + started.core_hours
     return [
         *map(str, parts),
-        f"sampling takes at most {core_time(total)} of one core and {_disk(sum(part.disk_gib for part in parts))}; "
-        "rough numbers, good to a factor of three, without pretraining, updates, a base and the start of each job",
+        str(started),
+        f"sampling and starts take at most {core_time(total)} of one core, and {_disk(sum(p.disk_gib for p in parts))};"
+        " rough numbers, good to a factor of three, without labels, pretraining, the steps of updates and a base",
         "an update takes some 1 GiB of memory, half of it for what it keeps of its snapshots (snapshot_cache_mib)",
     ]
 
 
-def thermostat_advice(run: RunInput) -> list[str]:
+def thermostat_advice(run: RunInput, samplings: Mapping[str, SamplingSettings]) -> list[str]:
     """What to change where atoms that were packed at random would be held up by the friction of the presets.
 
     Args:
         run: The input of a run.
+        samplings: How it samples, by the section of the input that changes it.
     """
     if run.system.random is None:
         return []
-    sections = {"sampling": run.sampling, "validation.sampling": run.validation.sampling}
-    silent = [name for name, given in sections.items() if "thermostat" not in given]
-    if not silent:
-        return []
+    given = {"sampling": run.sampling, "validation.sampling": run.validation.sampling}
     return [
-        f"{' and '.join(silent)}: the thermostat is that of the preset, whose friction of 50 1/ps is for crystals, "
-        "and a liquid relaxes slowly under it; give thermostat: {name: langevin, friction_per_ps: 2.0}"
+        f"{section}: the thermostat is that of the preset, whose friction of {thermostat.friction_per_ps:g} 1/ps is "
+        "for crystals, and a liquid relaxes slowly under it; give thermostat: {name: langevin, friction_per_ps: "
+        f"{LIQUID_FRICTION_PER_PS}}}"
+        for section, settings in samplings.items()
+        if "thermostat" not in given[section]
+        and isinstance(thermostat := settings.thermostat, LangevinSpec)
+        and thermostat.friction_per_ps > LIQUID_FRICTION_PER_PS
     ]
 
 

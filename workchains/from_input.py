@@ -56,15 +56,47 @@ def read_builder(file: Path, chain: type[WorkChain] = TrainWorkChain, *, seed: i
     Raises:
         ValueError: whose message names the value and the remedy; also for a run that no machine does.
     """
-    run, folder = read_input(file), file.parent
+    return builder_of(read_input(file), file, chain, seed=seed)
+
+
+def builder_of(
+    run: RunInput, file: Path, chain: type[WorkChain] = TrainWorkChain, *, seed: int | None = None
+) -> ProcessBuilder:
+    """Make a builder of an input that was read.
+
+    Args:
+        run: The input.
+        file: Its file.
+        chain: As of :func:`read_builder`.
+        seed: Seed in place of that of the input.
+
+    Returns:
+        The builder, ready to be submitted.
+
+    Raises:
+        ValueError: As :func:`read_builder`.
+    """
+    folder = file.parent
     if seed is not None:
         run = run.model_copy(update={"seed": seed})
-    estimate.check(read_plan(file))
+    estimate.check(plan_of(run, folder))
     run = with_volumes(run, folder)
     made = _train(run, folder) if chain is TrainWorkChain else _part(run, folder, chain)
     made["metadata"]["label"] = run.label or file.stem
     check(made, chain)
     return made
+
+
+def presets(run: RunInput) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The presets of the refinement and of the validation of a run, with what its input changes in them."""
+    changes = overrides(run)
+    return tuple(load_protocol(name, run.protocol, changes[name]) for name in ("refine", "validate"))  # type: ignore[return-value]
+
+
+def samplings(run: RunInput) -> dict[str, SamplingSettings]:
+    """How a run samples, presets included, by the section of the input that changes it."""
+    refine, validate_ = presets(run)
+    return {"sampling": _sampling(run.protocol, refine), "validation.sampling": _sampling(run.protocol, validate_)}
 
 
 def plan(run: RunInput, folder: Path, spec: PotentialSpec) -> list[Sampling]:
@@ -78,10 +110,8 @@ def plan(run: RunInput, folder: Path, spec: PotentialSpec) -> list[Sampling]:
     Returns:
         What the trajectories of the run take.
     """
-    changes = overrides(run)
-    refine = load_protocol("refine", run.protocol, changes["refine"])
-    validate_ = load_protocol("validate", run.protocol, changes["validate"])
-    moving, lasting = (_sampling(run.protocol, preset) for preset in (refine, validate_))
+    refine, validate_ = presets(run)
+    moving, lasting = samplings(run).values()
     settings = validate(RefineSettings, refine["settings"])
     growth = settings.growth.factor ** len(settings.growth.thresholds)
     hot = validate(ValidateSettings, validate_["settings"]).hot
@@ -90,17 +120,16 @@ def plan(run: RunInput, folder: Path, spec: PotentialSpec) -> list[Sampling]:
         cell = simulation_cell(run, label, folder)
         size: dict[str, Any] = {"atoms": len(cell), "volume": float(cell.get_volume())}
         if any(isinstance(target, Target) and target.is_in_loss for target in point.targets.values()):
-            name, most = f"refinement at {label}", settings.max_iterations + settings.max_roll_backs
-            parts.append(estimate.sampling(name, moving, spec, times=most, growth=growth, **size))
-        parts.append(estimate.sampling(f"validation at {label}", lasting, spec, times=2, **size))
+            most = settings.max_iterations + settings.max_roll_backs
+            parts.append(estimate.sampling("refinement", label, moving, spec, times=most, growth=growth, **size))
+        parts.append(estimate.sampling("validation", label, lasting, spec, times=2, **size))
         if hot is not None:
             times = {"equilibration_fs": 0.0, "production_fs": hot.time_fs, "walkers": hot.walkers}
             heated = lasting.model_copy(update=times)
-            name, factors = f"hot runs at {label}", len(hot.factors)
-            parts.append(estimate.sampling(name, heated, spec, times=factors, **size))
+            parts.append(estimate.sampling(estimate.HOT_RUNS, label, heated, spec, times=len(hot.factors), **size))
     for number, stage in reversed(list(enumerate(run.refinement.stages))):
-        refined = [one for one in plan(of_stage(run, stage), folder, spec) if one.label.startswith("refinement")]
-        parts = [*(replace(one, label=f"stage {number}, {one.label}") for one in refined), *parts]
+        refined = [one for one in plan(of_stage(run, stage), folder, spec) if one.stage == "refinement"]
+        parts = [*(replace(one, stage=f"stage {number}, {one.stage}") for one in refined), *parts]
     return parts
 
 
@@ -115,7 +144,15 @@ def read_plan(file: Path) -> list[Sampling]:
     Raises:
         ValueError: for an input that is refused.
     """
-    run, folder = read_input(file), file.parent
+    return plan_of(read_input(file), file.parent)
+
+
+def plan_of(run: RunInput, folder: Path) -> list[Sampling]:
+    """What a run will sample.
+
+    Raises:
+        ValueError: for an input that is refused.
+    """
     check_fixed_volumes(run, folder)
     potential = potential_of(run, folder)
     spec = (run.model.spec or run.model.correction) if potential is None else potential.spec

@@ -17,6 +17,7 @@ from aiida_difftre import catalogue
 from aiida_difftre.data.target import read_target
 from aiida_difftre.engine.contract.observables import observable
 from aiida_difftre.engine.contract.targets import Target
+from aiida_difftre.workchains.estimate import LIQUID_FRICTION_PER_PS
 from aiida_difftre.workchains.systems import read_structure
 
 WIDTH_A = 10.0
@@ -48,7 +49,7 @@ BAROSTAT = "barostat: {relaxation_time_fs: 500.0}"
 NODE = re.compile(r"[0-9]+|[0-9a-f]{4,8}(-[0-9a-f-]+)?")
 """A PK, or a UUID or how one begins."""
 
-LIQUID_THERMOSTAT = "thermostat: {name: langevin, friction_per_ps: 2.0}"
+LIQUID_THERMOSTAT = f"thermostat: {{name: langevin, friction_per_ps: {LIQUID_FRICTION_PER_PS}}}"
 
 VALIDATION_FACTOR = 4
 """The validation of a liquid is so much longer than a trajectory of its refinement."""

@@ -25,6 +25,8 @@ from aiida_difftre.cli import cli, doer, starting
 from aiida_difftre.cli.costs import Process
 from aiida_difftre.cli.resuming import builder_of
 from aiida_difftre.data import extras
+from aiida_difftre.workchains import inputs
+from aiida_difftre.workchains.input_models import RunInput
 from aiida_difftre.workchains.inputs import read_input
 from tests.fixtures.nodes import argon, labelled_frames, potential_file
 
@@ -188,13 +190,25 @@ def test_what_init_writes_is_accepted_by_check(
     potential_file(tmp_path / "argon.safetensors")
     starts = ("--labels", "labels.extxyz"), ("--potential", "argon.safetensors"), ("--prior",)
     before = orm.QueryBuilder().append(orm.Node).count()
+    reading = inputs._read_model
+    inputs_read: list[str] = []
+
+    def counted(path: Path, model: Any) -> Any:
+        inputs_read.extend([path.name] * (model is RunInput))
+        return reading(path, model)
+
     for start in starts:
         path = tmp_path / "input.yaml"
         made = invoke("init", tmp_path / "argon.extxyz", "-o", path, "-f", "-t", "catalogue:Ar/density_85K", *start)
         assert made.exit_code == 0, made.output
-        checked = invoke("check", path)
+        inputs_read.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(inputs, "_read_model", counted)
+            checked = invoke("check", path)
+        assert inputs_read == ["input.yaml"]
         assert checked.exit_code == 0, checked.output
-        assert "sampling takes at most" in checked.output
+        assert "start and compilation of at most" in checked.output
+        assert "sampling and starts take at most" in checked.output
         end = f"the input is right; nothing was started; next: aiida-difftre run {path}"
         assert checked.output.splitlines()[-1] == end
     assert orm.QueryBuilder().append(orm.Node).count() == before

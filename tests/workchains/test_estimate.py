@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from aiida_difftre.engine.contract.settings import PotentialSpec, SamplingSettings
-from aiida_difftre.workchains.estimate import check, lines, microseconds, sampling, thermostat_advice
-from aiida_difftre.workchains.from_input import plan
+from aiida_difftre.engine.contract.settings import LangevinSpec, PotentialSpec, SamplingSettings
+from aiida_difftre.workchains.estimate import HOT_RUNS, check, jobs, lines, microseconds, sampling, thermostat_advice
+from aiida_difftre.workchains.from_input import plan, samplings
 from aiida_difftre.workchains.inputs import example, read_input
 
 TERM = {"architecture": "lennard_jones", "cutoff": 8.5}
@@ -20,7 +20,7 @@ def test_the_arithmetic() -> None:
     settings = SamplingSettings(
         walkers=4, timestep_fs=2.0, equilibration_fs=1000.0, production_fs=9000.0, stride_fs=30.0
     )
-    part = sampling("liquid", settings, LENNARD_JONES, times=3, **LIQUID)
+    part = sampling("refinement", "liquid", settings, LENNARD_JONES, times=3, **LIQUID)
     assert (part.steps, part.snapshots) == (5000, 1200)
     # Measured: 0.57 to 0.62 µs per atom and step of several walkers.
     assert part.core_hours == pytest.approx(3 * 4 * 864 * 5000 * 0.6e-6 / 3600)
@@ -28,7 +28,7 @@ def test_the_arithmetic() -> None:
     # Measured: 6.14 MB for 1000 snapshots of 500 atoms.
     assert part.disk_gib * 2**30 == pytest.approx(3 * 1200 * 864 * 6.14e6 / 500_000, rel=0.01)
     assert 0.5 < part.memory_gib < 1
-    grown = sampling("liquid", settings, LENNARD_JONES, growth=2.0, **LIQUID)
+    grown = sampling("refinement", "liquid", settings, LENNARD_JONES, growth=2.0, **LIQUID)
     assert (grown.steps, grown.snapshots) == (9500, 2400)
 
 
@@ -45,8 +45,10 @@ def test_costs_of_terms_add_up() -> None:
     ],
 )
 def test_absurd_runs_are_refused(changes: dict[str, Any], atoms: int, message: str) -> None:
-    part = sampling("solid", SamplingSettings(**changes), LENNARD_JONES, atoms=atoms, volume=atoms / 0.02)
-    with pytest.raises(ValueError, match=rf"some .* {message} needed, more than .*, for solid: {atoms} atoms, 65536"):
+    part = sampling("refinement", "solid", SamplingSettings(**changes), LENNARD_JONES, atoms=atoms, volume=atoms / 0.02)
+    with pytest.raises(
+        ValueError, match=rf"some .* {message} needed, more than .*, for refinement at solid: {atoms} atoms, 65536"
+    ):
         check([part])
 
 
@@ -56,21 +58,40 @@ def test_the_plan_of_an_example(name: str) -> None:
     run = read_input(path)
     assert run.model.spec is not None
     parts = plan(run, path.parent, run.model.spec)
-    assert [part.label.split(" at ")[0] for part in parts].count("refinement") == 1
-    assert sum(part.label.startswith("validation") for part in parts) == len(run.state_points)
+    assert [part.stage for part in parts].count("refinement") == 1
+    assert sum(part.stage == "validation" for part in parts) == len(run.state_points)
     check(parts)
     shown = lines(parts)
-    assert len(shown) == len(parts) + 2
+    assert len(shown) == len(parts) + 3
     assert "rough numbers" in shown[-2]
     assert "an update takes some 1 GiB of memory" in shown[-1]
 
 
+def test_starts_of_jobs_are_part_of_the_estimate() -> None:
+    """Which of small systems are most of the time: without them the estimate was several times too small."""
+    settings = SamplingSettings(walkers=2, equilibration_fs=10.0, production_fs=100.0)
+    small = {"atoms": 4, "volume": 150.0}
+    points = [sampling("refinement", name, settings, LENNARD_JONES, times=10, **small) for name in ("cold", "warm")]
+    hot = sampling(HOT_RUNS, "warm", settings, LENNARD_JONES, times=3, **small)
+    started = jobs([*points, hot])
+    # 20 jobs that sample and 10 updates of both together, 3 hot runs; two, one and one of them are the first of a kind.
+    assert (started.number, started.kinds) == (33, 4)
+    assert started.core_hours == pytest.approx((4 * 19 + 29 * 5) / 3600)
+    assert "at most 33 jobs: 3.7 core minutes; 19 s of one core for the first" in lines([*points, hot])[-3]
+    assert "sampling and starts take at most 3.7 core minutes of one core" in lines([*points, hot])[-2]
+
+
 def test_the_friction_of_crystals_is_told_of_for_atoms_packed_at_random() -> None:
     """Which held up liquid krypton for 20 ps."""
-    assert thermostat_advice(read_input(example("diamond/quick.yaml"))) == []
+    solid = read_input(example("diamond/quick.yaml"))
+    assert thermostat_advice(solid, samplings(solid)) == []
     liquid = read_input(example("water/paper.yaml"))
     assert liquid.system.random is not None
-    assert thermostat_advice(liquid) == []
+    assert thermostat_advice(liquid, samplings(liquid)) == []
     del liquid.validation.sampling["thermostat"]
-    (line,) = thermostat_advice(liquid)
-    assert line.startswith("validation.sampling: the thermostat is that of the preset, whose friction of 50 1/ps")
+    found = samplings(liquid)
+    (line,) = thermostat_advice(liquid, found)
+    friction = found["validation.sampling"].thermostat.friction_per_ps  # type: ignore[union-attr]
+    assert line.startswith(f"validation.sampling: the thermostat is that of the preset, whose friction of {friction:g}")
+    weak = found["sampling"].model_copy(update={"thermostat": LangevinSpec(friction_per_ps=1.0)})
+    assert thermostat_advice(liquid, {"validation.sampling": weak}) == []

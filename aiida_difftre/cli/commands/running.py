@@ -117,22 +117,22 @@ def _say_what_it_takes(file: Path, seed: int | None) -> None:
     Raises:
         click.ClickException: with every reason why the input would be refused.
     """
-    from aiida_difftre.cli.checking import refusals
+    from aiida_difftre.cli.checking import examine
     from aiida_difftre.engine.errors import one_line
     from aiida_difftre.workchains import label_counts
     from aiida_difftre.workchains.estimate import lines, thermostat_advice
-    from aiida_difftre.workchains.from_input import read_builder, read_plan
-    from aiida_difftre.workchains.inputs import read_input
+    from aiida_difftre.workchains.from_input import samplings
     from aiida_difftre.workchains.label_estimate import labels
 
-    if problems := [one_line(problem) for problem in refusals(file, seed)]:
-        raise click.ClickException("\n".join(problems))
-    builder = read_builder(file, seed=seed)
+    found = examine(file, seed)
+    builder, plan = found.builder, found.plan
+    if found.refusals or builder is None or plan is None:
+        raise click.ClickException("\n".join(map(one_line, found.refusals)))
     if (to_label := labels(builder.get("dataset_inputs") or {})) is not None:
         click.echo(to_label)
-    for line in [*label_counts.lines(builder._inputs(prune=True)), *lines(read_plan(file))]:
+    for line in [*label_counts.lines(builder._inputs(prune=True)), *lines(plan)]:
         click.echo(line)
-    for line in thermostat_advice(read_input(file)):
+    for line in thermostat_advice(found.run, samplings(found.run)):
         click.echo(line)
     _tell(builder)
     click.echo(f"the input is right; nothing was started; next: aiida-difftre run {file}")
