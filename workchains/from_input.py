@@ -11,9 +11,10 @@ from aiida import orm
 from aiida.engine import ProcessBuilder, WorkChain, run_get_node
 from aiida.plugins import WorkflowFactory
 
+from aiida_difftre.calculations.pretrain import PretrainParameters
 from aiida_difftre.data.dataset import DatasetData
 from aiida_difftre.data.potential import PotentialData
-from aiida_difftre.engine.contract.settings import PotentialSpec, SamplingSettings
+from aiida_difftre.engine.contract.settings import PotentialSpec, SamplingSettings, UpdateSettings
 from aiida_difftre.engine.contract.targets import Target
 from aiida_difftre.engine.contract.validation import validate
 from aiida_difftre.workchains import estimate
@@ -40,6 +41,17 @@ from aiida_difftre.workchains.refine import RefineWorkChain
 from aiida_difftre.workchains.refine_settings import RefineSettings
 from aiida_difftre.workchains.train import TrainWorkChain
 from aiida_difftre.workchains.validate_checks import ValidateSettings, has_undistorted_cell
+
+PREFIX_OF_A_BUILDER = "invalid attribute value "
+"""Of AiiDA, before the message of a validator."""
+
+SECTIONS = {
+    "refine.settings": "refinement.settings", "refine.sample": "sampling", "refine.update": "refinement.update",
+    "refine": "refinement", "validate.settings": "validation.settings", "validate.sample": "validation.sampling",
+    "validate": "validation", "pretrain": "pretraining", "dataset_inputs": "dft", "dataset": "dft.dataset",
+    "potential": "model.potential", "base": "model.base", "stages": "refinement.stages",
+}  # fmt: skip
+"""Sections of an input by the namespaces of the chain that take them; longer names first."""
 
 
 def read_builder(file: Path, chain: type[WorkChain] = TrainWorkChain, *, seed: int | None = None) -> ProcessBuilder:
@@ -81,7 +93,11 @@ def builder_of(
         run = run.model_copy(update={"seed": seed})
     estimate.check(plan_of(run, folder))
     run = with_volumes(run, folder)
-    made = _train(run, folder) if chain is TrainWorkChain else _part(run, folder, chain)
+    check_jobs(run)
+    try:
+        made = _train(run, folder) if chain is TrainWorkChain else _part(run, folder, chain)
+    except ValueError as error:
+        raise ValueError(str(error).removeprefix(PREFIX_OF_A_BUILDER)) from None
     made["metadata"]["label"] = run.label or file.stem
     check(made, chain)
     return made
@@ -96,7 +112,8 @@ def presets(run: RunInput) -> tuple[dict[str, Any], dict[str, Any]]:
 def samplings(run: RunInput) -> dict[str, SamplingSettings]:
     """How a run samples, presets included, by the section of the input that changes it."""
     refine, validate_ = presets(run)
-    return {"sampling": _sampling(run.protocol, refine), "validation.sampling": _sampling(run.protocol, validate_)}
+    sections = {"sampling": refine, "validation.sampling": validate_}
+    return {section: _sampling(run.protocol, preset, section) for section, preset in sections.items()}
 
 
 def plan(run: RunInput, folder: Path, spec: PotentialSpec) -> list[Sampling]:
@@ -112,9 +129,9 @@ def plan(run: RunInput, folder: Path, spec: PotentialSpec) -> list[Sampling]:
     """
     refine, validate_ = presets(run)
     moving, lasting = samplings(run).values()
-    settings = validate(RefineSettings, refine["settings"])
+    settings = validate(RefineSettings, refine["settings"], "refinement.settings")
     growth = settings.growth.factor ** len(settings.growth.thresholds)
-    hot = validate(ValidateSettings, validate_["settings"]).hot
+    hot = validate(ValidateSettings, validate_["settings"], "validation.settings").hot
     parts = []
     for label, point in run.state_points.items():
         cell = simulation_cell(run, label, folder)
@@ -133,9 +150,9 @@ def plan(run: RunInput, folder: Path, spec: PotentialSpec) -> list[Sampling]:
     return parts
 
 
-def _sampling(protocol: str, preset: dict[str, Any]) -> SamplingSettings:
+def _sampling(protocol: str, preset: dict[str, Any], section: str) -> SamplingSettings:
     merged = load_protocol("sample", protocol, preset.get("sample", {}))
-    return validate(SamplingSettings, merged["calc"]["parameters"]["sampling"])
+    return validate(SamplingSettings, merged["calc"]["parameters"]["sampling"], section)
 
 
 def read_plan(file: Path) -> list[Sampling]:
@@ -159,6 +176,19 @@ def plan_of(run: RunInput, folder: Path) -> list[Sampling]:
     if spec is None:
         raise ValueError("model: give either potential (one that exists) or spec (one to make)")
     return plan(run, folder, spec)
+
+
+def check_jobs(run: RunInput) -> None:
+    """Check what an input changes in the settings of jobs, merged into its presets, as the jobs will.
+
+    Raises:
+        ValueError: naming the place in the input, and the value.
+    """
+    refine, _ = presets(run)
+    update = load_protocol("update", run.protocol, refine.get("update", {}))
+    validate(UpdateSettings, update["calc"]["parameters"]["update"], "refinement.update")
+    pretrain = load_protocol("pretrain", run.protocol, overrides(run)["pretrain"])
+    validate(PretrainParameters, pretrain["calc"]["parameters"], "pretraining")
 
 
 def _train(run: RunInput, folder: Path) -> ProcessBuilder:
@@ -238,7 +268,7 @@ def _with_pool(run: RunInput, points: dict[str, dict[str, Any]], spec: Potential
     """
     if run.refinement.pool is None:
         return points
-    sampling = _sampling(run.protocol, load_protocol("refine", run.protocol, overrides(run)["refine"]))
+    sampling = samplings(run)["sampling"]
     try:
         runs = [run_of(name) for name in run.refinement.pool.runs]
         return with_earlier_runs(points, runs, spec, sampling)
@@ -307,7 +337,21 @@ def check(builder: ProcessBuilder, chain: type[WorkChain]) -> None:
     ports = chain.spec().inputs
     error = ports.validate(ports.pre_process(ports.serialize(builder._inputs(prune=True))))
     if error is not None:
-        raise ValueError(f"{error.port}: {error.message}")
+        place = place_of(error.port)
+        raise ValueError(f"{place}: {error.message}" if place else error.message)
+
+
+def place_of(port: str) -> str:
+    """Where in an input stands what a port of a chain takes; empty for the whole of it.
+
+    Args:
+        port: Name of the port with those of its namespaces, as a validation tells it.
+    """
+    name = port.removeprefix("inputs").removeprefix(".")
+    for namespace, section in SECTIONS.items():
+        if name == namespace or name.startswith(f"{namespace}."):
+            return section
+    return name
 
 
 def launch(entry_point: str) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from aiida_difftre.engine.contract.assess_job import Candidate
 from aiida_difftre.engine.contract.assessment import AssessResults
 from aiida_difftre.engine.contract.documents import read_yaml
+from aiida_difftre.engine.contract.numbers import read_number
 from aiida_difftre.engine.contract.records import read
 from aiida_difftre.engine.contract.validation import validate
 
@@ -41,9 +42,9 @@ def candidate(text: str) -> Candidate:
         )
     content = {"name": f"{found['observable']} at {found['state_point']}", **found.groupdict()}
     try:
-        content["error"] = float(found["error"])
-    except ValueError:
-        raise ValueError(f"the error {found['error']!r} of the candidate {text!r} is no number") from None
+        content["error"] = read_number(found["error"])
+    except ValueError as error:
+        raise ValueError(f"the error of the candidate {text!r}: {error}") from None
     return validate(Candidate, content)
 
 

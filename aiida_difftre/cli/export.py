@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import ase.io
 import click
 
-from aiida_difftre.cli.parameters import FILE
+from aiida_difftre.cli.parameters import FILE, NUMBER
 from aiida_difftre.engine.contract.exports import FORMATS, PLATFORMS
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ OPTIONS = (
     click.option(
         "--structure", type=FILE, help="Structure to simulate, for lammps and ipi; of a run its own first cell."
     ),
-    click.option("--inner", type=float, help="Shortest distance of tables, Å; where pairs have 1000 eV by default."),
+    click.option("--inner", type=NUMBER, help="Shortest distance of tables, Å; where pairs have 1000 eV by default."),
     click.option("--points", type=int, help="Points of a table; as many as make forces right to 2e-10 by default."),
     click.option("--atoms", type=int, help="Atoms, ghosts included, that lammps-jax has room for; 4096 by default."),
     click.option("--neighbors", type=int, help="Neighbours of an atom that it has room for; 128 by default."),

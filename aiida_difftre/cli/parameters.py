@@ -9,6 +9,7 @@ import click
 
 from aiida_difftre.engine.contract.base import SEEDS
 from aiida_difftre.engine.contract.documents import check_regular
+from aiida_difftre.engine.contract.numbers import read_number
 
 
 class RegularFile(click.Path):
@@ -27,6 +28,20 @@ class RegularFile(click.Path):
         return path
 
 
+class Number(click.ParamType):
+    """A number, with a decimal point."""
+
+    name = "number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The number."""
+        try:
+            return read_number(str(value))
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+
+
+NUMBER = Number()
 FILE = RegularFile()
 FOLDER = click.Path(file_okay=False, path_type=Path)
 SEED = click.option(

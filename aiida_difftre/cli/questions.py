@@ -8,6 +8,9 @@ from typing import Any
 
 import click
 
+from aiida_difftre.cli.parameters import NUMBER
+from aiida_difftre.engine.contract.numbers import point_remedy, read_number
+
 NOTHING = (
     "nothing was found; a run is found once it is over, one of an earlier version after `aiida-difftre query index`"
 )
@@ -90,10 +93,11 @@ def _temperatures(text: str | None) -> tuple[float, float] | None:
         return None
     low, _, high = text.partition(":")
     try:
-        first = float(low)
-        return first, float(high) if high else first
+        first = read_number(low)
+        return first, read_number(high) if high else first
     except ValueError:
-        raise ValueError(f"--temperature is {text!r}; give a number, or low:high, in K") from None
+        remedy = point_remedy(low) or point_remedy(high)
+        raise ValueError(f"--temperature is {text!r}; give a number, or low:high, in K{remedy}") from None
 
 
 @query.command("refined-against")
@@ -121,8 +125,8 @@ def behind_command(potential: str, dft: bool) -> Any:
 @query.command("trajectories")
 @click.option("--temperature", help="K, or low:high.")
 @click.option("--system", help="Reduced formula, such as C or H2O.")
-@click.option("--n-eff", type=float, help="Independent snapshots, at least.")
-@click.option("--n-eff-fraction", type=float, help="Fraction of effective snapshots that the update left, at least.")
+@click.option("--n-eff", type=NUMBER, help="Independent snapshots, at least.")
+@click.option("--n-eff-fraction", type=NUMBER, help="Fraction of effective snapshots that the update left, at least.")
 @click.option("--potential", help="The potential that sampled, or a run that returned it.")
 @_answering
 def trajectories_command(
@@ -170,9 +174,10 @@ def near_experiment_command(component: str, within: str, system: str | None) -> 
     from aiida_difftre.query import near_experiment, rows
 
     try:
-        largest = float(within.removesuffix("%")) / (100 if within.endswith("%") else 1)
+        largest = read_number(within.removesuffix("%")) / (100 if within.endswith("%") else 1)
     except ValueError:
-        raise click.ClickException(f"--within is {within!r}; give a fraction such as 0.02, or 2%") from None
+        remedy = point_remedy(within)
+        raise click.ClickException(f"--within is {within!r}; give a fraction such as 0.02, or 2%{remedy}") from None
     if not within.endswith("%") and largest >= 1:
         raise click.ClickException(
             f"--within {within} would be {largest:.0%}; give a fraction such as 0.02, or {within}%"

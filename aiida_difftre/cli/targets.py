@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from aiida_difftre.cli.parameters import NUMBER
+from aiida_difftre.engine.contract.numbers import read_number
 
 if TYPE_CHECKING:
     from aiida_difftre.engine.contract.targets import Target
@@ -65,7 +68,7 @@ _OPTIONS = (
         type=click.Choice(["training", "selection", "test"]),
         help="In the loss (training), to choose the best iteration (selection), or for the validation alone (test).",
     ),
-    click.option("--weight", type=float, help="Factor in the loss."),
+    click.option("--weight", type=NUMBER, help="Factor in the loss."),
 )
 """Of ``target import``; they apply to tables alone."""
 
@@ -194,23 +197,26 @@ def _density(options: dict[str, Any]) -> float:
 
 def _grid(text: str) -> tuple[float, float, int]:
     parts = text.split(":")
-    try:
-        start, stop, count = float(parts[0]), float(parts[1]), int(parts[2])
-    except (ValueError, IndexError):
-        parts = []
-    if len(parts) != 3:
+    if len(parts) != 3 or not parts[2].isdecimal():
         raise ValueError(f"--grid is {text!r}; give start:stop:n, such as 0:10:300")
-    return start, stop, count
+    start, stop = _numbers("--grid", parts[:2])
+    return start, stop, int(parts[2])
 
 
 def _range(text: str) -> tuple[float, float]:
-    try:
-        low, high = (float(part) for part in text.split(":"))
-    except ValueError:
-        low, high = 0.0, 0.0
+    parts = text.split(":")
+    low, high = _numbers("--range", parts) if len(parts) == 2 else (0.0, 0.0)
     if not low < high:
         raise ValueError(f"--range is {text!r}; give low:high, such as 3:12.5")
     return low, high
+
+
+def _numbers(option: str, parts: Iterable[str]) -> Iterator[float]:
+    for part in parts:
+        try:
+            yield read_number(part)
+        except ValueError as error:
+            raise ValueError(f"{option}: {error}") from None
 
 
 def catalogued(system: str | None, observable: str | None, paths: bool) -> list[str]:

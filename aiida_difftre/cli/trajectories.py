@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from aiida_difftre.cli.parameters import NUMBER
+
 _FORMATS = ("extxyz", "traj", "lammps", "cp2k", "vasp-xml", "vasp-xdatcar")
 
 _OPTIONS = (
@@ -24,8 +26,8 @@ _OPTIONS = (
     click.option("--units", help="Style of units of LAMMPS, such as metal or real, where no file says it."),
     click.option("--species", help="Elements of the types of LAMMPS, such as 1=Cu,2=O, for a dump without element."),
     click.option("--cell", help="Three lengths or nine numbers in Å, for CP2K without a .cell file."),
-    click.option("--interval-fs", type=float, help="Time between two frames, where the files do not say it."),
-    click.option("--equilibration-fs", type=float, help="Time to leave out at the beginning; found by default."),
+    click.option("--interval-fs", type=NUMBER, help="Time between two frames, where the files do not say it."),
+    click.option("--equilibration-fs", type=NUMBER, help="Time to leave out at the beginning; found by default."),
     click.option(
         "--energies",
         type=click.Choice(["file", "start"]),

@@ -18,7 +18,8 @@ def test_candidates_on_the_command_line() -> None:
     ("text", "message"),
     [
         ("stiffness", "write OBSERVABLE@STATE_POINT:ERROR"),
-        ("stiffness@solid:much", "error 'much' of the candidate"),
+        ("stiffness@solid:much", "candidate 'stiffness@solid:much': 'much' is no number"),
+        ("stiffness@solid:2,5", "'2,5' is no number; write it with a decimal point: 2.5"),
         ("stiffness@solid:0", "no measurement is exact"),
         ("stiffness@solid:nan", "error"),
         ("shininess@solid:1", "shininess"),

@@ -81,6 +81,30 @@ def test_negative_error_in_a_target(refused: Any, cli: Any, tmp_path: Path) -> N
     assert orm.QueryBuilder().append(orm.Data).count() == nodes
 
 
+@pytest.mark.parametrize(
+    ("section", "settings", "told"),
+    [
+        ("refinement", {"update": {"gate": "0,5"}}, "refinement.update.gate: must be a number (got '0,5'); write it"),
+        ("refinement", {"settings": {"max_iteration": 3}}, "refinement.settings.max_iteration: unknown key (got 3)"),
+        ("validation", {"sampling": {"timestep_fs": "1,5"}}, "validation.sampling.timestep_fs: must be a number, in"),
+        ("sampling", {"thermostat": {"name": "nose"}}, "sampling.thermostat: 'name' must be one of 'langevin', "),
+        ("pretraining", {"steps": "many"}, "pretraining.steps: must be a number (got 'many')"),
+    ],
+)
+def test_settings_are_named_as_in_the_input(refused: Any, section: str, settings: Content, told: str) -> None:
+    """And neither as a port nor as an attribute of a builder."""
+    assert refused(lambda content: content.update({section: settings})).startswith(f"Error: {told}")
+
+
+def test_ports_are_named_as_in_the_input() -> None:
+    from aiida_difftre.workchains.from_input import place_of
+
+    assert place_of("inputs") == ""
+    assert place_of("inputs.state_points.solid.targets") == "state_points.solid.targets"
+    assert place_of("inputs.refine.sample.calc.parameters") == "sampling"
+    assert place_of("inputs.pretrain.calc.parameters") == "pretraining"
+
+
 def test_unknown_observable(refused: Any) -> None:
     message = refused(lambda content: pressure(content).update(observable="viscosity"))
     assert "'viscosity'" in message

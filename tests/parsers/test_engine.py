@@ -160,11 +160,11 @@ def test_good_snapshots_of_a_run_that_went_bad_are_kept(finished_job: Make, tmp_
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ({"message": "why"}, "error.json: exit_status: Field required"),
-        ({"exit_status": 412}, "error.json: message: Field required"),
+        ({"message": "why"}, "error.json: exit_status: missing"),
+        ({"exit_status": 412}, "error.json: message: missing"),
         ({"exit_status": "hot", "message": "why"}, "error.json: exit_status: "),
         ({"exit_status": 412, "message": "why", "diagnostics": {"t": float("nan")}}, "not finite: diagnostics.t"),
-        ([412], "error.json: input: "),
+        ([412], "error.json: must be a mapping"),
     ],
 )
 def test_a_reason_that_breaks_the_contract(finished_job: Make, tmp_path: Path, content: Any, message: str) -> None:

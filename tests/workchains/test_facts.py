@@ -45,6 +45,8 @@ def test_the_same_measurement_is_the_same_node(target: TargetData) -> None:
     ("words", "told"),
     [
         (["near-experiment", "P", "--within", "little"], "--within is 'little'"),
+        (["near-experiment", "P", "--within", "2,5%"], "write it with a decimal point: 2.5"),
+        (["trajectories", "--temperature", "85:98,5"], "write it with a decimal point: 98.5"),
         (["near-experiment", "P", "--within", "2"], "--within 2 would be 200%; give a fraction such as 0.02, or 2%"),
         (["trajectories", "--temperature", "hot"], "--temperature is 'hot'"),
         (["influenced-by", "1000000"], "is no node"),

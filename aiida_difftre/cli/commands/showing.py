@@ -9,7 +9,7 @@ import click
 
 from aiida_difftre.cli.failures import complaints
 from aiida_difftre.cli.nodes import load, node_called, run_called
-from aiida_difftre.cli.parameters import FILE, FOLDER
+from aiida_difftre.cli.parameters import FILE, FOLDER, NUMBER
 
 
 @click.command("status")
@@ -74,7 +74,7 @@ def report_command(profile: str | None, run: str, page: Path | None, force: bool
     help="A measurement that could be made, OBSERVABLE@STATE_POINT:ERROR, such as stiffness@solid:5; again for more.",
 )
 @click.option("--candidates", "file", type=FILE, help="A YAML file with a list of them: name, observable, grid, ...")
-@click.option("--prior-width", type=float, help="How well energies are known beforehand, kT per atom; 1 by default.")
+@click.option("--prior-width", type=NUMBER, help="How well energies are known beforehand, kT per atom; 1 by default.")
 @click.pass_obj
 def advise_command(
     profile: str | None, run: str, texts: tuple[str, ...], file: Path | None, prior_width: float | None

@@ -16,7 +16,10 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
-from pydantic_core import CoreSchema, core_schema
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
+NO_NUMBER = "no_number"
+"""Type of the problem of a value that is no number."""
 
 
 def is_number(value: Any) -> bool:
@@ -91,7 +94,8 @@ class Limits:
 
         def checked(value: Any, number: core_schema.ValidatorFunctionWrapHandler) -> Any:
             if isinstance(value, bool | str | bytes):
-                raise ValueError("must be a number" + (f", in {self.unit}" if self.unit else ""))
+                wanted = f"must be a number, in {self.unit}" if self.unit else "must be a number"
+                raise PydanticCustomError(NO_NUMBER, "{wanted}", {"wanted": wanted})
             result = number(value)
             self.check(result)
             return result

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aiida_difftre.engine.contract.documents import read_bytes
+from aiida_difftre.engine.contract.numbers import DECIMAL_COMMA
 
 COMMENTS = ("#", "!", "%", ";", "//")
 """What a line that is left out begins with."""
@@ -49,9 +50,6 @@ ASSIGNMENT = re.compile(r"\s*(\[.*\]\s*$|[A-Za-z][^=:,;]*[=:])")
 """A section of a header, or a line of it that gives a name a value."""
 
 COMMENT_SIGNS = re.compile(r"^\s*(#L\s|[#!%;/]+)")
-
-DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+([eEdD][+-]?\d+)?")
-"""A number with a decimal comma."""
 
 LABEL_UNIT = re.compile(r"[(\[]([^()\[\]]+)[)\]]\s*$")
 """The unit at the end of a column's name, as in ``r (nm)``."""

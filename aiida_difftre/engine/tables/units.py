@@ -7,6 +7,7 @@ import re
 from typing import Final
 
 from aiida_difftre.engine import units
+from aiida_difftre.engine.contract.numbers import point_remedy
 from aiida_difftre.engine.errors import shown
 
 CELSIUS_OFFSET: Final = 273.15
@@ -176,6 +177,8 @@ def quantity(text: str, wanted: str) -> float:
     """
     stripped = text.strip()
     found = _NUMBER.match(stripped)
+    if remedy := point_remedy(text):
+        raise ValueError(f"{shown(text)} is no quantity{remedy}")
     if found is None:
         raise ValueError(f"{shown(text)} is no quantity; give a number, with a unit where it is not in {wanted}")
     number, unit = float(found[0]), stripped[found.end() :].strip()

@@ -195,7 +195,7 @@ def test_settings_that_a_later_model_reads_are_plain_too(content: dict[str, Any]
         ({"temperature": 300.0, "sampling": {"timestep": 2.0}}, r"sampling.timestep: .*did you mean 'timestep_fs'\?"),
         ({"temperature": 300.0, "observables": [{"observabel": "rdf"}]}, "did you mean 'observable'"),
         ({"temperature": 300.0, "observables": [{"observable": "presure"}]}, "did you mean 'pressure'"),
-        ({"temperature": 300.0, "qqqq": 1}, r"qqqq: unknown key \(got 1\)$"),
+        ({"temperature": 300.0, "qqqq": 1}, r"qqqq: unknown key \(got 1\); known here: .*temperature"),
     ],
 )
 def test_unknown_names_propose_the_nearest(content: dict[str, Any], message: str) -> None:

@@ -93,9 +93,13 @@ def test_what_was_added_to_a_default_is_written() -> None:
 @pytest.mark.parametrize(
     ("model", "changes", "message"),
     [
-        (UpdateResults, {"reason": "bored"}, r"reason: Input should be .*'interrupted'.* \(got 'bored'\)"),
+        (UpdateResults, {"reason": "bored"}, r"reason: must be .*'interrupted'.* \(got 'bored'\)"),
         (UpdateResults, {"history": [{**STEP, "chi2": None}]}, r"history.0.chi2: .*number \(got None\)"),
-        (UpdateResults, {"state_points": {"t85": {"snapshots": 1}}}, r"state_points.t85.before: Field required"),
+        (
+            UpdateResults,
+            {"state_points": {"t85": {"snapshots": 1}}},
+            r"state_points.t85.before: missing; write",
+        ),
     ],
 )
 def test_the_field_is_named(model: Any, changes: dict[str, Any], message: str) -> None:

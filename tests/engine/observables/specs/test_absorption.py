@@ -48,7 +48,7 @@ def changed(**fields: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"version": 2}, "version: Input should be 1"),
+        ({"version": 2}, "version: must be 1"),
         ({"k": K[::-1].tolist()}, "k must increase strictly"),
         ({"momentum": [1.0, 2.0]}, r"momentum has 2 values for 59 values of k"),
         ({"cutoff": 5.9}, r"shell 4 at 5.9 Å lies beyond the cutoff of 5.9 Å"),
