@@ -9,22 +9,32 @@ labels, the static elasticity at the first labelled structure (which no target t
 parameters to those before, as a length and in units of the labels' curvature. ``--anchors`` repeats it with weights of
 the distance to where each update starts, ``--widths`` lets labels count less the further their volume is from that of
 the state points, and ``--input`` takes state points, targets and settings of another input than that of the run.
+``--alternate`` turns to the labels and to the experiment by turns instead (S. Röcken and J. Zavadlav, npj Comput.
+Mater. 10, 69 (2024)): so many steps of matching, then one update without labels, as often as ``--iterations`` says.
 """
 
 from __future__ import annotations
 
 import tempfile
 import time
+from functools import partial
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import measure
 import numpy as np
 
+if TYPE_CHECKING:
+    from aiida_difftre.engine.contract.jobs import RefineJob
+    from aiida_difftre.engine.contract.results import RefineResults
+
 STRUCTURES = "dataset.extxyz"
 QUANTITIES = ("energy", "force", "stress")
 PRETRAINED = "pretrained.safetensors"
+TURN = "turn.safetensors"
+LEARNING_RATE = 0.002
+"""Of matching by turns: a tenth of that of pretraining."""
 
 
 def of_run(pk: str, profile: str | None, folder: Path, other: Path | None = None) -> dict[str, Any]:
@@ -119,9 +129,8 @@ def volumes(content: dict[str, Any], folder: Path) -> list[float]:
 
 def refined(content: dict[str, Any], folder: Path, *, weight: float, anchor: float, seed: int) -> dict[str, Any]:
     """Refine with a weight of the labels and of the distance; what comes out."""
-    from aiida_difftre.engine.contract.agreement import Points
-    from aiida_difftre.engine.contract.jobs import POTENTIAL_OUT, PredictJob, RefineJob
-    from aiida_difftre.engine.jobs import predict, refine
+    from aiida_difftre.engine.contract.jobs import RefineJob
+    from aiida_difftre.engine.jobs import refine
     from aiida_difftre.engine.runtime.progress import Silent
 
     loss = {**content["update"].get("loss", {}), "dataset_weight": weight, "anchor_weight": anchor}
@@ -132,6 +141,47 @@ def refined(content: dict[str, Any], folder: Path, *, weight: float, anchor: flo
     begin = time.process_time()
     result = refine.run(job, folder, Silent())
     spent = time.process_time() - begin
+    how = {"weight": weight, "anchor": anchor, "reason": str(result.reason), "iterations": len(result.iterations)}
+    return {"seed": seed, **how, "cpu_s": round(spent, 1), **outcome(job, result, folder)}
+
+
+def alternated(content: dict[str, Any], folder: Path, *, steps: int, turns: int, seed: int) -> dict[str, Any]:
+    """Match the labels and make one update without them, by turns; what comes out after the last update."""
+    from aiida_difftre.engine.contract.jobs import POTENTIAL_OUT, PretrainJob, RefineJob
+    from aiida_difftre.engine.jobs import pretrain, refine
+    from aiida_difftre.engine.runtime.progress import Silent
+
+    loss = dict(content["update"].get("loss", {}))
+    weights, widths = loss.pop("dataset_weights", None), loss.pop("dataset_widths", None)
+    matching = {
+        "initial_potential": TURN, "dataset": STRUCTURES, "steps": steps, "evaluate_every": steps,
+        "optimizer": {"learning_rate": LEARNING_RATE}, **({"weights": weights} if weights else {}),
+        **({"widths": widths} if widths else {}),
+    }  # fmt: skip
+    alone = {**content, "potential": TURN, "max_iterations": 1, "update": {**content["update"], "loss": loss}}
+    (folder / TURN).write_bytes((folder / PRETRAINED).read_bytes())
+    begin = time.process_time()
+    courses: list[list[float]] = []
+    for turn in range(turns):
+        if turn > 0:
+            pretrain.run(PretrainJob.model_validate({**matching, "seed": seed + turn}), folder, Silent())
+            (folder / TURN).write_bytes((folder / POTENTIAL_OUT).read_bytes())
+        last = {} if turn == turns - 1 else {"validation": None}
+        job = RefineJob.model_validate({**alone, **last, "seed": 100 * seed + turn})
+        result = refine.run(job, folder, Silent())
+        (folder / TURN).write_bytes((folder / POTENTIAL_OUT).read_bytes())
+        courses.append([one.chi2 for one in result.iterations])
+    spent = time.process_time() - begin
+    return {"seed": seed, "steps": steps, "courses": courses, "cpu_s": round(spent, 1), **outcome(job, result, folder)}
+
+
+def outcome(job: RefineJob, result: RefineResults, folder: Path) -> dict[str, Any]:
+    """Of the refined potential: agreement in the validation, errors of the labels, the crystal at rest, distance."""
+    from aiida_difftre.engine.contract.agreement import Points
+    from aiida_difftre.engine.contract.jobs import POTENTIAL_OUT, PredictJob
+    from aiida_difftre.engine.jobs import predict
+    from aiida_difftre.engine.runtime.progress import Silent
+
     values, squares = {}, []
     for point in job.state_points:
         found = (result.validation or {})[point.label]
@@ -145,11 +195,10 @@ def refined(content: dict[str, Any], folder: Path, *, weight: float, anchor: flo
     asked = {"potential": POTENTIAL_OUT, "structures": STRUCTURES, "static_stiffness": True}
     told = predict.run(PredictJob.model_validate(asked), folder, Silent())
     return {
-        "seed": seed, "weight": weight, "anchor": anchor, "chi2": float(np.mean(np.concatenate(squares))),
-        "reason": str(result.reason), "iterations": len(result.iterations), "values": values,
+        "chi2": float(np.mean(np.concatenate(squares))), "values": values,
         "errors": told.errors and told.errors.model_dump(exclude_none=True),
         "static": told.static and told.static.model_dump(include={"stress", "stiffness"}),
-        "distance": distance(folder), "cpu_s": round(spent, 1),
+        "distance": distance(folder),
     }  # fmt: skip
 
 
@@ -186,6 +235,9 @@ def main() -> None:
         "--widths", type=float, nargs=3, metavar=("ENERGY", "FORCE", "STRESS"),
         help="how far in ln V from the state points they count; 0 for any distance",
     )  # fmt: skip
+    parser.add_argument(
+        "--alternate", type=int, nargs="+", metavar="STEPS", help="turns of so many steps of matching, for --weights"
+    )
     parser.add_argument("--input", type=Path, help="an input whose state points, targets and settings are taken")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--iterations", type=int, default=4)
@@ -210,8 +262,13 @@ def main() -> None:
             widths = {name: width for name, width in zip(QUANTITIES, options.widths, strict=True) if width > 0}
             loss["dataset_widths"] = {**widths, "volumes": volumes(content, folder)}
         content["update"] = {**content["update"], "loss": {**content["update"].get("loss", {}), **loss}}
-        for seed, weight, anchor in product(range(1, options.seeds + 1), options.weights, options.anchors):
-            found.append(refined(dict(content), folder, weight=weight, anchor=anchor, seed=seed))
+        ways = (
+            [partial(alternated, steps=steps, turns=options.iterations) for steps in options.alternate]
+            if options.alternate
+            else [partial(refined, weight=w, anchor=a) for w, a in product(options.weights, options.anchors)]
+        )
+        for seed, way in product(range(1, options.seeds + 1), ways):
+            found.append(way(dict(content), folder, seed=seed))
             # After each: the next may take long.
             measure.write({"versions": measure.versions(), "runs": found}, options.output)
 
