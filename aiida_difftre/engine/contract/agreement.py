@@ -27,6 +27,9 @@ TOLERANCE = 1.0
 """Standard errors of the difference by which chi² may be above another one without being worse. Where later potentials
 know more, two would return what is 3 % nearer to the truth, but 6 % farther from it where they do not."""
 
+CLEARLY = 5.0
+"""Standard errors by which trajectories of another length have to show that a potential is worse: neighbours on a curve
+go together, so that those that are computed for independent points are too small by two and more."""
 
 FEWEST_SNAPSHOTS = 5
 """Independent snapshots below which nothing is known of the error of a prediction: that of one is zero, and that of a
@@ -226,6 +229,42 @@ def is_worse(candidate: Points, incumbent: Points) -> bool:
     found, best, share = _with_equal_errors(candidate, incumbent)
     variance = np.sum(8 * share * np.maximum(best - share, 0) + 4 * np.square(share))
     return bool(np.sum(found) - np.sum(best) > TOLERANCE * np.sqrt(variance))
+
+
+def is_clearly_worse(candidate: Points, incumbent: Points) -> bool:
+    r"""Tell whether one potential agrees worse than another, beyond the noise of trajectories of different length.
+
+    With v the squared error of the experiment and the smaller one of the simulation at each point, and f = σ_sim²/v of
+    each trajectory, d²/v - f is on average what the potential misses in truth, m², with the variance 4 f m² + 2 f². The
+    candidate is clearly worse where the sum of the differences is above ``CLEARLY`` roots of that of the variances,
+    with the m² that both have in the mean. Points count as independent.
+
+    Args:
+        candidate: Points of one potential, on longer trajectories.
+        incumbent: Points of the other, of the same targets.
+
+    Returns:
+        Whether it is.
+
+    Example:
+        Off by four errors where the other is off by one and a half: beside errors of a tenth, and where the shorter
+        trajectory has such large ones that it may be off by as much in truth:
+
+        >>> import numpy as np
+        >>> from aiida_difftre.engine.contract.agreement import Points, is_clearly_worse
+        >>> longer = Points(np.array([4.0]), np.array([1.0]), np.array([0.1]))
+        >>> shorter = [Points(np.array([1.5]), np.array([1.0]), np.array([error])) for error in (0.1, 2.0)]
+        >>> [is_clearly_worse(longer, one) for one in shorter]
+        [True, False]
+    """
+    found, best, _ = _with_equal_errors(candidate, incumbent)
+    smaller = np.square(np.minimum(candidate.simulation_errors, incumbent.simulation_errors))
+    whole = np.square(candidate.experiment_errors) + smaller
+    shares = [np.square(one.simulation_errors) / whole for one in (candidate, incumbent)]
+    missed = [squares - share for squares, share in zip((found, best), shares, strict=True)]
+    in_mean = np.maximum((missed[0] + missed[1]) / 2, 0)
+    variance = sum(np.sum(4 * share * in_mean + 2 * np.square(share)) for share in shares)
+    return bool(np.sum(missed[0] - missed[1]) > CLEARLY * np.sqrt(variance))
 
 
 def _with_equal_errors(candidate: Points, incumbent: Points) -> list[Float[np.ndarray, " points"]]:

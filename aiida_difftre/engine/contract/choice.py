@@ -3,7 +3,9 @@
 The *best* potential, which a refinement returns, is the latest one whose chi² is above the lowest by no more than the
 standard error of their difference (:func:`~aiida_difftre.engine.contract.agreement.is_worse`). Among those that agree
 alike within the noise of their trajectories the lowest is luck, while later ones were moved on more of them.
-Only trajectories of equal length compare: a short one hides differences behind its own error. Free of JAX and AiiDA.
+Only trajectories of equal length compare: a short one hides differences behind its own error. So the first longer ones
+begin anew, unless they show by far more than the noise of both that their potential is worse
+(:func:`~aiida_difftre.engine.contract.agreement.is_clearly_worse`) and do not agree. Free of JAX and AiiDA.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from aiida_difftre.engine.contract.agreement import Criterion, Points, is_better, is_worse
+from aiida_difftre.engine.contract.agreement import Criterion, Points, is_better, is_clearly_worse, is_worse
 from aiida_difftre.engine.contract.base import Strict
 
 
@@ -76,7 +78,7 @@ class Standing(NamedTuple):
     """How an iteration compares with those before.
 
     Args:
-        is_first: True if no iteration before it had trajectories of this length.
+        is_first: True if it is the first that counts among those with trajectories of this length.
         leads: True if its chi² is the lowest so far.
         is_best: True if it is what would be returned now.
         is_improved: True if its chi² is the lowest by a margin, for which the loop goes on.
@@ -88,7 +90,9 @@ class Standing(NamedTuple):
     is_improved: bool
 
 
-def standing(points: Points, production_fs: float, leader: Leader | None, margin: float) -> Standing:
+def standing(
+    points: Points, production_fs: float, leader: Leader | None, margin: float, *, agrees: bool = False
+) -> Standing:
     """Compare an iteration with the one that leads.
 
     Args:
@@ -96,6 +100,7 @@ def standing(points: Points, production_fs: float, leader: Leader | None, margin
         production_fs: Sampled time of each walker of these, fs.
         leader: The iteration with the lowest chi² so far; None for none.
         margin: Fraction by which chi² has to fall to count as improved.
+        agrees: Whether its chi² is one for which the loop would end.
 
     Returns:
         How it compares.
@@ -111,9 +116,12 @@ def standing(points: Points, production_fs: float, leader: Leader | None, margin
         >>> standing(later, 5000.0, leader, margin=0.02)
         Standing(is_first=False, leads=False, is_best=True, is_improved=False)
     """
-    if leader is None or production_fs > leader.production_fs:
+    incumbent = None if leader is None else Points(*(np.array(column) for column in leader.points))
+    if leader is None or incumbent is None:
         return Standing(is_first=True, leads=True, is_best=True, is_improved=True)
-    incumbent = Points(*(np.array(column) for column in leader.points))
+    if production_fs > leader.production_fs:
+        counts = agrees or not is_clearly_worse(points, incumbent)
+        return Standing(is_first=counts, leads=counts, is_best=counts, is_improved=counts)
     leads = is_better(points, incumbent)
     is_best = leads or not is_worse(points, incumbent)
     return Standing(is_first=False, leads=leads, is_best=is_best, is_improved=is_better(points, incumbent, margin))

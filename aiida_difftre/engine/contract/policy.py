@@ -194,7 +194,8 @@ def _agreed(state: State, verdict: Agreement, settings: LoopSettings) -> tuple[S
 
 def _with_best(state: State, reference: Reference, verdict: Agreement, settings: LoopSettings) -> State:
     """Keep the potential where it is the best."""
-    found = standing(verdict.points, reference.production_fs, state.leader, settings.min_improvement)
+    agrees = verdict.training <= settings.chi2_stop
+    found = standing(verdict.points, reference.production_fs, state.leader, settings.min_improvement, agrees=agrees)
     this = Judged(iteration=state.iteration, training=verdict.training)
     is_lowest = found.is_first or state.lowest is None or this.training < state.lowest.training
     leader = state.leader

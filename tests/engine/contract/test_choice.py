@@ -84,3 +84,23 @@ def test_what_was_given_up_for_the_selection() -> None:
     assert selected.sentence() == "iteration 1, by selection targets: training chi² 3.43, lowest 0.84 at iteration 2"
     alone = follow(*iteration(5.0), *iteration(0.84), *iteration(2.0)).selected()
     assert alone.sentence() == "iteration 1, by training targets: training chi² 0.84, the lowest"
+
+
+def test_longer_trajectories_begin_anew_unless_they_show_that_the_potential_is_worse() -> None:
+    """Eight errors off on trajectories twice as long, after one: the earlier potential is what is returned."""
+
+    def judged(off: float, noise: float) -> list[Verdict]:
+        points = Points(np.full(4, off), np.ones(4), np.full(4, noise))
+        return [Sampled(), Agreement(float(np.mean(points.squares())), None, points, 0.0), MOVED]
+
+    growth = {"factor": 2.0, "thresholds": [3.0]}
+    worse = follow(*judged(1.5, 0.2), *judged(8.0, 0.1), chi2_stop=0.1, growth=growth)
+    assert (worse.production_fs, worse.best.iteration, worse.leader.iteration, worse.since_best) == (200.0, 0, 0, 1)
+    back = follow(*judged(1.5, 0.2), *judged(8.0, 0.1), *judged(1.6, 0.1), chi2_stop=0.1, growth=growth)
+    assert (back.best.iteration, back.leader.production_fs) == (2, 200.0)
+    # Short trajectories that tell little: what they called better may have been their noise.
+    noisy = follow(*judged(1.5, 4.0), *judged(4.0, 2.8), chi2_stop=0.1, growth=growth)
+    assert (noisy.best.iteration, noisy.leader.iteration) == (1, 1)
+    # What agrees is worse than something, and good enough.
+    agreeing = follow(*judged(0.2, 0.01), *judged(0.9, 0.01)[:2], chi2_stop=1.0, growth=growth)
+    assert (agreeing.best.iteration, agreeing.reason) == (1, Reason.CONVERGED)
