@@ -52,6 +52,7 @@ class AssessCalculation(EngineCalculation):
             "members",
             valid_type=PotentialData,
             dynamic=True,
+            required=False,
             help="Potentials drawn from what the targets leave open, as many as `members` of the parameters says.",
         )
 

@@ -76,7 +76,10 @@ def curve_axes(name: str, its_unit: str) -> tuple[str, str]:
         Labels of abscissa and ordinate, such as ``r / Å`` and ``g(r)``.
     """
     spec = observable(name)
-    return axis(spec.grid_symbol or "", unit(spec.grid_unit or "1")), axis(spec.symbol or spec.name, unit(its_unit))
+    abscissa = spec.grid_symbol or ""
+    power = spec.grid_powers.get(its_unit, 0)
+    factor = abscissa * (power > 0) + (str(power).translate(SUPERSCRIPTS) if power > 1 else "")
+    return axis(abscissa, unit(spec.grid_unit or "1")), axis(factor + (spec.symbol or spec.name), unit(its_unit))
 
 
 def number(value: float, digits: int = 3) -> str:

@@ -24,6 +24,8 @@ def test_units(written: str, printed: str) -> None:
 def test_axes() -> None:
     assert words.curve_axes("rdf", "1") == ("r / Å", "g(r)")
     assert words.curve_axes("structure_factor", "1") == ("q / Å⁻¹", "S(q)")
+    assert words.curve_axes("exafs", "1") == ("k / Å⁻¹", "χ(k)")
+    assert words.curve_axes("exafs", "1/angstrom^2") == ("k / Å⁻¹", "k²χ(k) / Å⁻²")
     assert words.axis(words.symbol("C11"), "GPa") == "C₁₁ / GPa"
     assert words.axis("U", "eV/atom") == "U / (eV/atom)"
     assert words.symbol("C44 ambient") == "C₄₄ ambient"

@@ -8,11 +8,13 @@ from aiida import orm
 from aiida.engine.processes.ports import PortNamespace
 from aiida.plugins import CalculationFactory, WorkflowFactory
 
+from aiida_difftre.calculations.assess import AssessCalculation
 from aiida_difftre.data.dataset import DatasetData
 from aiida_difftre.data.potential import PotentialData
 from aiida_difftre.data.target import TargetData
 from aiida_difftre.data.trajectory import TrajectoryEnsembleData
 from aiida_difftre.workchains import main
+from aiida_difftre.workchains.assess import AssessBaseWorkChain
 from aiida_difftre.workchains.pretrain import PretrainBaseWorkChain
 from aiida_difftre.workchains.sample import SampleBaseWorkChain
 
@@ -253,3 +255,9 @@ def test_labels_by_dft_take_the_code_of_pw() -> None:
         "structure": 2,
         "protocol": None,
     }
+
+
+def test_an_assessment_without_members_lacks_nothing() -> None:
+    """The outputs that a job may leave out are not asked for, or its chain reports that a required one is missing."""
+    for process in (AssessCalculation, AssessBaseWorkChain):
+        assert not process.spec().outputs["members"].required

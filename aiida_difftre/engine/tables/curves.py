@@ -14,14 +14,17 @@ from aiida_difftre.engine.contract.observables import ObservableSpec, observable
 from aiida_difftre.engine.observables.scattering import rdf_matrix, structure_factor_matrix
 from aiida_difftre.engine.tables.normalizations import Normalization, quantity
 from aiida_difftre.engine.tables.readings import (
+    ALIASES,
     ERROR,
     GRID,
     VALUE,
     Reading,
     Values,
     assumed_errors,
+    check_label,
     check_units,
     checked_errors,
+    columns_by_name,
     error_factor,
     role_of,
 )
@@ -214,10 +217,14 @@ def _read(table: Table, reading: Reading, spec: ObservableSpec, scaling: _Scalin
     """The columns of a table, in the unit of the observable's grid and in that of the table's quantity."""
     columns = {GRID: "1", VALUE: "2"} | {role_of(name): column for name, column in reading.columns.items()}
     units = {role_of(name): unit for name, unit in reading.units.items()}
+    named: dict[str, str] = {}
+    if ERROR not in columns and reading.point_error is None and reading.error is None:
+        named = columns_by_name(table, {ERROR: ALIASES[ERROR]})
+        columns |= named
     check_units(units, columns)
     grid_unit = spec.grid_unit or "1"
     if GRID not in units:
-        _check_label(table, columns[GRID], grid_unit)
+        check_label(table, columns[GRID], grid_unit, GRID)
     numbers = table.numbers(columns)
     count, lines = len(numbers[GRID]), table.lines
     while count > 1 and numbers[GRID][count - 1] == 0 == numbers[VALUE][count - 1]:
@@ -238,16 +245,8 @@ def _read(table: Table, reading: Reading, spec: ObservableSpec, scaling: _Scalin
         f"{unit} to {own}" for unit, own in ((given[GRID], grid_unit), (given[VALUE], scaling.unit)) if unit != own
     ]
     done += [f"converted from {', '.join(changed)}"] if changed else []
+    done += [f"errors from the column {column}" for column in named.values()]
     return Values(x, y, errors, done)
-
-
-def _check_label(table: Table, column: str, wanted: str) -> None:
-    """Refuse a column whose name states another unit of the same kind, where nobody said which it is."""
-    unit = table.label_unit(column)
-    if unit is not None and converts(unit, wanted) and factor(unit, wanted) != 1:
-        raise ValueError(
-            f"the name of column {column!r} says {unit}; say --units grid={unit.replace(' ', '')}, or grid={wanted}"
-        )
 
 
 def _normalised(found: Values, scaling: _Scaling, spec: ObservableSpec, options: dict[str, Any]) -> Values:

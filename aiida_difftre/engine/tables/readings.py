@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 
 from aiida_difftre.engine.observables.scattering import Window
 from aiida_difftre.engine.tables.resampling import Interpolation
-from aiida_difftre.engine.tables.table import Table
-from aiida_difftre.engine.tables.units import factor, quantity
+from aiida_difftre.engine.tables.table import LABEL_UNIT, Table
+from aiida_difftre.engine.tables.units import converts, factor, quantity
 
 GRID, VALUE, ERROR = "grid", "value", "error"
 ALIASES = {
     GRID: ("grid", "x", "r", "q", "k", "theta", "angle"),
     VALUE: ("value", "y", "g", "s", "chi", "p", "f"),
-    ERROR: ("error", "e", "sigma"),
+    ERROR: ("error", "e", "sigma", "err", "errors", "uncertainty", "esd", "std"),
 }
 """What a person may call the columns of a curve; capitals do not matter."""
 
@@ -33,6 +33,7 @@ class Reading:
     Args:
         columns: Name or number of a column, by what it holds: ``grid``, ``value`` and ``error`` (or ``r``, ``g``,
             ``q``, ``S``, ``k``, ``chi``) of a curve; the labels of an observable without a grid, and ``LABEL_error``.
+            Columns that are called so need not be named.
         rows: Wanted cell by column, where not all rows are.
         units: Units of the columns, by the same names; those of the observable otherwise. ``%`` for a relative error.
         point_error: Assumed error of each point of the table, where no column gives it, such as ``0.02``, ``2%`` or
@@ -100,6 +101,38 @@ def role_of(name: str) -> str:
         if name.lower() in names:
             return role
     raise ValueError(f"column {name!r} of a curve is unknown; choose grid, value and error (or r, g, q, S, k, chi)")
+
+
+def columns_by_name(table: Table, names: Mapping[str, Iterable[str]]) -> dict[str, str]:
+    """The columns of a table whose names tell what they hold: each is called as one thing, and no other is.
+
+    Args:
+        table: The table.
+        names: What a column may be called, without its unit, by what it holds; capitals do not matter where they do not
+            tell columns apart.
+
+    Returns:
+        Names of columns by what they hold, of those that there are.
+    """
+    plain = {column: LABEL_UNIT.sub("", column).strip() for column in table.header if table.header.count(column) == 1}
+    found = {}
+    for held, called in names.items():
+        wanted = list(called)
+        exact = [column for column, name in plain.items() if name in wanted]
+        lower = [name.lower() for name in wanted]
+        columns = exact or [column for column, name in plain.items() if name.lower() in lower]
+        if len(columns) == 1:
+            found[held] = columns[0]
+    return found
+
+
+def check_label(table: Table, column: str, wanted: str, name: str) -> None:
+    """Refuse a column whose name states another unit of the same kind, where nobody said which it is."""
+    unit = table.label_unit(column)
+    if unit is not None and converts(unit, wanted) and factor(unit, wanted) != 1:
+        raise ValueError(
+            f"the name of column {column!r} says {unit}; say --units {name}={unit.replace(' ', '')}, or {name}={wanted}"
+        )
 
 
 def check_units(units: Mapping[str, str], columns: Iterable[str]) -> None:

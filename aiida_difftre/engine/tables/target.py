@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -14,13 +15,16 @@ from aiida_difftre.engine.contract.targets import Target
 from aiida_difftre.engine.contract.validation import validate
 from aiida_difftre.engine.tables.curves import curve
 from aiida_difftre.engine.tables.readings import (
+    ALIASES,
     ERROR,
     VALUE,
     Reading,
     Values,
     assumed_errors,
+    check_label,
     check_units,
     checked_errors,
+    columns_by_name,
     error_factor,
 )
 from aiida_difftre.engine.tables.table import Table, read_table
@@ -121,6 +125,8 @@ def _labelled(table: Table, reading: Reading, spec: ObservableSpec, options: dic
     errors = {f"{label}_error": label for label in labels}
     columns = {(f"{labels[0]}_error" if name == ERROR and len(labels) == 1 else name): column
                for name, column in reading.columns.items()}  # fmt: skip
+    named = _columns_by_name(table, reading, spec, labels) if not set(labels) & set(columns) else {}
+    columns |= named
     for name in columns:
         if name not in labels and name not in errors:
             raise ValueError(f"column {name!r} is none of {', '.join([*labels, *errors])} of {spec.name!r}")
@@ -129,10 +135,17 @@ def _labelled(table: Table, reading: Reading, spec: ObservableSpec, options: dic
             f"no column is given for {', '.join(missing)} of {spec.name!r}; name it as in --columns {missing[0]}=COLUMN"
         )
     if len(table.rows) != 1:
-        raise ValueError(f"{table.name} has {len(table.rows)} rows; choose one by what stands in a column")
+        column = table.header[0] if table.header else "1"
+        raise ValueError(
+            f"{table.name} has {len(table.rows)} rows; choose one by what stands in a column, as in --row "
+            f"{column}={table.rows[0][0]}"
+        )
     numbers = table.numbers(columns)
     units = {name: reading.units.get(name, reading.units.get(VALUE, spec.unit)) for name in columns}
     check_units(reading.units, [*columns, VALUE])
+    for name, column in columns.items():
+        if name not in reading.units and VALUE not in reading.units:
+            check_label(table, column, spec.unit, name)
     values = np.array([numbers[label][0] * factor(units[label], spec.unit) for label in labels])
     given = [name for name in errors if name in columns]
     if given and len(given) < len(labels):
@@ -142,7 +155,30 @@ def _labelled(table: Table, reading: Reading, spec: ObservableSpec, options: dic
         read = np.array([numbers[name][0] for name in errors])
         scales = [error_factor(units[name], spec.unit, value) for name, value in zip(errors, values, strict=True)]
         found = checked_errors(read * np.array(scales), table)
-    return Values(None, values, found, [])
+    done = [f"columns by their names: {', '.join(f'{name}={column}' for name, column in named.items())}"]
+    return Values(None, values, found, done if named else [])
+
+
+def _columns_by_name(table: Table, reading: Reading, spec: ObservableSpec, labels: Sequence[str]) -> dict[str, str]:
+    """The columns of the values, and of their errors where none are assumed, where their names tell all of them."""
+    alone = (spec.name, *ALIASES[VALUE]) if len(labels) == 1 else ()
+    values = columns_by_name(table, {label: (label, *alone) for label in labels})
+    if set(values) != set(labels) or reading.error is not None:
+        return values if set(values) == set(labels) else {}
+    of_errors = {
+        f"{label}_error": [name for part in (label, *alone[:1]) for name in _called_errors(part)]
+        + list(ALIASES[ERROR] if alone else ())
+        for label in labels
+    }
+    errors = columns_by_name(table, of_errors)
+    return values | (errors if len(errors) == len(labels) else {})
+
+
+def _called_errors(label: str) -> list[str]:
+    """What the column of the errors of a value may be called: C11_error, C11 err, sigma_C11, dC11."""
+    words = ("error", "err", "sigma", "uncertainty", "esd", "std")
+    parts = [pair for word in words for pair in ((label, word), (word, label))]
+    return [f"d{label}", f"Δ{label}", *(between.join(pair) for pair in parts for between in ("_", " ", ""))]
 
 
 def _total_error(found: Values, reading: Reading, unit: str, name: str) -> NDArray[np.float64]:

@@ -142,7 +142,11 @@ def test_bins_of_a_structure_factor_are_those_of_its_method(tmp_path: Path) -> N
         ("-0.1,1\n0.2,1\n0.3,1\n0.4,1\n", {"error": "1"}, "line 1: grid -0.1 is negative"),
         ("0.1,1\n0.2,1\n0.3,1\n", {"error": "1"}, "it has 3 points where at least 4 are needed"),
         ("0.1,1\n0.2,nan\n0.3,1\n0.4,1\n", {"error": "1"}, r"line 2, column 2 \(value\) is nan"),
-        (TABLE, {}, "no errors; name their column, as in --columns error=3, or assume one: --error 0.02"),
+        (
+            curve(r=R, g=1 - np.exp(-R)),
+            {},
+            "no errors; name their column, as in --columns error=3, or assume one: --error 0.02",
+        ),
         (TABLE, {"error": "-1"}, "assumed error '-1' is negative"),
         (TABLE, {"error": "small"}, "'small' is no quantity"),
         (
@@ -255,3 +259,46 @@ def test_fine_structure_is_weighted_and_filtered(tmp_path: Path) -> None:
 def test_refused_fine_structure(tmp_path: Path, reading: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make(tmp_path, curve(k=K, chi=CHI), EXAFS, point_error="0.01", **reading)
+
+
+@pytest.mark.parametrize(
+    ("text", "values", "errors"),
+    [
+        ("T,C11,C12,C44,C11_error,C12_error,C44_error\n300,1079,124,578,5,4,2\n", [1079, 124, 578], [5, 4, 2]),
+        ("c44 (GPa);c11 (GPa);c12 (GPa);dC11;dC12;dC44\n578;1079;124;5;4;2\n", [1079, 124, 578], [5, 4, 2]),
+        ("C11,C12,C44\n1079,124,578\n", [1079, 124, 578], [10.79, 1.24, 5.78]),
+    ],
+)
+def test_columns_that_are_called_what_they_hold(
+    tmp_path: Path, text: str, values: list[float], errors: list[float]
+) -> None:
+    target = make(tmp_path, text, STIFFNESS, **({} if "d" in text or "_" in text else {"error": "1%"}))
+    assert (target.values, target.errors) == (values, errors)
+    assert target.source is not None
+    assert "columns by their names: C11=" in target.source.processing
+    assert target.error_source == ("assumed" if errors[0] > 10 else "measured")
+
+
+def test_columns_of_a_single_value_and_of_errors_of_a_curve(tmp_path: Path) -> None:
+    density = {**FIELDS, "observable": "density"}
+    target = make(tmp_path, "T,density,error\n85,1410,2\n", density)
+    assert (target.values, target.errors) == ([1410.0], [2.0])
+    curve_of_errors = make(tmp_path, TABLE, units={"r": "nm"})
+    np.testing.assert_allclose(curve_of_errors.errors, 0.02)
+    assert curve_of_errors.source is not None
+    assert "errors from the column sigma" in curve_of_errors.source.processing
+
+
+@pytest.mark.parametrize(
+    ("text", "reading", "message"),
+    [
+        ("C11,C12,c44,c44\n1,2,3,4\n", {"error": "1%"}, "no column is given for C11"),
+        ("C11,C12\n1,2\n", {"error": "1%"}, "no column is given for C11"),
+        ("C11 (kbar),C12,C44\n1,2,3\n", {"error": "1%"}, r"'C11 \(kbar\)' says kbar; say --units C11=kbar, or C11=GPa"),
+        ("T,C11,C12,C44\n300,1,2,3\n500,1,2,3\n", {"error": "1%"}, "has 2 rows; .*, as in --row T=300"),
+        ("C11,C12,C44,C11_error\n1,2,3,1\n", {}, "no errors; name their column"),
+    ],
+)
+def test_names_that_leave_something_open(tmp_path: Path, text: str, reading: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make(tmp_path, text, STIFFNESS, **reading)

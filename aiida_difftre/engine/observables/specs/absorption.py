@@ -283,7 +283,7 @@ EXAFS = ObservableSpec(
     "exafs", "1", "aiida_difftre.engine.observables.absorption:Exafs",
     "X-ray absorption fine structure k^n χ(k), single scattering, averaged over absorbers, with S0² and ΔE0 fitted",
     grid_unit="1/angstrom",
-    symbol="kⁿχ(k)",
+    symbol="χ(k)",
     grid_symbol="k",
     options={
         "absorber": None, "edge": "K", "k_weight": 0, "r_range": None, "k_taper": 1.0, "r_taper": 0.5,
