@@ -128,7 +128,7 @@ def test_folders_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     ("words", "told"),
     [
         (["--system", "Si", "--observable", "stiffness"], "catalogue:Si/stiffness_298K: C11 165.78 ± 1.7"),
-        (["--system", "si"], "did you mean 'Si'?"),
+        (["--system", "Sii"], "did you mean 'Si'?"),
         (["--observable", "densty"], "did you mean 'density'?"),
         (["--system", "Ar", "--paths"], "structure_factor_peak_85K.yaml"),
     ],
@@ -141,3 +141,22 @@ def test_list(words: list[str], told: str) -> None:
 def test_names_lead_nowhere_else(name: str) -> None:
     with pytest.raises(ValueError, match="names nothing in the catalogue"):
         catalogue.find(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "system"),
+    [
+        ("Ni", "Ni"), ("ni", "Ni"), ("nickel", "Ni"), ("Nickel ", "Ni"), ("aluminum", "Al"), ("Aluminium", "Al"),
+        ("nacl", "NaCl"), ("ClNa", "NaCl"), ("SiO2", "SiO2"), ("O4Si2", "SiO2"), ("water", "H2O"), ("cobalt", "Co"),
+        ("unobtainium", None), ("nickle", None),
+    ],
+)  # fmt: skip
+def test_systems_are_found_by_their_names(name: str, system: str | None) -> None:
+    assert catalogue.system_called(name, {entry.system for entry in ENTRIES}) == system
+    answer = CliRunner().invoke(cli, ["target", "list", "--system", name])
+    if system is not None:
+        assert answer.exit_code == 0, answer.output
+        assert f"catalogue:{system}/" in answer.output
+    else:
+        assert "there is Ag, Al" in answer.output
+    assert ("did you mean 'Nickel'?" in answer.output) == (name == "nickle")

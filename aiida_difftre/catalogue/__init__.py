@@ -9,9 +9,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from ase.data import atomic_names, atomic_numbers, chemical_symbols
+from ase.formula import Formula
 
 from aiida_difftre.engine.contract.targets import Target, read_fields
 from aiida_difftre.engine.errors import did_you_mean, shown
@@ -21,6 +24,11 @@ PREFIX = "catalogue:"
 
 SHIPPED = Path(__file__).parent / "targets"
 ENVIRONMENT = "DIFFTRE_CATALOGUE"
+OTHER_NAMES = {
+    "aluminum": "Al", "cesium": "Cs", "diamond": "C", "water": "H2O", "silica": "SiO2", "sodium chloride": "NaCl",
+}  # fmt: skip
+"""Systems by names that are not those of their elements, as these are spelled in British English."""
+
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+-]*/[A-Za-z0-9][A-Za-z0-9_.+-]*")
 
 
@@ -75,7 +83,7 @@ def entries(system: str | None = None) -> list[Entry]:
     """List the measurements of all folders.
 
     Args:
-        system: Formula, such as ``Si``; None for all.
+        system: Formula, such as ``Si``, or name of an element, such as ``silicon``; None for all.
 
     Returns:
         The entries, sorted by name.
@@ -91,11 +99,45 @@ def entries(system: str | None = None) -> list[Entry]:
     found = sorted((entry for folder in folders() for entry in _of(folder)), key=lambda entry: entry.name)
     if system is None:
         return found
-    chosen = [entry for entry in found if entry.system == system]
-    if not chosen:
-        systems = sorted({entry.system for entry in found})
-        raise ValueError(f"nothing of {shown(system)}{did_you_mean(system, systems)}; there is {', '.join(systems)}")
-    return chosen
+    systems = sorted({entry.system for entry in found})
+    called = system_called(system, systems)
+    if called is None:
+        elements = {atomic_names[atomic_numbers[one]]: one for one in systems if one in atomic_numbers}
+        near = did_you_mean(system, [*systems, *elements, *OTHER_NAMES])
+        raise ValueError(f"nothing of {shown(system)}{near}; there is {', '.join(systems)}")
+    return [entry for entry in found if entry.system == called]
+
+
+def system_called(name: str, systems: Iterable[str]) -> str | None:
+    """The system that a person means: by its formula, whatever its capitals and order, or by its name in English.
+
+    Args:
+        name: Such as ``Ni``, ``ni``, ``nickel`` or ``ClNa``.
+        systems: Those that there are.
+
+    Returns:
+        One of them; None where none is called so.
+    """
+    there = list(systems)
+    plain = name.strip()
+    if plain in there:
+        return plain
+    elements = {element.lower(): symbol for element, symbol in zip(atomic_names, chemical_symbols, strict=True)}
+    symbol = (OTHER_NAMES | elements).get(plain.lower())
+    if symbol in there:
+        return symbol
+    same = [one for one in there if one.lower() == plain.lower()]
+    if not same and (wanted := _composition(plain)) is not None:
+        same = [one for one in there if _composition(one) == wanted]
+    return same[0] if len(same) == 1 else None
+
+
+def _composition(formula: str) -> dict[str, int] | None:
+    """Numbers of atoms in the smallest unit of a formula; None for what is none."""
+    try:
+        return dict(Formula(formula).reduce()[0].count())
+    except ValueError:
+        return None
 
 
 def find(name: str) -> Entry:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from aiida_difftre.cli import completion
 from aiida_difftre.cli.parameters import NUMBER
 from aiida_difftre.engine.contract.numbers import read_number
 
@@ -21,7 +22,11 @@ UNITS = {"temperature": "K", "pressure": "GPa", "density": "kg/m3", "number_dens
 """Of conditions that have none on the command line."""
 
 _OPTIONS = (
-    click.option("--observable", help="What the table holds: the name of a registered observable."),
+    click.option(
+        "--observable",
+        shell_complete=completion.observables,
+        help="What the table holds: the name of a registered observable.",
+    ),
     click.option("--option", "options", multiple=True, help="NAME=VALUE of the observable, such as pair=[O,O]."),
     click.option(
         "--columns", help="Names or numbers: r=1,g=2,error=3 (so or q=,S= k=,chi=) of a curve, C11=2,C12=3 of a row."

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from aiida_difftre.cli import completion
 from aiida_difftre.cli.export import export, export_options, first_cell, refuse_without_format
 from aiida_difftre.cli.failures import complaints
 from aiida_difftre.cli.nodes import load, node_called
@@ -21,8 +22,12 @@ def target() -> None:
 
 
 @target.command("list")
-@click.option("--system", help="Formula, such as Si; all without.")
-@click.option("--observable", help="Name of an observable, such as stiffness; all without.")
+@click.option(
+    "--system", shell_complete=completion.systems, help="Formula or name, such as Si or silicon; all without."
+)
+@click.option(
+    "--observable", shell_complete=completion.observables, help="Name of an observable, such as stiffness; all without."
+)
 @click.option("--paths", is_flag=True, help="Also the files, for copies that are changed.")
 def target_list(system: str | None, observable: str | None, paths: bool) -> None:
     """Show the catalogue of measurements; `catalogue:SYSTEM/NAME` in an input takes one."""
@@ -140,7 +145,7 @@ def potential() -> None:
 
 
 @potential.command("export")
-@click.argument("node")
+@click.argument("node", shell_complete=completion.runs)
 @export_options
 @click.option(
     "-o", "--output", type=click.Path(path_type=Path), help="potential-PK.safetensors, or the folder potential-PK-TO."

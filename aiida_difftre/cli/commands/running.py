@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from aiida_difftre import sqlite
+from aiida_difftre.cli import completion
 from aiida_difftre.cli.commands.preparing import generate_missing, pseudopotentials, set_up
 from aiida_difftre.cli.failures import complaints
 from aiida_difftre.cli.nodes import OWN_PROFILE, load, run_called
@@ -82,7 +83,7 @@ def submit_command(profile: str | None, file: Path, seed: int | None, dry_run: b
 
 
 @click.command("resume")
-@click.argument("run", metavar="RUN")
+@click.argument("run", metavar="RUN", shell_complete=completion.runs)
 @click.option("-o", "--output", type=FOLDER, help="Folder of plots; none without.")
 @click.option("--gone", is_flag=True, help="Say that what did RUN is no more, where this computer cannot see it.")
 @click.pass_obj

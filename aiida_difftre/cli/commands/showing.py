@@ -7,13 +7,14 @@ from typing import Literal
 
 import click
 
+from aiida_difftre.cli import completion
 from aiida_difftre.cli.failures import complaints
 from aiida_difftre.cli.nodes import load, node_called, run_called
 from aiida_difftre.cli.parameters import FILE, FOLDER, NUMBER
 
 
 @click.command("status")
-@click.argument("run", metavar="[RUN]", required=False)
+@click.argument("run", metavar="[RUN]", required=False, shell_complete=completion.runs)
 @click.option("--once", is_flag=True, help="Show the present state and return.")
 @click.pass_obj
 def status_command(profile: str | None, run: str | None, once: bool) -> None:
@@ -40,7 +41,7 @@ def status_command(profile: str | None, run: str | None, once: bool) -> None:
 
 
 @click.command("report")
-@click.argument("run", metavar="RUN")
+@click.argument("run", metavar="RUN", shell_complete=completion.runs)
 @click.option(
     "--html", "page", type=click.Path(dir_okay=False, path_type=Path), help="Write everything to this file, as a page."
 )
@@ -65,7 +66,7 @@ def report_command(profile: str | None, run: str, page: Path | None, force: bool
 
 
 @click.command("advise")
-@click.argument("run", metavar="RUN")
+@click.argument("run", metavar="RUN", shell_complete=completion.runs)
 @click.option(
     "-c",
     "--candidate",
@@ -92,7 +93,7 @@ def advise_command(
 
 
 @click.command("plot")
-@click.argument("run", metavar="RUN")
+@click.argument("run", metavar="RUN", shell_complete=completion.runs)
 @click.option("-o", "--output", type=FOLDER, default=Path(), help="Folder; the current one by default.")
 @click.option(
     "--format", "form", type=click.Choice(["png", "pdf", "svg"]), default="png", show_default=True, help="Of the files."
@@ -121,7 +122,7 @@ def plot_command(
 
 
 @click.command("lineage")
-@click.argument("node")
+@click.argument("node", shell_complete=completion.runs)
 @click.option(
     "--graph",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -149,8 +150,8 @@ def lineage_command(profile: str | None, node: str, graph: Path | None, force: b
 
 
 @click.command("compare")
-@click.argument("first")
-@click.argument("second")
+@click.argument("first", shell_complete=completion.runs)
+@click.argument("second", shell_complete=completion.runs)
 @click.pass_obj
 def compare_command(profile: str | None, first: str, second: str) -> None:
     """Show two runs, or two potentials, side by side, and the settings in which they differ."""
