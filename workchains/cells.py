@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from aiida_difftre.engine.geometry.lattice import strained
 from aiida_difftre.workchains.input_models import Dft, Refinement, RunInput, Stage
+from aiida_difftre.workchains.paths import beside
 from aiida_difftre.workchains.protocols import deep_merge
 from aiida_difftre.workchains.systems import (
     read_structure,
@@ -33,7 +34,7 @@ def labelled_cell(run: RunInput, folder: Path) -> Atoms:
 
 def labelled_files(run: RunInput, folder: Path) -> list[Atoms]:
     """The further structures to label."""
-    return [atoms for path in (run.dft or Dft()).structures for atoms in read_structures(folder / path)]
+    return [atoms for path in (run.dft or Dft()).structures for atoms in read_structures(beside(folder, path))]
 
 
 def elements_to_label(run: RunInput, folder: Path) -> list[str]:
@@ -71,7 +72,7 @@ def simulation_cell(run: RunInput, label: str, folder: Path) -> Atoms:
     """The simulation cell of a state point."""
     point = run.state_points[label]
     if point.structure is not None:
-        atoms = with_masses(read_structure(folder / point.structure), run.system.masses)
+        atoms = with_masses(read_structure(beside(folder, point.structure)), run.system.masses)
     else:
         atoms = repeated(system_cell(run, folder), point.repeat)
     if point.density is not None:

@@ -48,8 +48,17 @@ def check_cell(targets: Mapping[str, Target], atoms: Atoms) -> None:
         if abs(measured.density - density) > DENSITY_TOLERANCE * measured.density:
             raise ValueError(
                 f"its cell has {density:.5g} kg/m³, but its target {name!r} was measured at {measured.density:g} "
-                f"kg/m³; give the state point density: {measured.density:g}, or another cell"
+                f"kg/m³; give the state point density: {measured.density:g}, to which the cell is scaled, or a cell "
+                f"whose vectors are {_scaled(atoms, density, measured.density)}"
             )
+
+
+def _scaled(atoms: Atoms, density: float, wanted: float) -> str:
+    """By which factor vectors have to change, and what the edge of a cube becomes."""
+    factor = (density / wanted) ** (1 / 3)
+    a, b, c, *angles = atoms.cell.cellpar()
+    is_cube = np.allclose([a, b, c], a, rtol=1e-6) and np.allclose(angles, 90)
+    return f"{factor:.4f} times as long" + (f", {factor * a:.4f} Å instead of {a:.4f} Å" if is_cube else "")
 
 
 def check_pressures(targets: Mapping[str, Target], *, states_volume: bool) -> None:

@@ -15,6 +15,7 @@ from aiida_difftre.engine.contract.validation import validate
 from aiida_difftre.workchains import consistency
 from aiida_difftre.workchains.cells import of_stage, simulation_cell
 from aiida_difftre.workchains.input_models import RunInput, StatePoint
+from aiida_difftre.workchains.paths import beside
 
 ModelT = TypeVar("ModelT", bound=Strict)
 
@@ -33,7 +34,7 @@ def _read_target(folder: Path, name: Path) -> Target:
     """The target in a file beside the input, or of the catalogue."""
     if str(name).startswith(catalogue.PREFIX):
         return catalogue.find(str(name)).target()
-    return _read_model(folder / name, Target)
+    return _read_model(beside(folder, name), Target)
 
 
 def read_input(path: Path) -> RunInput:
@@ -151,7 +152,8 @@ def _check_conditions(label: str, point: StatePoint) -> None:
         if wanted is not None and found is not None and abs(wanted - found) > 0.01 * wanted:
             raise ValueError(
                 f"state point {label!r} has a density of {point.density} kg/m³, but its target {name!r} was measured "
-                f"at {measured.density} kg/m³"
+                f"at {measured.density} kg/m³; give it density: {measured.density}, or make a state point of its own "
+                "for the target"
             )
 
 

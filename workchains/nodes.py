@@ -23,6 +23,7 @@ from aiida_difftre.workchains.cells import of_stage, simulation_cell
 from aiida_difftre.workchains.codes import code_of, load_code
 from aiida_difftre.workchains.input_models import RemoteFile, RunInput, TrajectoryFiles
 from aiida_difftre.workchains.inputs import check_fixed_volumes
+from aiida_difftre.workchains.paths import beside, missing
 
 NodeT = TypeVar("NodeT", PotentialData, DatasetData, TrajectoryEnsembleData)
 DataT = TypeVar("DataT", bound=orm.Data)
@@ -57,7 +58,7 @@ def base_of(run: RunInput, folder: Path) -> BasePotentialData | None:
             version=given.version,
             arguments=given.arguments,
             files={name: file.path for name, file in remote.items()}
-            or {name: folder / file for name, file in given.files.items() if isinstance(file, Path)},
+            or {name: beside(folder, file) for name, file in given.files.items() if isinstance(file, Path)},
             computer=computer,
             digests={name: file.sha256 for name, file in remote.items()},
             species=species,
@@ -93,7 +94,7 @@ def dataset_of(run: RunInput, folder: Path) -> DatasetData | None:
     if split_index(path)[0].is_file():
         return the_same(DatasetData.from_file(path, keys=run.dft.keys, label=split_index(path)[0].stem))
     if run.dft.keys.model_fields_set:
-        raise ValueError(f"dft.keys are those of a file; {run.dft.dataset!r} is none in {folder}")
+        raise ValueError(f"dft.keys are those of a file: {missing(folder, run.dft.dataset)}")
     return node_or_file(DatasetData, run.dft.dataset, folder)
 
 
@@ -147,7 +148,7 @@ def _trajectory(given: TrajectoryFiles | str, run: RunInput, label: str, folder:
     stated = given.model_dump(exclude={"files", "logs"}, exclude_unset=True)
     pressure = point.pressure if run.sampling.get("barostat") is not None else None
     settings = validate(ImportSettings, {**stated, "temperature": point.temperature, "pressure": pressure})
-    files, logs = ([folder / path for path in paths] for paths in (given.files, given.logs))
+    files, logs = ([beside(folder, path) for path in paths] for paths in (given.files, given.logs))
     return TrajectoryEnsembleData.from_imported(import_trajectory(files, logs, settings), label=given.files[0].name)
 
 
@@ -189,7 +190,7 @@ def node_or_file(kind: type[NodeT], identifier: str, folder: Path) -> NodeT:
     path = folder / identifier
     if path.is_file():
         return the_same(kind.from_file(path, label=path.stem))  # type: ignore[return-value]
-    return _node(kind, identifier, f"neither a file in {folder} nor a node")
+    return _node(kind, identifier, f"neither a file in {folder.resolve()}, the folder of the input, nor a node")
 
 
 def _node(kind: type[DataT], identifier: str, otherwise: str = "no node") -> DataT:

@@ -16,6 +16,7 @@ from aiida_difftre.engine.contract.bounds import MOST_ATOMS, Density, Length, Li
 from aiida_difftre.engine.contract.documents import check_regular
 from aiida_difftre.engine.contract.frames import not_periodic, read_frame, read_frames, split_index
 from aiida_difftre.engine.units import AMU_PER_A3_IN_KG_PER_M3
+from aiida_difftre.workchains.paths import beside
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -190,7 +191,7 @@ class System(Strict):
         atoms = (
             made.atoms(self.masses)
             if made is not None
-            else with_masses(read_structure(folder / (self.file or ""), vacuum=self.vacuum), self.masses)
+            else with_masses(read_structure(beside(folder, self.file or ""), vacuum=self.vacuum), self.masses)
         )
         _check_dense(atoms)
         return atoms

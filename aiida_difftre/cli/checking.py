@@ -65,6 +65,6 @@ def examine(file: Path, seed: int | None = None) -> Examined:
     kinds += ["dft"] if elements_to_label(run, file.parent) else []
     kinds += [] if run.model.potential is not None else ["pretraining"]
     for kind in kinds:
-        attempt(lambda kind=kind: codes.load_code(kind, getattr(run.machines, kind)))  # type: ignore[misc]
+        attempt(lambda kind=kind: codes.load_code(kind, getattr(run.machines, kind), codes.code_of(run)))  # type: ignore[misc]
     builder = attempt(lambda: from_input.builder_of(run, file, seed=seed))
     return Examined(run, list(found), plan, builder)

@@ -40,8 +40,8 @@ def liquid_document(
     Args:
         composition: Formula of the liquid.
         measurements: What was measured.
-        start: Where the first potential comes from: ``labels``, ``potential`` or ``prior``.
-        given: The labels or the potential, for the starts that need one.
+        start: Where the first potential comes from: ``labels``, ``potential``, ``base`` or ``prior``.
+        given: The labels, the potential or the base, for the starts that need one.
         protocol: Name of the preset.
 
     Returns:
@@ -53,7 +53,7 @@ def liquid_document(
     if start == "dft":
         raise ValueError(
             "a liquid is too large for labels by DFT, which come from small crystals and dimers (docs/howto/own-system"
-            "): give --prior, --potential or --labels"
+            "): give --prior, --potential, --base or --labels"
         )
     targets = [one.target for one in measurements]
     density = density_of(targets)
@@ -67,7 +67,8 @@ def liquid_document(
     if start == "prior":
         first = _liquid_prior(numbers, density, targets[0].conditions.temperature)
     else:
-        first = origin(atoms, start, given)
+        volume = float(atoms.get_masses().sum()) / density * AMU_PER_A3_IN_KG_PER_M3
+        first = origin(atoms, start, given, nearest=(volume / len(atoms)) ** (1 / 3))
     times = {"timestep_fs": step, "equilibration_fs": LIQUID_FS, "production_fs": LIQUID_FS, "stride_fs": 25 * step}
     return written(name_of(atoms), protocol, system, first, measurements, None, times)
 
@@ -83,12 +84,8 @@ def composition_of(text: str, density: float, targets: Iterable[Target]) -> dict
     Raises:
         ValueError: for what is no formula, and for curves that no cell of a first run holds.
     """
-    try:
-        unit = Formula(text).count()
-        mass = sum(Atoms(symbol).get_masses()[0] * number for symbol, number in unit.items())
-    except (ValueError, KeyError):
-        raise ValueError(f"--liquid is {text!r}; give the formula of the liquid, such as Ar or GeO2") from None
-    in_unit = sum(unit.values())
+    unit = formula_unit(text)
+    mass, in_unit = float(unit.get_masses().sum()), len(unit)
     volume = mass / density * AMU_PER_A3_IN_KG_PER_M3  # of a formula unit, Å³
     wanted = math.ceil(LEAST_ATOMS / in_unit)
     for target in targets:
@@ -104,7 +101,22 @@ def composition_of(text: str, density: float, targets: Iterable[Target]) -> dict
                 f"{(LEAST_ATOMS / in_unit * volume) ** (1 / 3) / 2:.3g} Å: cut the curve, by `aiida-difftre target "
                 f"import --range {target.grid[0]:g}:{0.98 * fits:.3g}`"
             )
-    return {symbol: number * wanted for symbol, number in unit.items()}
+    return {symbol: number * wanted for symbol, number in unit.symbols.formula.count().items()}
+
+
+def formula_unit(text: str) -> Atoms:
+    """The atoms of a formula unit, without places.
+
+    Args:
+        text: Formula, such as ``Ar`` or ``GeO2``.
+
+    Raises:
+        ValueError: for what is no formula.
+    """
+    try:
+        return Atoms("".join(f"{symbol}{number}" for symbol, number in Formula(text).count().items()))
+    except (ValueError, KeyError):
+        raise ValueError(f"--liquid is {text!r}; give the formula of the liquid, such as Ar or GeO2") from None
 
 
 def density_of(targets: Iterable[Target]) -> float:

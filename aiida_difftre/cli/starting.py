@@ -14,10 +14,14 @@ from ase import Atoms
 from ase.formula import Formula
 
 from aiida_difftre import catalogue
+from aiida_difftre.data.base import engine_of
 from aiida_difftre.data.target import read_target
+from aiida_difftre.engine.contract import known_bases
+from aiida_difftre.engine.contract.frames import split_index
 from aiida_difftre.engine.contract.observables import observable
 from aiida_difftre.engine.contract.targets import Target
 from aiida_difftre.workchains.estimate import LIQUID_FRICTION_PER_PS
+from aiida_difftre.workchains.paths import as_named
 from aiida_difftre.workchains.systems import read_structure
 
 WIDTH_A = 10.0
@@ -33,6 +37,9 @@ NETWORK_CUTOFF_A = 5.0
 
 NO_METALS = frozenset(("H", "He", "B", "C", "N", "O", "F", "Ne", "Si", "P", "S", "Cl", "Ar", "Ge", "As", "Se", "Br",
                        "Kr", "Sb", "Te", "I", "Xe", "At", "Rn"))  # fmt: skip
+
+KNOTS = 10
+"""Of a correction by pairs."""
 
 FEW_ATOMS = 4
 """Fewer atoms in a cell to label are not rattled into forces that teach something."""
@@ -54,7 +61,7 @@ LIQUID_THERMOSTAT = f"thermostat: {{name: langevin, friction_per_ps: {LIQUID_FRI
 VALIDATION_FACTOR = 4
 """The validation of a liquid is so much longer than a trajectory of its refinement."""
 
-STARTS = ("dft", "labels", "potential", "prior")
+STARTS = ("dft", "labels", "potential", "base", "prior")
 """Where the first potential comes from."""
 
 
@@ -92,12 +99,10 @@ def measurement(reference: str, folder: Path) -> Measurement:
     path = Path(reference)
     if not reference.startswith(catalogue.PREFIX) and path.is_file():
         target = read_target(path)
-        relative = path.resolve()
-        if relative.is_relative_to(folder.resolve()):
-            relative = relative.relative_to(folder.resolve())
-        return Measurement(target.name.replace(" ", "_"), str(relative), target)
+        return Measurement(target.name.replace(" ", "_"), as_named(path, folder), target)
     if not reference.startswith(catalogue.PREFIX) and (path.suffix or not catalogue.NAME.fullmatch(reference)):
-        raise ValueError(f"there is no file {reference!r}; give a target file, or a name of the catalogue ({EXAMPLE})")
+        remedy = f"give a target file, or a name of the catalogue ({EXAMPLE})"
+        raise ValueError(f"there is no file {reference!r} in {Path.cwd()}; {remedy}")
     entry = catalogue.find(reference)
     return Measurement(entry.target().observable, f"{catalogue.PREFIX}{entry.name}", entry.target())
 
@@ -123,8 +128,8 @@ def check_elements(measurements: Iterable[Measurement], atoms: Atoms) -> None:
                 )
 
 
-def check_given(given: str, folder: Path, has_label: Callable[[str], bool]) -> None:
-    """Refuse labels or a potential that are no file, beside the input or here, and no node.
+def named(given: str, folder: Path, has_label: Callable[[str], bool]) -> str:
+    """How the input names labels or a potential that a person named: a file of the working folder, or a node.
 
     Args:
         given: What a person named.
@@ -132,11 +137,15 @@ def check_given(given: str, folder: Path, has_label: Callable[[str], bool]) -> N
         has_label: Whether a node has a label; asked for what is neither a file nor looks like a PK or a UUID.
 
     Raises:
-        ValueError: naming them.
+        ValueError: for what is neither.
     """
-    if (folder / given).is_file() or Path(given).is_file() or NODE.fullmatch(given) or has_label(given):
-        return
-    raise ValueError(f"there is no file {given!r}; give a file, or the PK or UUID of a node")
+    if split_index(Path(given))[0].is_file():
+        return as_named(Path(given), folder)
+    if NODE.fullmatch(given) or has_label(given):
+        return given
+    is_base = any(base.name == given for base in known_bases.registry().values())
+    remedy = f"a model of another program is given as --base {given}" if is_base else "give a file, or a node"
+    raise ValueError(f"there is no file {given!r} in {Path.cwd()}; {remedy}")
 
 
 def formula(atoms: Atoms) -> str:
@@ -173,8 +182,8 @@ def document(
         measurements: What was measured.
         folder: Folder of the input.
         start: Where the first potential comes from: ``dft``, ``labels`` (a file or node), ``potential`` (a file or
-            node) or ``prior`` (a pair potential of the size of the atoms).
-        given: The labels or the potential, for the starts that need one.
+            node), ``base`` (a model of another program) or ``prior`` (a pair potential of the size of the atoms).
+        given: The labels, the potential or the base (``NAME`` or ``NAME=FILE``), for the starts that need one.
         protocol: Name of the preset.
 
     Returns:
@@ -188,10 +197,8 @@ def document(
     if start in ("labels", "potential") and not given:
         raise ValueError(f"a start from {start} needs the file or the node: give --{start}")
     atoms = read_structure(structure)
-    place = structure.resolve()
-    if place.is_relative_to(folder.resolve()):
-        place = place.relative_to(folder.resolve())
-    system = [f"  file: {_quoted(str(place))} # {len(atoms)} atom{'s' * (len(atoms) > 1)}; any file that ase reads"]
+    size = f"{len(atoms)} atom{'s' * (len(atoms) > 1)}"
+    system = [f"  file: {_quoted(as_named(structure, folder))} # {size}; any file that ase reads"]
     return written(name_of(atoms), protocol, system, origin(atoms, start, given), measurements, atoms, {})
 
 
@@ -256,12 +263,14 @@ def _sampling(times: Mapping[str, float], *, barostat: bool, liquid: bool) -> li
     ]
 
 
-def origin(atoms: Atoms, start: str, given: str | None) -> list[str]:
-    """The sections ``dft`` and ``model``."""
+def origin(atoms: Atoms, start: str, given: str | None, nearest: float | None = None) -> list[str]:
+    """The sections ``dft`` and ``model``; of a liquid, whose atoms have no places, with their nearest distance, Å."""
     species = f"[{', '.join(sorted(set(atoms.get_chemical_symbols())))}]"
     network = ["model:", "  spec:", f"    species: {species}", "    terms:", *_network(atoms)]
     if start == "potential":
         return ["model:", f"  potential: {_quoted(str(given))} # file or node; nothing is labelled or pretrained"]
+    if start == "base":
+        return _on_a_base(atoms, str(given), nearest or _nearest(atoms))
     if start == "labels":
         return ["dft:", f"  dataset: {_quoted(str(given))} # energies, forces and stresses that exist", "", *network]
     if start == "prior":
@@ -284,6 +293,65 @@ def origin(atoms: Atoms, start: str, given: str | None) -> list[str]:
         f"  {'' if _is_metal(atoms) else '# '}pw_parameters: {SMEARING} # Ry; for metals",
         "",
         *network,
+    ]
+
+
+def named_base(given: str, folder: Path, species: Sequence[str]) -> str:
+    """The base that a person named, checked, with its file as the input will name it.
+
+    Args:
+        given: ``NAME``, or ``NAME=FILE`` for a base whose weights are a file.
+        folder: Folder of the input.
+        species: Chemical symbols of the system.
+
+    Raises:
+        ValueError: for a base that is not known, does not know the species, or lacks its file; naming the remedy.
+    """
+    name, _, file = given.partition("=")
+    base = known_bases.known(engine_of(name), name)
+    if base.files and not file:
+        raise ValueError(
+            f"base {name!r} needs its file, the {next(iter(base.files.values()))}: give --base {name}=FILE"
+        )
+    if file and not base.files:
+        raise ValueError(f"base {name!r} has no file; give --base {name}")
+    if base.check is not None:
+        raise ValueError(
+            f"base {name!r} has settings that nothing here tells: write model.base yourself, as in "
+            "docs/howto/own-potential, or take its term as the model (--prior)"
+        )
+    if file and not Path(file).is_file():
+        raise ValueError(f"there is no file {file!r} in {Path.cwd()}; give that of the base {name!r}")
+    known_bases.check_species(base, species)
+    return f"{name}={as_named(Path(file), folder)}" if file else name
+
+
+def _on_a_base(atoms: Atoms, given: str, nearest: float) -> list[str]:
+    """The section ``model`` of a correction to a base, which starts at zero."""
+    name, _, file = given.partition("=")
+    base = known_bases.known(engine_of(name), name)
+    files = f", files: {{{next(iter(base.files))}: {_quoted(file)}}}" if file else ""
+    species = sorted(set(atoms.get_chemical_symbols()))
+    knots = ", ".join(["0.0"] * KNOTS)
+    cutoff, rank = (5.5, "rank: 0, ") if _is_metal(atoms) else (NETWORK_CUTOFF_A, "")
+    trusted = ["  # Its file can run code when it is read: DIFFTRE_TRUSTED_MODELS has to list its SHA-256."]
+    return [
+        "# No section dft: nothing is labelled; the base stays as it is, and a correction to it is refined.",
+        f"# Once: `aiida-difftre setup --no-dft{f' --base {name}' if base.package else ''}` makes what its jobs need.",
+        "model:",
+        *(trusted if base.runs_code else []),
+        f"  base: {{name: {name}{files}}} # {base.description}",
+        "  correction: # zero at first, so that the first trajectories are those of the base",
+        f"    species: [{', '.join(species)}]",
+        "    terms:",
+        "      - architecture: moment_network # of the neighbours within the cutoff; a gain of 0 makes it zero",
+        f"        cutoff: {cutoff} # Å",
+        f"        hyperparameters: {{n_radial: 8, {rank}hidden: [16], output_scale: 0.0}}",
+        "      - architecture: pair_spline # of all pairs; its first knot lies below the nearest neighbours",
+        f"        cutoff: {cutoff}",
+        f"        hyperparameters: {{inner: {0.7 * nearest:.3g}, knots: {KNOTS}, values: [{knots}]}} # Å, eV",
+        "",
+        f"pretraining: {{atomic_energies: {{{', '.join(f'{one}: 0.0' for one in species)}}}}} # eV, on top of the base",
     ]
 
 

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import jax
 import pytest
 from aiida import orm
 from aiida.common.links import LinkType
@@ -25,7 +26,9 @@ from aiida_difftre.cli import cli, doer, starting
 from aiida_difftre.cli.costs import Process
 from aiida_difftre.cli.resuming import builder_of
 from aiida_difftre.data import extras
-from aiida_difftre.workchains import inputs
+from aiida_difftre.engine.calculators.difftre import DiffTReCalculator
+from aiida_difftre.engine.potentials import potential as potentials
+from aiida_difftre.workchains import from_input, inputs
 from aiida_difftre.workchains.input_models import RunInput
 from aiida_difftre.workchains.inputs import read_input
 from tests.fixtures.nodes import argon, labelled_frames, potential_file
@@ -153,14 +156,17 @@ def test_liquids_that_are_refused(
     ("words", "told"),
     [
         (["-t", "catalogue:Si/stifness_298K"], "did you mean 'Si/stiffness_298K'?"),
-        (["-t", "no-such-file.yaml"], "there is no file 'no-such-file.yaml'"),
+        (["-t", "no-such-file.yaml"], f"there is no file 'no-such-file.yaml' in {Path.cwd()}"),
         (["-t", "catalogue:Si/stiffness_298K", "--prior", "--labels", "x"], "do not go together"),
         (
             ["-t", "catalogue:Ag/stiffness_298K"],
             "was measured of Ag, and the structure has Si",
         ),
         (["-t", "catalogue:Si/stiffness_298K", "--labels", "nothere.extxyz"], "there is no file 'nothere.extxyz'"),
-        (["-t", "catalogue:Si/stiffness_298K", "--potential", "emt"], "there is no file 'emt'; give a file, or the PK"),
+        (
+            ["-t", "catalogue:Si/stiffness_298K", "--potential", "emt"],
+            "another program is given as --base emt",
+        ),
     ],
 )
 def test_init_refuses(silicon: Path, tmp_path: Path, words: list[str], told: str) -> None:
@@ -188,6 +194,7 @@ def test_what_init_writes_is_accepted_by_check(
     write(tmp_path / "argon.extxyz", argon(1))
     write(tmp_path / "labels.extxyz", labelled_frames())
     potential_file(tmp_path / "argon.safetensors")
+    monkeypatch.chdir(tmp_path)
     starts = ("--labels", "labels.extxyz"), ("--potential", "argon.safetensors"), ("--prior",)
     before = orm.QueryBuilder().append(orm.Node).count()
     reading = inputs._read_model
@@ -217,6 +224,70 @@ def test_what_init_writes_is_accepted_by_check(
     assert checked.exit_code == 1
     assert "machines.sampling: there is no code 'none@here'" in checked.output
     assert "machines.update: there is no code 'nor@there'" in checked.output
+
+
+def test_files_of_the_working_folder_are_found_by_run(
+    tmp_path: Path, engine: orm.InstalledCode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a command line names begins in the working folder, what an input names in its own."""
+    from aiida_difftre.workchains import codes
+
+    monkeypatch.setattr(codes, "DEFAULT_CODES", dict.fromkeys(codes.DEFAULT_CODES, engine.full_label))
+    monkeypatch.chdir(tmp_path)
+    write("argon.extxyz", argon(1))
+    potential_file(tmp_path / "argon.safetensors")
+    words = ("-t", "catalogue:Ar/density_85K", "--potential", "argon.safetensors")
+    assert invoke("init", "argon.extxyz", "-o", "below/input.yaml", *words).exit_code == 0
+    assert str(tmp_path / "argon.safetensors") in Path("below/input.yaml").read_text()
+    monkeypatch.chdir(tmp_path.parent)
+    checked = invoke("check", tmp_path / "below" / "input.yaml")
+    assert checked.exit_code == 0, checked.output
+    (tmp_path / "argon.safetensors").rename(tmp_path / "elsewhere")
+    told = invoke("check", tmp_path / "below" / "input.yaml").output
+    assert f"{tmp_path}/argon.safetensors' is neither a file in {tmp_path}/below, the folder of the input" in told
+
+
+@pytest.mark.parametrize(("element", "base"), [("Ni", "emt"), ("Si", "chgnet")])
+def test_init_on_a_base(
+    tmp_path: Path, engine: orm.InstalledCode, monkeypatch: pytest.MonkeyPatch, element: str, base: str
+) -> None:
+    """The correction is zero at first, and check accepts what was written."""
+    from aiida_difftre.workchains import codes
+
+    monkeypatch.setattr(codes, "DEFAULT_CODES", dict.fromkeys(codes.DEFAULT_CODES, engine.full_label))
+    monkeypatch.setattr(codes, "code_of", lambda run: None)
+    monkeypatch.setattr(from_input, "code_of", lambda run: None)
+    write(tmp_path / "cell.cif", bulk(element, cubic=True))
+    path = tmp_path / "input.yaml"
+    words = ("-t", f"catalogue:{element}/stiffness_298K", "-t", f"catalogue:{element}/density_298K")
+    made = invoke("init", tmp_path / "cell.cif", "-o", path, "--base", base, *words)
+    assert made.exit_code == 0, made.output
+    run = read_input(path)
+    assert run.model.base is not None
+    assert run.model.base.name == base
+    checked = invoke("check", path)
+    assert checked.exit_code == 0, checked.output
+    spec = run.model.correction
+    assert spec is not None
+    correction = potentials.build(spec)
+    frame = bulk(element, cubic=True)
+    frame.rattle(0.1, seed=1)
+    frame.calc = DiffTReCalculator(correction, correction.init(jax.random.key(0)))
+    assert abs(frame.get_potential_energy()) < 1e-6
+
+
+def test_init_refuses_bases(silicon: Path, tmp_path: Path) -> None:
+    for base, told in (
+        ("emt", "base 'emt' does not know Si; it is for Al, Cu"),
+        ("chgnett", "did you mean 'chgnet'"),
+        ("mace", "give --base mace=FILE"),
+        ("mace=nothere.model", f"there is no file 'nothere.model' in {Path.cwd()}"),
+        ("chgnet=a.model", "base 'chgnet' has no file"),
+        ("stillinger_weber", "write model.base yourself"),
+    ):
+        answer = invoke("init", silicon, "-o", tmp_path / "input.yaml", "-t", "Si/density_298K", "--base", base)
+        assert answer.exit_code == 1
+        assert told in answer.output
 
 
 def test_cells_are_wide_but_not_too_many_atoms() -> None:

@@ -53,6 +53,8 @@ def test_a_density_that_the_cell_does_not_have(tmp_path: Path) -> None:
     assert (
         "its cell has 1780 kg/m³, but its target 'p' was measured at 500 kg/m³; give the state point density" in message
     )
+    # Whose cube is made 1.527 times as long, (1780/500)^(1/3).
+    assert "to which the cell is scaled, or a cell whose vectors are 1.52" in message
     accepted(tmp_path, {"targets": measured(density=500.0), "density": 500.0})
     accepted(tmp_path, {"targets": measured(density=1770.0)})
     barostat = {"sampling": {"barostat": {}}}

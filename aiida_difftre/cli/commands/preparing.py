@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from aiida_difftre.cli import completion
 from aiida_difftre.cli.failures import complaints
 from aiida_difftre.cli.nodes import OWN_PROFILE, check_configuration, load
 from aiida_difftre.cli.parameters import FILE
@@ -23,6 +24,7 @@ from aiida_difftre.cli.parameters import FILE
     "bases",
     multiple=True,
     metavar="NAME",
+    shell_complete=completion.bases,
     help="Also the engine with this base potential (chgnet, sevennet, mace, ...), in an environment of its own.",
 )
 @click.option("--default", "make_default", is_flag=True, help="Make the profile AiiDA's default one.")
@@ -120,10 +122,23 @@ def _has_label(profile: str | None, label: str) -> bool:
 @click.command("init")
 @click.argument("structure", type=FILE, required=False)
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="input.yaml by default.")
-@click.option("-t", "--target", "targets", multiple=True, help="catalogue:SYSTEM/NAME, or a target file; several.")
+@click.option(
+    "-t",
+    "--target",
+    "targets",
+    multiple=True,
+    shell_complete=completion.targets,
+    help="catalogue:SYSTEM/NAME, or a target file; several.",
+)
 @click.option("--liquid", metavar="FORMULA", help="Of a liquid, in place of STRUCTURE: atoms packed at random.")
 @click.option("--labels", help="File or node of labels that exist; no DFT is done then.")
 @click.option("--potential", help="File or node of a potential that exists; nothing is pretrained then.")
+@click.option(
+    "--base",
+    metavar="NAME[=FILE]",
+    shell_complete=completion.bases,
+    help="Start from a model of another program (emt, chgnet, mace=FILE, ...), to which a correction is refined.",
+)
 @click.option("--prior", is_flag=True, help="Start from a pair potential, without labels.")
 @click.option("--protocol", type=click.Choice(["quick", "cpu", "paper"]), default="quick", help="Preset.")
 @click.option("-f", "--force", is_flag=True, help="Replace a file that exists.")
@@ -136,16 +151,17 @@ def init_command(
     liquid: str | None,
     labels: str | None,
     potential: str | None,
+    base: str | None,
     prior: bool,
     protocol: str,
     force: bool,
 ) -> None:
     """Write a commented input for STRUCTURE (a CIF or any file that ase reads) and measurements of it.
 
-    What is not given is asked for; the density of a liquid comes from its targets. Without --labels, --potential and
-    --prior the labels are made by DFT.
+    What is not given is asked for; the density of a liquid comes from its targets. Without --labels, --potential,
+    --base and --prior the labels are made by DFT.
     """
-    chosen = {"labels": labels, "potential": potential, "prior": prior or None}
+    chosen = {"labels": labels, "potential": potential, "base": base, "prior": prior or None}
     if len(starts := [name for name, value in chosen.items() if value is not None]) > 1:
         raise click.UsageError(f"--{starts[0]} and --{starts[1]} do not go together")
     if liquid is not None and structure is not None:
@@ -156,10 +172,8 @@ def init_command(
     if path.exists() and not force:
         raise click.ClickException(f"{path} exists; give another name with --output, or replace it with --force")
     with complaints():
-        from ase import Atoms
-
-        from aiida_difftre.cli.liquids import liquid_document
-        from aiida_difftre.cli.starting import check_elements, check_given, document, known_of, measurement
+        from aiida_difftre.cli.liquids import formula_unit, liquid_document
+        from aiida_difftre.cli.starting import check_elements, document, known_of, measurement, named, named_base
         from aiida_difftre.workchains.inputs import read_input
         from aiida_difftre.workchains.systems import read_structure
 
@@ -172,14 +186,17 @@ def init_command(
         start = starts[0] if starts else "dft"
         measured = [measurement(reference, path.parent) for reference in targets]
         if given := labels or potential:
-            check_given(given, path.parent, lambda label: _has_label(profile, label))
+            given = named(given, path.parent, lambda label: _has_label(profile, label))
+        atoms = formula_unit(str(liquid)) if structure is None else read_structure(structure)
+        if base is not None:
+            given = named_base(base, path.parent, sorted(set(atoms.get_chemical_symbols())))
         origin: Any = {"start": start, "given": given, "protocol": protocol}
         if structure is None:
             text = liquid_document(str(liquid), measured, **origin)
         else:
             text = document(structure, measured, folder=path.parent, **origin)
-        check_elements(measured, Atoms(str(liquid)) if structure is None else read_structure(structure))
+        check_elements(measured, atoms)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
         read_input(path)
-    click.echo(f"wrote {path}; read it, then: aiida-difftre check {path}")
+    click.echo(f"wrote {path}; read it, then: aiida-difftre setup --input {path} (once), aiida-difftre check {path}")

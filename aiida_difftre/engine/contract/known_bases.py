@@ -210,15 +210,24 @@ def check(spec: BaseSpec, species: Sequence[str]) -> KnownBase:
         )
     if base.weights != "package" and spec.version is not None:
         raise ValueError(f"base {spec.name!r} has no weights in a package; leave out version = {spec.version!r}")
-    if base.species is not None and (strange := [symbol for symbol in species if symbol not in base.species]):
-        names = ", ".join(base.species) if len(base.species) <= 12 else f"{len(base.species)} elements"
-        raise ValueError(f"base {spec.name!r} does not know {', '.join(strange)}; it is for {names}")
+    check_species(base, species)
     if base.check is not None:
         try:
             base.check(spec.arguments, tuple(species))
         except ValueError as error:
             raise ValueError(f"base {spec.name!r}: {error}") from None
     return base
+
+
+def check_species(base: KnownBase, species: Sequence[str]) -> None:
+    """Refuse species that a base does not know.
+
+    Raises:
+        ValueError: naming them, and those that it is for.
+    """
+    if base.species is not None and (strange := [symbol for symbol in species if symbol not in base.species]):
+        names = ", ".join(base.species) if len(base.species) <= 12 else f"{len(base.species)} elements"
+        raise ValueError(f"base {base.name!r} does not know {', '.join(strange)}; it is for {names}")
 
 
 def check_installed(spec: BaseSpec) -> None:
