@@ -25,6 +25,10 @@ MICROSECONDS = {
 """CPU time per atom and step on one core, µs, of several walkers together: docs/benchmarks.md for Lennard-Jones,
 Stillinger-Weber and the network with a prior; the other pair terms by likeness. Neighbour lists are part of it."""
 
+BASE_MICROSECONDS = {"emt": 220.0, "chgnet": 1400.0}
+"""The same of base potentials that are called back, µs: docs/benchmarks.md, base potentials (`bases.py`), where a step
+of 128 atoms took 28.5 and 176 ms. Those that are terms of this package cost what the terms cost."""
+
 UNKNOWN_MICROSECONDS = 5.0
 """Of a term of another package."""
 
@@ -76,6 +80,7 @@ class Sampling:
         times: Number of such trajectories, at most.
         microseconds: Time per atom and step, µs.
         neighbours: Number of neighbours of an atom within the cutoff.
+        base: Name of the base potential; None for none.
     """
 
     stage: str
@@ -87,6 +92,7 @@ class Sampling:
     times: int
     microseconds: float
     neighbours: float
+    base: str | None = None
 
     @property
     def label(self) -> str:
@@ -117,9 +123,10 @@ class Sampling:
         )
 
 
-def microseconds(spec: PotentialSpec) -> float:
-    """CPU time per atom and step of a potential."""
-    return sum(MICROSECONDS.get(term.architecture, UNKNOWN_MICROSECONDS) for term in spec.terms)
+def microseconds(spec: PotentialSpec, base: str | None = None) -> float:
+    """CPU time per atom and step of a potential, and of its base where that was measured, µs."""
+    terms = sum(MICROSECONDS.get(term.architecture, UNKNOWN_MICROSECONDS) for term in spec.terms)
+    return terms + (0.0 if base is None else (MICROSECONDS | BASE_MICROSECONDS).get(base, 0.0))
 
 
 def neighbours(spec: PotentialSpec, atoms: int, volume: float) -> float:
@@ -146,6 +153,7 @@ def sampling(
     volume: float,
     times: int = 1,
     growth: float = 1.0,
+    base: str | None = None,
 ) -> Sampling:
     """The trajectories of one state point.
 
@@ -158,6 +166,7 @@ def sampling(
         volume: Volume of the cell, Å³.
         times: Number of trajectories.
         growth: Factor by which production gets longer in the end.
+        base: Name of the base potential; None for none.
 
     Returns:
         What the trajectories take.
@@ -172,7 +181,8 @@ def sampling(
         steps=(settings.equilibration_fs + production) / settings.timestep_fs,
         snapshots=walkers * production / settings.stride_fs,
         times=times,
-        microseconds=microseconds(spec),
+        microseconds=microseconds(spec, base),
+        base=base,
         neighbours=neighbours(spec, atoms, volume),
     )
 
@@ -211,11 +221,14 @@ def lines(parts: Sequence[Sampling]) -> list[str]:
     """What a person is shown; hours of sampling and of the start of jobs, on cores like those that were measured."""
     started = jobs(parts)
     total = sum(part.core_hours for part in parts) + started.core_hours
+    unknown = {part.base for part in parts if part.base is not None} - {*MICROSECONDS, *BASE_MICROSECONDS}
+    without = "".join(f", and the base {name}, whose cost was not measured" for name in sorted(unknown))
     return [
         *map(str, parts),
         str(started),
         f"sampling and starts take at most {core_time(total)} of one core, and {_disk(sum(p.disk_gib for p in parts))};"
-        " rough numbers, good to a factor of three, without labels, pretraining, the steps of updates and a base",
+        " rough numbers, good to a factor of three, without labels, pretraining and the steps of updates"
+        f"{without}",
         "an update takes some 1 GiB of memory, half of it for what it keeps of its snapshots (snapshot_cache_mib)",
     ]
 

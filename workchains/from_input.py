@@ -116,13 +116,14 @@ def samplings(run: RunInput) -> dict[str, SamplingSettings]:
     return {section: _sampling(run.protocol, preset, section) for section, preset in sections.items()}
 
 
-def plan(run: RunInput, folder: Path, spec: PotentialSpec) -> list[Sampling]:
+def plan(run: RunInput, folder: Path, spec: PotentialSpec, base: str | None = None) -> list[Sampling]:
     """The sampling of a run: in its refinement, and before and after it.
 
     Args:
         run: the input.
         folder: Folder of the input.
         spec: Spec of the potential.
+        base: Name of its base; None for none.
 
     Returns:
         What the trajectories of the run take.
@@ -135,7 +136,7 @@ def plan(run: RunInput, folder: Path, spec: PotentialSpec) -> list[Sampling]:
     parts = []
     for label, point in run.state_points.items():
         cell = simulation_cell(run, label, folder)
-        size: dict[str, Any] = {"atoms": len(cell), "volume": float(cell.get_volume())}
+        size: dict[str, Any] = {"atoms": len(cell), "volume": float(cell.get_volume()), "base": base}
         if any(isinstance(target, Target) and target.is_in_loss for target in point.targets.values()):
             most = settings.max_iterations + settings.max_roll_backs
             parts.append(estimate.sampling("refinement", label, moving, spec, times=most, growth=growth, **size))
@@ -145,7 +146,7 @@ def plan(run: RunInput, folder: Path, spec: PotentialSpec) -> list[Sampling]:
             heated = lasting.model_copy(update=times)
             parts.append(estimate.sampling(estimate.HOT_RUNS, label, heated, spec, times=len(hot.factors), **size))
     for number, stage in reversed(list(enumerate(run.refinement.stages))):
-        refined = [one for one in plan(of_stage(run, stage), folder, spec) if one.stage == "refinement"]
+        refined = [one for one in plan(of_stage(run, stage), folder, spec, base) if one.stage == "refinement"]
         parts = [*(replace(one, stage=f"stage {number}, {one.stage}") for one in refined), *parts]
     return parts
 
@@ -175,7 +176,9 @@ def plan_of(run: RunInput, folder: Path) -> list[Sampling]:
     spec = (run.model.spec or run.model.correction) if potential is None else potential.spec
     if spec is None:
         raise ValueError("model: give either potential (one that exists) or spec (one to make)")
-    return plan(run, folder, spec)
+    base = base_of(run, folder)
+    named = spec.base if base is None else base.spec
+    return plan(run, folder, spec, None if named is None else named.name)
 
 
 def check_jobs(run: RunInput) -> None:

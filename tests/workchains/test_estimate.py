@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from aiida_difftre.engine.contract.settings import LangevinSpec, PotentialSpec, SamplingSettings
 from aiida_difftre.workchains.estimate import HOT_RUNS, check, jobs, lines, microseconds, sampling, thermostat_advice
-from aiida_difftre.workchains.from_input import plan, samplings
+from aiida_difftre.workchains.from_input import plan, read_plan, samplings
 from aiida_difftre.workchains.inputs import example, read_input
 
 TERM = {"architecture": "lennard_jones", "cutoff": 8.5}
@@ -35,6 +36,18 @@ def test_the_arithmetic() -> None:
 def test_costs_of_terms_add_up() -> None:
     terms = [{"architecture": name, "cutoff": 5.0} for name in ("moment_network", "stillinger_weber", "of_somebody")]
     assert microseconds(PotentialSpec.model_validate({"species": ["C"], "terms": terms})) == pytest.approx(9.6)
+
+
+def test_a_base_is_part_of_the_cost() -> None:
+    """As measured by tests/benchmarks/bases.py: EMT took 28.5 ms for 128 atoms, forty times what terms take."""
+    assert microseconds(LENNARD_JONES, "emt") == pytest.approx(28.5e3 / 128, rel=0.02)
+    assert microseconds(LENNARD_JONES, "lennard_jones") == pytest.approx(1.2)
+    path = example("own_model/quick.yaml")
+    parts = read_plan(path)
+    assert {part.base for part in parts} == {"emt"}
+    assert "cost was not measured" not in " ".join(lines(parts))
+    unknown = [replace(part, base="mace") for part in parts]
+    assert "and the base mace, whose cost was not measured" in lines(unknown)[-2]
 
 
 @pytest.mark.parametrize(

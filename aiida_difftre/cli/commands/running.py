@@ -172,7 +172,8 @@ def _watch(profile: str, builder: Any, *, output: Path | None, in_process: bool)
     with nullcontext() if in_process else daemon():
         pk = run(builder, out) if in_process else launch(builder)
         if in_process and killed(pk):
-            click.echo(f"run {pk} was interrupted: it, what it called and its jobs are killed", err=True)
+            what = f"run {pk} was interrupted: it, what it called and its jobs are killed"
+            click.echo(f"{what}; go on with: aiida-difftre -p {profile} resume {pk}", err=True)
             raise click.exceptions.Exit(130)
         try:
             snapshot = watch(pk, out)
