@@ -303,6 +303,11 @@ class SamplingSettings(Strict):
             )
         return self
 
+    @property
+    def steps_per_snapshot(self) -> int:
+        """Time steps between two snapshots."""
+        return max(1, round(self.stride_fs / self.timestep_fs))
+
     def on_device(self, atoms: int, *, gpu: bool, running: int | None = None) -> tuple[int, SamplingSettings]:
         """The number of walkers, and the settings with the time of each for the same number of snapshots.
 

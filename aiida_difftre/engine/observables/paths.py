@@ -43,8 +43,16 @@ class Paths:
 
     @property
     def are_regular(self) -> bool:
-        """Whether there are several walkers, with snapshots at equal times."""
-        return self.walkers > 1 and np.allclose(np.diff(self.times), self.stride, rtol=1e-6)
+        """Whether there are several walkers, all with snapshots at the same times, which are equally far apart."""
+        counts = np.bincount(self.trajectory.walkers)
+        return (
+            self.walkers > 1
+            and bool((counts == counts[0]).all())
+            and all(
+                np.allclose(np.diff(self.trajectory.times[self.trajectory.walkers == walker]), self.stride, rtol=1e-6)
+                for walker in range(self.walkers)
+            )
+        )
 
     def positions(self) -> Iterator[NDArray[np.float64]]:
         """Unwrapped Cartesian positions of one walker after the other, (snapshots, atoms, 3), Å."""

@@ -25,6 +25,9 @@ AMU_A2_PER_PS2: Final = units.ELEMENTARY_CHARGE / units.ATOMIC_MASS * 1e-4
 LEAST_ENERGY: Final = 0.9
 """Of kT/2 for each degree of freedom, carried by the velocities of the paths: less moves faster than snapshots tell."""
 
+CERTAIN: Final = 2.0
+"""Standard errors below that: few atoms among others, or few walkers, have more or less than their share by chance."""
+
 
 def velocity_spectrum(
     positions: NDArray[np.float64], stride: float, segment: int, masses: NDArray[np.float64], atoms: NDArray[np.intp]
@@ -127,14 +130,20 @@ class VibrationalDensityOfStates:
                 f"{walkers} walkers of {length} snapshots do not tell segments of {self.segment_fs:g} fs; sample "
                 "at least 2 walkers, for longer than that, at equal times"
             )
+        highest = FS_PER_PS / (2 * stride)
+        if self.edges[-1] > highest * (1 + 1e-6):
+            raise ValueError(
+                f"snapshots {stride:g} fs apart see up to {highest:.4g} THz and not up to {self.edges[-1]:g} THz"
+            )
         averages, energies = [], []
         for path in paths.positions():
             frequencies, spectrum = velocity_spectrum(path, stride / FS_PER_PS, segment, masses, self.atoms)
             area = cumulative_trapezoid(spectrum, frequencies, initial=0.0)
             averages.append(np.diff(np.interp(self.edges, frequencies, area)) / np.diff(self.edges) / area[-1])
             energies.append(area[-1])
-        carried = float(np.mean(energies)) / self._of_equipartition(float(trajectory.temperatures.mean()), masses)
-        if carried < LEAST_ENERGY:
+        shares = np.array(energies) / self._of_equipartition(float(trajectory.temperatures.mean()), masses)
+        carried = float(shares.mean())
+        if carried + CERTAIN * squared_error_of_mean(shares) ** 0.5 < LEAST_ENERGY:
             raise ValueError(
                 f"the paths carry {carried:.0%} of the kinetic energy of their temperature: atoms move faster than "
                 f"snapshots {stride:g} fs apart tell; give a shorter stride_fs"

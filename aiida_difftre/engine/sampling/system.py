@@ -91,7 +91,7 @@ class System:
     @property
     def steps_per_snapshot(self) -> int:
         """Time steps between two snapshots."""
-        return max(1, round(self.settings.stride_fs / self.settings.timestep_fs))
+        return self.settings.steps_per_snapshot
 
     @property
     def stride_fs(self) -> float:

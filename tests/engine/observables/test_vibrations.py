@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -77,6 +78,44 @@ def test_snapshots_that_are_too_far_apart_are_refused() -> None:
         of_dynamics(vibrating(), request(segment_fs=1e6))
 
 
+def without(trajectory: Trajectory, left_out: np.ndarray) -> Trajectory:
+    """A trajectory without some of its snapshots."""
+    names = ("positions", "energies", "walkers", "times", "temperatures", "scales")
+    return replace(trajectory, **{name: getattr(trajectory, name)[~left_out] for name in names})
+
+
+def test_walkers_that_were_not_followed_alike_are_refused() -> None:
+    whole = vibrating()
+    second = whole.walkers == 1
+    lost = (whole.times > 2400, whole.times == 4000, whole.times % 80 == 0, whole.times >= 0)
+    for left_out in lost:
+        with pytest.raises(EngineError, match="sample at least 2 walkers, for longer than that, at equal times"):
+            of_dynamics(without(whole, second & left_out), request())
+    with pytest.raises(EngineError, match=r"snapshots 40 fs apart see up to 12\.5 THz and not up to 15 THz"):
+        of_dynamics(whole, request([2.5, 7.5, 12.5]))
+
+
+def test_an_atom_that_is_cold_by_chance_is_no_coarse_path() -> None:
+    """Each mode of a crystal has its own energy of the canonical ensemble, and keeps it."""
+    atoms, snapshots, stride = 8, 400, 40.0
+    frequencies, vectors = chain_modes(atoms)
+    rng = np.random.default_rng(6)
+    energies = rng.exponential(size=(3, 1, len(frequencies), 3))
+    phases = rng.uniform(0, 2 * np.pi, energies.shape)
+    angles = 2 * np.pi * frequencies[:, None] * (np.arange(snapshots) * stride / 1000.0)[:, None, None] + phases
+    speed = np.sqrt(2 * units.BOLTZMANN * TEMPERATURE * AMU_A2_PER_PS2 / MASS)
+    amplitudes = speed * np.sqrt(energies) / (2 * np.pi * frequencies[:, None])
+    moved = np.einsum("am,wtmc->wtac", vectors, amplitudes * np.sin(angles))
+    made = vibrating(stride, atoms, walkers=3, snapshots=snapshots)
+    cold = replace(
+        made,
+        positions=np.float32((moved + 3.0 * np.arange(atoms)[:, None]) / made.cell[0, 0]).reshape(-1, atoms, 3),
+        species=("Kr", *("Ar",) * (atoms - 1)),
+    )
+    found = of_dynamics(cold, request(segment_fs=4000.0, species="Kr"))
+    assert found.fitted["kinetic energy of the paths"] < 0.9
+
+
 def test_a_liquid_at_low_frequencies_tells_its_diffusion() -> None:
     """g(0) = 4mD/kT, of which the mean squared displacement knows nothing."""
     found = of_dynamics(rahman(), request([0.15 + 0.3 * index for index in range(12)], segment_fs=6720.0))
@@ -116,6 +155,8 @@ def test_a_target_that_is_none_is_refused(values: list[float], unit: str, role: 
         validate(Target, fields)
 
 
+GRID_TO_35 = [0.5 + index for index in range(35)]
+
 SAMPLING = {
     "walkers": 4, "timestep_fs": 4.0, "stride_fs": 40.0, "production_fs": 8000.0,
     "thermostat": {"name": "nose_hoover", "time_constant_fs": 200.0},
@@ -130,6 +171,7 @@ SAMPLING = {
         ({}, [0.0, 0.5, 1.0], {}, "the first, 0 THz, must be at least 0.25 THz"),
         ({}, [0.1, 0.3, 0.5], {}, "steps of 0.2 THz, and segment_fs = 4000 resolves 0.5 THz"),
         ({}, [5.0, 10.0, 15.0], {}, "vdos reaches 17.5 THz, .* give a stride_fs of at most 28.57"),
+        ({}, GRID_TO_35, {"stride_fs": 14.0}, "stride_fs = 16 .whole time steps. sees frequencies up to 31.25 THz"),
         ({}, GRID, {"production_fs": 2000.0}, "production_fs is 2000; sample longer"),
         ({}, GRID, {"walkers": 1}, "vdos takes its error from independent walkers, and walkers is 1"),
         ({}, GRID, {"thermostat": {"name": "langevin", "friction_per_ps": 5.0}}, "a Langevin thermostat"),

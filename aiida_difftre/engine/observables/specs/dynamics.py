@@ -138,16 +138,17 @@ def _check_vdos_grid(options: dict[str, Any], grid: list[float]) -> None:
 
 def _check_vdos_sampling(request: ObservableRequest, settings: SamplingSettings) -> None:
     _check_walkers("vdos", settings)
-    segment, stride = request.options["segment_fs"], settings.stride_fs
+    segment = request.options["segment_fs"]
     if settings.production_fs < segment:
         raise ValueError(
             f"vdos takes segments of {segment:g} fs of the path of each walker (option segment_fs), and production_fs "
             f"is {settings.production_fs:g}; sample longer, or give shorter segments and wider steps of the grid"
         )
     highest = float(bins.edges(request.grid or [], "vdos", "THz")[-1])
+    stride = settings.steps_per_snapshot * settings.timestep_fs  # of the snapshots that there will be
     if highest > FS_PER_PS / (2 * stride) * (1 + 1e-6):
         raise ValueError(
-            f"vdos reaches {highest:g} THz, of which stride_fs = {stride:g} sees frequencies up to "
+            f"vdos reaches {highest:g} THz, of which stride_fs = {stride:g} (whole time steps) sees frequencies up to "
             f"{FS_PER_PS / (2 * stride):.4g} THz; give a stride_fs of at most {FS_PER_PS / (2 * highest):.4g}"
         )
 
