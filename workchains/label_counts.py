@@ -34,17 +34,19 @@ def _parts(inputs: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]
         yield "loss.dataset_widths", loss.get("dataset_widths") or {}
 
 
-def check_counts(inputs: Mapping[str, Any]) -> str | None:
+def check_counts(inputs: Mapping[str, Any], losses: Mapping[str, Mapping[str, Any]] | None = None) -> str | None:
     """Find out whether enough labels count, of a run that has labels.
 
     Args:
         inputs: Inputs of a whole run or of a refinement.
+        losses: Losses of the stages of a run, by their names.
 
     Returns:
         A message that names the width, or None.
     """
+    stages = {f"{name}: loss.dataset_widths": loss.get("dataset_widths") or {} for name, loss in (losses or {}).items()}
     try:
-        for name, given in _parts(inputs):
+        for name, given in [*_parts(inputs), *stages.items()]:
             widths = validate(DatasetWidths, given)
             if widths.given() and widths.volumes:
                 check_counting(volumes_of(inputs), widths, name)

@@ -50,8 +50,6 @@ def check_inputs(inputs: Mapping[str, Any], _: Any) -> str | None:
     loss = inputs["refine"]["update"]["calc"]["parameters"].get_dict().get("update", {}).get("loss", {})
     if problem := _check_base(inputs) or check_dataset_weight(loss, has_dataset=has_labels):
         return problem
-    if has_labels and (problem := check_counts(inputs)):
-        return problem
     for part in ("refine", "validate"):
         if part in inputs:
             problem = check_targets(inputs["state_points"], inputs[part]["sample"]["calc"]["parameters"])
@@ -73,6 +71,9 @@ def check_inputs(inputs: Mapping[str, Any], _: Any) -> str | None:
     if problem:
         return f"refine: {problem}"
     if problem := check_stages_with(inputs, has_dataset=has_labels) or _check_smoothness(inputs):
+        return problem
+    losses = {name: changed(refine, inputs["stages"][name])["update"].get("loss", {}) for name in stage_names(inputs)}
+    if has_labels and (problem := check_counts(inputs, losses)):
         return problem
     problem = absorption.check_paths(inputs["state_points"])
     if problem and "feff" not in inputs:

@@ -262,6 +262,13 @@ def test_labels_count_by_the_distance_from_the_state_points(tmp_path: Path, cont
     assert lines(made._inputs(prune=True)) == ["labels that count in loss.dataset_widths: energy 3 of 3"]
     assert made.stages["stage_0"]["changes"].get_dict()["update"]["loss"]["dataset_widths"]["volumes"] == expected
 
+    stage["update"]["loss"]["dataset_widths"] = {"force": 0.02, "volumes": [30.0]}
+    with pytest.raises(ValueError, match=r"stage_0: loss\.dataset_widths\.energy = 0\.02 leaves .* of 3 is .* away"):
+        read(tmp_path, content)
+    for taken_back in ({"dataset_widths": {"energy": None}}, {"dataset_weight": 0, "dataset_widths": {"energy": None}}):
+        stage["update"]["loss"] = taken_back
+        read(tmp_path, content)
+
     del content["refinement"]["stages"]
     content["refinement"]["update"]["loss"]["dataset_widths"] = {**widths, "volumes": [30.0]}
     with pytest.raises(ValueError, match=r"loss\.dataset_widths\.energy = 0\.02 leaves .* of 3 is .* away in ln V"):

@@ -90,7 +90,8 @@ def check_widths(widths: DatasetWidths, weights: Mapping[str, float], name: str)
     """
     given = widths.given()
     if not given:
-        if widths.volumes:
+        # A stage takes back a width of its run by null.
+        if widths.volumes and not widths.model_fields_set & set(QUANTITIES):
             raise ValueError(f"{name}.volumes are given, but no width; give one, such as energy: 0.05")
         return
     for quantity, width in given.items():
@@ -150,6 +151,8 @@ def check_counting(
 ) -> LabelWeights:
     """Compute how much labels count, and refuse widths that leave less than one label in all.
 
+    Labels without a volume, which count fully, are not among these: atoms alone say nothing of a crystal.
+
     Args:
         volumes: Volume of each label, (configurations,), Å³ per atom; NaN where there is none.
         widths: The widths, and the volumes that count fully.
@@ -167,6 +170,12 @@ def check_counting(
         has = np.ones(len(volumes), bool) if there is None else np.asarray(getattr(there, quantity)) > 0
         if not has.any():
             raise ValueError(f"{name}.{quantity} is {width:g}, but no label has a {quantity}; leave it out")
+        has &= np.isfinite(volumes)
+        if not has.any():
+            raise ValueError(
+                f"{name}.{quantity} is {width:g}, but no label of {quantity} has a volume, so that all count fully; "
+                "leave it out"
+            )
         total = float(getattr(weights, quantity)[has].sum())
         if total < 1:
             nearest = np.abs(np.log(np.asarray(volumes)[has, None] / np.asarray(widths.volumes))).min()

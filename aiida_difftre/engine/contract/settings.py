@@ -367,7 +367,7 @@ class LossSettings(Strict):
         if self.dataset_widths.given() and self.dataset_weight == 0:
             raise ValueError(
                 "dataset_widths are of labels, which dataset_weight: 0 leaves out; give dataset_weight, or leave "
-                "dataset_widths out"
+                "dataset_widths out (in a stage of a run that has them, null for each)"
             )
         check_widths(self.dataset_widths, self.dataset_weights.model_dump(), "dataset_widths")
         return self

@@ -56,7 +56,8 @@ def run(job: PretrainJob, folder: Path, progress: Reporter) -> PretrainResults:
     everything = configurations.pad(found.frames, potential.spec.species, potential.cutoff)
     labels, weights = configurations.weighted(everything.labels, found.frames, job.widths, "widths")
     everything = everything._replace(labels=labels)
-    indices = split(found.alone, job.validation_fraction, job.seed)
+    counts = np.min(list(weights.values()), axis=0) if weights else None
+    indices = split(found.alone, job.validation_fraction, job.seed, counts)
     start = initial.prepare(job, potential, beginning, everything, indices[0], found)
     first = int(np.argmin(found.alone))
     one = jax.tree.map(lambda leaf: leaf[first], everything.environment)

@@ -32,6 +32,9 @@ from aiida_difftre.engine.runtime.stop import Stop
 
 CHECKPOINT_INTERVAL_S = 30.0
 
+LEAST_HELD_OUT = 0.5
+"""How much a configuration counts that is held out."""
+
 UNREPORTED = {"step", "learning_rate"}
 """Of an entry of the history: what progress does not repeat."""
 
@@ -77,18 +80,23 @@ class State:
     history: list[dict[str, float]] = field(default_factory=list)
 
 
-def split(alone: NDArray[np.bool_], fraction: float, seed: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+def split(
+    alone: NDArray[np.bool_], fraction: float, seed: int, counts: NDArray[np.floating[Any]] | None = None
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """Indices of training and validation configurations; at least one of each where both are wanted and possible.
 
     Args:
         alone: (configurations,), True for an atom alone; these always train.
         fraction: Fraction of the others that is held out.
         seed: Seed of the random choice.
+        counts: How much each counts in the loss, (configurations,), from 0 to 1; None for all alike. Those that count
+            less than half always train: held out, they would call any fit good.
     """
-    shared = np.flatnonzero(~alone)
+    stays = alone if counts is None else alone | (counts < LEAST_HELD_OUT)
+    shared = np.flatnonzero(~stays)
     held_out = min(max(1, round(fraction * len(shared))), len(shared) - 1) if fraction > 0 else 0
     order = shared[np.random.default_rng(seed).permutation(len(shared))]
-    return np.sort(np.concatenate([order[held_out:], np.flatnonzero(alone)])), np.sort(order[:held_out])
+    return np.sort(np.concatenate([order[held_out:], np.flatnonzero(stays)])), np.sort(order[:held_out])
 
 
 def divide(

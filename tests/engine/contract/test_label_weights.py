@@ -47,6 +47,11 @@ def test_widths_that_leave_less_than_one_label_are_refused() -> None:
         check_counting([16.0, 16.8, 18.0], DatasetWidths(stress=0.01, volumes=[16.0]), "widths", there)
     with pytest.raises(ValueError, match="no label has a force"):
         check_counting([16.0, 16.8, 18.0], DatasetWidths(force=0.01, volumes=[16.0]), "widths", there)
+    # An atom alone counts fully, and is no label of the crystal; volumes of whole cells are a usual mistake.
+    with pytest.raises(ValueError, match=r"leaves 0 labels in all: the nearest of 2 is 2\.1 away in ln V from 134\.40"):
+        check_counting([float("nan"), 16.8, 17.0], DatasetWidths(energy=0.05, volumes=[134.4]), "widths")
+    with pytest.raises(ValueError, match="no label of energy has a volume, so that all count fully"):
+        check_counting([float("nan")] * 2, DatasetWidths(energy=0.05, volumes=[16.8]), "widths")
     assert check_counting([16.8, 18.0], DatasetWidths(energy=1.0, volumes=[16.0]), "widths").energy.sum() > 1
 
 
@@ -69,6 +74,12 @@ def test_senseless_widths_are_refused(widths: dict[str, Any], message: str) -> N
         with pytest.raises(ValueError) as caught:  # noqa: PT011 (the test checks the message)
             validate(model, content)
         assert message in str(caught.value)
+
+
+def test_a_stage_takes_back_the_widths_of_its_run() -> None:
+    """Its null is merged into what the run gave, whose volumes stay."""
+    merged = {"energy": None, "volumes": [16.0]}
+    assert validate(LossSettings, {"dataset_widths": merged}).dataset_widths.given() == {}
 
 
 def test_widths_without_labels_in_the_loss_are_refused() -> None:
