@@ -10,12 +10,13 @@ OBSERVABLE = "exafs"
 
 def without_paths(state_points: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
     """State point and target label of every target without a table, by the link label of the job that makes it."""
-    return {
-        f"feff_{label}_{name}": (label, name)
-        for label, point in sorted(state_points.items())
-        for name, node in sorted(point["targets"].items())
-        if node.target.observable == OBSERVABLE and node.target.options["paths"] is None
-    }
+    missing: dict[str, tuple[str, str]] = {}
+    for label, point in sorted(state_points.items()):
+        for name, node in sorted(point["targets"].items()):
+            if node.target.observable == OBSERVABLE and node.target.options["paths"] is None:
+                key = f"feff_{label}_{name}"  # as runs have it that are under way; a_b with c, and a with b_c, share it
+                missing[f"feff_{label}__{name}" if key in missing else key] = (label, name)
+    return missing
 
 
 def check_paths(state_points: Mapping[str, Any]) -> str | None:

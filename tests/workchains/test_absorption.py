@@ -64,6 +64,9 @@ def test_a_table_that_is_there_is_taken() -> None:
 
     assert check_paths(state_points(table())) is None
     assert without_paths(state_points()) == {"feff_foil_exafs": ("foil", "exafs")}
+    point, (target,) = state_points()["foil"], state_points()["foil"]["targets"].values()
+    alike = {"cu": {**point, "targets": {"cold_k": target}}, "cu_cold": {**point, "targets": {"k": target}}}
+    assert sorted(without_paths(alike).values()) == [("cu", "cold_k"), ("cu_cold", "k")]
 
 
 @pytest.mark.feff
