@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any
@@ -94,7 +95,9 @@ class SubmitOnceMixin(StaysPlayedMixin):
             called: Any = link.node
             # The filter takes an underscore for any character.
             if link.link_label == label and called.process_label == function.__name__ and called.is_finished_ok:
-                made = called.base.links.get_outgoing(link_type=LinkType.CREATE).nested()
+                created = called.base.links.get_outgoing(link_type=LinkType.CREATE).all()
+                # In the order in which it returned them, on which a dataset and its split depend.
+                made = {one.link_label: one.node for one in sorted(created, key=lambda one: one.node.pk)}
                 return made.get(Process.SINGLE_OUTPUT_LINKNAME, made)
         return function(*args, **inputs, metadata={"call_link_label": label})
 
@@ -119,7 +122,8 @@ class SubmitOnceMixin(StaysPlayedMixin):
         """Take outputs that the node has as those of the chain."""
         returned = self.node.base.links.get_outgoing(orm.Data, link_type=LinkType.RETURN)  # type: ignore[attr-defined]
         for link in returned.all():
-            self.out(link.link_label.replace(NESTED_LABEL, NESTED_PORT), link.node)  # type: ignore[attr-defined]
+            with contextlib.suppress(ValueError):  # of an earlier version of the chain; its link stays
+                self.out(link.link_label.replace(NESTED_LABEL, NESTED_PORT), link.node)  # type: ignore[attr-defined]
 
     def _hand_out(self, pk: int) -> None:
         """Tell the workers of a called process that still has not begun; what has no checkpoint cannot begin."""

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from aiida import orm
 from aiida.common import AttributeDict
+from aiida.common.links import LinkType
 from aiida.engine import (
     BaseRestartWorkChain,
     ProcessState,
@@ -136,6 +137,8 @@ def split(x: orm.Int, y: orm.Int) -> dict[str, orm.Int]:
 class Computing(SubmitOnceMixin, WorkChain):
     """Comes round its step twice."""
 
+    orders: list[list[str]]
+
     @classmethod
     def define(cls, spec: Any) -> None:
         super().define(spec)
@@ -146,11 +149,13 @@ class Computing(SubmitOnceMixin, WorkChain):
         """Two functions, one of them with two labels."""
         twice = self.compute(double, "double", orm.Int(3))
         others = self.compute(split, "split", twice, y=orm.Int(5))
+        Computing.orders.append(list(others))
         again = self.compute(double, "double_1", orm.Int(4))
         self.out("of", {"twice": twice, "again": again, **others})
 
 
 def test_a_function_is_called_once() -> None:
+    Computing.orders = []
     outputs, node = run_get_node(Computing)
     assert node.is_finished_ok
     assert {name: one.value for name, one in outputs["of"].items()} == {
@@ -159,6 +164,7 @@ def test_a_function_is_called_once() -> None:
     assert sorted(link.link_label for link in node.base.links.get_outgoing(orm.ProcessNode).all()) == [
         "double", "double_1", "split"
     ]  # fmt: skip
+    assert Computing.orders == [["sum", "product"]] * 2, "labels are in the order in which cells were made"
 
 
 class Answers(WorkChain):
@@ -200,6 +206,8 @@ class Killed(SubmitOnceMixin, BaseRestartWorkChain):
         checkpoint = Bundle(self, LoadSaveContext(loader=get_object_loader()))
         super().results()
         self.update_outputs()
+        earlier = orm.Int(44).store()
+        earlier.base.links.add_incoming(self.node, LinkType.RETURN, "answer_of_an_earlier_version")
         context = LoadSaveContext(runner=self.runner, loop=self.loop, loader=get_object_loader())
         second: Any = checkpoint.unbundle(context)
         super(Killed, second).results()
