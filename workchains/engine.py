@@ -20,13 +20,13 @@ from aiida.engine.processes.workchains.workchain import WorkChainSpec
 from aiida_difftre.calculations.engine import EngineCalculation
 from aiida_difftre.calculations.scheduler import SchedulerStatus
 from aiida_difftre.data import places
-from aiida_difftre.data.trajectory import TrajectoryEnsembleData
 from aiida_difftre.engine.contract.jobs import Machine
 from aiida_difftre.engine.errors import ExitStatus, shown
 from aiida_difftre.workchains.builders import ProtocolMixin, load_code, refuse_unknown
 from aiida_difftre.workchains.facts import IndexedMixin
 from aiida_difftre.workchains.once import SubmitOnceMixin
 from aiida_difftre.workchains.protocols import deep_merge
+from aiida_difftre.workchains.scratch import CleansMixin
 
 FIRST_ENGINE_STATUS = 303
 """Exit statuses below this one are AiiDA's own."""
@@ -81,7 +81,7 @@ def without_remotes(nodes: Mapping[str, Any]) -> tuple[dict[str, Any], list[orm.
     The one that alone has the whole of its trajectory stays.
     """
     kept, folders = {}, []
-    is_needed = has_nothing_else(nodes.get("trajectory"))
+    is_needed = places.is_nowhere_else(nodes.get("trajectory"))
     for name, value in nodes.items():
         if isinstance(value, Mapping):
             kept[name], inner = without_remotes(value)
@@ -91,11 +91,6 @@ def without_remotes(nodes: Mapping[str, Any]) -> tuple[dict[str, Any], list[orm.
         else:
             kept[name] = value
     return kept, folders
-
-
-def has_nothing_else(trajectory: TrajectoryEnsembleData | None) -> bool:
-    """Whether the whole of a trajectory is in the folder of its job alone: not in the repository, and not stashed."""
-    return trajectory is not None and trajectory.is_part and places.stash_of(trajectory) is None
 
 
 def options_of_another(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -123,7 +118,7 @@ def lowered_for_memory(chain: orm.ProcessNode) -> dict[str, Any]:
     return lowered
 
 
-class EngineBaseWorkChain(ProtocolMixin, IndexedMixin, SubmitOnceMixin, BaseRestartWorkChain):
+class EngineBaseWorkChain(ProtocolMixin, IndexedMixin, SubmitOnceMixin, CleansMixin, BaseRestartWorkChain):
     """Run a job of the engine, and again with other inputs where that helps.
 
     A failure that no handler can cure ends the chain with the exit status and the message of the job.
@@ -200,7 +195,7 @@ class EngineBaseWorkChain(ProtocolMixin, IndexedMixin, SubmitOnceMixin, BaseRest
         """Do without files on the machine that may be lost; whether there were any."""
         inputs = self.ctx.inputs
         names = ["parent_folder", "start_folder"]
-        names += [] if has_nothing_else(inputs.get("trajectory")) else ["remote"]
+        names += [] if places.is_nowhere_else(inputs.get("trajectory")) else ["remote"]
         dropped = [inputs.pop(name, None) for name in names]
         if points := inputs.get("state_points"):
             inputs.state_points, folders = without_remotes(points)

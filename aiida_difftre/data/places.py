@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import PurePosixPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from aiida import orm
 
@@ -63,6 +63,15 @@ def of(trajectory: orm.Data, remote: orm.RemoteData | None = None) -> list[Place
         if place is not None and place not in found:
             found.append(place)
     return found
+
+
+def is_nowhere_else(trajectory: Any) -> bool:
+    """Whether the whole of a trajectory is in the folder of its job alone: not in the repository, and not stashed.
+
+    Args:
+        trajectory: The trajectory; None for none.
+    """
+    return trajectory is not None and trajectory.is_part and stash_of(trajectory) is None
 
 
 def told(trajectory: orm.Data) -> str:

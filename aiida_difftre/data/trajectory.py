@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from aiida import orm
-from aiida.common import AiidaException, exceptions
+from aiida.common import exceptions
 from ase import Atoms
 from numpy.typing import NDArray
 
@@ -178,23 +178,32 @@ class TrajectoryEnsembleData(orm.ArrayData):
             path: The file, which is replaced where it exists.
 
         Raises:
-            ValueError: Where it is not there any more, or another file is in its place.
+            ValueError: Where it is not there any more, or another file is in its place; and for a folder that there is
+                not.
         """
+        folder = Path(path).absolute().parent
+        if not folder.is_dir():
+            raise ValueError(f"there is no folder {folder} for {Path(path).name}; make it, or name another")
         if not self.is_part:
             self.to_file(path)
             return
+        # Not the user of the node, which may come from the archive of somebody else.
+        user, found = orm.User.collection.get_default(), []
         for place in places.of(self):
-            with tempfile.TemporaryDirectory(dir=Path(path).absolute().parent) as folder:
-                copy = Path(folder, TRAJECTORY)
+            with tempfile.TemporaryDirectory(dir=folder) as temporary:
+                copy = Path(temporary, TRAJECTORY)
                 try:
-                    with place.computer.get_authinfo(self.user).get_transport() as transport:
+                    with place.computer.get_authinfo(user).get_transport() as transport:
                         transport.getfile(place.path, str(copy))
-                except (OSError, AiidaException):
+                except Exception as error:  # each plug-in for transport has its own
+                    found.append(f"{place.path} on {place.computer.label}: {error or type(error).__name__}")
                     continue
-                if digest(copy) == self.digest:
+                if (there := digest(copy)) == self.digest:
                     copy.replace(path)
                     return
-        raise ValueError(f"no file with the SHA-256 {self.digest} was found: {self.told_of_part()}")
+                found.append(f"{place.path} on {place.computer.label} is another file, of SHA-256 {there}")
+        message = f"no file with the SHA-256 {self.digest} was found: {self.told_of_part()}"
+        raise ValueError("; ".join([message, *found]))
 
     @property
     def is_part(self) -> bool:
@@ -315,7 +324,7 @@ class TrajectoryEnsembleData(orm.ArrayData):
     def to_trajectory_data(self, walker: int = 0) -> orm.TrajectoryData:
         """Convert one walker to AiiDA's own trajectory, for tools that read it; larger and slower than this node.
 
-        It holds the snapshots that the repository keeps; its times and steps tell which they are.
+        It holds the snapshots that the repository keeps; its times tell which they are.
 
         Args:
             walker: Index of the walker.

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from aiida import orm
+from aiida.common.datastructures import StashMode
 from aiida.common.links import LinkType
 from aiida.engine import run_get_node
 from aiida.engine.utils import instantiate_process
@@ -21,8 +22,9 @@ from aiida_difftre.data.trajectory import TrajectoryEnsembleData
 from aiida_difftre.engine.contract.files import digest
 from aiida_difftre.engine.contract.kinds import read_job
 from aiida_difftre.engine.contract.parts import part_of
-from aiida_difftre.engine.contract.trajectories import TRAJECTORY_ARRAYS, read_trajectory
+from aiida_difftre.engine.contract.trajectories import TRAJECTORY_ARRAYS, read_trajectory, write_trajectory
 from aiida_difftre.workchains.refine import RefineWorkChain
+from aiida_difftre.workchains.sample import SampleBaseWorkChain
 from aiida_difftre.workchains.update import UpdateBaseWorkChain
 from tests.fixtures.chains import SHORT_SAMPLING, explain
 from tests.fixtures.nodes import argon, make_trajectory
@@ -181,6 +183,66 @@ def test_jobs_read_the_whole_where_it_is(
     for kind, (inputs, _, _) in takers.items():
         with pytest.raises(ValueError, match=r"needs a whole trajectory.*gone: /scratch/job was deleted"):
             prepare(kind, {"potential": potential, **inputs})
+
+
+def stored_part(job: orm.CalcJobNode, place: Path, *, stash: Path | None = None, **kwargs: Any) -> Any:
+    """A part of a trajectory whose whole lies in the folder of a job, and in its stash where there is one."""
+    for folder in filter(None, (place, stash)):
+        folder.mkdir()
+        write_trajectory(folder / "trajectory.npz", make_trajectory())
+    whole = digest(place / "trajectory.npz")
+    node = TrajectoryEnsembleData.from_trajectory(part_of(make_trajectory(), 2, whole), **kwargs)
+    outputs = {"remote_folder": orm.RemoteData(computer=job.computer, remote_path=str(place)), "trajectory": node}
+    if stash is not None:
+        outputs["remote_stash"] = orm.RemoteStashFolderData(
+            computer=job.computer, stash_mode=StashMode.COPY, target_basepath=str(stash), source_list=["trajectory.npz"]
+        )
+    for label, output in outputs.items():
+        output.base.links.add_incoming(job, LinkType.CREATE, label)
+        output.store()
+    return node
+
+
+def test_what_somebody_else_sampled_is_fetched(finished_job: Any, tmp_path: Path) -> None:
+    """As from an archive; where it cannot be had, it is said of each place why."""
+    other = orm.User(email="other@example.org").store()
+    node = stored_part(finished_job("sample"), tmp_path / "job", stash=tmp_path / "stash", user=other)
+    assert node.user.pk != orm.User.collection.get_default().pk
+    node.fetch(tmp_path / "copy.npz")
+    assert digest(tmp_path / "copy.npz") == node.digest
+    (tmp_path / "stash" / "trajectory.npz").write_bytes((tmp_path / "copy.npz").read_bytes()[:-1])
+    node.fetch(tmp_path / "again.npz")
+    shutil.rmtree(tmp_path / "job")
+    with pytest.raises(
+        ValueError, match=r"stash/trajectory\.npz on localhost is another file, .*job/trajectory\.npz on l"
+    ):
+        node.fetch(tmp_path / "never.npz")
+    with pytest.raises(ValueError, match=r"there is no folder .*nowhere for x\.npz; make it"):
+        node.fetch(tmp_path / "nowhere" / "x.npz")
+    assert {path.name for path in tmp_path.iterdir()} == {"stash", "copy.npz", "again.npz"}
+
+
+def test_the_only_whole_is_not_deleted(finished_job: Any, code: Any, potential: Any, tmp_path: Path) -> None:
+    """A job that is taken from the cache has the stash of that one, or none, whatever the options say now."""
+    stash = {"target_base": "/archive", "source_list": ["trajectory.npz"], "stash_mode": "copy"}
+    options = {"resources": {"num_machines": 1}, "stash": stash}
+    sampling = {
+        "code": code, "potential": potential, "structure": orm.StructureData(ase=argon(1)),
+        "parameters": orm.Dict({"temperature": 85.0, "keep_every": 2}), "metadata": {"options": options},
+    }  # fmt: skip
+    process = instantiate_process(
+        get_manager().get_runner(), SampleBaseWorkChain, calc=sampling, clean_workdir=orm.Bool(True)
+    )
+    jobs = [finished_job("sample", caller=process.node) for _ in range(2)]
+    stored_part(jobs[0], tmp_path / "only")
+    stored_part(jobs[1], tmp_path / "again", stash=tmp_path / "stash")
+    process.kill()
+    assert not (tmp_path / "again").exists()
+    assert (tmp_path / "only" / "trajectory.npz").is_file()
+    assert not jobs[0].outputs.remote_folder.is_cleaned
+    assert "deleted the folders of 1 jobs" in "".join(
+        log.message for log in orm.Log.collection.get_logs_for(process.node)
+    )
 
 
 def test_a_chain_ends_where_the_whole_is_gone(prepare: Any, kept: Any, code: Any, potential: Any, target: Any) -> None:
