@@ -188,7 +188,7 @@ class TrajectoryEnsembleData(orm.ArrayData):
             self.to_file(path)
             return
         # Not the user of the node, which may come from the archive of somebody else.
-        user, found = orm.User.collection.get_default(), []
+        user, found = orm.User.collection.get_default() or self.user, []
         for place in places.of(self):
             with tempfile.TemporaryDirectory(dir=folder) as temporary:
                 copy = Path(temporary, TRAJECTORY)
