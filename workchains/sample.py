@@ -12,7 +12,9 @@ from aiida.engine.processes.workchains.workchain import WorkChainSpec
 from aiida_difftre.calculations.sample import SampleCalculation
 from aiida_difftre.data.potential import PotentialData
 from aiida_difftre.data.trajectory import TrajectoryEnsembleData
+from aiida_difftre.engine.contract.dynamic_requests import is_dynamic
 from aiida_difftre.engine.contract.jobs import SamplingSettings
+from aiida_difftre.engine.contract.observables import ObservableRequest
 from aiida_difftre.engine.contract.settings import WALKERS
 from aiida_difftre.engine.contract.validation import validate
 from aiida_difftre.workchains.engine import UNSTABLE, EngineBaseWorkChain
@@ -36,13 +38,17 @@ class SampleBaseWorkChain(EngineBaseWorkChain):
         return validate(SamplingSettings, self.ctx.inputs.parameters.get_dict().get("sampling", {}))
 
     def less_memory(self) -> dict[str, Any] | None:
-        """Half the walkers for twice the time, which keeps the number of snapshots; the batch first of all."""
+        """Half the walkers for twice the time, which keeps the number of snapshots; the batch first of all.
+
+        A property of the dynamics takes its error from several walkers, and none is left of it with one.
+        """
         changes = super().less_memory() or {}
         if "trajectory" in self.ctx.inputs:
             return changes or None
         settings = self.settings()
         walkers = settings.walkers or WALKERS
-        if walkers == 1:
+        asked = self.ctx.inputs.parameters.get_dict().get("observables", [])
+        if walkers < (4 if any(is_dynamic(validate(ObservableRequest, one)) for one in asked) else 2):
             return changes or None
         fewer = {"walkers": walkers // 2, "production_fs": 2 * settings.production_fs}
         return {**changes, "sampling": fewer}

@@ -153,6 +153,17 @@ def test_sampling_out_of_memory(chain: Any, finished_job: Any, status: int) -> N
     assert parameters(process)["temperature"] == 85.0
 
 
+def test_paths_of_several_walkers_are_not_given_up_for_memory(chain: Any, finished_job: Any) -> None:
+    """Of one walker there is no error: the job would be refused, and the chain end with an exception."""
+    dynamics = {"walkers": 3, "stride_fs": 10.0, "thermostat": {"name": "nose_hoover", "time_constant_fs": 200.0}}
+    diffusion = {"observable": "diffusion", "options": {"begin_fs": 10.0, "end_fs": 50.0}}
+    given = {"temperature": 85.0, "sampling": {**dynamics, "production_fs": 100.0}, "observables": [diffusion]}
+    process = chain("sample", {"parameters": given})
+    assert fail(process, job(finished_job, "sample"), ExitStatus.OUT_OF_MEMORY).status == 0
+    assert (parameters(process)["machine"]["batch_size"], parameters(process)["sampling"]["walkers"]) == (1, 3)
+    assert fail(process, job(finished_job, "sample"), ExitStatus.OUT_OF_MEMORY).status == ExitStatus.OUT_OF_MEMORY
+
+
 def test_walkers_that_fill_a_device_are_counted_where_memory_is_short(chain: Any, finished_job: Any) -> None:
     process = chain("sample")
     process.change_parameters({"sampling": {"walkers": None}})
