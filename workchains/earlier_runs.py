@@ -14,7 +14,8 @@ from aiida_difftre.calculations.checks import symbols_of
 from aiida_difftre.calculations.sample import SampleCalculation
 from aiida_difftre.data.trajectory import TrajectoryEnsembleData
 from aiida_difftre.engine.contract.neighbours import is_alike, is_same_model
-from aiida_difftre.engine.contract.settings import PotentialSpec, SamplingSettings
+from aiida_difftre.engine.contract.sampling_settings import SamplingSettings
+from aiida_difftre.engine.contract.settings import PotentialSpec
 from aiida_difftre.workchains.state_points import pressure_of
 
 

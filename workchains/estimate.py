@@ -7,7 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from aiida_difftre.engine.contract.settings import WALKERS, LangevinSpec, PotentialSpec, SamplingSettings
+from aiida_difftre.engine.contract.sampling_settings import WALKERS, LangevinSpec, SamplingSettings
+from aiida_difftre.engine.contract.settings import PotentialSpec
 
 if TYPE_CHECKING:
     from aiida_difftre.workchains.input_models import RunInput

@@ -14,8 +14,10 @@ from aiida.plugins import WorkflowFactory
 from aiida_difftre.calculations.pretrain import PretrainParameters
 from aiida_difftre.data.dataset import DatasetData
 from aiida_difftre.data.potential import PotentialData
-from aiida_difftre.engine.contract.settings import PotentialSpec, SamplingSettings, UpdateSettings
+from aiida_difftre.engine.contract.sampling_settings import SamplingSettings
+from aiida_difftre.engine.contract.settings import PotentialSpec
 from aiida_difftre.engine.contract.targets import Target
+from aiida_difftre.engine.contract.update_settings import UpdateSettings
 from aiida_difftre.engine.contract.validation import validate
 from aiida_difftre.workchains import estimate
 from aiida_difftre.workchains.absorption import without_paths

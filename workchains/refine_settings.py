@@ -6,7 +6,7 @@ from aiida import orm
 
 from aiida_difftre.engine.contract.base import Seed
 from aiida_difftre.engine.contract.loop_settings import LoopSettings
-from aiida_difftre.engine.contract.settings import SamplingSettings
+from aiida_difftre.engine.contract.sampling_settings import SamplingSettings
 from aiida_difftre.engine.contract.validation import validate
 from aiida_difftre.workchains.builders import settings_validator
 

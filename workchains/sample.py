@@ -15,7 +15,7 @@ from aiida_difftre.data.trajectory import TrajectoryEnsembleData
 from aiida_difftre.engine.contract.dynamic_requests import is_dynamic
 from aiida_difftre.engine.contract.jobs import SamplingSettings
 from aiida_difftre.engine.contract.observables import ObservableRequest
-from aiida_difftre.engine.contract.settings import WALKERS
+from aiida_difftre.engine.contract.sampling_settings import WALKERS
 from aiida_difftre.engine.contract.validation import validate
 from aiida_difftre.workchains.engine import UNSTABLE, EngineBaseWorkChain
 from aiida_difftre.workchains.kept import check_cleaning

@@ -30,7 +30,7 @@ from aiida_difftre.engine.contract import quantum
 from aiida_difftre.engine.contract.dynamic_requests import check_dynamic_requests
 from aiida_difftre.engine.contract.jobs import SampleJob, SamplingSettings
 from aiida_difftre.engine.contract.observables import check_requests
-from aiida_difftre.engine.contract.settings import WALKERS
+from aiida_difftre.engine.contract.sampling_settings import WALKERS
 from aiida_difftre.engine.contract.targets import Conditions, Target
 from aiida_difftre.engine.contract.validation import validate
 from aiida_difftre.workchains.builders import refuse_unknown

@@ -23,7 +23,7 @@ from aiida_difftre.engine.contract.bases import BaseSpec
 from aiida_difftre.engine.contract.frames import check_extent, check_thickness
 from aiida_difftre.engine.contract.jobs import Job
 from aiida_difftre.engine.contract.observables import ObservableRequest
-from aiida_difftre.engine.contract.settings import SamplingSettings
+from aiida_difftre.engine.contract.sampling_settings import SamplingSettings
 from aiida_difftre.engine.contract.structure_files import WHOLE_ATOMS
 from aiida_difftre.engine.contract.validation import validate
 from aiida_difftre.engine.errors import shown

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aiida_difftre.engine import units
-from aiida_difftre.engine.contract.settings import LangevinSpec, Machine, PotentialSpec, SamplingSettings, TermSpec
+from aiida_difftre.engine.contract.sampling_settings import LangevinSpec, SamplingSettings
+from aiida_difftre.engine.contract.settings import Machine, PotentialSpec, TermSpec
 from aiida_difftre.engine.contract.state_points import StatePoint
 from aiida_difftre.engine.contract.trajectories import Trajectory
 from aiida_difftre.engine.potentials.potential import Potential, build

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from aiida_difftre.engine.contract.jobs import Machine, PotentialSpec, SamplingSettings
 from aiida_difftre.engine.contract.observables import ObservableRequest
-from aiida_difftre.engine.contract.settings import LangevinSpec
+from aiida_difftre.engine.contract.sampling_settings import LangevinSpec
 from aiida_difftre.engine.contract.state_points import StatePoint
 from aiida_difftre.engine.contract.trajectories import Trajectory
 from aiida_difftre.engine.contract.validation import validate

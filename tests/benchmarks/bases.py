@@ -22,7 +22,8 @@ import numpy as np
 from ase import Atoms
 from ase.build import bulk
 
-from aiida_difftre.engine.contract.settings import Machine, PotentialSpec, SamplingSettings
+from aiida_difftre.engine.contract.sampling_settings import SamplingSettings
+from aiida_difftre.engine.contract.settings import Machine, PotentialSpec
 from aiida_difftre.engine.runtime import device
 
 CRYSTALS = {"emt": ("Cu", "fcc", 3.61), "chgnet": ("Si", "diamond", 5.43), "sevennet": ("Si", "diamond", 5.43)}

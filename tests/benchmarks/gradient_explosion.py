@@ -27,7 +27,7 @@ import through_dynamics
 
 from aiida_difftre.engine import units
 from aiida_difftre.engine.contract.jobs import Machine, PotentialSpec
-from aiida_difftre.engine.contract.settings import SamplingSettings
+from aiida_difftre.engine.contract.sampling_settings import SamplingSettings
 from aiida_difftre.engine.runtime import device
 
 TEMPERATURE, LENGTH = 300.0, 5.0

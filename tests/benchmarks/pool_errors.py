@@ -20,8 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aiida_difftre.engine.contract.observables import ObservableRequest
-from aiida_difftre.engine.contract.settings import Machine, PoolSettings
+from aiida_difftre.engine.contract.settings import Machine
 from aiida_difftre.engine.contract.trajectories import Trajectory
+from aiida_difftre.engine.contract.update_settings import PoolSettings
 from aiida_difftre.engine.runtime import device
 
 REPLICATES = 100

@@ -83,7 +83,8 @@ def test_reference_is_complete(reference: Any, tmp_path: Path) -> None:
 def test_only_what_has_one_value_is_fixed(reference: Any) -> None:
     from difftre_reference.models import descriptions
 
-    from aiida_difftre.engine.contract.settings import LangevinSpec, PotentialSpec
+    from aiida_difftre.engine.contract.sampling_settings import LangevinSpec
+    from aiida_difftre.engine.contract.settings import PotentialSpec
     from aiida_difftre.engine.contract.targets import Target
 
     assert descriptions(LangevinSpec)["name"] == "Fixed."

@@ -14,7 +14,8 @@ from plumpy.process_states import ProcessState
 from aiida_difftre.data.potential import PotentialData
 from aiida_difftre.data.target import TargetData
 from aiida_difftre.data.trajectory import TrajectoryEnsembleData
-from aiida_difftre.engine.contract.settings import PotentialSpec, SamplingSettings
+from aiida_difftre.engine.contract.sampling_settings import SamplingSettings
+from aiida_difftre.engine.contract.settings import PotentialSpec
 from aiida_difftre.workchains.earlier_runs import run_of, with_earlier_runs
 from aiida_difftre.workchains.refine import RefineWorkChain
 from tests.fixtures.nodes import argon, make_trajectory, potential_file, target_content

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from aiida_difftre.engine.contract.settings import LangevinSpec, PotentialSpec, SamplingSettings
+from aiida_difftre.engine.contract.sampling_settings import LangevinSpec, SamplingSettings
+from aiida_difftre.engine.contract.settings import PotentialSpec
 from aiida_difftre.workchains.estimate import HOT_RUNS, check, jobs, lines, microseconds, sampling, thermostat_advice
 from aiida_difftre.workchains.from_input import plan, read_plan, samplings
 from aiida_difftre.workchains.inputs import example, read_input

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from aiida_difftre.engine.contract import samplers
 from aiida_difftre.engine.contract.observables import ObservableRequest, observable
-from aiida_difftre.engine.contract.settings import LangevinSpec, SamplingSettings
+from aiida_difftre.engine.contract.sampling_settings import LangevinSpec, SamplingSettings
 
 WEAKEST_FRICTION = 0.1
 """1/ps, of a Langevin thermostat that leaves the paths of atoms nearly alone: the friction of a liquid with itself,

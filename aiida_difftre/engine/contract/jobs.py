@@ -32,21 +32,10 @@ from aiida_difftre.engine.contract.loop_settings import LoopSettings
 from aiida_difftre.engine.contract.observables import ObservableRequest, check_requests
 from aiida_difftre.engine.contract.optimizer_options import OPTAX
 from aiida_difftre.engine.contract.parts import KeepEvery
-from aiida_difftre.engine.contract.settings import (
-    LONGEST_CUTOFF,
-    BarostatSpec,
-    DatasetWeights,
-    LangevinSpec,
-    LossSettings,
-    Machine,
-    NoseHooverSpec,
-    OptimizerSpec,
-    PotentialSpec,
-    SamplingSettings,
-    TermSpec,
-    UpdateSettings,
-)
+from aiida_difftre.engine.contract.sampling_settings import BarostatSpec, LangevinSpec, NoseHooverSpec, SamplingSettings
+from aiida_difftre.engine.contract.settings import LONGEST_CUTOFF, Machine, PotentialSpec, TermSpec
 from aiida_difftre.engine.contract.targets import Target
+from aiida_difftre.engine.contract.update_settings import DatasetWeights, LossSettings, OptimizerSpec, UpdateSettings
 from aiida_difftre.engine.contract.validation import validate
 from aiida_difftre.engine.contract.verdict import WaveVector
 

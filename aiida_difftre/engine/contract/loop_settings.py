@@ -8,7 +8,7 @@ from pydantic import Field
 
 from aiida_difftre.engine.contract.base import Strict
 from aiida_difftre.engine.contract.bounds import Chi2, DurationOrZero, Iterations, Limits
-from aiida_difftre.engine.contract.settings import SamplingSettings
+from aiida_difftre.engine.contract.sampling_settings import SamplingSettings
 from aiida_difftre.engine.contract.validation import validate
 
 

@@ -24,7 +24,7 @@ from aiida_difftre.engine.contract.filters import Filter
 from aiida_difftre.engine.errors import did_you_mean, shown
 
 if TYPE_CHECKING:  # settings name ensembles, which are declared here
-    from aiida_difftre.engine.contract.settings import SamplingSettings
+    from aiida_difftre.engine.contract.sampling_settings import SamplingSettings
 
 ENTRY_POINT_GROUP = "difftre.observables"
 

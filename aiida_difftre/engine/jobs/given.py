@@ -14,7 +14,7 @@ import numpy as np
 
 from aiida_difftre.engine import units
 from aiida_difftre.engine.contract.results import GivenReference
-from aiida_difftre.engine.contract.settings import SamplingSettings
+from aiida_difftre.engine.contract.sampling_settings import SamplingSettings
 from aiida_difftre.engine.contract.state_points import StatePoint
 from aiida_difftre.engine.contract.trajectories import Trajectory
 from aiida_difftre.engine.errors import EngineError, ExitStatus

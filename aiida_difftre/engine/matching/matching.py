@@ -69,7 +69,7 @@ def loss(
 
         >>> import jax.numpy as jnp
         >>> import numpy as np
-        >>> from aiida_difftre.engine.contract.settings import DatasetWeights
+        >>> from aiida_difftre.engine.contract.update_settings import DatasetWeights
         >>> from aiida_difftre.engine.matching.configurations import Labels
         >>> from aiida_difftre.engine.matching.matching import loss
         >>> from aiida_difftre.engine.matching.prediction import Predicted

@@ -83,7 +83,8 @@ def prepare_pooled(
 
         >>> import jax, numpy as np
         >>> from aiida_difftre.engine.contract.trajectories import Trajectory
-        >>> from aiida_difftre.engine.contract.settings import Machine, PoolSettings, PotentialSpec, TermSpec
+        >>> from aiida_difftre.engine.contract.settings import Machine, PotentialSpec, TermSpec
+        >>> from aiida_difftre.engine.contract.update_settings import PoolSettings
         >>> from aiida_difftre.engine.potentials.potential import build
         >>> from aiida_difftre.engine.reweighting.pool import EarlierTrajectory, pool
         >>> from aiida_difftre.engine.reweighting.mixture import prepare_pooled

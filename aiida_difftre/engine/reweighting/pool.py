@@ -12,9 +12,10 @@ from scipy import special
 from aiida_difftre.engine.contract.base_arrays import BaseArrays
 from aiida_difftre.engine.contract.neighbours import is_alike, is_neighbour, neighbour_name
 from aiida_difftre.engine.contract.results import PooledTrajectory
-from aiida_difftre.engine.contract.settings import Machine, PoolSettings
+from aiida_difftre.engine.contract.settings import Machine
 from aiida_difftre.engine.contract.state_points import StatePoint
 from aiida_difftre.engine.contract.trajectories import Trajectory
+from aiida_difftre.engine.contract.update_settings import PoolSettings
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.potentials.potential import Potential
 from aiida_difftre.engine.potentials.term import Parameters
@@ -117,7 +118,8 @@ def pool(
         Two trajectories of one potential are one of twice the length:
 
         >>> import jax, numpy as np
-        >>> from aiida_difftre.engine.contract.settings import PoolSettings, PotentialSpec, TermSpec
+        >>> from aiida_difftre.engine.contract.settings import PotentialSpec, TermSpec
+        >>> from aiida_difftre.engine.contract.update_settings import PoolSettings
         >>> from aiida_difftre.engine.contract.trajectories import Trajectory
         >>> from aiida_difftre.engine.potentials.potential import build
         >>> from aiida_difftre.engine.reweighting.pool import EarlierTrajectory, pool

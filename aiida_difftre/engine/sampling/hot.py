@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from aiida_difftre.engine.bases.callback import Callback
 from aiida_difftre.engine.contract.hot import BlowUp, HotRun, HotSettings
-from aiida_difftre.engine.contract.settings import SamplingSettings
+from aiida_difftre.engine.contract.sampling_settings import SamplingSettings
 from aiida_difftre.engine.contract.trajectories import Trajectory
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.potentials.potential import Potential

@@ -23,7 +23,7 @@ import numpy as np
 from jaxtyping import Array
 
 from aiida_difftre.engine import units
-from aiida_difftre.engine.contract.settings import LangevinSpec, NoseHooverSpec
+from aiida_difftre.engine.contract.sampling_settings import LangevinSpec, NoseHooverSpec
 from aiida_difftre.engine.sampling.barostat import ForcesAndVirial, Integrator, langevin_piston
 from aiida_difftre.engine.sampling.jax_md_simulate import simulate
 from aiida_difftre.engine.sampling.system import System

@@ -15,7 +15,8 @@ from aiida_difftre.engine.bases.loading import check_configuration
 from aiida_difftre.engine.bases.protocol import BasePotential
 from aiida_difftre.engine.bases.traced import TracedBase
 from aiida_difftre.engine.contract import samplers
-from aiida_difftre.engine.contract.settings import Machine, SamplingSettings
+from aiida_difftre.engine.contract.sampling_settings import SamplingSettings
+from aiida_difftre.engine.contract.settings import Machine
 from aiida_difftre.engine.contract.state_points import StatePoint
 from aiida_difftre.engine.contract.trajectories import Trajectory
 from aiida_difftre.engine.errors import EngineError, ExitStatus

@@ -18,7 +18,7 @@ import numpy as np
 from aiida_difftre.engine import units
 from aiida_difftre.engine.bases.callback import Callback
 from aiida_difftre.engine.contract.jobs import CHECKPOINT, TRAJECTORY
-from aiida_difftre.engine.contract.settings import SamplingSettings
+from aiida_difftre.engine.contract.sampling_settings import SamplingSettings
 from aiida_difftre.engine.contract.state_points import StatePoint
 from aiida_difftre.engine.contract.trajectories import Trajectory, write_trajectory
 from aiida_difftre.engine.errors import EngineError, ExitStatus

@@ -12,7 +12,7 @@ from ase.data import atomic_numbers
 from numpy.typing import NDArray
 
 from aiida_difftre.engine.contract import frames
-from aiida_difftre.engine.contract.settings import SamplingSettings
+from aiida_difftre.engine.contract.sampling_settings import SamplingSettings
 from aiida_difftre.engine.contract.trajectories import Trajectory
 from aiida_difftre.engine.errors import EngineError, ExitStatus
 from aiida_difftre.engine.runtime import device

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from aiida_difftre.engine import units
 from aiida_difftre.engine.bases.callback import Callback
-from aiida_difftre.engine.contract.settings import BarostatSpec, LangevinSpec, SamplingSettings
+from aiida_difftre.engine.contract.sampling_settings import BarostatSpec, LangevinSpec, SamplingSettings
 from aiida_difftre.engine.potentials.potential import Potential
 from aiida_difftre.engine.potentials.term import masses
 

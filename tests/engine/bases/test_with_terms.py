@@ -22,7 +22,8 @@ from aiida_difftre.engine.calculators.difftre import DiffTReCalculator
 from aiida_difftre.engine.contract.bases import BaseSpec
 from aiida_difftre.engine.contract.jobs import SamplingSettings, UpdateSettings
 from aiida_difftre.engine.contract.observables import ObservableRequest
-from aiida_difftre.engine.contract.settings import BarostatSpec, PotentialSpec
+from aiida_difftre.engine.contract.sampling_settings import BarostatSpec
+from aiida_difftre.engine.contract.settings import PotentialSpec
 from aiida_difftre.engine.contract.state_points import StatePoint
 from aiida_difftre.engine.contract.trajectories import Trajectory
 from aiida_difftre.engine.errors import EngineError, ExitStatus

@@ -15,15 +15,10 @@ from aiida_difftre.engine.contract.bounds import Limits, Temperature, is_number
 from aiida_difftre.engine.contract.jobs import PretrainJob, SampleJob, UpdateJob
 from aiida_difftre.engine.contract.kinds import JOBS
 from aiida_difftre.engine.contract.loop_settings import Growth
-from aiida_difftre.engine.contract.settings import (
-    BarostatSpec,
-    LangevinSpec,
-    Machine,
-    OptimizerSpec,
-    SamplingSettings,
-    UpdateSettings,
-)
+from aiida_difftre.engine.contract.sampling_settings import BarostatSpec, LangevinSpec, SamplingSettings
+from aiida_difftre.engine.contract.settings import Machine
 from aiida_difftre.engine.contract.targets import Conditions, Target
+from aiida_difftre.engine.contract.update_settings import OptimizerSpec, UpdateSettings
 from aiida_difftre.engine.contract.validation import validate
 from aiida_difftre.engine.observables.specs.absorption import PathTable
 from aiida_difftre.workchains.input_models import Dft, Feff, Refinement, RunInput, StatePoint

@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from aiida_difftre.engine.contract.jobs import Machine, PotentialSpec, RefineJob
-from aiida_difftre.engine.contract.settings import SamplingSettings
+from aiida_difftre.engine.contract.sampling_settings import SamplingSettings
 from aiida_difftre.engine.jobs import refine
 from aiida_difftre.engine.potentials import potential as potentials
 from aiida_difftre.engine.runtime.progress import Silent

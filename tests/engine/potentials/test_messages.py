@@ -19,7 +19,7 @@ from aiida_difftre.engine import units
 from aiida_difftre.engine.calculators.difftre import DiffTReCalculator
 from aiida_difftre.engine.contract import architectures
 from aiida_difftre.engine.contract.jobs import PotentialSpec, SamplingSettings, TermSpec, UpdateSettings
-from aiida_difftre.engine.contract.settings import LangevinSpec
+from aiida_difftre.engine.contract.sampling_settings import LangevinSpec
 from aiida_difftre.engine.errors import EngineError
 from aiida_difftre.engine.export.folder import Options
 from aiida_difftre.engine.export.others import bundle

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from aiida_difftre.engine import units
-from aiida_difftre.engine.contract.settings import PoolSettings, PotentialSpec, TermSpec
+from aiida_difftre.engine.contract.settings import PotentialSpec, TermSpec
 from aiida_difftre.engine.contract.state_points import StatePoint
 from aiida_difftre.engine.contract.trajectories import Trajectory
+from aiida_difftre.engine.contract.update_settings import PoolSettings
 from aiida_difftre.engine.potentials.potential import build
 from aiida_difftre.engine.potentials.term import Parameters
 from aiida_difftre.engine.reweighting.mixture import prepare_pooled

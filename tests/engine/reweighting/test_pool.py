@@ -16,10 +16,10 @@ from scipy import special
 from aiida_difftre.engine import units
 from aiida_difftre.engine.contract.base_arrays import BaseArrays
 from aiida_difftre.engine.contract.reasons import Reason
-from aiida_difftre.engine.contract.settings import PoolSettings, UpdateSettings
 from aiida_difftre.engine.contract.state_points import StatePoint
 from aiida_difftre.engine.contract.targets import Conditions, Target
 from aiida_difftre.engine.contract.trajectories import Trajectory
+from aiida_difftre.engine.contract.update_settings import PoolSettings, UpdateSettings
 from aiida_difftre.engine.errors import EngineError
 from aiida_difftre.engine.potentials.term import Parameters
 from aiida_difftre.engine.refinement import objective

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from aiida_difftre.engine.contract.observables import ObservableRequest, ObservableSpec, check_present
-from aiida_difftre.engine.contract.settings import SamplingSettings
+from aiida_difftre.engine.contract.sampling_settings import SamplingSettings
 from aiida_difftre.engine.observables import bins
 from aiida_difftre.engine.observables.specs import curve_checks
 
