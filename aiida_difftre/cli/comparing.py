@@ -9,6 +9,7 @@ from aiida import orm
 from aiida.common.links import LinkType
 
 from aiida_difftre import query
+from aiida_difftre.cli import words
 from aiida_difftre.cli.live import with_error
 from aiida_difftre.cli.report import MISSING
 from aiida_difftre.data import extras
@@ -92,7 +93,7 @@ def _predictions(told: list[dict[str, Any]]) -> Iterator[tuple[str, str, str]]:
 def _state(node: orm.Node) -> str:
     if not isinstance(node, orm.ProcessNode):
         return MISSING
-    state = node.process_state.value if node.process_state else "created"
+    state = words.state(node.process_state.value) if node.process_state else "created"
     return f"{state} ({node.exit_status})" if node.exit_status else state
 
 

@@ -66,6 +66,12 @@ def daemon() -> Iterator[None]:
         client.stop_daemon(wait=True)
 
 
+ROUTINE = (
+    "|PwBaseWorkChain|", "|results]: work chain completed after", "|on_terminated]: remote folders will not be cleaned",
+)  # fmt: skip
+"""Parts of messages that AiiDA writes for each job, of which nothing follows."""
+
+
 def run(builder: ProcessBuilder, out: Console) -> int:
     """Run a work chain in this process, with a live display on a terminal; returns its PK when it is over.
 
@@ -77,11 +83,15 @@ def run(builder: ProcessBuilder, out: Console) -> int:
 
 @contextmanager
 def _without_chatter() -> Iterator[None]:
-    """Without what each calculation of pw.x says while all goes well; `verdi process report` has it."""
+    """Without what each calculation of pw.x, and the end of each job, says while all goes well.
+
+    `verdi process report` has it.
+    """
 
     def matters(record: logging.LogRecord) -> bool:
-        is_of_pw = record.name == "aiida.parser.PwParser" or "|PwBaseWorkChain|" in record.getMessage()
-        return not is_of_pw or record.levelno >= logging.ERROR
+        message = record.getMessage()
+        is_routine = record.name == "aiida.parser.PwParser" or any(part in message for part in ROUTINE)
+        return not is_routine or record.levelno >= logging.ERROR
 
     for handler in _log_handlers():
         handler.addFilter(matters)

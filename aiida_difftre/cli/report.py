@@ -148,7 +148,7 @@ def text_table(snapshot: Snapshot) -> list[str]:
 
 def _report(snapshot: Snapshot) -> dict[str, Any]:
     if snapshot.report is None:
-        why = snapshot.message or f"its state is {snapshot.state}"
+        why = snapshot.message or f"it is {snapshot.outcome}"
         raise ValueError(f"run {snapshot.pk} has no validation report: {why}")
     return snapshot.report
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from aiida import orm
 
-from aiida_difftre.cli import doer
+from aiida_difftre.cli import doer, words
 from aiida_difftre.cli.snapshots import CHAINS
 
 MOST_RUNS = 10
@@ -40,4 +40,4 @@ def _state(node: orm.WorkChainNode) -> str:
         return f"gone; aiida-difftre resume {node.pk}"
     if node.is_finished and node.exit_status:
         return f"failed ({node.exit_status})"
-    return "created" if node.process_state is None else str(node.process_state.value)
+    return "created" if node.process_state is None else words.state(str(node.process_state.value))

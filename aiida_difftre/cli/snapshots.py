@@ -11,7 +11,7 @@ from typing import Any, cast
 from aiida import orm
 from aiida.common.links import LinkType
 
-from aiida_difftre.cli import costs
+from aiida_difftre.cli import costs, words
 from aiida_difftre.cli.doer import farewell, neglected
 from aiida_difftre.cli.expectation import expected
 from aiida_difftre.data.base import BasePotentialData
@@ -143,10 +143,10 @@ class Snapshot:
 
     @property
     def outcome(self) -> str:
-        """The state in words: that of AiiDA, but for a process that finished because it failed, or that is paused."""
+        """The state in words, also of a process that finished because it failed, or that is paused."""
         if self.exit_status:
             return f"failed ({self.exit_status})"
-        return "paused" if self.paused and not self.is_over else self.state
+        return "paused" if self.paused and not self.is_over else words.state(self.state)
 
     @property
     def densities(self) -> dict[str, float]:

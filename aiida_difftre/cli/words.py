@@ -94,3 +94,19 @@ def number(value: float, digits: int = 3) -> str:
     """
     text = f"{value:.{digits}g}"
     return f"{float(text):.0f}" if "e+0" in text and abs(value) < 1e6 else text
+
+
+STATES = {"waiting": "running"}
+"""States of a process by another name: AiiDA says of a chain that it waits while what it called runs."""
+
+
+def state(name: str) -> str:
+    """The state of a run as a person calls it.
+
+    Args:
+        name: State of the process, as AiiDA calls it.
+
+    Returns:
+        Such as ``running``.
+    """
+    return STATES.get(name, name)

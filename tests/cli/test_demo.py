@@ -42,6 +42,12 @@ def test_single_calculations_of_pw_do_not_fill_the_log() -> None:
             for level, name, said in (
                 (logging.WARNING, "aiida.orm", "[5|PwBaseWorkChain|run_process]: launching PwCalculation<7>"),
                 (logging.WARNING, "aiida.parser.PwParser", "key 'symmetries' is not present in raw output dictionary"),
+                (
+                    logging.WARNING,
+                    "aiida.orm",
+                    "[8|X|results]: work chain completed after 1 iterations",
+                ),
+                (logging.WARNING, "aiida.orm", "[8|X|on_terminated]: remote folders will not be cleaned"),
                 (logging.WARNING, "aiida.orm", "[4|DftDatasetWorkChain|collect]: 22 of 22 cells labelled"),
                 (logging.ERROR, "aiida.parser.PwParser", "the output is incomplete"),
             ):

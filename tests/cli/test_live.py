@@ -78,7 +78,7 @@ def test_stress_is_shown_as_pressure_and_curves_as_chi2() -> None:
 
 def test_lines() -> None:
     text = live.lines(snapshot())
-    assert text[0] == "diamond <7>: waiting"
+    assert text[0] == "diamond <7>: running"
     assert "DFT labels: 13/50, 1 failed" in text
     assert "pretraining: force 82 meV/Å" in text
     assert "sample 001 ambient: production 3/50, temperature 298" in text

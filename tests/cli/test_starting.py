@@ -23,6 +23,7 @@ from click.testing import CliRunner, Result
 from plumpy.process_states import ProcessState
 
 from aiida_difftre.cli import cli, doer, starting
+from aiida_difftre.cli.commands.preparing import base_to_set_up
 from aiida_difftre.cli.costs import Process
 from aiida_difftre.cli.resuming import builder_of
 from aiida_difftre.data import extras
@@ -255,8 +256,6 @@ def test_init_on_a_base(
     from aiida_difftre.workchains import codes
 
     monkeypatch.setattr(codes, "DEFAULT_CODES", dict.fromkeys(codes.DEFAULT_CODES, engine.full_label))
-    monkeypatch.setattr(codes, "code_of", lambda run: None)
-    monkeypatch.setattr(from_input, "code_of", lambda run: None)
     write(tmp_path / "cell.cif", bulk(element, cubic=True))
     path = tmp_path / "input.yaml"
     words = ("-t", f"catalogue:{element}/stiffness_298K", "-t", f"catalogue:{element}/density_298K")
@@ -265,6 +264,10 @@ def test_init_on_a_base(
     run = read_input(path)
     assert run.model.base is not None
     assert run.model.base.name == base
+    assert base_to_set_up(path, []) == ("chgnet" if base == "chgnet" else None)
+    assert base_to_set_up(path, ["chgnet"]) is None
+    for module in (codes, from_input):  # no environment of the base is made here
+        monkeypatch.setattr(module, "code_of", lambda run: None)
     checked = invoke("check", path)
     assert checked.exit_code == 0, checked.output
     spec = run.model.correction

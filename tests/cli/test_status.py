@@ -102,7 +102,7 @@ def test_the_newest_runs_are_listed(run: Any) -> None:
     lines = [line.split() for line in invoke("status").output.splitlines()]
     assert lines[0] == ["run", "label", "began", "state"]
     assert [(words[0], words[1], words[4:]) for words in lines[1:3]] == [
-        (str(waiting.pk), "liquid", ["waiting"]),
+        (str(waiting.pk), "liquid", ["running"]),
         (str(failed.pk), "solid", ["failed", "(503)"]),
     ]
 

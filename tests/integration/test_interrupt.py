@@ -35,7 +35,9 @@ def test_interrupt(argon_input: Any, aiida_config: Any, tmp_path: Path) -> None:
         status = process.wait(120)
     text = (tmp_path / "output").read_text()
     assert status == 130, text
-    assert text[said:] == f"run {run.pk} was interrupted: it, what it called and its jobs are killed\n", text
+    told = f"run {run.pk} was interrupted: it, what it called and its jobs are killed; go on with: aiida-difftre -p "
+    assert text[said:].startswith(told), text
+    assert text.endswith(f" resume {run.pk}\n"), text
     for node in (run, *run.called_descendants):
         node = orm.load_node(node.pk)
         assert node.is_killed, node

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,9 @@ def setup_command(
         needed = pseudopotentials(file)
         if file is not None and not needed and pw is None and pseudo_family is None:
             result = set_up(profile, feff=feff, bases=bases, make_default=make_default, dft=False)
-            click.echo(f"profile {result.profile}, code {result.engine}: ready for {file}, which needs no DFT")
+            missing = base_to_set_up(file, bases)
+            needs = "" if missing is None else f", but for its base: aiida-difftre setup --no-dft --base {missing}"
+            click.echo(f"profile {result.profile}, code {result.engine}: ready for {file}, which needs no DFT{needs}")
             return
         if pseudo_family is not None:
             needed["pseudo_family"] = pseudo_family
@@ -90,6 +93,21 @@ def pseudopotentials(file: Path | None) -> dict[str, Any]:
     if not elements or run.dft is None:
         return {}
     return {"elements": elements, "functional": run.dft.functional, "pseudo_family": run.dft.pseudo_family}
+
+
+def base_to_set_up(file: Path, bases: Sequence[str]) -> str | None:
+    """The base of an input that needs an environment which is not asked for; None for none.
+
+    Args:
+        file: The input.
+        bases: Those that are asked for.
+    """
+    from aiida_difftre.workchains.codes import code_of
+    from aiida_difftre.workchains.inputs import read_input
+
+    run = read_input(file)
+    base = run.model.base
+    return None if base is None or code_of(run) is None or base.name in bases else base.name
 
 
 def generate_missing(file: Path) -> None:
