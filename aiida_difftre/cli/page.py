@@ -39,8 +39,7 @@ def write_page(pk: int, path: Path, *, force: bool = False) -> int:
         raise ValueError(f"{path} exists; give --force to replace it, or another name")
     snapshot = snapshots.take(pk)
     if snapshot.report is None and not snapshot.iterations:
-        why = snapshot.message or f"it is {snapshot.outcome}"
-        raise ValueError(f"run {pk} has neither an iteration nor a validation to report on: {why}")
+        raise ValueError(f"run {pk} has neither an iteration nor a validation to report on: {snapshot.why_unfinished}")
     text = render(content(snapshot))
     write_atomically(path, text)
     return len(text.encode())

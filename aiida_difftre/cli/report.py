@@ -148,8 +148,7 @@ def text_table(snapshot: Snapshot) -> list[str]:
 
 def _report(snapshot: Snapshot) -> dict[str, Any]:
     if snapshot.report is None:
-        why = snapshot.message or f"it is {snapshot.outcome}"
-        raise ValueError(f"run {snapshot.pk} has no validation report: {why}")
+        raise ValueError(f"run {snapshot.pk} has no validation report: {snapshot.why_unfinished}")
     return snapshot.report
 
 

@@ -149,6 +149,12 @@ class Snapshot:
         return "paused" if self.paused and not self.is_over else words.state(self.state)
 
     @property
+    def why_unfinished(self) -> str:
+        """Why what a run ends with is not there."""
+        progress = "" if self.is_over else f"; `aiida-difftre status {self.pk}` shows how far it is"
+        return self.message or f"it is {self.outcome}{progress}"
+
+    @property
     def densities(self) -> dict[str, float]:
         """Densities of the state points, kg/m³, by label."""
         return {label: point.density for label, point in self.state_points.items()}

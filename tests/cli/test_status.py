@@ -119,8 +119,12 @@ def test_status_ends_where_nobody_does_a_run(run: Any) -> None:
 
 @pytest.mark.parametrize("command", ["report", "plot"])
 def test_what_is_not_there_yet_is_said_in_a_line(run: Any, command: str) -> None:
-    result = invoke(command, run(ProcessState.WAITING).uuid)
+    chain = run(ProcessState.WAITING)
+    result = invoke(command, chain.uuid)
     assert result.exit_code == 1
+    assert (
+        command != "report" or f"it is running; `aiida-difftre status {chain.pk}` shows how far it is" in result.output
+    )
     assert result.output.startswith("Error: run")
     assert len(result.output.splitlines()) == 1
 
