@@ -81,7 +81,7 @@ def without_remotes(nodes: Mapping[str, Any]) -> tuple[dict[str, Any], list[orm.
     The one that alone has the whole of its trajectory stays.
     """
     kept, folders = {}, []
-    is_needed = places.is_nowhere_else(nodes.get("trajectory"))
+    is_needed = places.is_needed(nodes.get("remote"), nodes.get("trajectory"))
     for name, value in nodes.items():
         if isinstance(value, Mapping):
             kept[name], inner = without_remotes(value)
@@ -195,7 +195,7 @@ class EngineBaseWorkChain(ProtocolMixin, IndexedMixin, SubmitOnceMixin, CleansMi
         """Do without files on the machine that may be lost; whether there were any."""
         inputs = self.ctx.inputs
         names = ["parent_folder", "start_folder"]
-        names += [] if places.is_nowhere_else(inputs.get("trajectory")) else ["remote"]
+        names += [] if places.is_needed(inputs.get("remote"), inputs.get("trajectory")) else ["remote"]
         dropped = [inputs.pop(name, None) for name in names]
         if points := inputs.get("state_points"):
             inputs.state_points, folders = without_remotes(points)

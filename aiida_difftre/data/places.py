@@ -74,6 +74,19 @@ def is_nowhere_else(trajectory: Any) -> bool:
     return trajectory is not None and trajectory.is_part and stash_of(trajectory) is None
 
 
+def is_needed(folder: orm.RemoteData | None, trajectory: Any) -> bool:
+    """Whether the whole of a trajectory is in a folder alone, as far as is known: that of its job, or a named one.
+
+    Args:
+        folder: The folder; None for none.
+        trajectory: The trajectory; None for none.
+    """
+    if folder is None or not is_nowhere_else(trajectory):
+        return False
+    others = of(trajectory)
+    return not others or folder_of(folder) in others
+
+
 def told(trajectory: orm.Data) -> str:
     """Where the file of a trajectory should be, in words."""
     found = [f"{place.path} on {place.computer.label}" for place in of(trajectory)]

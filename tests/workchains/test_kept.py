@@ -23,6 +23,7 @@ from aiida_difftre.engine.contract.files import digest
 from aiida_difftre.engine.contract.kinds import read_job
 from aiida_difftre.engine.contract.parts import part_of
 from aiida_difftre.engine.contract.trajectories import TRAJECTORY_ARRAYS, read_trajectory, write_trajectory
+from aiida_difftre.workchains.engine import without_remotes
 from aiida_difftre.workchains.refine import RefineWorkChain
 from aiida_difftre.workchains.sample import SampleBaseWorkChain
 from aiida_difftre.workchains.update import UpdateBaseWorkChain
@@ -183,6 +184,18 @@ def test_jobs_read_the_whole_where_it_is(
     for kind, (inputs, _, _) in takers.items():
         with pytest.raises(ValueError, match=r"needs a whole trajectory.*gone: /scratch/job was deleted"):
             prepare(kind, {"potential": potential, **inputs})
+
+
+def test_folders_that_were_mixed_up_are_dropped(kept: Any) -> None:
+    """A job that failed with the folder of another trajectory takes the one of its own."""
+    node, folder = kept
+    other = orm.RemoteData(computer=folder.computer, remote_path="/scratch/another").store()
+    left, dropped = without_remotes({"t85": {"trajectory": node, "remote": other}})
+    assert (left, dropped) == ({"t85": {"trajectory": node}}, [other])
+    for named in (folder, other):
+        inputs = {"t85": {"trajectory": node, "remote": named}}
+        assert without_remotes(inputs) == (inputs, []), "no other is known"
+        folder.base.extras.set(orm.RemoteData.KEY_EXTRA_CLEANED, True)
 
 
 def stored_part(job: orm.CalcJobNode, place: Path, *, stash: Path | None = None, **kwargs: Any) -> Any:
