@@ -20,8 +20,10 @@ from ase.calculators.singlepoint import SinglePointCalculator
 
 from aiida_difftre.engine.contract.jobs import CHECKPOINT, POTENTIAL_OUT, PotentialSpec, PretrainJob, TermSpec
 from aiida_difftre.engine.errors import EngineError, ExitStatus
+from aiida_difftre.engine.jobs import pretrain as pretrain_job
 from aiida_difftre.engine.jobs.pretrain import run
 from aiida_difftre.engine.matching import configurations as dataset
+from aiida_difftre.engine.matching.fit import split
 from aiida_difftre.engine.matching.prediction import predict_directly
 from aiida_difftre.engine.potentials import potential as potentials
 from aiida_difftre.engine.potentials.parameters import flatten, without_references
@@ -190,6 +192,25 @@ def test_continues_from_a_potential_without_validation(folder: Path) -> None:
     assert "validation" not in again["errors"]
     assert again["atomic_energies"] == first["atomic_energies"]
     assert again["errors"]["training"]["loss"] < first["errors"]["training"]["loss"]
+
+
+def test_labels_far_from_the_volume_are_not_held_out(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights as the formula has them, written out; half of those that count at least a half in all validate."""
+    parts: list[list[int]] = []
+    monkeypatch.setattr(pretrain_job, "split", lambda *given: parts.append(split(*given)) or parts[-1])
+    widths = {"energy": 0.02, "stress": 0.008, "volumes": [20.0, 20.4]}
+    found = pretrain(job(steps=20, widths=widths, validation_fraction=0.5), folder, Silent())
+    volumes = [atoms.get_volume() / 8 for atoms in ase.io.read(folder / "dataset.extxyz", index=":")]
+    distances = np.array([min(abs(np.log(volume / 20.0)), abs(np.log(volume / 20.4))) for volume in volumes])
+    expected = {name: np.exp(-(distances**2) / (2 * widths[name] ** 2)) for name in ("energy", "stress")}
+    assert found["label_weights"].keys() == expected.keys()
+    for name, weights in expected.items():
+        np.testing.assert_allclose(found["label_weights"][name], weights, atol=5.1e-5)
+    counting = np.flatnonzero(expected["stress"] >= 0.5)
+    assert 4 <= len(counting) <= 20
+    ((training, validation),) = parts
+    assert set(validation) <= set(counting)
+    assert found["configurations"] == {"training": len(training), "validation": round(len(counting) / 2)}
 
 
 def test_large_data_sets_differentiate_anew(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
