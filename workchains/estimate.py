@@ -55,6 +55,9 @@ LATER_JOB_S = 5.0
 MOST_CORE_HOURS = 1e6
 """More than a century of a core is a slip of an exponent."""
 
+SINGLE_JOBS = 2
+"""Of a run: pretraining, or what stands for it, and the lattices of its verdict."""
+
 HOT_RUNS = "hot runs"
 """Stage whose trajectories no other job reads."""
 
@@ -213,9 +216,13 @@ class Jobs:
 
 
 def jobs(parts: Sequence[Sampling]) -> Jobs:
-    """The jobs that sample, and those that update, or predict, from the trajectories of all state points together."""
+    """The jobs that sample, those that update or predict for all state points together, and those that a run has once.
+
+    Comparisons with labels, phonons and assessments, which an input asks for, are not counted.
+    """
     together = {part.stage: part.times for part in parts if part.stage != HOT_RUNS}
-    return Jobs(sum(part.times for part in parts) + sum(together.values()), len(parts) + len(together))
+    number = sum(part.times for part in parts) + sum(together.values()) + SINGLE_JOBS
+    return Jobs(number, len(parts) + len(together) + SINGLE_JOBS)
 
 
 def lines(parts: Sequence[Sampling]) -> list[str]:
