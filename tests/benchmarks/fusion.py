@@ -147,7 +147,7 @@ def refined(content: dict[str, Any], folder: Path, *, weight: float, anchor: flo
 
 def alternated(content: dict[str, Any], folder: Path, *, steps: int, turns: int, seed: int) -> dict[str, Any]:
     """Match the labels and make one update without them, by turns; what comes out after the last update."""
-    from aiida_difftre.engine.contract.jobs import POTENTIAL_OUT, PretrainJob, RefineJob
+    from aiida_difftre.engine.contract.jobs import CHECKPOINT, POTENTIAL_OUT, PretrainJob, RefineJob
     from aiida_difftre.engine.jobs import pretrain, refine
     from aiida_difftre.engine.runtime.progress import Silent
 
@@ -164,6 +164,7 @@ def alternated(content: dict[str, Any], folder: Path, *, steps: int, turns: int,
     courses: list[list[float]] = []
     for turn in range(turns):
         if turn > 0:
+            (folder / CHECKPOINT).unlink(missing_ok=True)
             pretrain.run(PretrainJob.model_validate({**matching, "seed": seed + turn}), folder, Silent())
             (folder / TURN).write_bytes((folder / POTENTIAL_OUT).read_bytes())
         last = {} if turn == turns - 1 else {"validation": None}
