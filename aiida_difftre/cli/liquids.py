@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from ase import Atoms, units
 from ase.formula import Formula
 
-from aiida_difftre.cli.starting import Measurement, name_of, origin, require_one, written
+from aiida_difftre.cli.starting import Measurement, name_of, written
+from aiida_difftre.cli.starting_models import origin, require_one
 from aiida_difftre.engine.contract.targets import Target
 from aiida_difftre.engine.units import AMU_PER_A3_IN_KG_PER_M3
 

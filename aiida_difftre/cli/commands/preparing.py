@@ -191,7 +191,8 @@ def init_command(
         raise click.ClickException(f"{path} exists; give another name with --output, or replace it with --force")
     with complaints():
         from aiida_difftre.cli.liquids import formula_unit, liquid_document
-        from aiida_difftre.cli.starting import check_elements, document, known_of, measurement, named, named_base
+        from aiida_difftre.cli.starting import check_elements, document, known_of, measurement, named
+        from aiida_difftre.cli.starting_models import named_base
         from aiida_difftre.workchains.inputs import read_input
         from aiida_difftre.workchains.systems import read_structure
 
