@@ -94,7 +94,7 @@ def dataset_of(run: RunInput, folder: Path) -> DatasetData | None:
     if split_index(path)[0].is_file():
         return the_same(DatasetData.from_file(path, keys=run.dft.keys, label=split_index(path)[0].stem))
     if run.dft.keys.model_fields_set:
-        raise ValueError(f"dft.keys are those of a file: {missing(folder, run.dft.dataset)}")
+        raise ValueError(f"dft.keys are those of a file, not of a node: {missing(folder, run.dft.dataset)}")
     return node_or_file(DatasetData, run.dft.dataset, folder)
 
 

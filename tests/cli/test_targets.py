@@ -33,6 +33,13 @@ def typed(*arguments: object, profile: str | None = None) -> Result:
 CURVE = ("--observable", "rdf", "--temperature", "22degC", "--density", "0.998g/cm3", "--citation", "nobody")
 
 
+def test_errors_are_those_of_a_column_that_is_called_so(table: Path, tmp_path: Path) -> None:
+    assert "errors from the column e" in typed(table, *CURVE, "-o", tmp_path / "taken.yaml").output
+    table.write_text(TABLE.replace("r g e", "r g width"))
+    refused = typed(table, *CURVE, "-o", tmp_path / "refused.yaml")
+    assert (refused.exit_code, "no errors; name their column" in refused.output) == (1, True)
+
+
 def test_table_to_yaml(table: Path, tmp_path: Path) -> None:
     output = tmp_path / "targets" / "rdf.yaml"
     arguments = (
@@ -110,7 +117,6 @@ def test_table_and_yaml_to_nodes(table: Path, tmp_path: Path) -> None:
         ((*CURVE, "--error", "1", "--option", "pairs=[O,O]"), "observable 'rdf' has no option 'pairs'"),
         ((*CURVE, "--error", "1", "--option", "pair=[O"), "--option has the value '[O'"),
         ((*CURVE, "--error", "1", "--weight", "-1"), "gr.dat: weight"),
-        (CURVE, "no errors; name their column"),
         ((*CURVE, "--error", "1", "--correlated"), "there is none; give --correlation-length, which the target keeps"),
         ((*CURVE, "--error", "1", "--correlation-length", "0"), "a correlation length of 0 is none"),
         ((*CURVE, "--error", "1", "--correlation-length", "-0.2"), "a correlation length of -0.2 is none"),

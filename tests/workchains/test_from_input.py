@@ -190,7 +190,9 @@ def test_labels_under_other_names_and_frames_of_a_file(tmp_path: Path, content: 
     assert dataset.description == "energies from REF_energy; forces from forces; stresses from stress"
     dataset.store()
     content["dft"]["dataset"] = str(dataset.pk)
-    with pytest.raises(ValueError, match=rf"dft\.keys are those of a file; '{dataset.pk}' is none in"):
+    with pytest.raises(
+        ValueError, match=rf"dft\.keys are those of a file, not of a node: there is no file '{dataset.pk}' in"
+    ):
         read(tmp_path, content)
     content["dft"] = {"keys": {"energy": "REF_energy"}}
     with pytest.raises(ValueError, match="keys are those of a file of labels, but dataset names none"):
@@ -414,7 +416,7 @@ def test_a_correction_to_a_base(tmp_path: Path, content: dict[str, Any]) -> None
         ({"base": None}, "what it corrects is model.base; give base there"),
         ({"base": {"name": "emtt"}}, "model.base: unknown base 'emtt'"),
         ({"base": {"name": "emt"}, "correction": {"species": ["Si"]}}, "model.base: base 'emt' does not know Si"),
-        ({"base": {"name": "mace", "files": {"model": "no.model"}}}, "model.base: base 'mace': there is no file"),
+        ({"base": {"name": "mace", "files": {"model": "no.model"}}}, "model.base: there is no file 'no.model' in "),
         (
             {"base": {"name": "mace", "files": {"model": {"path": "/x", "sha256": "12"}}}},
             "files.model.sha256: ",

@@ -105,7 +105,7 @@ def test_two_species_of_other_masses_from_one_snapshot_in_a_cell_of_the_cutoff(t
 @pytest.mark.parametrize(
     ("hot", "message"),
     [
-        ({"factors": []}, "at least 1 item"),
+        ({"factors": []}, "must have 1 or more entries"),
         ({"factors": [0.9]}, "above 1"),
         ({"factors": [1.5, 2.0, 1.5]}, "1.5 stands twice, and the same run would be made twice"),
         ({"factors": [float("nan")]}, "finite number"),
