@@ -178,8 +178,9 @@ def plan_of(run: RunInput, folder: Path) -> list[Sampling]:
     spec = (run.model.spec or run.model.correction) if potential is None else potential.spec
     if spec is None:
         raise ValueError("model: give either potential (one that exists) or spec (one to make)")
-    base = base_of(run, folder)
-    named = spec.base if base is None else base.spec
+    named = spec.base if run.model.base is None else run.model.base
+    if named is not None and named.name is None:  # a node
+        named = base_of(run, folder).spec  # type: ignore[union-attr]
     return plan(run, folder, spec, None if named is None else named.name)
 
 
